@@ -1,0 +1,21 @@
+// Which instruction set the kernels use: detected once, selectable for tests.
+#pragma once
+
+namespace lateint {
+
+// Each level includes the ones before it. A kernel family may leave a level out; the next lower one then serves.
+enum class Isa : int {
+    scalar = 0,
+    avx2 = 1,        // AVX2 + FMA + F16C
+    avx512 = 2,      // AVX-512 F, BW, DQ, VL, VBMI and VNNI
+    avx512bf16 = 3,  // + AVX512_BF16
+    amx = 4,         // + AMX TILE, INT8, BF16, with the operating system's permission
+};
+constexpr int kIsaCount = 5;
+
+Isa best_isa();            // the highest level of this CPU and operating system
+Isa active_isa();          // best_isa() unless set_active_isa() said otherwise
+void set_active_isa(Isa);  // throws std::invalid_argument above best_isa()
+const char* isa_name(Isa);
+
+}  // namespace lateint

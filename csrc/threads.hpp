@@ -1,0 +1,17 @@
+// A small thread pool of our own: no OpenMP, safe under fork, concurrent callers and nesting.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+
+namespace lateint {
+
+// LATEINT_NUM_THREADS if set, else the number of CPUs in the affinity mask.
+int default_threads();
+
+// Runs body(task, worker) for every task in [0, tasks), on the caller and at most threads - 1 pool workers
+// (threads <= 0: default_threads()). 0 <= worker < threads; a worker runs one task at a time, so scratch may be
+// indexed by it. Called from inside a body it runs serially in place. The first exception is rethrown to the caller.
+void parallel_for(int64_t tasks, int threads, const std::function<void(int64_t task, int worker)>& body);
+
+}  // namespace lateint
