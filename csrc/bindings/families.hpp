@@ -1,0 +1,11 @@
+#pragma once
+
+#include <pybind11/pybind11.h>
+
+namespace lateint {
+
+void bind_platform(pybind11::module_& m);  // instruction sets, threads
+void bind_maxsim(pybind11::module_& m);    // exact MaxSim on dense documents
+void bind_codes(pybind11::module_& m);     // centroids, residual codes, search
+
+}  // namespace lateint

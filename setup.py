@@ -1,0 +1,69 @@
+"""Builds the one C++ extension; everything else is declared in pyproject.toml."""
+
+import os
+import platform
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pybind11.setup_helpers import Pybind11Extension
+from setuptools import setup
+from setuptools.command.build_ext import build_ext
+
+X86 = platform.machine().lower() in {"x86_64", "amd64"}
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vbmi", "-mavx512vnni"]
+# A source named *_<isa>.cpp is compiled for that instruction set; which one runs is chosen when the module is loaded.
+ISA_FLAGS = {
+    "_avx2": AVX2,
+    "_avx512": AVX512,
+    "_avx512bf16": [*AVX512, "-mavx512bf16"],
+    "_amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
+}
+
+
+def isa_of(source: str) -> str | None:
+    return next((suffix for suffix in ISA_FLAGS if Path(source).stem.endswith(suffix)), None)
+
+
+class BuildExt(build_ext):
+    """Compiles sources in parallel, each with the flags of its instruction set."""
+
+    def build_extensions(self) -> None:
+        compile_all, compile_one = self.compiler.compile, self.compiler._compile
+
+        def with_isa_flags(obj: str, src: str, ext: str, cc: Any, extra: list[str], pp: Any) -> None:
+            compile_one(obj, src, ext, cc, [*extra, *ISA_FLAGS.get(isa_of(src) or "", [])], pp)
+
+        def parallel(sources: list[str], *args: Any, **kwargs: Any) -> list[str]:
+            with ThreadPoolExecutor(os.cpu_count()) as pool:
+                run: Callable[[str], list[str]] = lambda source: compile_all([source], *args, **kwargs)  # noqa: E731
+                return [obj for objs in pool.map(run, sources) for obj in objs]
+
+        if self.compiler.compiler_type == "unix":
+            self.compiler._compile = with_isa_flags
+        self.compiler.compile = parallel
+        super().build_extensions()
+
+
+def sources() -> list[str]:
+    """All C++ sources; those of x86 instruction sets only on x86."""
+    files = sorted(str(path) for path in Path("csrc").glob("**/*.cpp"))
+    return [source for source in files if X86 or isa_of(source) is None]
+
+
+setup(
+    cmdclass={"build_ext": BuildExt},
+    ext_modules=[
+        Pybind11Extension(
+            "lateint_kernels._cpu",
+            sources(),
+            depends=sorted(str(path) for path in Path("csrc").glob("**/*.hpp")),
+            include_dirs=["csrc"],
+            cxx_std=17,
+            # No contraction to FMA behind our back: the same source gives the same bits on every instruction set.
+            extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-pthread"],
+        )
+    ],
+)
