@@ -49,8 +49,7 @@ const MaxsimKernel& choose(QueryKind queries, Dtype documents) {
     const MaxsimKernel* kernel = nullptr;
 #if defined(__x86_64__) || defined(__i386__)
     using Offer = const MaxsimKernel* (*)(QueryKind, Dtype);
-    constexpr Offer kOffers[] = {maxsim_kernel_avx2, maxsim_kernel_avx512, maxsim_kernel_avx512bf16,
-                                 maxsim_kernel_amx};
+    constexpr Offer kOffers[] = {maxsim_kernel_avx2, maxsim_kernel_avx512, maxsim_kernel_avx512bf16, maxsim_kernel_amx};
     for (int level = static_cast<int>(active_isa()); level > 0 && kernel == nullptr; --level) {
         kernel = kOffers[level - 1](queries, documents);
     }
@@ -65,9 +64,9 @@ public:
           documents_(documents),
           dim_(dim),
           integer_(queries.dtype == Dtype::int8),
-          kernel_(choose(integer_                              ? QueryKind::int8
+          kernel_(choose(integer_                           ? QueryKind::int8
                          : queries.dtype == Dtype::bfloat16 ? QueryKind::bfloat16
-                                                              : QueryKind::any_float,
+                                                            : QueryKind::any_float,
                          documents.dtype)),
           tile_bytes_(kernel_.tile_bytes(dim)),
           panel_tiles_(std::max<int64_t>(2, kPanelBytes / tile_bytes_ / 2 * 2)) {}
@@ -170,8 +169,7 @@ void maxsim(const Tokens& queries, const Tokens& documents, int64_t dim, int thr
             const int64_t first = query, start = queries.offsets[first];
             do {
                 ++query;
-            } while (query < queries.count &&
-                     tiles_for(queries.offsets[query + 1] - start) <= scorer.panel_tiles());
+            } while (query < queries.count && tiles_for(queries.offsets[query + 1] - start) <= scorer.panel_tiles());
             const int64_t count = tiles_for(queries.offsets[query] - start);
             panels.push_back({first, query, tiles, count});
             tiles += count;
@@ -213,8 +211,7 @@ void maxsim_pairs(const Tokens& queries, const Tokens& documents, int64_t dim, c
     if (threads <= 0) threads = default_threads();
     std::vector<int64_t> order(static_cast<size_t>(pairs));  // by query, so that each is packed once a task
     std::iota(order.begin(), order.end(), int64_t{0});
-    std::stable_sort(order.begin(), order.end(),
-                     [&](int64_t a, int64_t b) { return query_index[a] < query_index[b]; });
+    std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return query_index[a] < query_index[b]; });
     const int64_t chunk = std::clamp<int64_t>(pairs / (8 * int64_t{threads}), 1, 256);
     parallel_for((pairs + chunk - 1) / chunk, threads, [&](int64_t task, int) {
         const int64_t end = std::min(pairs, (task + 1) * chunk);

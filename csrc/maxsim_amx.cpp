@@ -30,7 +30,8 @@ void begin() { _tile_loadconfig(&kConfig); }
 
 void end() { _tile_release(); }
 
-// The element type of the tile products. Registers 0-3 are sums [document tile][query tile], 4-5 documents, 6-7 queries.
+// The element type of the tile products. Registers 0-3 are sums [document tile][query tile], 4-5 documents, 6-7
+// queries.
 template <bool kInteger, int kDocumentTiles, int kQueryTiles>
 inline __attribute__((always_inline)) void products() {
     if constexpr (kInteger) {
@@ -152,7 +153,7 @@ void pack_int8(const void* queries, int rows, int64_t dim, void* tile) {  // [di
 }
 
 void pack_bfloat16(const void* queries, int rows, int64_t dim, void* tile) {  // [dim / 2][16][2]
-    const uint32_t* source = static_cast<const uint32_t*>(queries);  // floats whose low halves are zero
+    const uint32_t* source = static_cast<const uint32_t*>(queries);           // floats whose low halves are zero
     uint16_t* target = static_cast<uint16_t*>(tile);
     for (int64_t i = 0, end = native_tile_bytes<false>(dim) / 2; i < end; ++i) {
         const int64_t lane = i / 2 % kLanes, k = i / 32 * 2 + i % 2;
@@ -236,8 +237,8 @@ int64_t split_scratch_bytes(int64_t dim, int64_t tiles) {
     return SplitScratch(dim, tiles, lanes_kernel<dtype>()).bytes;
 }
 
-// Documents are split 32 floats at a time; number i of them goes to place 2 i if i < 16, else to 2 (i - 16) + 1, because
-// that needs no shuffle. Queries are packed in the same order, and a sum does not mind.
+// Documents are split 32 floats at a time; number i of them goes to place 2 i if i < 16, else to 2 (i - 16) + 1,
+// because that needs no shuffle. Queries are packed in the same order, and a sum does not mind.
 inline int64_t number_at(int64_t place) { return place / 32 * 32 + place % 32 / 2 + place % 2 * 16; }
 
 template <bool kShuffled>
@@ -356,8 +357,8 @@ inline void choose(Choice& choice, const char* sums, int64_t rows, int64_t start
 
 // Lanes for which the split cannot tell the best token from the second best.
 inline __mmask16 undecided(const Choice& choice, const float* norms, __m512 squares, int64_t width, int products) {
-    // Each of the dim terms lacks lo lo and the two remainders after lo, 2^-18 of it each; and each addition of a product
-    // rounds, 2^-24 of at most the sum of all magnitudes, which Cauchy-Schwarz bounds by the norms.
+    // Each of the dim terms lacks lo lo and the two remainders after lo, 2^-18 of it each; and each addition of a
+    // product rounds, 2^-24 of at most the sum of all magnitudes, which Cauchy-Schwarz bounds by the norms.
     const float each = 3.1f * 0x1p-18f + static_cast<float>(products * (width / 2) + 8) * 0x1.1p-24f;
     const __m512 query = _mm512_loadu_ps(norms);
     const float document = __builtin_sqrtf(_mm512_reduce_add_ps(squares)) * 1.001f;
@@ -405,8 +406,7 @@ void split_best(const void* tiles, int64_t count, const void* tokens, int64_t ro
     char* const sums = static_cast<char*>(scratch);
     Choice* const choices = reinterpret_cast<Choice*>(sums + layout.choices_at);
     for (int64_t tile = 0; tile < count; ++tile) {
-        choices[tile] = {_mm512_set1_ps(-__builtin_inff()), _mm512_set1_ps(-__builtin_inff()),
-                         _mm512_setzero_si512()};
+        choices[tile] = {_mm512_set1_ps(-__builtin_inff()), _mm512_set1_ps(-__builtin_inff()), _mm512_setzero_si512()};
     }
     __m512 squares = _mm512_setzero_ps();
     for (int64_t start = 0; start < rows; start += kBlock) {

@@ -23,9 +23,7 @@ struct Bfloat16 {
     static Reg lowest() { return _mm512_set1_ps(-__builtin_inff()); }
     static Reg load(const char* from) { return _mm512_loadu_ps(from); }
     static void store(char* to, Reg x) { _mm512_storeu_ps(to, x); }
-    static Reg broadcast(const char* from) {
-        return _mm512_castsi512_ps(_mm512_set1_epi32(step_bits(from)));
-    }
+    static Reg broadcast(const char* from) { return _mm512_castsi512_ps(_mm512_set1_epi32(step_bits(from))); }
     static Reg dot(Reg sum, Reg token, Reg query) {
         return _mm512_dpbf16_ps(sum, reinterpret_cast<__m512bh>(token), reinterpret_cast<__m512bh>(query));
     }

@@ -11,7 +11,7 @@ constexpr int kLanes = 16;  // query tokens in a tile
 
 // The kernel for one pairing of element types. Queries arrive as float32 numbers (or int8 if both sides are).
 struct MaxsimKernel {
-    int64_t (*tile_bytes)(int64_t dim);                     // a multiple of 64
+    int64_t (*tile_bytes)(int64_t dim);                    // a multiple of 64
     int64_t (*scratch_bytes)(int64_t dim, int64_t tiles);  // what `best` needs, for one thread
     // Writes `rows` <= 16 query tokens as one tile; the other lanes become zero.
     void (*pack)(const void* queries, int rows, int64_t dim, void* tile);

@@ -1,18 +1,16 @@
-// The MaxSim kernel shared by the vector instruction sets. Each includes this with its own flags, so everything here has
-// internal linkage: no two copies may ever be taken for one another.
+// The MaxSim kernel shared by the vector instruction sets. Each includes this with its own flags, so everything here
+// has internal linkage: no two copies may ever be taken for one another.
 //
 // Whatever the element type, numbers are handled as 4-byte steps: one float, two bf16 or int16, four int8. A tile is
-// [steps][16 lanes][4 bytes]; a document token is broadcast step by step against it. An instruction set describes itself
-// by a struct V:
+// [steps][16 lanes][4 bytes]; a document token is broadcast step by step against it. An instruction set describes
+// itself by a struct V:
 //   Reg                          a register of 32-bit lanes
 //   kRegs                        registers per tile
 //   kTiles, kRows                tiles and document tokens multiplied together: kRows * kTiles * kRegs accumulators
-//   kSlice                       steps summed before they are added to the total (0: all), to keep rounding errors small
-//   kOffset                      whether a tile ends in 16 first values of the accumulators
-//   kNumbers                     how many numbers are in a step
-//   kDirect(dim)                 whether document tokens can be read where they are
-//   prepare(from, rows, dim, to) else: writes them as rows of whole steps
-//   dot, add, max, load, store, broadcast, zero, lowest
+//   kSlice                       steps summed before they are added to the total (0: all), to keep rounding errors
+//   small kOffset                      whether a tile ends in 16 first values of the accumulators kNumbers how many
+//   numbers are in a step kDirect(dim)                 whether document tokens can be read where they are prepare(from,
+//   rows, dim, to) else: writes them as rows of whole steps dot, add, max, load, store, broadcast, zero, lowest
 #pragma once
 
 #include <cstdint>

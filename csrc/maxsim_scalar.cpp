@@ -41,7 +41,8 @@ void best_float(const void* tiles, int64_t count, const void* tokens, int64_t ro
     for (int64_t row = 0; row < rows; ++row) {
         for (int64_t k = 0; k < dim; ++k) token[k] = number<dtype>(tokens, row * dim + k);
         for (int64_t tile = 0; tile < count; ++tile) {
-            const float* queries = reinterpret_cast<const float*>(static_cast<const char*>(tiles) + tile * tile_bytes<float>(dim));
+            const float* queries =
+                reinterpret_cast<const float*>(static_cast<const char*>(tiles) + tile * tile_bytes<float>(dim));
             float total[kLanes] = {};
             for (int64_t start = 0; start < dim; start += kSlice) {
                 const int64_t end = start + kSlice < dim ? start + kSlice : dim;
