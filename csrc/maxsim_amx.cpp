@@ -1,8 +1,8 @@
 // MaxSim with the tile registers of AMX: sixteen document tokens by sixteen query tokens per instruction.
 //
 // bf16 by bf16 and int8 by int8 are what the hardware multiplies. Of other floats it multiplies the nearest bf16, which
-// is not exact, but its error has a proven bound: only document tokens that come within twice that bound of a lane's best
-// can be the true best. Those few are computed again, in float32.
+// is not exact, but its error has a proven bound: only document tokens that come within twice that bound of a lane's
+// best can be the true best. Those few are computed again, in float32.
 #include <immintrin.h>
 
 #include "maxsim_kernel.hpp"
@@ -80,7 +80,7 @@ inline const char* sums_of(const char* sums, int64_t row, int which) {
 // Document tokens, as bf16 or int8, that stay in the second cache while all query tiles go over them.
 int64_t chunk_rows(int64_t width) {
     const int64_t rows = (128 << 10) / width / kBlock * kBlock;
-    return rows < kBlock ? kBlock : rows > 512 ? 512 : rows;
+    return rows < 2 * kBlock ? 2 * kBlock : rows > 512 ? 512 : rows;
 }
 
 int64_t chunk_scratch_bytes(int64_t width) {
@@ -103,6 +103,8 @@ inline void over_blocks(Work& work, const char* tiles, int64_t tile_bytes, int64
     const int64_t calls = width / 64, share = (kBlock + calls - 1) / calls;
     char* const sums = scratch;
     char* const copies = scratch + most / kBlock * kSumsBytes;
+    // Copies that only one pair of tiles reads need not outlive the next block, and so stay in the first cache.
+    const auto copy_at = [=](int64_t row) { return copies + (count > 2 ? row : row % (2 * kBlock)) * width; };
     for (int64_t start = 0; start < rows; start += most) {
         const int64_t size = rows - start < most ? rows - start : most;
         const char* const from = tokens + start * row_bytes;
@@ -117,13 +119,13 @@ inline void over_blocks(Work& work, const char* tiles, int64_t tile_bytes, int64
                 const int64_t next = tile > 0 ? 0 : left - rows_here < kBlock ? left - rows_here : kBlock;
                 char* const target = sums + row / kBlock * kSumsBytes;
                 const bool direct = work.in_place(rows_here);
-                const char* const documents = direct ? from + row * row_bytes : copies + row * width;
+                const char* const documents = direct ? from + row * row_bytes : copy_at(row);
                 const int64_t stride = direct ? row_bytes : width;
                 int64_t readied = 0;
                 const auto between = [&]() __attribute__((always_inline)) {
                     if (readied < next) {
                         const int64_t end = readied + share < next ? readied + share : next;
-                        work.ready(from + (row + kBlock) * row_bytes, next, readied, end, copies + (row + kBlock) * width);
+                        work.ready(from + (row + kBlock) * row_bytes, next, readied, end, copy_at(row + kBlock));
                         readied = end;
                     }
                     if (last != nullptr) {
@@ -224,7 +226,8 @@ struct Native {
         if (in_place(rows)) {
             for (int64_t i = begin * bytes; i < end * bytes; i += 64) _mm_prefetch(from + i, _MM_HINT_T0);
         } else {
-            for (int64_t row = begin; row < end; ++row) copy_row(from + row * bytes, bytes, width(), to + row * width());
+            for (int64_t row = begin; row < end; ++row)
+                copy_row(from + row * bytes, bytes, width(), to + row * width());
         }
     }
     template <int kTiles>
@@ -258,7 +261,8 @@ void native_best(const void* tiles, int64_t count, const void* tokens, int64_t r
 
 // ---- products that find candidates: any float by any float ----
 
-// A tile is bf16 [width / 4][16][2], then the float32 rows [16][dim], their norms [16] and their rounding errors' norms.
+// A tile is bf16 [width / 4][16][2], then the float32 rows [16][dim], their norms [16] and their rounding errors'
+// norms.
 struct ScreenTile {
     int64_t width;  // bytes of a token as bf16
     int64_t rows_at, norms_at, errors_at, bytes;
@@ -272,8 +276,8 @@ struct ScreenTile {
 
 // What is known of a tile's lanes.
 struct Lanes {
-    __m512 top;               // the best product sum
-    float best[kLanes];       // the best of the dot products computed in float32
+    __m512 top;                // the best product sum
+    float best[kLanes];        // the best of the dot products computed in float32
     int32_t computed[kLanes];  // how many those were
 };
 
@@ -406,7 +410,8 @@ struct Screen {
         for (; row + 4 <= end; row += 4) {
             __m512 norms[4];
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; ++i) norms[i] = ready_row(from + (row + i) * row_bytes(), to + (row + i) * padded, copy);
+            for (int i = 0; i < 4; ++i)
+                norms[i] = ready_row(from + (row + i) * row_bytes(), to + (row + i) * padded, copy);
             const __m512 sums = transposed_sums(norms[0], norms[1], norms[2], norms[3]);
             const __m512 halves = _mm512_add_ps(sums, _mm512_shuffle_f32x4(sums, sums, 0x4e));
             squares = _mm512_max_ps(squares, _mm512_add_ps(halves, _mm512_shuffle_f32x4(halves, halves, 0xb1)));
@@ -418,30 +423,32 @@ struct Screen {
     }
     // Returns the squares of the token's norm, spread over lanes.
     __m512 ready_row(const char* token, char* to, bool copy) const {
-        __m512 norm = _mm512_setzero_ps();
+        __m512 even = _mm512_setzero_ps(), odd = _mm512_setzero_ps();
         int64_t k = 0;
-        for (; k + 32 <= dim; k += 32) {
-            norm = ready_part(widen<dtype>(token + k * kItem, 16), widen<dtype>(token + (k + 16) * kItem, 16), to + k * 2,
-                              copy, norm);
-        }
-        if (k < dim) {
-            norm = ready_part(widen<dtype>(token + k * kItem, dim - k), widen<dtype>(token + (k + 16) * kItem, dim - k - 16),
-                              to + k * 2, copy, norm);
-        }
-        return norm;
+        for (; k + 32 <= dim; k += 32) ready_part(token + k * kItem, 32, to + k * 2, copy, even, odd);
+        if (k < dim) ready_part(token + k * kItem, dim - k, to + k * 2, copy, even, odd);
+        return _mm512_add_ps(even, odd);
     }
-    __m512 ready_part(__m512 x, __m512 y, char* to, bool copy, __m512 norm) const {
-        if constexpr (kShuffled<dtype>) {
+    static inline __attribute__((always_inline)) void ready_part(const char* from, int64_t count, char* to, bool copy,
+                                                                 __m512& even, __m512& odd) {
+        const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+        if constexpr (dtype == Dtype::bfloat16) {
+            const __mmask32 mask = count >= 32 ? ~__mmask32{0} : (__mmask32{1} << count) - 1;
+            const __m512i pairs = _mm512_maskz_loadu_epi16(mask, from);
+            if (copy) _mm512_store_si512(to, pairs);
+            const __m512 x = _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16));
+            const __m512 y = _mm512_castsi512_ps(_mm512_and_si512(pairs, upper));
+            even = _mm512_fmadd_ps(x, x, even);
+            odd = _mm512_fmadd_ps(y, y, odd);
+        } else {
+            const __m512 x = widen<dtype>(from, count), y = widen<dtype>(from + 16 * kItem, count - 16);
             const __m512i half = _mm512_set1_epi32(kRounding > 0 ? 0x8000 : 0);
-            const __m512i even = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(x), half), 16);
-            const __m512i odd = _mm512_add_epi32(_mm512_castps_si512(y), half);
-            _mm512_store_si512(to, _mm512_mask_blend_epi16(0xaaaaaaaa, even, odd));
-        } else if (copy) {
-            const __m256i low = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(x), 16));
-            const __m256i high = _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(y), 16));
-            _mm512_store_si512(to, _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1));
+            const __m512i low = _mm512_srli_epi32(_mm512_add_epi32(_mm512_castps_si512(x), half), 16);
+            const __m512i high = _mm512_add_epi32(_mm512_castps_si512(y), half);
+            _mm512_store_si512(to, _mm512_mask_blend_epi16(0xaaaaaaaa, low, high));
+            even = _mm512_fmadd_ps(x, x, even);
+            odd = _mm512_fmadd_ps(y, y, odd);
         }
-        return _mm512_fmadd_ps(y, y, _mm512_fmadd_ps(x, x, norm));
     }
 
     template <int kTiles>
@@ -474,27 +481,45 @@ struct Screen {
     // More candidates than this in a lane, and the whole document is computed in float32 instead.
     int32_t limit() const { return static_cast<int32_t>(16 + rows / 8); }
 
+    int32_t* masks() const { return hits + chunk_rows(padded) + 16; }
+
+    // Lists the rows, in `hits`, with a product sum of at least `least`, and of which lanes, in masks(); how many.
+    int64_t candidates(const char* sums, int64_t size, int which, __m512 least, __mmask16 asked) const {
+        alignas(64) uint16_t all[512];
+        for (int64_t row = 0; row < size; row += kBlock) {
+            const char* const block = sums_of(sums, row, which);
+#pragma GCC unroll 8
+            for (int64_t i = 0; i < kBlock; ++i) {  // rows past the end are of an earlier block, and skipped below
+                all[row + i] = _mm512_mask_cmp_ps_mask(asked, _mm512_load_ps(block + i * 64), least, _CMP_GE_OQ);
+            }
+        }
+        int64_t found = 0;
+        const __m512i places = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+        for (int64_t row = 0; row < size; row += 16) {
+            const __mmask16 here = size - row >= 16 ? 0xffff : static_cast<__mmask16>((1u << (size - row)) - 1);
+            const __m512i sixteen =
+                _mm512_cvtepu16_epi32(_mm256_load_si256(reinterpret_cast<const __m256i*>(all + row)));
+            const __mmask16 any = _mm512_mask_test_epi32_mask(here, sixteen, sixteen);
+            const __m512i numbers = _mm512_add_epi32(places, _mm512_set1_epi32(static_cast<int>(row)));
+            _mm512_storeu_si512(hits + found, _mm512_maskz_compress_epi32(any, numbers));
+            _mm512_storeu_si512(masks() + found, _mm512_maskz_compress_epi32(any, sixteen));
+            found += __builtin_popcount(any);
+        }
+        return found;
+    }
+
     // Computes the candidates of a chunk. A token that is refused here is worse than one that was computed.
     void finish(int64_t tile, int count, const char* sums, int64_t start, int64_t size) const {
         const __m512 largest = _mm512_set1_ps(-2 * largest_norm());
         for (int which = 0; which < count; ++which) {
             Lanes& known = lanes[tile + which];
             const __m512 least = _mm512_fmadd_ps(bound(tile + which), largest, known.top);
-            const __mmask16 asked = normal(tile + which);
-            int64_t found = 0;
-            int32_t* const masks = hits + chunk_rows(padded) + 16;
-            for (int64_t row = 0; row < size; ++row) {
-                const __mmask16 mask =
-                    _mm512_mask_cmp_ps_mask(asked, _mm512_load_ps(sums_of(sums, row, which)), least, _CMP_GE_OQ);
-                hits[found] = static_cast<int32_t>(row);
-                masks[found] = mask;
-                found += mask != 0;
-            }
+            const int64_t found = candidates(sums, size, which, least, normal(tile + which));
             const char* const base = tiles + (tile + which) * layout.bytes;
             const float* const queries = reinterpret_cast<const float*>(base + layout.rows_at);
             for (int64_t i = 0; i < found; ++i) {
                 const char* const token = documents + (start + hits[i]) * row_bytes();
-                for (uint32_t left = static_cast<uint32_t>(masks[i]); left != 0; left &= left - 1) {
+                for (uint32_t left = static_cast<uint32_t>(masks()[i]); left != 0; left &= left - 1) {
                     const int lane = __builtin_ctz(left);
                     if (++known.computed[lane] > limit()) continue;
                     const float value = dot<dtype>(queries + lane * dim, token, dim);
