@@ -14,8 +14,10 @@ enum class Isa : int {
 constexpr int kIsaCount = 5;
 
 Isa best_isa();            // the highest level of this CPU and operating system
-Isa active_isa();          // best_isa() unless set_active_isa() said otherwise
+const char* isa_limit();   // why the level above best_isa() cannot run here; "" at the top
+Isa active_isa();          // best_isa() unless LATEINT_ISA or set_active_isa() said otherwise
 void set_active_isa(Isa);  // throws std::invalid_argument above best_isa()
 const char* isa_name(Isa);
+Isa isa_from_name(const char* name);  // throws std::invalid_argument
 
 }  // namespace lateint

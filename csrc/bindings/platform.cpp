@@ -1,0 +1,32 @@
+#include <pybind11/functional.h>
+
+#include <string>
+
+#include "bindings/families.hpp"
+#include "isa.hpp"
+#include "threads.hpp"
+
+namespace py = pybind11;
+
+namespace lateint {
+
+void bind_platform(py::module_& m) {
+    active_isa();  // a wrong LATEINT_ISA or LATEINT_NUM_THREADS fails the import, not some later call
+    default_threads();
+    m.def("best_isa", [] { return isa_name(best_isa()); });
+    m.def("isa_limit", [] { return isa_limit(); });
+    m.def("active_isa", [] { return isa_name(active_isa()); });
+    m.def(
+        "set_active_isa", [](const std::string& name) { set_active_isa(isa_from_name(name.c_str())); },
+        py::arg("name"));
+    m.def("default_threads", &default_threads);
+    m.def(
+        "parallel_for",
+        [](int64_t tasks, int threads, const std::function<void(int64_t, int)>& body) {
+            const py::gil_scoped_release release;
+            parallel_for(tasks, threads, body);  // pybind11 takes the GIL around each call of body
+        },
+        py::arg("tasks"), py::arg("threads"), py::arg("body"));
+}
+
+}  // namespace lateint
