@@ -34,10 +34,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("questions", nargs="*", help="what to ask instead of the built-in questions")
     questions = parser.parse_args().questions
-    print(
-        f"lateint {lateint.__version__}, {lateint_kernels.active_isa()} kernels, "
-        f"{lateint_kernels.default_threads()} threads"
-    )
+    running = lateint_kernels.explain()
+    isa = next(isa for isa, state in running.items() if state == "in use")
+    print(f"lateint {lateint.__version__}, {isa} kernels, {running['threads']} threads")
     collection = Collection.read(ROOT / "examples" / "data" / "scifact")
     claims = [collection.queries[i] for i in collection.judged]
     claim_ids = [collection.query_ids[i] for i in collection.judged]

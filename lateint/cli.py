@@ -113,8 +113,8 @@ def info(options: argparse.Namespace) -> None:
     """Prints what a bug report needs."""
     print(f"lateint       {__version__}")
     print(f"python        {platform.python_version()}, {platform.platform()}")
-    print(f"instructions  {lateint_kernels.active_isa()} (this machine has {lateint_kernels.best_isa()})")
-    print(f"threads       {lateint_kernels.default_threads()}")
+    for name, state in lateint_kernels.explain().items():
+        print(f"{name:13} {state}")
     for name in COMPANIONS:
         try:
             print(f"{name:13} {metadata.version(name)}")

@@ -62,7 +62,7 @@ def precomputed(folder):
 def test_info(capsys):
     lateint("info")
     lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    assert {"lateint", "python", "instructions", "threads", "numpy", "torch"} <= lines.keys()
+    assert {"lateint", "python", "scalar", "threads", "numpy", "torch"} <= lines.keys()
 
 
 def test_build_says_what_it_built(index, capsys):
