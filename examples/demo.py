@@ -23,9 +23,9 @@ from lateint.evaluation import exact_run, index_run
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = (
-    "Can vitamin D prevent infections of the lung?",
-    "How does the body defend itself against malaria?",
-    "Does lack of sleep make people gain weight?",
+    "Why do some people live longer than others?",
+    "What makes bacteria resistant to antibiotics?",
+    "Do statins prevent heart attacks?",
 )
 BM25 = 0.665  # nDCG@10, published: Thakur et al., "BEIR", 2021, table 2
 
