@@ -14,7 +14,6 @@ from fast_plaid.search import FastPlaid
 from benchmarks.embeddings import Embeddings
 from benchmarks.rivals.measure import DEPTH, Job, Searcher, main
 
-
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # torch only reads them
 
 

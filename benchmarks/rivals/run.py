@@ -1,7 +1,7 @@
 """Measures lateint and its rivals on the same saved embeddings, in one go, and writes one JSON.
 
     benchmarks/rivals/install.sh ENV
-    python -m benchmarks.rivals.run --data EMBEDDINGS --env ENV --subset scifact --out benchmarks/results/cpu-rivals.json
+    python -m benchmarks.rivals.run --data EMBEDDINGS --env ENV --subset scifact --out RESULT.json
 
 Run it from the repository's root in an environment with lateint. Each measurement is a process of its own, pinned to
 one core or to two, and they run one after the other. Builds come first; then every system's searches, system after

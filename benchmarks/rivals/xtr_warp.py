@@ -1,4 +1,4 @@
-"""xtr-warp-rs: WARP in Rust on libtorch. It builds by streaming from a ``.npy`` file with a ``.doclens.npy`` beside it."""
+"""xtr-warp-rs: WARP in Rust on libtorch. It builds by streaming from a ``.npy`` file and a ``.doclens.npy`` beside it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from xtr_warp import search as xtr_search
 
 from benchmarks.embeddings import Embeddings
 from benchmarks.rivals.measure import DEPTH, Job, Searcher, main
-
 
 warnings.filterwarnings("ignore", message="The given NumPy array is not writable")  # torch only reads them
 
