@@ -301,8 +301,8 @@ def document(rivals: Row, scale: Row | None) -> str:
         + ".",
         f"{', '.join(data['collections'])}: {data['documents']:,} documents, {data['tokens']:,} tokens of "
         f"{data['dim']} dimensions, {data['queries']} queries of {data['query_tokens_mean']:.0f} tokens on average, "
-        "the same saved embeddings for all. Overlap is with the exact top 10 in float32; nDCG@10 of the exact ranking is "
-        f"{exact}. Every system at its default settings; memory is the process's peak resident size, pages of "
+        "the same saved embeddings for all. Overlap is with the exact top 10 in float32; nDCG@10 of the exact ranking "
+        f"is {exact}. Every system at its default settings; memory is the process's peak resident size, pages of "
         "memory-mapped files and imported libraries included.",
         side_by_side(systems),
         ratios(systems),

@@ -1,4 +1,4 @@
-"""xtr-warp-rs: WARP in Rust on libtorch. It builds by streaming from a ``.npy`` file and a ``.doclens.npy`` beside it."""
+"""xtr-warp-rs: WARP in Rust on libtorch. It builds by streaming a ``.npy`` file and a ``.doclens.npy`` beside it."""
 
 from __future__ import annotations
 
