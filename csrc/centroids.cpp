@@ -1,0 +1,257 @@
+#include "centroids.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "int8.hpp"
+#include "threads.hpp"
+
+namespace lateint {
+namespace {
+
+constexpr int kGroupTiles = 16;       // centroids are taken 256 at a time ...
+constexpr int64_t kGroupRows = 32;    // ... by 32 tokens, so that the scores stay in the first-level cache
+constexpr int32_t kNever = 1 << 30;   // bias of absent centroids
+constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
+
+struct KernelScope {  // AMX tiles are configured per thread
+    const Int8Kernels& kernels = int8_kernels();
+    KernelScope() { kernels.enter(); }
+    ~KernelScope() { kernels.leave(); }
+};
+
+}  // namespace
+
+Assigner::Group Assigner::pack(const uint8_t* rows, int64_t first, int64_t size, int64_t depth) {
+    Group group;
+    group.first = first;
+    group.size = size;
+    const int64_t ntiles = (size + kLanes - 1) / kLanes;
+    group.tiles.resize(ntiles * depth * kLanes);
+    group.bias.assign(ntiles * kLanes, kNever);
+    std::vector<int8_t> block(kLanes * depth);
+    for (int64_t t = 0; t < ntiles; ++t) {
+        const int lanes = static_cast<int>(std::min<int64_t>(kLanes, size - t * kLanes));
+        for (int j = 0; j < lanes; ++j) {
+            int32_t sum = 0, squares = 0;
+            for (int64_t k = 0; k < depth; ++k) {
+                const int c = rows[(first + t * kLanes + j) * depth + k] - 128;
+                block[j * depth + k] = static_cast<int8_t>(c);
+                sum += c;
+                squares += c * c;
+            }
+            group.bias[t * kLanes + j] = 128 * sum + (squares + 1) / 2;
+        }
+        pack_tile(block.data(), lanes, depth, depth, group.tiles.data() + t * depth * kLanes);
+    }
+    return group;
+}
+
+Assigner::Assigner(const Centroids& centroids, int threads) : depth_(centroids.depth) {
+    supers_ = pack(centroids.cells, 0, centroids.cell_count, depth_);
+    groups_.resize(centroids.cell_count);
+    parallel_for(centroids.cell_count, threads, [&](int64_t c, int) {
+        groups_[c] = pack(centroids.rows, centroids.cell_offsets[c],
+                          centroids.cell_offsets[c + 1] - centroids.cell_offsets[c], depth_);
+    });
+}
+
+void Assigner::nearest_of(const Group& group, const uint8_t* tokens, int64_t n, int32_t* scratch, int32_t* best,
+                          int32_t* ids) const {
+    const Int8Kernels& kernels = int8_kernels();
+    for (int t = 0; t < group.ntiles(); t += kGroupTiles) {
+        const int ntiles = std::min(kGroupTiles, group.ntiles() - t);
+        for (int64_t r = 0; r < n; r += kGroupRows) {
+            const int64_t rows = std::min(kGroupRows, n - r);
+            kernels.dot(tokens + r * depth_, rows, depth_, group.tiles.data() + t * depth_ * kLanes, ntiles, scratch);
+            kernels.nearest(scratch, rows, ntiles * kLanes, group.bias.data() + t * kLanes,
+                            static_cast<int32_t>(group.first + t * kLanes), best + r, ids + r);
+        }
+    }
+}
+
+void Assigner::assign_flat(const uint8_t* tokens, int64_t n, int threads, uint32_t* ids) const {
+    constexpr int64_t kBlock = 512;
+    parallel_for((n + kBlock - 1) / kBlock, threads, [&](int64_t task, int) {
+        const KernelScope scope;
+        std::vector<int32_t> scratch(kGroupRows * kGroupTiles * kLanes), best(kBlock, kWorst), found(kBlock, 0);
+        const int64_t first = task * kBlock, rows = std::min(kBlock, n - first);
+        for (const Group& group : groups_)
+            nearest_of(group, tokens + first * depth_, rows, scratch.data(), best.data(), found.data());
+        std::copy(found.begin(), found.begin() + rows, ids + first);
+    });
+}
+
+// out[i * cells + r]: the cells nearest to token i, ascending.
+void Assigner::route(const uint8_t* tokens, int64_t n, int cells, int threads, uint32_t* out) const {
+    constexpr int64_t kBlock = 32;
+    const int lanes = supers_.ntiles() * kLanes;
+    parallel_for((n + kBlock - 1) / kBlock, threads, [&](int64_t task, int) {
+        const KernelScope scope;
+        const int64_t first = task * kBlock, rows = std::min(kBlock, n - first);
+        std::vector<int32_t> scores(kBlock * lanes);
+        scope.kernels.dot(tokens + first * depth_, rows, depth_, supers_.tiles.data(), supers_.ntiles(), scores.data());
+        for (int64_t r = 0; r < rows; ++r) {
+            uint32_t* chosen = out + (first + r) * cells;
+            for (int c = 0; c < cells; ++c) {
+                int32_t best = kWorst, where = 0;
+                scope.kernels.nearest(scores.data() + r * lanes, 1, lanes, supers_.bias.data(), 0, &best, &where);
+                chosen[c] = static_cast<uint32_t>(where);
+                scores[r * lanes + where] = kWorst / 2;  // not to be chosen again
+            }
+            std::sort(chosen, chosen + cells);
+        }
+    });
+}
+
+void Assigner::assign(const uint8_t* tokens, int64_t n, int cells, int threads, uint32_t* ids) const {
+    const int64_t cell_count = static_cast<int64_t>(groups_.size());
+    if (cells <= 0 || cells >= cell_count) return assign_flat(tokens, n, threads, ids);
+    const int64_t pairs = n * cells;
+    std::vector<uint32_t> routed(pairs);
+    route(tokens, n, cells, threads, routed.data());
+    // Pairs (token, cell) by cell, so that every cell's centroids are read once.
+    std::vector<int64_t> starts(cell_count + 1, 0);
+    for (uint32_t c : routed) ++starts[c + 1];
+    for (int64_t c = 0; c < cell_count; ++c) starts[c + 1] += starts[c];
+    std::vector<uint32_t> order(pairs);
+    {
+        std::vector<int64_t> next(starts.begin(), starts.end() - 1);
+        for (int64_t p = 0; p < pairs; ++p) order[next[routed[p]]++] = static_cast<uint32_t>(p);
+    }
+    std::vector<int32_t> best(pairs, kWorst), found(pairs, 0);  // by pair
+    parallel_for(cell_count, threads, [&](int64_t c, int) {
+        constexpr int64_t kBlock = 256;
+        const int64_t size = starts[c + 1] - starts[c];
+        if (size == 0 || groups_[c].size == 0) return;
+        const KernelScope scope;
+        std::vector<uint8_t> rows(kBlock * depth_);
+        std::vector<int32_t> scratch(kGroupRows * kGroupTiles * kLanes), top(kBlock), id(kBlock);
+        for (int64_t b = 0; b < size; b += kBlock) {
+            const int64_t count = std::min(kBlock, size - b);
+            const uint32_t* pair = order.data() + starts[c] + b;
+            for (int64_t i = 0; i < count; ++i)
+                std::memcpy(rows.data() + i * depth_, tokens + int64_t(pair[i] / cells) * depth_, depth_);
+            std::fill(top.begin(), top.end(), kWorst);
+            std::fill(id.begin(), id.end(), 0);
+            nearest_of(groups_[c], rows.data(), count, scratch.data(), top.data(), id.data());
+            for (int64_t i = 0; i < count; ++i) best[pair[i]] = top[i], found[pair[i]] = id[i];
+        }
+    });
+    for (int64_t i = 0; i < n; ++i) {
+        int64_t winner = i * cells;
+        for (int64_t p = winner + 1; p < (i + 1) * cells; ++p)
+            if (best[p] > best[winner]) winner = p;
+        ids[i] = static_cast<uint32_t>(found[winner]);
+    }
+}
+
+void accumulate(const uint8_t* tokens, const uint32_t* ids, int64_t n, int64_t depth, int64_t count, int threads,
+                int32_t* sums, int64_t* members) {
+    std::vector<int64_t> starts(count + 1, 0);
+    for (int64_t i = 0; i < n; ++i) ++starts[ids[i] + 1];
+    for (int64_t c = 0; c < count; ++c) members[c] = starts[c + 1], starts[c + 1] += starts[c];
+    std::vector<uint32_t> order(n);
+    {
+        std::vector<int64_t> next(starts.begin(), starts.end() - 1);
+        for (int64_t i = 0; i < n; ++i) order[next[ids[i]]++] = static_cast<uint32_t>(i);
+    }
+    std::fill(sums, sums + count * depth, 0);
+    constexpr int64_t kBlock = 64;
+    parallel_for((count + kBlock - 1) / kBlock, threads, [&](int64_t task, int) {
+        for (int64_t c = task * kBlock; c < std::min(count, (task + 1) * kBlock); ++c)
+            for (int64_t p = starts[c]; p < starts[c + 1]; ++p) {
+                const uint8_t* row = tokens + int64_t(order[p]) * depth;
+                for (int64_t k = 0; k < depth; ++k) sums[c * depth + k] += row[k];
+            }
+    });
+}
+
+// A key orders by score first and by lower id among equal scores.
+static uint64_t key_of(int32_t score, uint32_t id) {
+    return uint64_t(static_cast<uint32_t>(score) ^ 0x80000000u) << 32 | (~id & 0xFFFFFFFFu);
+}
+
+static Probe probe_of(uint64_t key) {
+    return {static_cast<int32_t>(static_cast<uint32_t>(key >> 32) ^ 0x80000000u), ~static_cast<uint32_t>(key)};
+}
+
+void Prober::start(int ntiles, int64_t count) {
+    count_ = count;
+    capacity_ = std::max<int64_t>(4 * count, 64);
+    kept_.resize(ntiles * kLanes * capacity_);
+    sizes_.assign(ntiles * kLanes, 0);
+    thresholds_.assign(ntiles * kLanes, kWorst);
+}
+
+void Prober::prune(int lane) {
+    uint64_t* keys = kept_.data() + lane * capacity_;
+    std::nth_element(keys, keys + count_ - 1, keys + sizes_[lane], std::greater<uint64_t>());
+    sizes_[lane] = count_;
+    thresholds_[lane] = probe_of(keys[count_ - 1]).score;
+}
+
+void Prober::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles, int ntiles) {
+    const Int8Kernels& kernels = int8_kernels();
+    const int lanes = ntiles * kLanes;
+    const int64_t block = std::max<int64_t>(32, 4096 / lanes);
+    scores_.resize(block * lanes);
+    hits_.resize(block * lanes);
+    for (int64_t r = 0; r < n; r += block) {
+        const int64_t count = std::min(block, n - r);
+        kernels.dot(rows + (first + r) * depth, count, depth, tiles, ntiles, scores_.data());
+        const int64_t hits = kernels.above(scores_.data(), count, lanes, thresholds_.data(), hits_.data());
+        for (int64_t h = 0; h < hits; ++h) {
+            const uint32_t at = hits_[h], lane = at % lanes;
+            if (sizes_[lane] == capacity_) {
+                prune(lane);
+                if (scores_[at] <= thresholds_[lane]) continue;
+            }
+            kept_[lane * capacity_ + sizes_[lane]++] =
+                key_of(scores_[at], static_cast<uint32_t>(first + r + at / lanes));
+        }
+        // Thresholds start low; tightening them early keeps the lists short.
+        if (r == 0 || hits > lanes)
+            for (int lane = 0; lane < lanes; ++lane)
+                if (sizes_[lane] >= 2 * count_) prune(lane);
+    }
+}
+
+void Prober::finish(int lanes) {
+    width_ = count_;
+    for (int lane = 0; lane < lanes; ++lane) width_ = std::min(width_, sizes_[lane]);
+    probes_.resize(lanes * width_);
+    for (int lane = 0; lane < lanes; ++lane) {
+        uint64_t* keys = kept_.data() + lane * capacity_;
+        std::partial_sort(keys, keys + width_, keys + sizes_[lane], std::greater<uint64_t>());
+        for (int64_t i = 0; i < width_; ++i) probes_[lane * width_ + i] = probe_of(keys[i]);
+    }
+}
+
+void Prober::run(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count, int64_t cells,
+                 int threads) {
+    const KernelScope scope;
+    (void)threads;
+    if (cells <= 0 || cells >= centroids.cell_count) {
+        start(ntiles, std::min(count, centroids.count));
+        collect(centroids.rows, 0, centroids.count, centroids.depth, tiles, ntiles);
+        return finish(lanes);
+    }
+    start(ntiles, cells);
+    collect(centroids.cells, 0, centroids.cell_count, centroids.depth, tiles, ntiles);
+    finish(lanes);
+    std::vector<uint32_t> chosen;
+    for (const Probe& probe : probes_) chosen.push_back(probe.centroid);
+    std::sort(chosen.begin(), chosen.end());
+    chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
+    int64_t seen = 0;
+    for (uint32_t c : chosen) seen += centroids.cell_offsets[c + 1] - centroids.cell_offsets[c];
+    start(ntiles, std::min(count, seen));
+    for (uint32_t c : chosen)
+        collect(centroids.rows, centroids.cell_offsets[c], centroids.cell_offsets[c + 1] - centroids.cell_offsets[c],
+                centroids.depth, tiles, ntiles);
+    finish(lanes);
+}
+
+}  // namespace lateint

@@ -1,0 +1,103 @@
+// Search over segments of residual codes: probe centroids, gather and score candidates, MaxSim on the codes, top k.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "centroids.hpp"
+#include "residual.hpp"
+
+namespace lateint {
+
+// An immutable run of documents. Positions of documents in an index are counted over its segments in order.
+struct Segment {
+    int64_t documents;
+    const int64_t* offsets;       // [documents + 1]: tokens of document p are [offsets[p], offsets[p + 1])
+    Tokens tokens;
+    const int64_t* list_offsets;  // [K + 1]: entries of centroid c are [list_offsets[c], list_offsets[c + 1])
+    const uint32_t* list_documents;  // distinct documents with a token at the centroid, ascending
+};
+
+struct Hit {
+    float score;
+    int64_t position;
+};
+
+// A query ready for integer arithmetic: q_i ~ scale_i * byte vector.
+struct Query {
+    int64_t length = 0;
+    int ntiles = 0;
+    std::vector<int8_t> tiles;    // [ntiles][depth / 4][16][4]
+    std::vector<double> scales;   // [length], the step of the documents included
+    std::vector<int32_t> offsets; // [length]: 128 * sum of the bytes, what unsigned rows add to a product
+    double constant = 0;          // sum_i <q_i, mean>
+};
+
+struct SearchLimits {
+    int64_t k;
+    int64_t nprobe;      // centroids probed for each query token
+    int64_t candidates;  // documents scored on their codes
+    int64_t cells;       // cells looked into for centroids; <= 0: all centroids are scored
+};
+
+// What happened in a search, for tuning and tests.
+struct SearchCounts {
+    int64_t postings = 0, touched = 0, scored = 0;
+};
+
+class Engine {
+   public:
+    Codec codec;
+    Centroids centroids;
+    float step = 0;
+    int64_t dim = 0;               // components of a query as it comes
+    int64_t block = 0;             // of the rotation
+    const float* mean = nullptr;   // [dim]
+    const float* rotation = nullptr;         // [width / block][block][block]
+    const int32_t* permutation = nullptr;    // [width]: component i of the rotation's input is permutation[i]
+    std::vector<Segment> segments;
+    std::vector<int64_t> first_position;  // of each segment, and the number of documents
+
+    void finish();  // after the fields above are set
+    int64_t documents() const { return first_position.back(); }
+
+    // queries [length, dim] float32.
+    Query prepare(const float* tokens, int64_t length) const;
+    // `allowed`: one byte a position, null for all. Hits by score descending, then position; at most limits.k.
+    std::vector<Hit> search(const Query&, const SearchLimits&, const uint8_t* allowed, int threads,
+                            SearchCounts* counts = nullptr) const;
+    std::vector<Hit> exhaustive(const Query&, int64_t k, const uint8_t* allowed, int threads) const;
+    // MaxSim of the query with the decoded tokens of each document.
+    void score(const Query&, const int64_t* positions, int64_t n, int threads, float* scores) const;
+    // Candidates with their coarse scores (larger is better), best first; for tests and measurements.
+    std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed, int threads,
+                            SearchCounts* counts = nullptr) const;
+
+   private:
+    struct Entry {  // of the scoreboard, one a document
+        uint32_t tag;
+        int32_t sum;
+    };
+    struct Scratch {
+        std::vector<Entry> board;
+        uint32_t next_tag = 1;
+        std::vector<uint32_t> touched;
+        std::vector<int32_t> sums;
+        std::vector<Hit> chosen;
+        Prober prober;
+    };
+    class Lease;
+
+    void accumulate_postings(const Query&, const SearchLimits&, Scratch&, SearchCounts*) const;
+    void select(int64_t candidates, const uint8_t* allowed, Scratch&) const;
+    void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
+    const Segment& segment_of(int64_t position, int64_t* local) const;
+    void prefetch(int64_t position) const;
+
+    mutable std::mutex mutex_;
+    mutable std::vector<std::unique_ptr<Scratch>> idle_;
+};
+
+}  // namespace lateint

@@ -1,0 +1,1 @@
+"""Reserved for PreFLMR: models and training on top of lateint; empty until they arrive."""
