@@ -130,10 +130,20 @@ def check_finite(tokens: object, name: str, *, threads: int | None = None) -> No
     ...
     ValueError: tokens must be finite, but row 1 holds a NaN or an infinity
     """
+    row = first_nonfinite_row(tokens, name, threads=threads)
+    if row is not None:
+        raise ValueError(f"{name} must be finite, but row {row} holds a NaN or an infinity")
+
+
+def first_nonfinite_row(tokens: object, name: str, *, threads: int | None = None) -> int | None:
+    """The first row of ``tokens [T, dim]`` that holds a NaN or an infinity, None if there is none.
+
+    >>> first_nonfinite_row([[0.0, 1.0], [float("inf"), 0.0]], "tokens")
+    1
+    """
     array = _matrix(tokens, name)
     row = _cpu.first_nonfinite_row(array, DTYPE_CODES[array.dtype], threads or 0)
-    if row >= 0:
-        raise ValueError(f"{name} must be finite, but row {row} holds a NaN or an infinity")
+    return row if row >= 0 else None
 
 
 def first_zero_row(tokens: object, name: str, *, threads: int | None = None) -> int | None:
