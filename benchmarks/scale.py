@@ -1,0 +1,230 @@
+"""How cost grows: indexes of 1e6 to 1e8 tokens, made by perturbing real embeddings.
+
+    python -m benchmarks.scale --data EMBEDDINGS --tokens 1e6,1e7,3e7,1e8 --out benchmarks/results/scale.json
+
+The set is a stream of copies of the real collection. In each copy every document is the first half of one real document
+and the second half of another, and each token moves by a vector of norm ``NOISE``: a difference of two real tokens,
+partly the document's own and partly the token's, then back to unit norm. So noise has the covariance of the data.
+``NOISE`` is chosen from the data: on 4.6 M real tokens the nearest token of another document is 0.43 away on average
+(0.49 with a quarter of the tokens, 0.55 with a sixteenth), and two copies of a token are about ``NOISE * sqrt(2)``,
+0.42, apart. Sizes are nested: a smaller set is the start of a larger one.
+
+What it shows: the cost of building, storing and searching at a size, with inverted lists, residuals and document
+lengths like real ones. What it does not show: the quality of retrieval, since no document is about anything, nor how
+the density of real text grows: real tokens come closer together with N (the distance above falls by a ninth for four
+times the tokens), copies stay about as far apart as they are, and a query has as many near-equal answers as there are
+copies. That makes scores bunch together, so recall of the exhaustive ranking of the same codes is if anything harder
+here. Recall is taken at tied scores, too: what counts is whether the score found is as high.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, read_json, write_json
+from benchmarks.rivals.measure import peak_rss, percentiles
+from benchmarks.rivals.run import machine
+
+NOISE = 0.3
+OWN_SHARE = 0.75  # of the noise's variance; the rest is shared by the tokens of a document
+BANK = 1 << 16  # noise vectors; a chunk uses a run of them from a random start, which costs no random access
+CHUNK = 1 << 16  # tokens a chunk, about
+BLOCK = 1 << 12  # tokens at a time within it: they stay in cache
+QUERY_TOKENS = 32
+
+
+class PerturbedDocuments:
+    """The first ``tokens`` tokens of the stream, as chunks ``(tokens [T, dim] float16, lengths [n] int64)``.
+
+    Each iteration starts afresh and gives the same chunks.
+    """
+
+    def __init__(self, data: Embeddings, tokens: int, seed: int = 0) -> None:
+        self.source, self.total, self.seed = data.tokens, tokens, seed
+        self.starts, self.lengths = data.offsets[:-1], data.lengths
+        rng = np.random.default_rng(seed)
+        rows = np.sort(rng.integers(0, len(self.source), 2 * BANK))
+        sample = self.source[rows].astype(np.float32)
+        bank = sample[rng.permutation(2 * BANK)]
+        bank = bank[:BANK] - bank[BANK:]
+        self.bank = bank / np.maximum(np.linalg.norm(bank, axis=1, keepdims=True), 1e-6)  # [BANK, dim]
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        left, copy = self.total, 0
+        while left > 0:
+            rng = np.random.default_rng([self.seed, copy])
+            first, second = rng.permutation(len(self.lengths)), rng.permutation(len(self.lengths))
+            # The first half of one document, rounded up, and the second half of another, rounded down: never empty.
+            head, tail = (self.lengths[first] + 1) // 2, self.lengths[second] // 2
+            ends = np.cumsum(head + tail)
+            begin = 0
+            while begin < len(first) and left > 0:
+                done = ends[begin - 1] if begin else 0
+                stop = max(begin + 1, int(np.searchsorted(ends, done + CHUNK, "right")))
+                part = slice(begin, stop)
+                spans = np.stack([self.starts[first[part]], self.starts[second[part]] + self.lengths[second[part]]], 1)
+                spans[:, 1] -= tail[part]
+                sizes = np.stack([head[part], tail[part]], 1)
+                lengths = sizes.sum(1)
+                kept = int(np.searchsorted(np.cumsum(lengths), left, "right"))
+                if kept < len(lengths):  # the last document is cut, so that the total is met
+                    lengths = lengths[: kept + 1].copy()
+                    lengths[-1] = left - lengths[:-1].sum()
+                    lengths = lengths[lengths > 0]
+                yield self._chunk(spans.ravel(), sizes.ravel(), int(lengths.sum()), lengths, rng), lengths
+                left -= int(lengths.sum())
+                begin = stop
+            copy += 1
+
+    def _chunk(
+        self, starts: np.ndarray, sizes: np.ndarray, total: int, lengths: np.ndarray, rng: np.random.Generator
+    ) -> np.ndarray:
+        """Tokens ``[total, dim]`` of the spans, moved."""
+        ends = np.cumsum(sizes)
+        rows = np.arange(ends[-1]) + np.repeat(starts - (ends - sizes), sizes)
+        owner = np.repeat(np.arange(len(lengths)), lengths)
+        shared = self.bank[rng.integers(0, BANK, len(lengths))] * np.float32(NOISE * (1 - OWN_SHARE) ** 0.5)
+        own = int(rng.integers(0, BANK - BLOCK))
+        result = np.empty((total, self.source.shape[1]), np.float16)
+        for begin in range(0, total, BLOCK):
+            stop = min(begin + BLOCK, total)
+            moved = self.source[rows[begin:stop]].astype(np.float32)
+            moved += self.bank[own : own + stop - begin] * np.float32(NOISE * OWN_SHARE**0.5)
+            moved += shared[owner[begin:stop]]
+            moved /= np.sqrt(np.einsum("td,td->t", moved, moved))[:, None]
+            result[begin:stop] = moved
+            own = (own + BLOCK * 7) % (BANK - BLOCK)
+        return result
+
+
+def long_queries(folder: Path, most: int) -> list[np.ndarray]:
+    """Real queries of at least ``QUERY_TOKENS`` tokens, cut to that, spread over the collections."""
+    long = [
+        np.ascontiguousarray(tokens[:QUERY_TOKENS], np.float32)
+        for name in collections_of(folder)
+        for tokens in queries_of(folder, name).values()
+        if len(tokens) >= QUERY_TOKENS
+    ]
+    rows = np.unique(np.linspace(0, len(long) - 1, most).astype(int))
+    return [long[row] for row in rows]
+
+
+def build(job: dict[str, Any]) -> dict[str, Any]:
+    """Builds one index from the stream."""
+    import lateint
+
+    documents = PerturbedDocuments(load(Path(job["data"])), job["tokens"])
+    start = time.perf_counter()
+    made = sum(len(lengths) for _, lengths in documents)
+    stream = time.perf_counter() - start
+    start = time.perf_counter()
+    index = lateint.Index.build(documents, job["index"], nbits=job["nbits"], threads=job["threads"], progress=False)
+    seconds = time.perf_counter() - start
+    size = sum(path.stat().st_size for path in Path(job["index"]).rglob("*") if path.is_file())
+    return {
+        "documents": made,
+        "seconds": seconds,
+        "stream_seconds_a_pass": stream,
+        "peak_rss": peak_rss(),
+        "bytes_per_token": size / job["tokens"],
+        "stats": index.stats(),
+    }
+
+
+def search(job: dict[str, Any]) -> dict[str, Any]:
+    """Latency with one thread, and recall against the exhaustive scan of the same codes."""
+    import lateint
+
+    queries = long_queries(Path(job["data"]), job["queries"])
+    before = time.perf_counter()
+    index = lateint.Index.open(job["index"])
+    opened = time.perf_counter() - before
+    before = time.perf_counter()
+    index.search(queries[0], k=10, threads=1)
+    first = time.perf_counter() - before
+    exact = [index.search(query, k=10, exhaustive=True, threads=job["threads"]) for query in queries]
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    for query in queries:
+        index.search(query, k=10, threads=1)
+    seconds, recalls, ids = [], [], []
+    for _ in range(3):
+        for query in queries:
+            before = time.perf_counter()
+            index.search(query, k=10, threads=1)
+            seconds.append(time.perf_counter() - before)
+    for query, best in zip(queries, exact, strict=True):
+        found = index.search(query, k=10, threads=1)
+        tenth = np.asarray(best.scores)[-1] - 1e-5
+        recalls.append(float(np.mean(np.sort(np.asarray(found.scores))[::-1] >= tenth)))
+        ids.append(len(set(np.asarray(found.ids).tolist()) & set(np.asarray(best.ids).tolist())) / len(best.ids))
+    return {
+        "queries": len(queries),
+        "query_tokens": QUERY_TOKENS,
+        "open_ms": opened * 1e3,
+        "first_search_ms": first * 1e3,
+        **percentiles(seconds),
+        "recall_at_10": statistics.mean(recalls),
+        "same_ids_at_10": statistics.mean(ids),
+        "peak_rss": peak_rss(),
+    }
+
+
+def main() -> None:
+    """Builds and searches each size, in processes of their own."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, type=Path, help="folder made by benchmarks.embed")
+    parser.add_argument("--tokens", default="1e6,1e7,3e7,1e8", help="sizes (default: %(default)s)")
+    parser.add_argument("--nbits", type=int, default=2, help="bits a dimension (default: %(default)s)")
+    parser.add_argument("--queries", type=int, default=100, help="queries a size (default: %(default)s)")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the build (default: %(default)s)")
+    parser.add_argument("--work", type=Path, help="folder for the indexes (default: a temporary one)")
+    parser.add_argument("--keep", action="store_true", help="do not delete each index after its turn")
+    parser.add_argument("--out", type=Path, help="the JSON to write")
+    parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)  # how the processes for one size are started
+    args = parser.parse_args()
+    if args.job:
+        job = read_json(args.job)
+        write_json(args.job.with_suffix(".result.json"), build(job) if job["phase"] == "build" else search(job))
+        return
+    if args.out is None:
+        parser.error("--out is needed")
+    scratch = None if args.work else tempfile.TemporaryDirectory()
+    work = args.work or Path(scratch.name if scratch else "")
+    work.mkdir(parents=True, exist_ok=True)
+    sizes = []
+    for tokens in (int(float(size)) for size in args.tokens.split(",")):
+        index = work / f"index-{tokens}"
+        shutil.rmtree(index, ignore_errors=True)
+        row: dict[str, Any] = {"tokens": tokens, "nbits": args.nbits}
+        for phase in ("build", "search"):
+            job = {"phase": phase, "index": str(index), "data": str(args.data), "tokens": tokens, "nbits": args.nbits}
+            file = work / f"{phase}-{tokens}.json"
+            write_json(file, {**job, "queries": args.queries, "threads": args.threads})
+            command = [sys.executable, "-m", "benchmarks.scale", "--data", str(args.data), "--job", str(file)]
+            subprocess.run(command, check=True)
+            row[phase] = read_json(file.with_suffix(".result.json"))
+            print(json.dumps({"tokens": tokens, phase: row[phase]}), flush=True)
+        sizes.append(row)
+        if not args.keep:
+            shutil.rmtree(index)
+    cores = sorted(os.sched_getaffinity(0))
+    write_json(args.out, {"machine": machine(cores), "noise": NOISE, "sizes": sizes})
+    if scratch:
+        scratch.cleanup()
+
+
+if __name__ == "__main__":
+    main()
