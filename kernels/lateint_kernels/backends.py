@@ -6,10 +6,6 @@ from lateint_kernels import _cpu
 INSTRUCTION_SETS = ("amx", "avx512bf16", "avx512", "avx2", "scalar")
 
 
-class BackendError(RuntimeError):
-    """What was asked for cannot run here."""
-
-
 def why_not(isa: str) -> str | None:
     """Why an instruction set cannot be used on this machine; None if it can.
 

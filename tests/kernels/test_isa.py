@@ -1,0 +1,56 @@
+import os
+import subprocess
+import sys
+
+import pytest
+
+from lateint_kernels import _cpu, explain
+from lateint_kernels.backends import INSTRUCTION_SETS, why_not
+
+
+def run(program, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True
+    )
+
+
+def test_best_is_active_at_import():
+    done = run("from lateint_kernels import _cpu; assert _cpu.active_isa() == _cpu.best_isa()", LATEINT_ISA="")
+    assert done.returncode == 0, done.stderr
+
+
+def test_environment_chooses(isa):
+    done = run("from lateint_kernels import _cpu; print(_cpu.active_isa())", LATEINT_ISA=isa)
+    assert done.stdout.strip() == isa
+
+
+def test_unknown_level_fails_the_import():
+    done = run("import lateint_kernels", LATEINT_ISA="mmx")
+    assert "LATEINT_ISA: unknown instruction set 'mmx'; known are scalar, avx2" in done.stderr
+
+
+def test_set_active_isa_refuses_unknown_names():
+    with pytest.raises(ValueError, match="unknown instruction set 'sse9'"):
+        _cpu.set_active_isa("sse9")
+
+
+def test_levels_above_the_best_are_refused():
+    above = INSTRUCTION_SETS[: INSTRUCTION_SETS.index(_cpu.best_isa())]
+    assert (_cpu.isa_limit() == "") == (not above)
+    for isa in above:
+        assert why_not(isa) == _cpu.isa_limit()
+        with pytest.raises(ValueError, match=f"instruction set {isa} cannot run here"):
+            _cpu.set_active_isa(isa)
+        assert f"instruction set {isa} cannot run here" in run("import lateint_kernels", LATEINT_ISA=isa).stderr
+
+
+def test_explain_names_the_active_one(isa):
+    report = explain()
+    assert report[isa] == "in use"
+    assert list(report) == [*INSTRUCTION_SETS, "threads"]
+    assert int(report["threads"]) == _cpu.default_threads()
+
+
+def test_why_not_refuses_unknown_names():
+    with pytest.raises(ValueError, match="isa must be one of amx, avx512bf16, avx512, avx2, scalar, got 'neon'"):
+        why_not("neon")
