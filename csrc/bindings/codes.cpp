@@ -235,7 +235,8 @@ Ranking to_arrays(const std::vector<Hit>& hits) {
 
 // queries [T, dim] cut at offsets; k hits for each. With nprobe < 0 every document is scored.
 std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t k,
-                            int64_t nprobe, int64_t candidates, int64_t cells, const py::object& allowed, int threads) {
+                            int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells,
+                            const py::object& allowed, int threads) {
     const Engine& engine = self.engine;
     const uint8_t* mask = optional_data(allowed);
     const int64_t n = offsets.shape(0) - 1;
@@ -248,7 +249,7 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
         const auto one = [&](int64_t i, int) {
             const Query query = engine.prepare(tokens + at[i] * engine.dim, at[i + 1] - at[i]);
             hits[i] = nprobe < 0 ? engine.exhaustive(query, k, mask, threads)
-                                 : engine.search(query, {k, nprobe, candidates, cells}, mask, threads);
+                                 : engine.search(query, {k, nprobe, candidates, patience, cells}, mask, threads);
         };
         if (n == 1)
             one(0, 0);
@@ -267,7 +268,7 @@ py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe
     {
         py::gil_scoped_release release;
         const Query prepared = self.engine.prepare(query.data(), query.shape(0));
-        hits = self.engine.gather(prepared, {candidates, nprobe, candidates, cells}, nullptr, threads, &counts);
+        hits = self.engine.gather(prepared, {candidates, nprobe, candidates, 0, cells}, nullptr, threads, &counts);
     }
     const Ranking ranking = to_arrays(hits);
     return py::make_tuple(ranking.first, ranking.second, counts.postings, counts.touched);
