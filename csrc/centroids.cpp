@@ -10,9 +10,9 @@
 namespace lateint {
 namespace {
 
-constexpr int kGroupTiles = 16;       // centroids are taken 256 at a time ...
-constexpr int64_t kGroupRows = 32;    // ... by 32 tokens, so that the scores stay in the first-level cache
-constexpr int32_t kNever = 1 << 30;   // bias of absent centroids
+constexpr int kGroupTiles = 16;      // centroids are taken 256 at a time ...
+constexpr int64_t kGroupRows = 32;   // ... by 32 tokens, so that the scores stay in the first-level cache
+constexpr int32_t kNever = 1 << 30;  // bias of absent centroids
 constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
 
 struct KernelScope {  // AMX tiles are configured per thread

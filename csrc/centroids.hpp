@@ -19,12 +19,12 @@ struct Centroids {
 
 // Nearest centroid (least Euclidean distance, lowest id among equals) for many tokens.
 class Assigner {
-   public:
+public:
     explicit Assigner(const Centroids& centroids, int threads);
     // tokens [n, depth]; looks into the `cells` nearest cells of each token, or at all centroids where cells <= 0.
     void assign(const uint8_t* tokens, int64_t n, int cells, int threads, uint32_t* ids) const;
 
-   private:
+private:
     struct Group {  // centroids [first, first + size) as tiles
         int64_t first = 0, size = 0;
         std::vector<int8_t> tiles;
@@ -32,7 +32,8 @@ class Assigner {
         int ntiles() const { return static_cast<int>(bias.size() / 16); }
     };
     static Group pack(const uint8_t* rows, int64_t first, int64_t size, int64_t depth);
-    void nearest_of(const Group&, const uint8_t* tokens, int64_t n, int32_t* scratch, int32_t* best, int32_t* ids) const;
+    void nearest_of(const Group&, const uint8_t* tokens, int64_t n, int32_t* scratch, int32_t* best,
+                    int32_t* ids) const;
     void route(const uint8_t* tokens, int64_t n, int cells, int threads, uint32_t* out) const;
     void assign_flat(const uint8_t* tokens, int64_t n, int threads, uint32_t* ids) const;
 
@@ -52,7 +53,7 @@ struct Probe {
 };
 
 class Prober {
-   public:
+public:
     // Finds the best `count` centroids for each of `lanes` query tokens given as tiles. Looks into the best `cells`
     // cells of every query token (their union serves all of them), or at all centroids where cells <= 0.
     // Result: probes()[lane * width() + i], i < width() = min(count, centroids seen).
@@ -61,7 +62,7 @@ class Prober {
     const Probe* of(int lane) const { return probes_.data() + lane * width_; }
     int64_t width() const { return width_; }
 
-   private:
+private:
     void collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles, int ntiles);
     void start(int ntiles, int64_t count);
     void prune(int lane);

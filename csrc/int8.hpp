@@ -8,9 +8,9 @@
 
 namespace lateint {
 
-constexpr int kLanes = 16;         // vectors in a tile
-constexpr int64_t kDepthStep = 64; // rows and tiles are padded to this many components
-constexpr int64_t kRowStep = 16;   // dot_max takes rows in multiples of this
+constexpr int kLanes = 16;          // vectors in a tile
+constexpr int64_t kDepthStep = 64;  // rows and tiles are padded to this many components
+constexpr int64_t kRowStep = 16;    // dot_max takes rows in multiples of this
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 

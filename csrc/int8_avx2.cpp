@@ -77,8 +77,9 @@ void nearest(const int32_t* scores, int64_t n, int lanes, const int32_t* bias, i
         __m256i top = _mm256_set1_epi32(INT32_MIN), where = _mm256_setzero_si256();
         __m256i at = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
         for (int j = 0; j < lanes; j += 8) {
-            const __m256i s = _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scores + r * lanes + j)),
-                                               _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + j)));
+            const __m256i s =
+                _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scores + r * lanes + j)),
+                                 _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + j)));
             const __m256i more = _mm256_cmpgt_epi32(s, top);
             top = _mm256_max_epi32(top, s);
             where = _mm256_blendv_epi8(where, at, more);

@@ -36,7 +36,8 @@ void decode(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n, 
             for (int64_t j = 0; j < bytes; j += 32) {
                 const int64_t k = s * bytes + j, part = bytes - j;
                 const __m256i packed = load_part(code + j, part);
-                const __m256i index = _mm256_and_si256(_mm256_srl_epi16(packed, _mm_cvtsi32_si128(s * codec.nbits)), mask);
+                const __m256i index =
+                    _mm256_and_si256(_mm256_srl_epi16(packed, _mm_cvtsi32_si128(s * codec.nbits)), mask);
                 store_part(rows + k, _mm256_add_epi8(load_part(centroid + k, part), _mm256_shuffle_epi8(levels, index)),
                            part);
             }

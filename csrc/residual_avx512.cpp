@@ -13,7 +13,8 @@ inline void prefetch_centroid(const Codec& codec, const Tokens& tokens, int64_t 
 }
 
 inline __m512i levels_of(const Codec& codec, const Tokens& tokens, int64_t token) {
-    return _mm512_broadcast_i32x4(_mm_loadu_si128(reinterpret_cast<const __m128i*>(codec.levels[tokens.scales[token]])));
+    return _mm512_broadcast_i32x4(
+        _mm_loadu_si128(reinterpret_cast<const __m128i*>(codec.levels[tokens.scales[token]])));
 }
 
 // Width 128: the code of a token is repeated over the register, so that two shifts bring all components out.
@@ -57,9 +58,10 @@ void decode_any(const Codec& codec, const Tokens& tokens, int64_t first, int64_t
             const __m512i packed = _mm512_maskz_loadu_epi8(part, code + j);
             for (int s = 0; s < 8 / codec.nbits; ++s) {
                 const int64_t k = s * bytes + j;
-                const __m512i index = _mm512_and_si512(_mm512_srl_epi16(packed, _mm_cvtsi32_si128(s * codec.nbits)), mask);
-                const __m512i sum = _mm512_add_epi8(_mm512_maskz_loadu_epi8(part, centroid + k),
-                                                    _mm512_shuffle_epi8(levels, index));
+                const __m512i index =
+                    _mm512_and_si512(_mm512_srl_epi16(packed, _mm_cvtsi32_si128(s * codec.nbits)), mask);
+                const __m512i sum =
+                    _mm512_add_epi8(_mm512_maskz_loadu_epi8(part, centroid + k), _mm512_shuffle_epi8(levels, index));
                 _mm512_mask_storeu_epi8(rows + k, part, sum);
             }
         }

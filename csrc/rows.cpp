@@ -3,8 +3,8 @@
 #include <algorithm>
 #include <atomic>
 
-#include "threads.hpp"
 #include "half.hpp"
+#include "threads.hpp"
 
 namespace lateint {
 namespace {

@@ -85,7 +85,8 @@ def plan(
 ) -> Plan:
     """Fits sample and segments into ``max_ram`` bytes (working memory, the input and an index in memory not counted).
 
-    Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + segment_tokens * 13 + documents * 8``.
+    Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + segment_tokens * 13
+    + documents * 8``.
     """
     tokens = int(documents.lengths.sum())
     count = default_centroids(tokens) if ncentroids is None else min(ncentroids, tokens)

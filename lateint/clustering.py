@@ -90,7 +90,7 @@ def _nearest(rows: Bytes, centres: Bytes, threads: int) -> NDArray[np.uint32]:
 def _means(tokens: Bytes, ids: NDArray[np.uint32], rows: Bytes, rng: np.random.Generator, threads: int) -> Bytes:
     sums, members = cluster_sums(tokens, ids, len(rows), threads=threads)
     counts = np.maximum(members, 1)[:, None]
-    means = ((2 * sums.astype(np.int64) + counts) // (2 * counts)).astype(np.uint8)
+    means: Bytes = ((2 * sums.astype(np.int64) + counts) // (2 * counts)).astype(np.uint8)
     empty = np.flatnonzero(members == 0)
     if empty.size:
         # A token falls into a large cluster with a probability in proportion to the cluster's size.

@@ -18,7 +18,7 @@ class Rotation:
     """Centres tokens and makes their components alike.
 
     Attributes:
-        mean: ``[dim]`` float32. Removing it changes no ranking: it moves every score of a query by ``sum_i <q_i, mean>``.
+        mean: ``[dim]`` float32. Removing it changes no ranking: every score of a query moves by ``sum_i <q_i, mean>``.
         blocks: ``[b, block, block]`` float32, orthogonal.
         permutation: ``[width]`` int32: which component goes where; dim and above stand for zeros.
         step: what one unit of a byte means.

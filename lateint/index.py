@@ -7,7 +7,7 @@ import os
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +20,7 @@ from lateint.clustering import Centroids
 from lateint.codec import Codec, Rotation
 from lateint.hits import Explanation, Hits
 from lateint_kernels import Ragged
-from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
+from lateint_kernels.engine import CodecArrays, Engine, Ranking, SegmentArrays
 from lateint_kernels.residual import NBITS
 
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
@@ -28,6 +28,14 @@ CELLS_PROBED = 4  # best cells of each query token; their union serves all token
 SMALL_SUBSET = 4096  # a subset up to this size is scored whole
 
 _open: weakref.WeakSet[Index] = weakref.WeakSet()
+
+
+class _Limits(NamedTuple):
+    """How much of the index a search looks at; see `lateint_kernels.engine.Engine.search`."""
+
+    nprobe: int
+    candidates: int
+    cells: int
 
 
 class Index:
@@ -78,11 +86,11 @@ class Index:
         """Compresses documents into an index; the same input and seed give the same bytes on any number of threads.
 
         Args:
-            doc_embs: the documents' token embeddings, float32, float16 or bfloat16, as numpy or torch arrays or anything
-                with DLPack: a list of ``[Ld, dim]``; one ``[T, dim]`` array with ``lengths``, memory-mapped or not; a
-                padded ``[n, L, dim]`` (with ``lengths``); a `Ragged`; or an iterable of documents, of (tokens ``[T, dim]``,
-                lengths) pairs, or of `Ragged`. An iterator that runs only once is written to disk first, next to
-                ``path``.
+            doc_embs: the documents' token embeddings, float32, float16 or bfloat16, as numpy or torch arrays or
+                anything with DLPack: a list of ``[Ld, dim]``; one ``[T, dim]`` array with ``lengths``, memory-mapped or
+                not; a padded ``[n, L, dim]`` (with ``lengths``); a `Ragged`; or an iterable of documents, of
+                (tokens ``[T, dim]``, lengths) pairs, or of `Ragged`, which is read three times. An iterator that runs
+                only once is written to disk first, next to ``path``, or kept in memory where there is no path.
             path: the folder to write; None keeps the index in memory.
             lengths: ``[n]``, how many tokens each document has, for a single array.
             ids: ``[n]`` int64 or strings that name the documents; None: their positions.
@@ -175,7 +183,8 @@ class Index:
             candidates: documents scored on their codes; None: 256 for k up to 10, growing with k.
             exhaustive: score every document instead; ``nprobe`` and ``candidates`` then do nothing.
             subset: ids to choose from; None: all.
-            threads: None: as many as the process may use. A batch is spread over queries, a single query over documents.
+            threads: None: as many as the process may use. A batch is spread over queries, a single query over
+                documents.
 
         Returns:
             `Hits` for one query, a list of them for a batch. Ties are in the order in which documents were given.
@@ -193,7 +202,7 @@ class Index:
         elif exhaustive:
             rankings = self._engine.exhaustive(queries.tokens, queries.offsets, k, threads=workers)
         else:
-            rankings = self._engine.search(queries.tokens, queries.offsets, k, **limits, threads=workers)
+            rankings = self._pruned(queries, k, limits, None, workers)
         hits = [Hits(self._ids.at(positions), scores) for positions, scores in rankings]
         return hits[0] if single else hits
 
@@ -328,42 +337,48 @@ class Index:
             if len(array) == 0:
                 raise ValueError(f"Q must hold at least one token, but query {i} has none")
 
-    def _limits(self, k: int, nprobe: int | None, candidates: int | None) -> dict[str, int]:
+    def _limits(self, k: int, nprobe: int | None, candidates: int | None) -> _Limits:
         """The pruning limits of a search; see docs/design.md for how the defaults were chosen."""
         centroids = len(self._codec.centroids)
         probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else _positive(nprobe, "nprobe")
         least = max(256, 4 * k) if candidates is None else _positive(candidates, "candidates")
         routed = centroids > FLAT_PROBING and probes < centroids
-        return {
-            "nprobe": min(probes, centroids),
-            "candidates": min(max(least, k), len(self)),
-            "cells": CELLS_PROBED if routed else 0,
-        }
+        return _Limits(min(probes, centroids), min(max(least, k), len(self)), CELLS_PROBED if routed else 0)
+
+    def _pruned(
+        self, queries: Ragged, k: int, limits: _Limits, allowed: NDArray[np.uint8] | None, threads: int
+    ) -> list[Ranking]:
+        return self._engine.search(
+            queries.tokens,
+            queries.offsets,
+            k,
+            nprobe=limits.nprobe,
+            candidates=limits.candidates,
+            cells=limits.cells,
+            allowed=allowed,
+            threads=threads,
+        )
 
     def _search_subset(
         self,
         queries: Ragged,
         k: int,
-        limits: dict[str, int],
+        limits: _Limits,
         exhaustive: bool,
         subset: Iterable[Any],
         threads: int,
-    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+    ) -> list[Ranking]:
         positions = np.unique(self._ids.positions(subset, "subset"))
-        if exhaustive or len(positions) <= max(SMALL_SUBSET, limits["candidates"]):
+        if exhaustive or len(positions) <= max(SMALL_SUBSET, limits.candidates):
             return [self._score(query, positions, k, threads) for query in queries]
         allowed = np.zeros(len(self), np.uint8)
         allowed[positions] = 1
         # A list holds few documents of a small subset, so more lists are read.
         share = len(positions) / len(self)
-        probes = min(int(limits["nprobe"] / share), 8 * limits["nprobe"], len(self._codec.centroids))
-        return self._engine.search(
-            queries.tokens, queries.offsets, k, **{**limits, "nprobe": probes}, allowed=allowed, threads=threads
-        )
+        probes = min(int(limits.nprobe / share), 8 * limits.nprobe, len(self._codec.centroids))
+        return self._pruned(queries, k, limits._replace(nprobe=probes), allowed, threads)
 
-    def _score(
-        self, query: NDArray[Any], positions: NDArray[np.int64], k: int, threads: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    def _score(self, query: NDArray[Any], positions: NDArray[np.int64], k: int, threads: int) -> Ranking:
         """The k best of ``positions`` (ascending), ties in their order."""
         scores = self._engine.score(np.ascontiguousarray(query), positions, threads=threads)
         best = np.argsort(-scores, kind="stable")[:k]

@@ -34,3 +34,73 @@ def maxsim_pairs(
     document_index: NDArray[np.int64],
     threads: int,
 ) -> NDArray[np.float32]: ...
+def rotate(
+    tokens: NDArray[Any],
+    dtype: int,
+    mean: NDArray[np.float32],
+    rotation: NDArray[np.float32],
+    permutation: NDArray[np.int32],
+    step: float,
+    threads: int,
+) -> NDArray[np.float32]: ...
+def to_bytes(scaled: NDArray[np.float32], depth: int, threads: int) -> NDArray[np.uint8]: ...
+def encode(
+    scaled: NDArray[np.float32], ids: NDArray[np.uint32], centroids: NDArray[np.uint8], nbits: int, threads: int
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]: ...
+def decode(
+    codes: NDArray[np.uint8],
+    scales: NDArray[np.uint8] | None,
+    centroid_ids: NDArray[np.uint16],
+    centroid_high: NDArray[np.uint8] | None,
+    centroids: NDArray[np.uint8],
+    nbits: int,
+    width: int,
+) -> NDArray[np.uint8]: ...
+def accumulate(
+    tokens: NDArray[np.uint8], ids: NDArray[np.uint32], count: int, threads: int
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
+def invert(
+    ids: NDArray[np.uint32], offsets: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint32]]: ...
+def int8_products(rows: NDArray[np.uint8], vectors: NDArray[np.int8], maximum: bool) -> NDArray[np.int32]: ...
+
+class Assigner:
+    def __init__(
+        self,
+        centroids: NDArray[np.uint8],
+        cells: NDArray[np.uint8],
+        cell_offsets: NDArray[np.int64],
+        threads: int,
+    ) -> None: ...
+    def assign(self, tokens: NDArray[np.uint8], cells: int, threads: int) -> NDArray[np.uint32]: ...
+
+class Engine:
+    def __init__(
+        self,
+        centroids: NDArray[np.uint8],
+        cells: NDArray[np.uint8],
+        cell_offsets: NDArray[np.int64],
+        mean: NDArray[np.float32],
+        rotation: NDArray[np.float32],
+        permutation: NDArray[np.int32],
+        step: float,
+        nbits: int,
+        segments: list[tuple[NDArray[Any] | None, ...]],
+    ) -> None: ...
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        k: int,
+        nprobe: int,
+        candidates: int,
+        cells: int,
+        allowed: NDArray[np.uint8] | None,
+        threads: int,
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]: ...
+    def gather(
+        self, query: NDArray[np.float32], nprobe: int, candidates: int, cells: int, threads: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32], int, int]: ...
+    def score(self, query: NDArray[np.float32], positions: NDArray[np.int64], threads: int) -> NDArray[np.float32]: ...
+    def prepare(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float64], float]: ...
+    def decode(self, segment: int, first: int, n: int) -> NDArray[np.uint8]: ...

@@ -74,7 +74,8 @@ def levels(nbits: int) -> NDArray[np.int8]:
     unit = 16 if nbits == 4 else 4
     twice = 2 * np.arange(2**nbits) - (2**nbits - 1)
     magnitude = (np.abs(twice) * np.arange(256)[:, None] + unit) // (2 * unit)
-    return (np.sign(twice) * magnitude).astype(np.int8)
+    table: NDArray[np.int8] = (np.sign(twice) * magnitude).astype(np.int8)
+    return table
 
 
 def encode(
