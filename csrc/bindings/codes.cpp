@@ -63,7 +63,7 @@ Array<float> rotate_tokens(const py::array& tokens, int dtype, const Array<float
     Array<float> out({n, width});
     float* to = out.mutable_data();
     const char* from = static_cast<const char*>(tokens.data());
-    const int64_t row = dim * itemsize(static_cast<Dtype>(dtype));
+    const int64_t row_bytes = dim * itemsize(static_cast<Dtype>(dtype));
     const float* centre = mean.data();
     const int32_t* order = permutation.data();
     const float inverse = 1.0f / step;
@@ -72,10 +72,15 @@ Array<float> rotate_tokens(const py::array& tokens, int dtype, const Array<float
         const int64_t first = task * kTokensPerTask, count = std::min(kTokensPerTask, n - first);
         std::vector<float> plain(dim), centred(count * width, 0.0f);
         for (int64_t i = 0; i < count; ++i) {
-            widen(from + (first + i) * row, static_cast<Dtype>(dtype), dim, plain.data());
+            residual_kernels().widen(from + (first + i) * row_bytes, static_cast<Dtype>(dtype), dim, plain.data());
             for (int64_t k = 0; k < dim; ++k) plain[k] = (plain[k] - centre[k]) * inverse;
-            for (int64_t k = 0; k < width; ++k)
-                if (order[k] < dim) centred[i * width + k] = plain[order[k]];
+            float* row = centred.data() + i * width;
+            if (block == width) {  // a single block is not permuted
+                std::copy(plain.begin(), plain.end(), row);
+            } else {
+                for (int64_t k = 0; k < width; ++k)
+                    if (order[k] < dim) row[k] = plain[order[k]];
+            }
         }
         residual_kernels().rotate(centred.data(), count, width, block, rotation.data(), to + first * width);
     });
