@@ -14,7 +14,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +48,19 @@ def peak_rss() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("/proc/self/status has no VmHWM")
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Their versions; lateint's own even where it runs from the source tree."""
+    found = {}
+    for name in packages:
+        if name == "lateint":
+            from lateint.version import __version__
+
+            found[name] = __version__
+        else:
+            found[name] = version(name)
+    return found
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -88,7 +101,7 @@ def time_batch(searcher: Searcher, queries: list[np.ndarray], setting: Mapping[s
 def main(packages: tuple[str, ...], build: Build, opener: Callable[[Job], Searcher]) -> None:
     """Runs the job named on the command line and writes what was measured."""
     job: Job = json.loads(Path(sys.argv[1]).read_text())
-    result: dict[str, Any] = {"versions": {name: version(name) for name in packages}, "rss_after_import": peak_rss()}
+    result: dict[str, Any] = {"versions": versions(packages), "rss_after_import": peak_rss()}
     if job["phase"] == "build":
         seconds, parts = build(job, load(Path(job["data"])))
         result |= {"seconds": seconds, "parts": parts}
