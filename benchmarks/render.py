@@ -177,9 +177,9 @@ def kernel_losses(dense: Row | None) -> list[str]:
     rows = dense["rows"] if dense else []
     ours = {row["dtype"]: row["ms"] for row in rows if row["system"] == OURS}
     return [
-        f"exact kernels, {row['dtype']}: {row['system']} takes {number(row['ms'])} ms, lateint "
-        f"{number(ours[row['dtype']])} ms; its preparation of the documents takes {number(row['preparation_ms'])} ms and its largest error is "
-        f"{row['max_error']:.1e}."
+        f"exact kernels, {row['dtype']}: {row['system']} takes {number(row['ms'])} ms, "
+        f"lateint {number(ours[row['dtype']])} ms; {row['system']}'s largest error is {row['max_error']:.1e}, and "
+        f"preparing its documents takes {number(row['preparation_ms'])} ms."
         for row in rows
         if row["system"] != OURS and row["ms"] < ours.get(row["dtype"], 0.0)
     ]
