@@ -11,7 +11,7 @@ ENVS ?= .
 TEST := $(ENVS)/.venv-test
 DEV := $(ENVS)/.venv-dev
 DEMO := $(ENVS)/.venv-demo
-PIP_INSTALL := -m pip install --quiet --disable-pip-version-check
+PIP_INSTALL := -m pip install --disable-pip-version-check
 # torch for a CPU, without gigabytes of CUDA: from PyTorch's own index where that answers.
 TORCH_INDEX := https://download.pytorch.org/whl/cpu
 CPU_ONLY = $(shell $(PYTHON) -c "import urllib.request as r; r.urlopen('$(TORCH_INDEX)/torch/', timeout=5)" 2> /dev/null \
@@ -37,7 +37,7 @@ demo: $(DEMO)/ready
 test:
 	rm -rf build $(TEST)
 	$(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/python $(PIP_INSTALL) $(if $(TORCH),$(CPU_ONLY)) "$(PACKAGE)[test]" $(TORCH)
+	$(TEST)/bin/python $(PIP_INSTALL) --quiet $(if $(TORCH),$(CPU_ONLY)) "$(PACKAGE)[test]" $(TORCH)
 	$(TEST)/bin/pytest
 
 check: lint
@@ -76,5 +76,5 @@ $(DEMO)/ready: $(SOURCES)
 
 $(DEV)/ready: pyproject.toml setup.py $(CPP)
 	test -x $(DEV)/bin/python || $(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/python $(PIP_INSTALL) $(if $(TORCH),$(CPU_ONLY)) $(if $(filter .,$(PACKAGE)),--editable) "$(PACKAGE)[dev]" $(TORCH)
+	$(DEV)/bin/python $(PIP_INSTALL) --quiet $(if $(TORCH),$(CPU_ONLY)) $(if $(filter .,$(PACKAGE)),--editable) "$(PACKAGE)[dev]" $(TORCH)
 	touch $@

@@ -63,7 +63,14 @@ setup(
             include_dirs=["csrc"],
             cxx_std=17,
             # No contraction to FMA behind our back: the same source gives the same bits on every instruction set.
-            extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden", "-pthread", "-Wno-uninitialized", "-Wno-maybe-uninitialized"],
+            extra_compile_args=[
+                "-O3",
+                "-ffp-contract=off",
+                "-fvisibility=hidden",
+                "-pthread",
+                "-Wno-uninitialized",
+                "-Wno-maybe-uninitialized",
+            ],
         )
     ],
 )

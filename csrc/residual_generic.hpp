@@ -46,30 +46,49 @@ inline float fit_distance(const float* residual, const float* codes, int64_t wid
 }
 
 // A sum that leaves [0, 255] would wrap when decoded: the nearest code that does not is taken instead.
-inline void keep_in_range(const Codec& codec, const uint8_t* centroid, uint8_t scale, float top, float* codes) {
+inline void keep_in_range(const Codec& codec, const uint8_t* centroid, uint8_t scale, uint8_t* codes) {
     const int8_t* levels = codec.levels[scale];
+    const int top = (1 << codec.nbits) - 1, reach = levels[top];
+    uint8_t least = 255, most = 0;
     for (int64_t k = 0; k < codec.width; ++k) {
-        int code = static_cast<int>(codes[k]);
-        while (centroid[k] + levels[code] > 255 && code > 0) --code;
-        while (centroid[k] + levels[code] < 0 && code < static_cast<int>(top)) ++code;
-        codes[k] = static_cast<float>(code);
+        least = centroid[k] < least ? centroid[k] : least;
+        most = centroid[k] > most ? centroid[k] : most;
+    }
+    if (least >= reach && most + reach <= 255) return;
+    for (int64_t k = 0; k < codec.width; ++k) {
+        while (centroid[k] + levels[codes[k]] > 255 && codes[k] > 0) --codes[k];
+        while (centroid[k] + levels[codes[k]] < 0 && codes[k] < top) ++codes[k];
     }
 }
 
-inline void pack_codes(const Codec& codec, const float* codes, uint8_t* packed) {
+// Small non-negative integers held in floats, as bytes.
+inline void float_codes_to_bytes(const float* codes, int64_t width, uint8_t* bytes) {
+    for (int64_t k = 0; k < width; ++k) {
+        const float shifted = codes[k] + 8388608.0f;  // 2^23: the integer is then the low bits of the float
+        uint32_t bits;
+        std::memcpy(&bits, &shifted, 4);
+        bytes[k] = static_cast<uint8_t>(bits);
+    }
+}
+
+inline void pack_codes(const Codec& codec, const uint8_t* codes, uint8_t* packed) {
     const int64_t bytes = codec.code_bytes();
-    for (int64_t j = 0; j < bytes; ++j) packed[j] = static_cast<uint8_t>(static_cast<int>(codes[j]));
-    for (int64_t s = 1; s < 8 / codec.nbits; ++s)
-        for (int64_t j = 0; j < bytes; ++j)
-            packed[j] |= static_cast<uint8_t>(static_cast<int>(codes[s * bytes + j]) << (s * codec.nbits));
+    std::memcpy(packed, codes, bytes);
+    for (int s = 1; s < 8 / codec.nbits; ++s) {
+        const uint8_t* plane = codes + s * bytes;
+        const int shift = s * codec.nbits;
+        for (int64_t j = 0; j < bytes; ++j) packed[j] = static_cast<uint8_t>(packed[j] | plane[j] << shift);
+    }
 }
 
 inline void to_bytes_generic(const float* scaled, int64_t n, uint8_t* bytes) {
     for (int64_t i = 0; i < n; ++i) {
         float x = round_even(scaled[i]) + 128.0f;
         x = x < 0.0f ? 0.0f : x;
-        x = x > 255.0f ? 255.0f : x;
-        bytes[i] = static_cast<uint8_t>(static_cast<int>(x));
+        x = (x > 255.0f ? 255.0f : x) + 8388608.0f;  // 2^23: the integer is then the low bits of the float
+        uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        bytes[i] = static_cast<uint8_t>(bits);
     }
 }
 
@@ -83,6 +102,7 @@ inline uint8_t encode_generic(const Codec& codec, const float* scaled, const uin
     // Best uniform level distance for a Gaussian of unit variance.
     const float start = codec.nbits == 1 ? 1.596f : codec.nbits == 2 ? 0.996f : 0.335f;
     float residual[kMaxWidth], codes[kMaxWidth], squares[8] = {};
+    uint8_t chosen[kMaxWidth];
     for (int64_t k = 0; k < width; ++k) residual[k] = scaled[k] - (static_cast<float>(centroid[k]) - 128.0f);
     for (int64_t k = 0; k < width; k += 8)
         for (int i = 0; i < 8; ++i) squares[i] += residual[k + i] * residual[k + i];
@@ -95,36 +115,61 @@ inline uint8_t encode_generic(const Codec& codec, const float* scaled, const uin
     scaled_distance = scaled_distance < 1.0f ? 1.0f : scaled_distance;
     const uint8_t scale = static_cast<uint8_t>(scaled_distance > 255.0f ? 255.0f : scaled_distance);
     pick_codes(residual, width, unit / static_cast<float>(scale), top, codes);
-    keep_in_range(codec, centroid, scale, top, codes);
-    pack_codes(codec, codes, packed);
+    float_codes_to_bytes(codes, width, chosen);
+    keep_in_range(codec, centroid, scale, chosen);
+    pack_codes(codec, chosen, packed);
     return scale;
+}
+
+#if defined(__AVX512F__)
+constexpr int kFloats = 16;
+#elif defined(__AVX2__)
+constexpr int kFloats = 8;
+#else
+constexpr int kFloats = 4;
+#endif
+typedef float Floats __attribute__((vector_size(kFloats * 4)));  // one register
+constexpr int kColumns = 2 * kFloats;
+
+// Columns [0, kColumns) of four tokens: sums[t] = sum_k rows[t][k] * matrix[k], over k in order.
+inline void rotate_columns(const float* const* rows, const float* matrix, int64_t block, Floats (&sums)[4][2]) {
+    const float *row0 = rows[0], *row1 = rows[1], *row2 = rows[2], *row3 = rows[3];
+    Floats a0{}, a1{}, b0{}, b1{}, c0{}, c1{}, d0{}, d1{};
+    for (int64_t k = 0; k < block; ++k) {
+        Floats left, right;
+        std::memcpy(&left, matrix + k * block, sizeof left);
+        std::memcpy(&right, matrix + k * block + kFloats, sizeof right);
+        a0 = a0 + left * row0[k], a1 = a1 + right * row0[k];
+        b0 = b0 + left * row1[k], b1 = b1 + right * row1[k];
+        c0 = c0 + left * row2[k], c1 = c1 + right * row2[k];
+        d0 = d0 + left * row3[k], d1 = d1 + right * row3[k];
+    }
+    sums[0][0] = a0, sums[0][1] = a1, sums[1][0] = b0, sums[1][1] = b1;
+    sums[2][0] = c0, sums[2][1] = c1, sums[3][0] = d0, sums[3][1] = d1;
 }
 
 // out[i][j] = sum_k in[i][k] * rotation[b][k][j] within each block b; sums run over k in order.
 inline void rotate_generic(const float* in, int64_t n, int64_t width, int64_t block, const float* rotation,
                            float* out) {
-    constexpr int kTokens = 4, kColumns = 32;
     for (int64_t b = 0; b < width / block; ++b) {
         const float* matrix = rotation + b * block * block;
-        for (int64_t i = 0; i < n; i += kTokens) {
-            const int64_t tokens = n - i < kTokens ? n - i : kTokens;
-            const float* rows[kTokens];
-            for (int t = 0; t < kTokens; ++t) rows[t] = in + (i + (t < tokens ? t : 0)) * width + b * block;
-            for (int64_t j = 0; j < block; j += kColumns) {
-                const int64_t columns = block - j < kColumns ? block - j : kColumns;
-                float sums[kTokens][kColumns] = {};
-                if (columns == kColumns) {
-                    for (int64_t k = 0; k < block; ++k)
-                        for (int t = 0; t < kTokens; ++t)
-                            for (int c = 0; c < kColumns; ++c) sums[t][c] += rows[t][k] * matrix[k * block + j + c];
-                } else {
-                    for (int64_t k = 0; k < block; ++k)
-                        for (int t = 0; t < kTokens; ++t)
-                            for (int64_t c = 0; c < columns; ++c) sums[t][c] += rows[t][k] * matrix[k * block + j + c];
-                }
+        for (int64_t i = 0; i < n; i += 4) {
+            const int64_t tokens = n - i < 4 ? n - i : 4;
+            const float* rows[4];
+            for (int t = 0; t < 4; ++t) rows[t] = in + (i + (t < tokens ? t : 0)) * width + b * block;
+            int64_t j = 0;
+            for (; j + kColumns <= block; j += kColumns) {
+                Floats sums[4][2];
+                rotate_columns(rows, matrix + j, block, sums);
                 for (int64_t t = 0; t < tokens; ++t)
-                    std::memcpy(out + (i + t) * width + b * block + j, sums[t], columns * sizeof(float));
+                    std::memcpy(out + (i + t) * width + b * block + j, sums[t], sizeof sums[t]);
             }
+            for (; j < block; ++j)
+                for (int64_t t = 0; t < tokens; ++t) {
+                    float sum = 0;
+                    for (int64_t k = 0; k < block; ++k) sum = sum + matrix[k * block + j] * rows[t][k];
+                    out[(i + t) * width + b * block + j] = sum;
+                }
         }
     }
 }

@@ -22,6 +22,7 @@ class TopK {
    public:
     explicit TopK(int64_t k) : k_(k) {}
     void offer(const Hit& hit) {
+        if (hit.score == -std::numeric_limits<float>::infinity()) return;  // a document without tokens
         if (static_cast<int64_t>(heap_.size()) < k_) {
             heap_.push_back(hit);
             std::push_heap(heap_.begin(), heap_.end(), better);
@@ -236,13 +237,12 @@ void Engine::select(int64_t candidates, const uint8_t* allowed, Scratch& scratch
     constexpr int kShift = 19;
     constexpr int kBins = (int64_t(1) << 31 >> kShift) + 1;
     int64_t histogram[kBins] = {};
-    int64_t total = 0;
     scratch.sums.resize(scratch.touched.size());
     for (size_t t = 0; t < scratch.touched.size(); ++t) {
         const uint32_t position = scratch.touched[t];
         const int32_t sum = allowed && !allowed[position] ? -1 : scratch.board[position].sum;
         scratch.sums[t] = sum;
-        if (sum >= 0) ++histogram[sum >> kShift], ++total;
+        if (sum >= 0) ++histogram[sum >> kShift];
     }
     int64_t above = 0;
     int bin = kBins;
@@ -257,7 +257,6 @@ void Engine::select(int64_t candidates, const uint8_t* allowed, Scratch& scratch
         std::nth_element(scratch.chosen.begin(), scratch.chosen.begin() + candidates, scratch.chosen.end(), better);
         scratch.chosen.resize(candidates);
     }
-    (void)total;
 }
 
 std::vector<Hit> Engine::gather(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,

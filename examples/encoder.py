@@ -25,25 +25,33 @@ def model_folder() -> Path:
     return Path(spec.origin).parent / "model"
 
 
+def native_bf16() -> bool:
+    """Whether this CPU multiplies bfloat16 in hardware; emulated, it is much slower than float32."""
+    probes = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
 class Encoder:
     """Text to token embeddings ``[tokens, dim]`` float32, unit norm, special tokens removed.
 
     Args:
         dim: output dimension, at most 384.
         max_tokens: longer texts are cut after so many tokens (counted in ``self.truncated``).
-        bf16: run the transformer in bfloat16 (fast where the CPU multiplies bfloat16 natively).
+        bf16: run the transformer in bfloat16; None where the CPU multiplies it in hardware.
     """
 
-    def __init__(self, dim: int = 128, max_tokens: int = 254, bf16: bool = False) -> None:
-        self.dim, self.max_tokens, self.bf16 = dim, max_tokens, bf16
+    def __init__(self, dim: int = 128, max_tokens: int = 254, bf16: bool | None = None) -> None:
+        self.dim, self.max_tokens = dim, max_tokens
+        self.bf16 = native_bf16() if bf16 is None else bf16
         self.tokenizer = AutoTokenizer.from_pretrained(model_folder(), local_files_only=True)
         self.model = BertModel.from_pretrained(model_folder(), local_files_only=True, add_pooling_layer=False).eval()
         self.mean: np.ndarray | None = None  # [384]
         self.basis: np.ndarray | None = None  # [384, dim]
         self.truncated = 0
 
-    def fit(self, texts: Sequence[str]) -> None:
-        """Learns the PCA from the token states of ``texts``."""
+    def fit(self, texts: Sequence[str], sample: int = 2000) -> None:
+        """Learns the PCA from the token states of at most ``sample`` of the texts, evenly spaced."""
+        texts = texts[:: -(-len(texts) // sample)]
         states = np.concatenate(self._states(texts, "fit PCA")).astype(np.float64)
         self.mean = states.mean(0)
         centred = states - self.mean

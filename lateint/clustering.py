@@ -12,8 +12,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from lateint_kernels import _cpu
 from numpy.typing import NDArray
+
+from lateint_kernels.centroids import Assigner, cluster_sums
 
 Bytes = NDArray[np.uint8]
 
@@ -44,7 +45,7 @@ def train(
     seed: int,
     cells_searched: int,
     threads: int,
-    report: Callable[[int, float], None] = lambda iteration, error: None,
+    report: Callable[[], object] = lambda: None,
 ) -> Centroids:
     """Lloyd's algorithm on ``tokens [S, depth]`` uint8, from random distinct tokens.
 
@@ -55,14 +56,17 @@ def train(
     count = min(count, len(tokens))
     rows = tokens[np.sort(rng.choice(len(tokens), count, replace=False))]
     centroids = group(rows, None, rng, threads)
-    for iteration in range(iterations):
-        ids = _cpu.Assigner(centroids.rows, centroids.cells, centroids.cell_offsets, threads).assign(
-            tokens, cells_searched, threads
-        )
+    for _ in range(iterations):
+        ids = assigner(centroids, threads).nearest(tokens, cells=cells_searched, threads=threads)
         rows = _means(tokens, ids, centroids.rows, rng, threads)
-        report(iteration, 0.0)
+        report()
         centroids = group(rows, centroids.cells, rng, threads)
     return centroids
+
+
+def assigner(centroids: Centroids, threads: int) -> Assigner:
+    """Finds the nearest of these centroids."""
+    return Assigner(centroids.rows, centroids.cells, centroids.cell_offsets, threads=threads)
 
 
 def group(rows: Bytes, cells: Bytes | None, rng: np.random.Generator, threads: int, iterations: int = 4) -> Centroids:
@@ -80,14 +84,11 @@ def group(rows: Bytes, cells: Bytes | None, rng: np.random.Generator, threads: i
 
 def _nearest(rows: Bytes, centres: Bytes, threads: int) -> NDArray[np.uint32]:
     whole = np.array([0, len(centres)], np.int64)
-    ids: NDArray[np.uint32] = _cpu.Assigner(centres, centres[:1], whole, threads).assign(rows, 0, threads)
-    return ids
+    return Assigner(centres, centres[:1], whole, threads=threads).nearest(rows, threads=threads)
 
 
-def _means(
-    tokens: Bytes, ids: NDArray[np.uint32], rows: Bytes, rng: np.random.Generator, threads: int
-) -> Bytes:
-    sums, members = _cpu.accumulate(tokens, ids, len(rows), threads)
+def _means(tokens: Bytes, ids: NDArray[np.uint32], rows: Bytes, rng: np.random.Generator, threads: int) -> Bytes:
+    sums, members = cluster_sums(tokens, ids, len(rows), threads=threads)
     counts = np.maximum(members, 1)[:, None]
     means = ((2 * sums.astype(np.int64) + counts) // (2 * counts)).astype(np.uint8)
     empty = np.flatnonzero(members == 0)

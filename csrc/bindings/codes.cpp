@@ -9,6 +9,7 @@
 #include "centroids.hpp"
 #include "int8.hpp"
 #include "residual.hpp"
+#include "rows.hpp"
 #include "search.hpp"
 #include "threads.hpp"
 
@@ -56,22 +57,26 @@ py::tuple accumulate_tokens(const Array<uint8_t>& tokens, const Array<uint32_t>&
 constexpr int64_t kTokensPerTask = 256;
 
 // Centred, permuted and rotated tokens, divided by `step`.
-Array<float> rotate_tokens(const Array<float>& tokens, const Array<float>& mean, const Array<float>& rotation,
+Array<float> rotate_tokens(const py::array& tokens, int dtype, const Array<float>& mean, const Array<float>& rotation,
                            const Array<int32_t>& permutation, float step, int threads) {
     const int64_t n = tokens.shape(0), dim = tokens.shape(1), width = permutation.shape(0), block = rotation.shape(1);
     Array<float> out({n, width});
     float* to = out.mutable_data();
-    const float *from = tokens.data(), *centre = mean.data();
+    const char* from = static_cast<const char*>(tokens.data());
+    const int64_t row = dim * itemsize(static_cast<Dtype>(dtype));
+    const float* centre = mean.data();
     const int32_t* order = permutation.data();
     const float inverse = 1.0f / step;
     py::gil_scoped_release release;
     parallel_for((n + kTokensPerTask - 1) / kTokensPerTask, threads, [&](int64_t task, int) {
         const int64_t first = task * kTokensPerTask, count = std::min(kTokensPerTask, n - first);
-        std::vector<float> centred(count * width, 0.0f);
-        for (int64_t i = 0; i < count; ++i)
+        std::vector<float> plain(dim), centred(count * width, 0.0f);
+        for (int64_t i = 0; i < count; ++i) {
+            widen(from + (first + i) * row, static_cast<Dtype>(dtype), dim, plain.data());
+            for (int64_t k = 0; k < dim; ++k) plain[k] = (plain[k] - centre[k]) * inverse;
             for (int64_t k = 0; k < width; ++k)
-                if (order[k] < dim)
-                    centred[i * width + k] = (from[(first + i) * dim + order[k]] - centre[order[k]]) * inverse;
+                if (order[k] < dim) centred[i * width + k] = plain[order[k]];
+        }
         residual_kernels().rotate(centred.data(), count, width, block, rotation.data(), to + first * width);
     });
     return out;
@@ -101,6 +106,19 @@ Codec make_codec(const Array<uint8_t>& centroids, int64_t width, int nbits) {
     return codec;
 }
 
+const uint8_t* optional_data(const py::object& array) {
+    return array.is_none() ? nullptr : array.cast<Array<uint8_t>>().data();
+}
+
+Array<uint8_t> decode_rows(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n) {
+    std::vector<uint8_t> rows(n * codec.depth);
+    residual_kernels().decode(codec, tokens, first, n, rows.data());
+    Array<uint8_t> out({n, codec.width});
+    for (int64_t i = 0; i < n; ++i)
+        std::copy_n(rows.data() + i * codec.depth, codec.width, out.mutable_data() + i * codec.width);
+    return out;
+}
+
 py::tuple encode_tokens(const Array<float>& scaled, const Array<uint32_t>& ids, const Array<uint8_t>& centroids,
                         int nbits, int threads) {
     const int64_t n = scaled.shape(0), width = scaled.shape(1);
@@ -117,6 +135,13 @@ py::tuple encode_tokens(const Array<float>& scaled, const Array<uint32_t>& ids, 
         });
     }
     return py::make_tuple(codes, scales);
+}
+
+Array<uint8_t> decode_tokens(const Array<uint8_t>& codes, const py::object& scales, const Array<uint16_t>& low,
+                             const py::object& high, const Array<uint8_t>& centroids, int nbits, int64_t width) {
+    const Codec codec = make_codec(centroids, width, nbits);
+    const Tokens tokens = {codes.data(), optional_data(scales), low.data(), optional_data(high)};
+    return decode_rows(codec, tokens, 0, low.shape(0));
 }
 
 // Distinct (centroid, document) pairs by centroid: a counting sort that meets documents in ascending order.
@@ -159,12 +184,9 @@ struct PySegment {
     Segment view() const {
         return {offsets.shape(0) - 1,
                 offsets.data(),
-                {codes.data(), optional(scales), centroid_ids.data(), optional(centroid_high)},
+                {codes.data(), optional_data(scales), centroid_ids.data(), optional_data(centroid_high)},
                 list_offsets.data(),
                 list_documents.data()};
-    }
-    static const uint8_t* optional(const py::object& array) {
-        return array.is_none() ? nullptr : array.cast<Array<uint8_t>>().data();
     }
 };
 
@@ -173,7 +195,6 @@ struct PyEngine {
     Engine engine;
     std::vector<py::object> arrays;
     std::vector<PySegment> segments;
-    const uint8_t* allowed_of(const py::object& allowed) const { return PySegment::optional(allowed); }
 };
 
 std::unique_ptr<PyEngine> make_engine(const Array<uint8_t>& centroids, const Array<uint8_t>& cells,
@@ -212,11 +233,11 @@ Ranking to_arrays(const std::vector<Hit>& hits) {
     return {positions, scores};
 }
 
-// queries [T, dim] cut at offsets; k hits for each. `limits` null in effect (nprobe < 0): every document is scored.
+// queries [T, dim] cut at offsets; k hits for each. With nprobe < 0 every document is scored.
 std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t k,
                             int64_t nprobe, int64_t candidates, int64_t cells, const py::object& allowed, int threads) {
     const Engine& engine = self.engine;
-    const uint8_t* mask = self.allowed_of(allowed);
+    const uint8_t* mask = optional_data(allowed);
     const int64_t n = offsets.shape(0) - 1;
     std::vector<std::vector<Hit>> hits(n);
     {
@@ -278,13 +299,7 @@ py::tuple prepare(const PyEngine& self, const Array<float>& query) {
 
 // Tokens [first, first + n) of a segment as unsigned bytes [n, width].
 Array<uint8_t> decode(const PyEngine& self, int64_t segment, int64_t first, int64_t n) {
-    const Codec& codec = self.engine.codec;
-    std::vector<uint8_t> rows(n * codec.depth);
-    residual_kernels().decode(codec, self.engine.segments[segment].tokens, first, n, rows.data());
-    Array<uint8_t> out({n, codec.width});
-    for (int64_t i = 0; i < n; ++i)
-        std::copy_n(rows.data() + i * codec.depth, codec.width, out.mutable_data() + i * codec.width);
-    return out;
+    return decode_rows(self.engine.codec, self.engine.segments[segment].tokens, first, n);
 }
 
 // The integer kernels as they are, for tests: rows [n, depth] uint8 times vectors [m, depth] int8.
@@ -314,6 +329,7 @@ void bind_codes(py::module_& m) {
     m.def("rotate", &rotate_tokens);
     m.def("to_bytes", &to_bytes);
     m.def("encode", &encode_tokens);
+    m.def("decode", &decode_tokens);
     m.def("invert", &invert);
     m.def("int8_products", &int8_products);
     py::class_<PyEngine>(m, "Engine")

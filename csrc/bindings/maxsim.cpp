@@ -1,3 +1,5 @@
+#include "maxsim.hpp"
+
 #include <pybind11/numpy.h>
 
 #include "bindings/families.hpp"
@@ -6,6 +8,15 @@
 namespace py = pybind11;
 
 namespace lateint {
+namespace {
+
+using Offsets = py::array_t<int64_t, py::array::c_style>;
+
+Tokens view(const py::array& tokens, int dtype, const Offsets& offsets) {
+    return {tokens.data(), static_cast<Dtype>(dtype), offsets.data(), offsets.shape(0) - 1};
+}
+
+}  // namespace
 
 void bind_maxsim(py::module_& m) {
     const auto rows = [&m](const char* name, int64_t (*function)(const void*, Dtype, int64_t, int64_t, int)) {
@@ -19,6 +30,44 @@ void bind_maxsim(py::module_& m) {
     };
     rows("first_nonfinite_row", &first_nonfinite_row);
     rows("first_zero_row", &first_zero_row);
+
+    m.def(
+        "maxsim",
+        [](const py::array& queries, int query_dtype, const Offsets& query_offsets, const py::array& documents,
+           int document_dtype, const Offsets& document_offsets, int threads) {
+            const Tokens left = view(queries, query_dtype, query_offsets);
+            const Tokens right = view(documents, document_dtype, document_offsets);
+            py::array_t<float> scores({left.count, right.count});
+            float* const out = scores.mutable_data();
+            const int64_t dim = queries.shape(1);
+            {
+                const py::gil_scoped_release release;
+                maxsim(left, right, dim, threads, out);
+            }
+            return scores;
+        },
+        py::arg("queries"), py::arg("query_dtype"), py::arg("query_offsets"), py::arg("documents"),
+        py::arg("document_dtype"), py::arg("document_offsets"), py::arg("threads"));
+
+    m.def(
+        "maxsim_pairs",
+        [](const py::array& queries, int query_dtype, const Offsets& query_offsets, const py::array& documents,
+           int document_dtype, const Offsets& document_offsets, const Offsets& query_index,
+           const Offsets& document_index, int threads) {
+            const Tokens left = view(queries, query_dtype, query_offsets);
+            const Tokens right = view(documents, document_dtype, document_offsets);
+            const int64_t pairs = query_index.shape(0), dim = queries.shape(1);
+            py::array_t<float> scores(pairs);
+            float* const out = scores.mutable_data();
+            {
+                const py::gil_scoped_release release;
+                maxsim_pairs(left, right, dim, query_index.data(), document_index.data(), pairs, threads, out);
+            }
+            return scores;
+        },
+        py::arg("queries"), py::arg("query_dtype"), py::arg("query_offsets"), py::arg("documents"),
+        py::arg("document_dtype"), py::arg("document_offsets"), py::arg("query_index"), py::arg("document_index"),
+        py::arg("threads"));
 }
 
 }  // namespace lateint

@@ -1,7 +1,7 @@
 """Documents of different lengths without padding: all tokens end to end, and where each document starts."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import InitVar, dataclass
+from dataclasses import InitVar, dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,28 +31,33 @@ class Ragged:
     tokens: Array
     offsets: NDArray[np.int64]
     allow_empty: InitVar[bool] = False
+    has_empty: bool = field(init=False, default=False)
 
     def __post_init__(self, allow_empty: bool) -> None:
         tokens = as_array(self.tokens, "tokens", int8=True)
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ValueError(f"tokens must be [T, dim], got {tokens.shape}")
+        offsets, has_empty = _checked_offsets(self.offsets, len(tokens), allow_empty)
         object.__setattr__(self, "tokens", tokens)
-        object.__setattr__(self, "offsets", _checked_offsets(self.offsets, len(tokens), allow_empty))
+        object.__setattr__(self, "offsets", offsets)
+        object.__setattr__(self, "has_empty", has_empty)
 
     @classmethod
-    def pack(cls, matrices: Iterable[object], *, allow_empty: bool = False) -> "Ragged":
-        """Copies a list of ``[L_i, dim]`` arrays end to end; all of one dtype and dim."""
-        arrays = [as_array(matrix, f"document {i}", int8=True) for i, matrix in enumerate(matrices)]
+    def pack(cls, matrices: Iterable[object], *, allow_empty: bool = False, name: str = "document") -> "Ragged":
+        """Copies a list of ``[L_i, dim]`` arrays end to end; all of one dtype and dim. Errors call one a ``name``."""
+        arrays = [as_array(matrix, f"{name} {i}", int8=True) for i, matrix in enumerate(matrices)]
         if not arrays:
-            raise ValueError("there must be at least one document to pack; dim would be unknown")
+            raise ValueError(f"there must be at least one {name} to pack; dim would be unknown")
         first = arrays[0]
         for i, array in enumerate(arrays):
             if array.ndim != 2:
-                raise ValueError(f"document {i} must be [L, dim], got {array.shape}")
+                raise ValueError(f"{name} {i} must be [L, dim], got {array.shape}")
             if array.shape[1] != first.shape[1]:
-                raise ValueError(f"document {i} has dim {array.shape[1]}, document 0 has {first.shape[1]}")
+                raise ValueError(f"{name} {i} has dim {array.shape[1]}, {name} 0 has {first.shape[1]}")
             if array.dtype != first.dtype:
-                raise TypeError(f"document {i} has {array.dtype}, document 0 has {first.dtype}")
+                raise TypeError(f"{name} {i} has {array.dtype}, {name} 0 has {first.dtype}")
+            if len(array) == 0 and not allow_empty:
+                raise ValueError(f"{name} {i} is empty")
         lengths = [len(array) for array in arrays]
         return cls.from_lengths(np.concatenate(arrays), lengths, allow_empty=allow_empty)
 
@@ -125,10 +130,20 @@ def check_finite(tokens: object, name: str, *, threads: int | None = None) -> No
     ...
     ValueError: tokens must be finite, but row 1 holds a NaN or an infinity
     """
+    row = first_nonfinite_row(tokens, name, threads=threads)
+    if row is not None:
+        raise ValueError(f"{name} must be finite, but row {row} holds a NaN or an infinity")
+
+
+def first_nonfinite_row(tokens: object, name: str, *, threads: int | None = None) -> int | None:
+    """The first row of ``tokens [T, dim]`` that holds a NaN or an infinity, None if there is none.
+
+    >>> first_nonfinite_row([[0.0, 1.0], [float("inf"), 0.0]], "tokens")
+    1
+    """
     array = _matrix(tokens, name)
     row = _cpu.first_nonfinite_row(array, DTYPE_CODES[array.dtype], threads or 0)
-    if row >= 0:
-        raise ValueError(f"{name} must be finite, but row {row} holds a NaN or an infinity")
+    return row if row >= 0 else None
 
 
 def first_zero_row(tokens: object, name: str, *, threads: int | None = None) -> int | None:
@@ -156,7 +171,7 @@ def _integers(values: object, name: str) -> NDArray[np.int64]:
     return np.ascontiguousarray(array, dtype=np.int64)
 
 
-def _checked_offsets(values: object, total: int, allow_empty: bool) -> NDArray[np.int64]:
+def _checked_offsets(values: object, total: int, allow_empty: bool) -> tuple[NDArray[np.int64], bool]:
     offsets = _integers(values, "offsets")
     if len(offsets) == 0 or offsets[0] != 0:
         raise ValueError("offsets must start at 0" + (f", got {offsets[0]}" if len(offsets) else ", got none"))
@@ -168,4 +183,4 @@ def _checked_offsets(values: object, total: int, allow_empty: bool) -> NDArray[n
         i = int(bad[0])
         what = "is empty" if lengths[i] == 0 else "has a negative length"
         raise ValueError(f"document {i} {what}: offsets {offsets[i]}..{offsets[i + 1]}")
-    return offsets
+    return offsets, bool((lengths == 0).any())

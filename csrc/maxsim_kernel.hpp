@@ -1,0 +1,38 @@
+// What an instruction set offers for MaxSim. No standard library here: these files are compiled with different flags.
+#pragma once
+
+#include <cstdint>
+
+#include "rows.hpp"
+
+namespace lateint {
+
+constexpr int kLanes = 16;  // query tokens in a tile
+
+// The kernel for one pairing of element types. Queries arrive as float32 numbers (or int8 if both sides are).
+struct MaxsimKernel {
+    int64_t (*tile_bytes)(int64_t dim);                    // a multiple of 64
+    int64_t (*scratch_bytes)(int64_t dim, int64_t tiles);  // what `best` needs, for one thread
+    // Writes `rows` <= 16 query tokens as one tile; the other lanes become zero.
+    void (*pack)(const void* queries, int rows, int64_t dim, void* tile);
+    void (*begin)();  // on the calling thread, before calls of `best`
+    void (*end)();
+    // best[16 * tile + lane] = max over the document's rows >= 1 of the dot product: float, or int32 for int8.
+    // A lane's result depends on nothing but its query token and this document.
+    void (*best)(const void* tiles, int64_t count, const void* tokens, int64_t rows, int64_t dim, void* scratch,
+                 void* best);
+};
+
+// What the queries' numbers are known to be.
+enum class QueryKind : int { any_float, bfloat16, int8 };
+
+// nullptr: this instruction set has nothing better than the one below it.
+const MaxsimKernel* maxsim_kernel_scalar(QueryKind queries, Dtype documents);
+#if defined(__x86_64__) || defined(__i386__)
+const MaxsimKernel* maxsim_kernel_avx2(QueryKind queries, Dtype documents);
+const MaxsimKernel* maxsim_kernel_avx512(QueryKind queries, Dtype documents);
+const MaxsimKernel* maxsim_kernel_avx512bf16(QueryKind queries, Dtype documents);
+const MaxsimKernel* maxsim_kernel_amx(QueryKind queries, Dtype documents);
+#endif
+
+}  // namespace lateint

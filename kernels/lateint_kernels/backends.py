@@ -1,0 +1,34 @@
+"""Which code runs on this machine."""
+
+from lateint_kernels import _cpu
+
+# Best first; each level includes those after it.
+INSTRUCTION_SETS = ("amx", "avx512bf16", "avx512", "avx2", "scalar")
+
+
+class BackendError(RuntimeError):
+    """What was asked for cannot run here."""
+
+
+def why_not(isa: str) -> str | None:
+    """Why an instruction set cannot be used on this machine; None if it can.
+
+    >>> why_not("scalar") is None
+    True
+    """
+    if isa not in INSTRUCTION_SETS:
+        raise ValueError(f"isa must be one of {', '.join(INSTRUCTION_SETS)}, got {isa!r}")
+    if INSTRUCTION_SETS.index(isa) >= INSTRUCTION_SETS.index(_cpu.best_isa()):
+        return None
+    return _cpu.isa_limit()
+
+
+def explain() -> dict[str, str]:
+    """Which instruction set is in use, the others and why not, and how many threads; for bug reports.
+
+    >>> explain()["scalar"] in {"in use", "ready"}
+    True
+    """
+    active = _cpu.active_isa()
+    report = {isa: "in use" if isa == active else why_not(isa) or "ready" for isa in INSTRUCTION_SETS}
+    return {**report, "threads": str(_cpu.default_threads())}

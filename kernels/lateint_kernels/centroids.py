@@ -1,0 +1,65 @@
+"""Centroids at build time: nearest ones, sums for k-means, inverted lists. All integers, all exact."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lateint_kernels import _cpu
+
+
+class Assigner:
+    """Finds the nearest of K centroids for many tokens.
+
+    Args:
+        centroids: ``[K, depth]`` uint8, grouped by cell.
+        cells: ``[C, depth]`` uint8, the centres of the cells.
+        cell_offsets: ``[C + 1]`` int64: the centroids of cell c are rows ``cell_offsets[c]:cell_offsets[c + 1]``.
+    """
+
+    def __init__(
+        self,
+        centroids: NDArray[np.uint8],
+        cells: NDArray[np.uint8],
+        cell_offsets: NDArray[np.int64],
+        *,
+        threads: int = 0,
+    ) -> None:
+        self._assigner = _cpu.Assigner(centroids, cells, cell_offsets, threads)
+
+    def nearest(self, tokens: NDArray[np.uint8], *, cells: int = 0, threads: int = 0) -> NDArray[np.uint32]:
+        """``argmin_c |tokens[i] - centroid_c|`` for ``tokens [n, depth]``; the lowest id among equals.
+
+        Looks into the ``cells`` nearest cells of each token only; 0: at all centroids.
+        """
+        ids: NDArray[np.uint32] = self._assigner.assign(tokens, cells, threads)
+        return ids
+
+
+def cluster_sums(
+    tokens: NDArray[np.uint8], ids: NDArray[np.uint32], count: int, *, threads: int = 0
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Sums ``[count, depth]`` of the tokens of each id, and how many there are ``[count]``."""
+    sums, members = _cpu.accumulate(tokens, ids, count, threads)
+    return sums, members
+
+
+def invert(
+    centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
+    """Inverted lists: for each centroid the distinct documents with a token at it, ascending.
+
+    Args:
+        centroid_ids: ``[T]``, one a token.
+        offsets: ``[n + 1]``: the tokens of document p are ``offsets[p]:offsets[p + 1]``.
+        count: K.
+
+    Returns:
+        list_offsets ``[K + 1]`` and list_documents.
+
+    >>> lists = invert(np.array([1, 1, 0, 1], np.uint32), np.array([0, 2, 4]), 2)
+    >>> lists[0].tolist(), lists[1].tolist()
+    ([0, 1, 3], [1, 0, 1])
+    """
+    list_offsets, list_documents = _cpu.invert(centroid_ids, offsets, count)
+    return list_offsets, list_documents

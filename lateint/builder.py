@@ -1,0 +1,286 @@
+"""Building an index: learn the codec from a sample, then encode all tokens in one streaming pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from lateint import clustering, storage
+from lateint.codec import Codec, Rotation, train_rotation
+from lateint.documents import Documents
+from lateint_kernels import centroids as centroid_kernels
+from lateint_kernels import first_nonfinite_row, first_zero_row, residual
+
+CHUNK = 1 << 16  # tokens encoded at a time
+PILOT = 1 << 16  # tokens that mean and step are learned from
+TOKENS_PER_CENTROID = 240
+SAMPLE_PER_CENTROID = 32
+ITERATIONS = 5
+CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid: 96 % agree with a look at all
+FLAT_PRODUCTS = 2e10  # as many token-centroid products a k-means iteration may cost before cells are used
+
+
+@dataclass
+class Plan:
+    """What a build is going to do.
+
+    Attributes:
+        nbits: bits per component.
+        centroids: how many.
+        sample: tokens they are learned from.
+        segment_tokens: a segment is closed when it holds so many.
+        seed: of every random choice.
+        threads: 0 for the default.
+        progress: show progress bars.
+    """
+
+    nbits: int
+    centroids: int
+    sample: int
+    segment_tokens: int
+    seed: int
+    threads: int
+    progress: bool
+
+
+@dataclass
+class Timings:
+    """Seconds by part of a build."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Adds the time spent inside to ``part``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+def default_centroids(tokens: int) -> int:
+    """K grows with N up to 4 M tokens and with N^(3/4) beyond, so that neither lists nor probing grow as fast as N."""
+    knee = 4_000_000
+    scaled = tokens if tokens <= knee else knee * (tokens / knee) ** 0.75
+    return max(1, min(1 << 24, int(scaled / TOKENS_PER_CENTROID)))
+
+
+def plan(
+    documents: Documents,
+    *,
+    nbits: int,
+    ncentroids: int | None,
+    max_ram: int | None,
+    seed: int,
+    threads: int,
+    progress: bool,
+) -> Plan:
+    """Fits sample and segments into ``max_ram`` bytes (working memory, the input and an index in memory not counted).
+
+    Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + segment_tokens * 13 + documents * 8``.
+    """
+    tokens = int(documents.lengths.sum())
+    count = default_centroids(tokens) if ncentroids is None else min(ncentroids, tokens)
+    depth = residual.depth_of(-(-documents.dim // 8) * 8)
+    sample, segment = min(tokens, count * SAMPLE_PER_CENTROID), tokens
+    if max_ram is not None:
+        fixed = count * 15 * depth + CHUNK * (20 * documents.dim + 128) + len(documents.lengths) * 8
+        least = fixed + 4 * count * (depth + 16)
+        if max_ram < least:
+            raise ValueError(
+                f"max_ram must be at least {least:,} bytes for {tokens:,} tokens of dim {documents.dim} and {count:,} "
+                f"centroids, got {max_ram:,}"
+            )
+        sample = min(sample, (max_ram - fixed) // (depth + 16))
+        segment = min(segment, max(CHUNK, (max_ram - fixed) // 13))
+    return Plan(nbits, count, int(sample), int(segment), seed, threads, progress)
+
+
+def build(documents: Documents, plan: Plan, store: storage.Store) -> dict[str, Any]:
+    """Writes codec and segments into ``store``; returns what the manifest needs to say about them."""
+    timings = Timings()
+    with timings.of("codec"):
+        pilot = documents.pilot(PILOT)
+        _check(pilot, None, plan.threads)
+        rotation = train_rotation(pilot, seed=plan.seed, threads=plan.threads)
+    with timings.of("sample"):
+        sample = _sample(documents, rotation, plan)
+    with timings.of("centroids"):
+        centroids = _train_centroids(sample, plan)
+    del sample
+    codec = Codec(rotation, centroids, plan.nbits)
+    _put_codec(store, codec)
+    segments = []
+    stream = _Stream(documents, plan)
+    for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
+        name = f"segments/{number:06d}"
+        _encode_segment(documents.lengths[first:last], stream, codec, plan, store, name, timings)
+        segments.append({"name": name, "documents": last - first, "tokens": int(documents.lengths[first:last].sum())})
+    stream.close()
+    return {
+        "dim": documents.dim,
+        "width": rotation.width,
+        "nbits": plan.nbits,
+        "step": rotation.step,
+        "seed": plan.seed,
+        "centroids": len(centroids),
+        "segments": segments,
+        "seconds": timings.seconds,
+    }
+
+
+def _check(tokens: NDArray[Any], offsets: NDArray[np.int64] | None, threads: int, first: int = 0) -> None:
+    """Refuses rows that no score can be made of. ``first`` is the number of the first row in the stream."""
+    for what, row in (
+        ("holds a NaN or an infinity", first_nonfinite_row(tokens, "doc_embs", threads=threads)),
+        ("is all zero, as padding is", first_zero_row(tokens, "doc_embs", threads=threads)),
+    ):
+        if row is None:
+            continue
+        if offsets is None:
+            raise ValueError(f"doc_embs must be finite and not zero, but a token among the first looked at {what}")
+        document = int(np.searchsorted(offsets, first + row, side="right")) - 1
+        raise ValueError(
+            f"doc_embs must be finite and not zero, but token {first + row - offsets[document]} of document {document} "
+            f"{what}"
+        )
+
+
+def _sample(documents: Documents, rotation: Rotation, plan: Plan) -> NDArray[np.uint8]:
+    """Random tokens as bytes ``[S, depth]``, the same share of every part of the stream."""
+    total = int(documents.lengths.sum())
+    rng = np.random.default_rng(plan.seed)
+    rows = np.empty((plan.sample, residual.depth_of(rotation.width)), np.uint8)
+    seen = taken = 0
+    for chunk in _progress(documents.chunks(CHUNK), total, "sample", plan):
+        seen += len(chunk)
+        want = plan.sample * seen // total - taken
+        if want == 0:
+            continue
+        pick = np.sort(rng.choice(len(chunk), want, replace=False))
+        scaled = rotation.apply(np.ascontiguousarray(chunk[pick]), threads=plan.threads)
+        rows[taken : taken + want] = residual.to_bytes(scaled, threads=plan.threads)
+        taken += want
+    return rows
+
+
+def _train_centroids(sample: NDArray[np.uint8], plan: Plan) -> clustering.Centroids:
+    flat = len(sample) * plan.centroids <= FLAT_PRODUCTS
+    with tqdm(total=ITERATIONS, desc="centroids", unit="iteration", disable=not plan.progress) as bar:
+        return clustering.train(
+            sample,
+            plan.centroids,
+            iterations=ITERATIONS,
+            seed=plan.seed,
+            cells_searched=0 if flat else CELLS_SEARCHED,
+            threads=plan.threads,
+            report=bar.update,
+        )
+
+
+def _put_codec(store: storage.Store, codec: Codec) -> None:
+    storage.put(store, "mean", codec.rotation.mean)
+    storage.put(store, "rotation", codec.rotation.blocks)
+    storage.put(store, "permutation", codec.rotation.permutation)
+    storage.put(store, "centroids", codec.centroids.rows)
+    storage.put(store, "cells", codec.centroids.cells)
+    storage.put(store, "cell_offsets", codec.centroids.cell_offsets)
+
+
+def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
+    """Ranges of documents with at most ``most`` tokens each (a longer document is a segment of its own)."""
+    ends = np.cumsum(lengths)
+    cuts, first = [], 0
+    while first < len(lengths):
+        before = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
+        cuts.append((first, last))
+        first = last
+    return cuts
+
+
+class _Stream:
+    """All tokens of a build once more, handed out in pieces of any size, checked as they pass."""
+
+    def __init__(self, documents: Documents, plan: Plan) -> None:
+        self.offsets = np.concatenate([[0], np.cumsum(documents.lengths)])
+        self.threads = plan.threads
+        total = int(self.offsets[-1])
+        self.chunks = iter(_progress(documents.chunks(CHUNK), total, "encode", plan))
+        self.held: NDArray[Any] = np.empty((0, documents.dim), np.float32)
+        self.passed = 0
+
+    def take(self, most: int) -> NDArray[Any]:
+        """The next tokens, at least one and at most ``most``."""
+        if len(self.held) == 0:
+            self.held = next(self.chunks)
+            _check(self.held, self.offsets, self.threads, self.passed)
+            self.passed += len(self.held)
+        part, self.held = self.held[:most], self.held[most:]
+        return part
+
+    def close(self) -> None:
+        """Runs the stream to its end, which checks that it has no more documents than it said."""
+        for _ in self.chunks:
+            raise ValueError("doc_embs gave more tokens the last time than the first")
+
+
+def _encode_segment(
+    lengths: NDArray[np.int64],
+    stream: _Stream,
+    codec: Codec,
+    plan: Plan,
+    store: storage.Store,
+    name: str,
+    timings: Timings,
+) -> None:
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    tokens = int(offsets[-1])
+    count = len(codec.centroids)
+    with timings.of("assign"):
+        assigner = clustering.assigner(codec.centroids, plan.threads)
+    centroid_ids = np.empty(tokens, np.uint32)
+    codes = store.create(f"{name}/codes", np.uint8, (tokens, codec.code_bytes))
+    scales = store.create(f"{name}/scales", np.uint8, (tokens,)) if plan.nbits < 8 else None
+    done = 0
+    while done < tokens:
+        with timings.of("input"):
+            part = stream.take(tokens - done)
+        with timings.of("rotate"):
+            scaled = codec.rotation.apply(part, threads=plan.threads)
+            rows = residual.to_bytes(scaled, threads=plan.threads)
+        with timings.of("assign"):
+            ids = assigner.nearest(rows, cells=CELLS_SEARCHED, threads=plan.threads)
+        with timings.of("encode"):
+            code, scale = residual.encode(scaled, ids, codec.centroids.rows, plan.nbits, threads=plan.threads)
+        with timings.of("write"):
+            codes.write(code)
+            if scales is not None:
+                scales.write(scale)
+        centroid_ids[done : done + len(part)] = ids
+        done += len(part)
+    with timings.of("lists"):
+        list_offsets, list_documents = centroid_kernels.invert(centroid_ids, offsets, count)
+    with timings.of("write"):
+        low, high = residual.split_ids(centroid_ids, count)
+        storage.put(store, f"{name}/offsets", offsets)
+        storage.put(store, f"{name}/centroid_ids", low)
+        if high is not None:
+            storage.put(store, f"{name}/centroid_high", high)
+        storage.put(store, f"{name}/list_offsets", list_offsets)
+        storage.put(store, f"{name}/list_documents", list_documents)
+
+
+def _progress(chunks: Iterator[NDArray[Any]], total: int, label: str, plan: Plan) -> Iterator[NDArray[Any]]:
+    with tqdm(total=total, desc=label, unit="token", unit_scale=True, disable=not plan.progress) as bar:
+        for chunk in chunks:
+            yield chunk
+            bar.update(len(chunk))

@@ -1,0 +1,269 @@
+"""The command ``lateint``: build, search, evaluate and look at an index from a shell."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module, metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import lateint_kernels
+from lateint import metrics
+from lateint.collection import Collection
+from lateint.evaluation import exact_run, index_run
+from lateint.index import Index
+from lateint.version import __version__
+
+COMPANIONS = ("numpy", "torch", "triton", "faiss-cpu", "transformers")
+
+
+def run() -> None:
+    """The console script: what a user can mend ends in one line and status 1, not in a traceback."""
+    try:
+        main()
+    except (ValueError, OSError, ImportError) as error:
+        sys.exit(f"lateint: error: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command; ``arguments`` as in a shell, without the program's name."""
+    options = _parser().parse_args(arguments)
+    options.command(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="lateint", description="Late-interaction retrieval on saved embeddings.")
+    parser.add_argument("--version", action="version", version=f"lateint {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    command = commands.add_parser("info", help="versions, instruction set and threads, for bug reports")
+    command.set_defaults(command=info)
+
+    command = commands.add_parser("build", help="build an index from saved embeddings")
+    command.add_argument("path", help="the index, a new folder")
+    _add_tokens(command, "")
+    command.add_argument("--ids", help="JSON list with one id a document; their positions where left out")
+    _add_build_settings(command)
+    command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    _add_threads(command)
+    command.set_defaults(command=build)
+
+    command = commands.add_parser("search", help="search an index with saved queries")
+    command.add_argument("path", help="an index")
+    _add_tokens(command, "")
+    command.add_argument("-k", type=int, default=5, help="hits a query (5)")
+    _add_search_settings(command)
+    command.add_argument("--json", action="store_true", help="one JSON object a query instead of a table")
+    _add_threads(command)
+    command.set_defaults(command=search)
+
+    command = commands.add_parser("stats", help="sizes of an index, by part")
+    command.add_argument("path", help="an index")
+    command.set_defaults(command=stats)
+
+    command = commands.add_parser("eval", help="quality and speed on a folder in BEIR's layout")
+    command.add_argument("folder", help="holds corpus.jsonl, queries.jsonl and qrels, see lateint.collection")
+    command.add_argument("--split", help="which judgements (test, or the only ones)")
+    source = command.add_argument_group("embeddings", "from an encoder, or saved, in the order of the folder's files")
+    source.add_argument("--encoder", metavar="MODULE:CLASS", help="has encode(texts) and, if need be, fit(texts)")
+    source.add_argument("--encoder-options", metavar="JSON", default="{}", help="keyword arguments of CLASS")
+    _add_tokens(source, "doc-", required=False)
+    _add_tokens(source, "query-", required=False)
+    _add_build_settings(command)
+    _add_search_settings(command)
+    command.add_argument("--exact", action="store_true", help="also rank every document by exact MaxSim")
+    command.add_argument("--json", metavar="FILE", help="write all figures to FILE")
+    _add_threads(command)
+    command.set_defaults(command=evaluate)
+    return parser
+
+
+def _add_tokens(parser: Any, prefix: str, required: bool = True) -> None:
+    parser.add_argument(f"--{prefix}tokens", required=required, metavar="NPY", help="[T, dim]: all tokens, end to end")
+    parser.add_argument(f"--{prefix}lengths", required=required, metavar="NPY", help="[n]: tokens of each")
+
+
+def _add_build_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nbits", type=int, default=4, choices=(1, 2, 4, 8), help="bits a dimension (4)")
+    parser.add_argument("--seed", type=int, default=0, help="of the clustering (0)")
+
+
+def _add_search_settings(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--nprobe", type=int, help="centroids a query token looks into")
+    parser.add_argument("--candidates", type=int, help="documents that are scored exactly")
+    parser.add_argument("--exhaustive", action="store_true", help="score every document of the index")
+
+
+def _add_threads(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--threads", type=int, help="how many threads (as many as CPUs may be used)")
+
+
+def info(options: argparse.Namespace) -> None:
+    """Prints what a bug report needs."""
+    print(f"lateint       {__version__}")
+    print(f"python        {platform.python_version()}, {platform.platform()}")
+    for name, state in lateint_kernels.explain().items():
+        print(f"{name:13} {state}")
+    for name in COMPANIONS:
+        try:
+            print(f"{name:13} {metadata.version(name)}")
+        except metadata.PackageNotFoundError:
+            print(f"{name:13} not installed")
+
+
+def build(options: argparse.Namespace) -> None:
+    """Builds an index on disk from saved embeddings."""
+    tokens, lengths = _load(options.tokens), _load(options.lengths)
+    ids = None if options.ids is None else json.loads(Path(options.ids).read_text(encoding="utf-8"))
+    started = time.perf_counter()
+    index = Index.build(
+        tokens,
+        options.path,
+        lengths=lengths,
+        ids=ids,
+        nbits=options.nbits,
+        seed=options.seed,
+        threads=options.threads,
+        overwrite=options.overwrite,
+    )
+    print(f"{options.path}: {len(index):,} documents, {len(tokens):,} tokens in {time.perf_counter() - started:.1f} s")
+
+
+def search(options: argparse.Namespace) -> None:
+    """Prints the hits of every saved query."""
+    index = Index.open(options.path)
+    queries = lateint_kernels.Ragged.from_lengths(_load(options.tokens), _load(options.lengths))
+    for number, hits in enumerate(index.search(list(queries), options.k, **_search_settings(options))):
+        pairs = [(_plain(document), float(score)) for document, score in hits]
+        if options.json:
+            print(json.dumps({"query": number, "hits": [{"id": i, "score": s} for i, s in pairs]}, ensure_ascii=False))
+        else:
+            print(f"query {number}", *(f"{score:12.4f}  {document}" for document, score in pairs), sep="\n")
+
+
+def stats(options: argparse.Namespace) -> None:
+    """Prints the sizes of an index."""
+    print(json.dumps(Index.open(options.path).stats(), indent=2, default=_plain))
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Builds an index of a collection in memory and prints its quality and speed."""
+    collection = Collection.read(options.folder, options.split)
+    documents, queries = _embeddings(options, collection)
+    query_ids = [collection.query_ids[i] for i in collection.judged]
+    queries = [queries[i] for i in collection.judged]
+
+    started = time.perf_counter()
+    index = Index.build(
+        documents.tokens,
+        lengths=documents.lengths,
+        ids=collection.doc_ids,
+        nbits=options.nbits,
+        seed=options.seed,
+        threads=options.threads,
+    )
+    build_seconds = time.perf_counter() - started
+    run, seconds = index_run(index, queries, query_ids, **_search_settings(options))
+    quality = {"index": metrics.evaluate(collection.qrels, run)}
+    if options.exact:
+        exact = exact_run(documents, collection.doc_ids, queries, query_ids, threads=options.threads)
+        quality["exact"] = metrics.evaluate(collection.qrels, exact)
+    report = {
+        "version": __version__,
+        "folder": options.folder,
+        "documents": len(documents),
+        "tokens": len(documents.tokens),
+        "queries": len(queries),
+        "settings": {"nbits": options.nbits, "seed": options.seed, **_search_settings(options)},
+        "build_seconds": build_seconds,
+        "search_ms": {"p50": 1e3 * float(np.median(seconds)), "p95": 1e3 * float(np.quantile(seconds, 0.95))},
+        "quality": quality,
+    }
+    if options.json:
+        Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
+    print(
+        f"{report['documents']:,} documents, {report['tokens']:,} tokens, {report['queries']:,} queries; "
+        f"built in {build_seconds:.1f} s, p50 {report['search_ms']['p50']:.2f} ms a query"
+    )
+    print(quality_table(quality))
+
+
+def quality_table(quality: dict[str, dict[str, float]]) -> str:
+    """Rows of ``quality`` (who -> measure -> value) as text."""
+    names = list(next(iter(quality.values())))
+    lines = [" " * 24 + "".join(f"{name:>12}" for name in names)]
+    lines += [f"{who:24}" + "".join(f"{values[name]:12.4f}" for name in names) for who, values in quality.items()]
+    return "\n".join(lines)
+
+
+def _embeddings(options: argparse.Namespace, collection: Collection) -> tuple[lateint_kernels.Ragged, list[Any]]:
+    """The documents and the queries of the collection, from its encoder or from files."""
+    saved = [options.doc_tokens, options.doc_lengths, options.query_tokens, options.query_lengths]
+    if (options.encoder is None) == (None in saved) or (options.encoder and any(saved)):
+        raise ValueError(
+            "give either --encoder or all of --doc-tokens, --doc-lengths, --query-tokens and --query-lengths"
+        )
+    if options.encoder is None:
+        documents, queries = (
+            lateint_kernels.Ragged.from_lengths(_load(tokens), _load(lengths))
+            for tokens, lengths in (saved[:2], saved[2:])
+        )
+        for what, found, expected in (
+            ("--doc-lengths", documents, collection.doc_ids),
+            ("--query-lengths", queries, collection.query_ids),
+        ):
+            if len(found) != len(expected):
+                raise ValueError(f"{what} must hold {len(expected)} lengths as the folder does, got {len(found)}")
+        return documents, list(queries)
+    encoder = _encoder(options.encoder, options.encoder_options)
+    if hasattr(encoder, "fit"):
+        encoder.fit(collection.documents)
+    return lateint_kernels.Ragged.pack(encoder.encode(collection.documents)), encoder.encode(collection.queries)
+
+
+def _encoder(name: str, options: str) -> Any:
+    module, _, attribute = name.partition(":")
+    if not module or not attribute:
+        raise ValueError(f"--encoder must be MODULE:CLASS, got {name!r}")
+    try:
+        arguments = json.loads(options)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"--encoder-options must be JSON, got {options!r}: {error}") from None
+    sys.path.insert(0, os.getcwd())  # as `python -m` does; a console script does not
+    try:
+        return getattr(import_module(module), attribute)(**arguments)
+    except AttributeError:
+        raise ImportError(f"--encoder: module {module!r} has no {attribute!r}") from None
+    finally:
+        sys.path.remove(os.getcwd())
+
+
+def _load(path: str) -> NDArray[Any]:
+    """A saved array, mapped, not read."""
+    try:
+        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{path}: not a readable .npy file: {error}") from None
+    return array
+
+
+def _search_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the user set; the rest is left to the index."""
+    names = ("nprobe", "candidates", "exhaustive", "threads")
+    return {name: value for name in names if (value := getattr(options, name))}
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's numbers and strings as Python's, for JSON."""
+    return value.item() if isinstance(value, np.generic) else value

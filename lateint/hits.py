@@ -1,0 +1,52 @@
+"""What a search returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, eq=False)
+class Hits:
+    """The best documents for one query, best first.
+
+    Attributes:
+        ids: ``[n]`` int64, or objects of type str if the index was built with string ids.
+        scores: ``[n]`` float32, MaxSim on the scale of the original embeddings.
+
+    >>> hits = Hits(np.array([7, 3]), np.array([1.5, 0.5], np.float32))
+    >>> list(hits), len(hits)
+    ([(7, 1.5), (3, 0.5)], 2)
+    """
+
+    ids: NDArray[Any]
+    scores: NDArray[np.float32]
+
+    def __iter__(self) -> Iterator[tuple[Any, float]]:
+        return zip(self.ids.tolist(), self.scores.tolist(), strict=True)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Where the score of one document comes from.
+
+    Attributes:
+        tokens: ``[Lq]`` int64: the document token that each query token matches best (the first among equals).
+        scores: ``[Lq]`` float32: their inner products; the document's score is their sum.
+    """
+
+    tokens: NDArray[np.int64]
+    scores: NDArray[np.float32]
+
+    def __iter__(self) -> Iterator[tuple[int, float]]:
+        return zip(self.tokens.tolist(), self.scores.tolist(), strict=True)
+
+    def __len__(self) -> int:
+        return len(self.tokens)

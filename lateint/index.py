@@ -1,0 +1,480 @@
+"""The index: build, open, search. The edge where what users pass is checked."""
+
+from __future__ import annotations
+
+import operator
+import os
+import weakref
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import lateint_kernels
+from lateint import builder, storage
+from lateint import documents as documents_module
+from lateint import ids as ids_module
+from lateint.clustering import Centroids
+from lateint.codec import Codec, Rotation
+from lateint.hits import Explanation, Hits
+from lateint_kernels import Ragged
+from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
+from lateint_kernels.residual import NBITS
+
+FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
+CELLS_PROBED = 4  # best cells of each query token; their union serves all tokens of the query
+SMALL_SUBSET = 4096  # a subset up to this size is scored whole
+
+_open: weakref.WeakSet[Index] = weakref.WeakSet()
+
+
+class Index:
+    """Documents as residual codes, searched by late interaction: ``S(q, d) = sum_i max_j <q_i, d_j>``.
+
+    Make one with `Index.build` or `Index.open`. An index does not change once it is made, and any number of threads
+    may search it at once.
+
+    >>> rng = np.random.default_rng(0)
+    >>> documents = [rng.standard_normal((20, 16)) for _ in range(50)]
+    >>> documents = [tokens / np.linalg.norm(tokens, axis=1, keepdims=True) for tokens in documents]
+    >>> index = Index.build(documents, nbits=8, progress=False)
+    >>> index.search(documents[7][:5], k=3).ids[0]
+    np.int64(7)
+    """
+
+    def __init__(self, manifest: dict[str, Any], arrays: storage.Arrays, path: Path | None) -> None:
+        self._manifest, self._arrays, self.path = manifest, arrays, path
+        rotation = Rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], manifest["step"])
+        centroids = Centroids(arrays["centroids"], arrays["cells"], arrays["cell_offsets"])
+        self._codec = Codec(rotation, centroids, manifest["nbits"])
+        names = [segment["name"] for segment in manifest["segments"]]
+        self._segments = [_segment(arrays, name) for name in names]
+        self._ids = ids_module.Ids([_ids(arrays, name, manifest["ids"]) for name in names])
+        self._first = np.concatenate([[0], np.cumsum([len(segment.offsets) - 1 for segment in self._segments])])
+        self._engine = Engine(_codec_arrays(self._codec), self._segments)
+        _open.add(self)
+
+    # ------------------------------------------------------------------ making one
+
+    @classmethod
+    def build(
+        cls,
+        doc_embs: Any,
+        path: str | os.PathLike[str] | None = None,
+        *,
+        lengths: Any = None,
+        ids: Any = None,
+        nbits: int = 4,
+        ncentroids: int | None = None,
+        seed: int = 0,
+        max_ram: int | None = None,
+        allow_empty: bool = False,
+        overwrite: bool = False,
+        threads: int | None = None,
+        progress: bool = True,
+    ) -> Index:
+        """Compresses documents into an index; the same input and seed give the same bytes on any number of threads.
+
+        Args:
+            doc_embs: the documents' token embeddings, float32, float16 or bfloat16, as numpy or torch arrays or anything
+                with DLPack: a list of ``[Ld, dim]``; one ``[T, dim]`` array with ``lengths``, memory-mapped or not; a
+                padded ``[n, L, dim]`` (with ``lengths``); a `Ragged`; or an iterable of documents, of (tokens ``[T, dim]``,
+                lengths) pairs, or of `Ragged`. An iterator that runs only once is written to disk first, next to
+                ``path``.
+            path: the folder to write; None keeps the index in memory.
+            lengths: ``[n]``, how many tokens each document has, for a single array.
+            ids: ``[n]`` int64 or strings that name the documents; None: their positions.
+            nbits: bits a component, 1, 2, 4 or 8.
+            ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
+            seed: of the random rotation and of k-means.
+            max_ram: bytes of working memory that the build may use, see `lateint.builder.plan`; None: no limit.
+            allow_empty: accept documents without tokens; no search finds them.
+            overwrite: replace an index at ``path``.
+            threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
+            progress: show progress bars on standard error.
+
+        Raises:
+            TypeError: a dtype or an id of the wrong kind.
+            ValueError: wrong shapes, a document without tokens, a token that is zero or not finite, duplicate ids,
+                ``max_ram`` too small. The message names the document.
+            OSError: ``path`` exists or cannot be written. Nothing is left half-written.
+        """
+        if nbits not in NBITS:
+            raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
+        if ncentroids is not None and not 1 <= ncentroids <= 1 << 24:
+            raise ValueError(f"ncentroids must be between 1 and {1 << 24}, got {ncentroids}")
+        settings = {
+            "nbits": nbits,
+            "ncentroids": ncentroids,
+            "max_ram": max_ram,
+            "seed": seed,
+            "threads": _threads(threads),
+            "progress": progress,
+        }
+        if path is None:
+            store = storage.MemoryStore()
+            documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+            _build_into(store, documents, ids, settings)
+            return cls(store.manifest, store.arrays, None)
+        with storage.DiskStore(Path(path).absolute(), overwrite=overwrite) as disk:
+            spool = disk.folder / "spool.bin"
+            documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=spool)
+            _build_into(disk, documents, ids, settings, before_commit=lambda: spool.unlink(missing_ok=True))
+        return cls.open(path)
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Index:
+        """Opens an index by mapping its files into memory, which takes milliseconds whatever their size.
+
+        Args:
+            path: the folder that `build` wrote.
+            verify: compare every file with its checksum first, which reads all of them.
+
+        Raises:
+            FileNotFoundError: there is nothing at ``path``.
+            FormatError: it is not an index, a damaged one, or one of a newer format; the message names the file.
+        """
+        folder = Path(path).absolute()
+        manifest, arrays = storage.load(folder, verify=verify)
+        try:
+            return cls(manifest, arrays, folder)
+        except (KeyError, ValueError, IndexError) as error:
+            if isinstance(error, storage.FormatError):
+                raise
+            raise storage.FormatError(f"{folder} is damaged: {error}") from error
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Writes the index to the folder ``path``."""
+        with storage.DiskStore(Path(path).absolute(), overwrite=overwrite) as store:
+            for name, array in self._arrays.items():
+                storage.put(store, name, array)
+            store.commit({key: value for key, value in self._manifest.items() if key != "files"})
+
+    # ------------------------------------------------------------------ searching
+
+    def search(
+        self,
+        Q: Any,
+        k: int = 5,
+        *,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        exhaustive: bool = False,
+        subset: Iterable[Any] | None = None,
+        threads: int | None = None,
+    ) -> Any:
+        """The k documents with the highest MaxSim for each query.
+
+        Args:
+            Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
+                dtype.
+            k: how many; an index with fewer documents returns them all.
+            nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
+            candidates: documents scored on their codes; None: 256 for k up to 10, growing with k.
+            exhaustive: score every document instead; ``nprobe`` and ``candidates`` then do nothing.
+            subset: ids to choose from; None: all.
+            threads: None: as many as the process may use. A batch is spread over queries, a single query over documents.
+
+        Returns:
+            `Hits` for one query, a list of them for a batch. Ties are in the order in which documents were given.
+
+        Raises:
+            TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1.
+            UnknownIdError: a KeyError that names the id in ``subset``.
+        """
+        queries, single = self._queries(Q)
+        k = _positive(k, "k")
+        limits = self._limits(k, nprobe, candidates)
+        workers = _threads(threads)
+        if subset is not None:
+            rankings = self._search_subset(queries, k, limits, exhaustive, subset, workers)
+        elif exhaustive:
+            rankings = self._engine.exhaustive(queries.tokens, queries.offsets, k, threads=workers)
+        else:
+            rankings = self._engine.search(queries.tokens, queries.offsets, k, **limits, threads=workers)
+        hits = [Hits(self._ids.at(positions), scores) for positions, scores in rankings]
+        return hits[0] if single else hits
+
+    def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None, *, threads: int | None = None) -> Hits:
+        """Scores the documents ``ids`` on their codes for one query ``[Lq, dim]``, best first.
+
+        Args:
+            Q: one query.
+            ids: documents of this index; those without tokens are left out of the answer.
+            k: keep the best k; None: all.
+
+        Raises:
+            UnknownIdError: a KeyError that names the id.
+        """
+        queries, single = self._queries(Q)
+        if not single:
+            raise ValueError("rerank takes one query [Lq, dim], got a batch")
+        positions = np.unique(self._ids.positions(ids, "ids"))
+        keep = len(positions) if k is None else _positive(k, "k")
+        ranking = self._score(queries.tokens, positions, keep, _threads(threads))
+        return Hits(self._ids.at(ranking[0]), ranking[1])
+
+    def explain(self, Q: Any, id: Any) -> Explanation:
+        """Which token of document ``id`` each query token matches best, and their inner product."""
+        queries, single = self._queries(Q)
+        if not single:
+            raise ValueError("explain takes one query [Lq, dim], got a batch")
+        rows = self._decoded(id)
+        if len(rows) == 0:
+            raise ValueError(f"document {id!r} has no tokens to explain")
+        integers, scales, _ = self._engine.prepare(queries.tokens)
+        products = integers[:, : rows.shape[1]].astype(np.int32) @ (rows.astype(np.int32) - 128).T
+        best = products.argmax(1)
+        constants = queries.tokens.astype(np.float64) @ self._codec.rotation.mean.astype(np.float64)
+        scores = scales * products[np.arange(len(best)), best] + constants
+        return Explanation(best.astype(np.int64), scores.astype(np.float32))
+
+    def reconstruct(self, id: Any) -> NDArray[np.float32]:
+        """The tokens of document ``id`` as its codes remember them: ``[Ld, dim]`` on the original scale."""
+        return self._codec.rotation.invert(self._decoded(id))
+
+    # ------------------------------------------------------------------ looking at it
+
+    def __len__(self) -> int:
+        return len(self._ids)
+
+    def __repr__(self) -> str:
+        place = "in memory" if self.path is None else str(self.path)
+        return f"Index({len(self):,} documents, {self.tokens:,} tokens, dim {self.dim}, {self.nbits} bits, {place})"
+
+    @property
+    def dim(self) -> int:
+        """Components of a token."""
+        return int(self._manifest["dim"])
+
+    @property
+    def nbits(self) -> int:
+        """Bits a component."""
+        return self._codec.nbits
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all documents."""
+        return sum(int(segment.offsets[-1]) for segment in self._segments)
+
+    @property
+    def ids(self) -> NDArray[Any]:
+        """``[n]``: the ids of all documents, in the order in which they were given."""
+        return self._ids.at(np.arange(len(self)))
+
+    def stats(self) -> dict[str, Any]:
+        """Sizes, and how long each part of the build took: plain numbers, fit for JSON.
+
+        ``bytes_per_token`` adds up all files but the manifest, by part.
+        """
+        parts = {
+            "codes": ("codes",),
+            "scales": ("scales",),
+            "centroid_ids": ("centroid_ids", "centroid_high"),
+            "lists": ("list_offsets", "list_documents"),
+            "documents": ("offsets", "ids", "id_bytes", "id_offsets"),
+        }
+        of = {leaf: part for part, leaves in parts.items() for leaf in leaves}
+        sizes = dict.fromkeys([*parts, "codec"], 0)
+        for name, array in self._arrays.items():
+            sizes[of.get(name.rsplit("/")[-1], "codec")] += array.nbytes + storage.HEADER_BYTES
+        tokens = max(1, self.tokens)
+        return {
+            "documents": len(self),
+            "tokens": self.tokens,
+            "dim": self.dim,
+            "nbits": self.nbits,
+            "centroids": len(self._codec.centroids),
+            "cells": len(self._codec.centroids.cells),
+            "segments": len(self._segments),
+            "bytes": sum(sizes.values()),
+            "bytes_per_token": {**{part: n / tokens for part, n in sizes.items()}, "all": sum(sizes.values()) / tokens},
+            "build_seconds": self._manifest.get("seconds", {}),
+        }
+
+    # ------------------------------------------------------------------ inside
+
+    def _queries(self, Q: Any) -> tuple[Ragged, bool]:
+        """Queries as one float32 Ragged, and whether it was a single one."""
+        single = False
+        if isinstance(Q, Ragged):
+            queries = Q
+        elif isinstance(Q, (list, tuple)) and len(Q) and getattr(Q[0], "ndim", None) == 2:
+            arrays = [lateint_kernels.as_array(query, f"query {i}") for i, query in enumerate(Q)]
+            self._check_queries(arrays)
+            queries = Ragged.pack([lateint_kernels.to_float32(array) for array in arrays])
+        else:
+            array = lateint_kernels.as_array(Q, "Q")
+            if array.ndim not in (2, 3):
+                raise ValueError(f"Q must be [Lq, {self.dim}] or [Nq, Lq, {self.dim}], got {array.shape}")
+            single = array.ndim == 2
+            arrays = [array] if single else list(array)
+            self._check_queries(arrays)
+            flat = np.ascontiguousarray(lateint_kernels.to_float32(array).reshape(-1, array.shape[-1]))
+            queries = Ragged.from_lengths(flat, [array.shape[-2]] * len(arrays))
+        if queries.dim != self.dim:
+            raise ValueError(f"Q must have dim {self.dim} as the index has, got {queries.dim}")
+        if queries.tokens.dtype != np.float32:
+            queries = Ragged(lateint_kernels.to_float32(queries.tokens), queries.offsets)
+        lateint_kernels.check_finite(queries.tokens, "Q", threads=1)
+        return queries, single
+
+    def _check_queries(self, arrays: list[NDArray[Any]]) -> None:
+        for i, array in enumerate(arrays):
+            if array.ndim != 2 or array.shape[1] != self.dim:
+                raise ValueError(f"Q must be [Lq, {self.dim}], but query {i} is {array.shape}")
+            if len(array) == 0:
+                raise ValueError(f"Q must hold at least one token, but query {i} has none")
+
+    def _limits(self, k: int, nprobe: int | None, candidates: int | None) -> dict[str, int]:
+        """The pruning limits of a search; see docs/design.md for how the defaults were chosen."""
+        centroids = len(self._codec.centroids)
+        probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else _positive(nprobe, "nprobe")
+        least = max(256, 4 * k) if candidates is None else _positive(candidates, "candidates")
+        routed = centroids > FLAT_PROBING and probes < centroids
+        return {
+            "nprobe": min(probes, centroids),
+            "candidates": min(max(least, k), len(self)),
+            "cells": CELLS_PROBED if routed else 0,
+        }
+
+    def _search_subset(
+        self,
+        queries: Ragged,
+        k: int,
+        limits: dict[str, int],
+        exhaustive: bool,
+        subset: Iterable[Any],
+        threads: int,
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]:
+        positions = np.unique(self._ids.positions(subset, "subset"))
+        if exhaustive or len(positions) <= max(SMALL_SUBSET, limits["candidates"]):
+            return [self._score(query, positions, k, threads) for query in queries]
+        allowed = np.zeros(len(self), np.uint8)
+        allowed[positions] = 1
+        # A list holds few documents of a small subset, so more lists are read.
+        share = len(positions) / len(self)
+        probes = min(int(limits["nprobe"] / share), 8 * limits["nprobe"], len(self._codec.centroids))
+        return self._engine.search(
+            queries.tokens, queries.offsets, k, **{**limits, "nprobe": probes}, allowed=allowed, threads=threads
+        )
+
+    def _score(
+        self, query: NDArray[Any], positions: NDArray[np.int64], k: int, threads: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """The k best of ``positions`` (ascending), ties in their order."""
+        scores = self._engine.score(np.ascontiguousarray(query), positions, threads=threads)
+        best = np.argsort(-scores, kind="stable")[:k]
+        best = best[np.isfinite(scores[best])]
+        return positions[best], scores[best]
+
+    def _decoded(self, id: Any) -> NDArray[np.uint8]:
+        position = int(self._ids.positions([id], "id")[0])
+        number = int(np.searchsorted(self._first, position, side="right")) - 1
+        local = position - int(self._first[number])
+        first, last = (int(offset) for offset in self._segments[number].offsets[local : local + 2])
+        return self._engine.decode(number, first, last - first)
+
+
+def search(Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, **settings: Any) -> Any:
+    """Searches an index in one line; see `Index.search`.
+
+    Args:
+        Q: one query ``[Lq, dim]`` or a batch.
+        k: how many documents.
+        index: an `Index`, the path of one, or None if exactly one is alive in this process.
+        settings: passed on to `Index.search`.
+
+    Raises:
+        ValueError: ``index`` is left out and there is not exactly one to take.
+    """
+    if index is None:
+        alive = list(_open)
+        if len(alive) != 1:
+            raise ValueError(f"index must be given when not exactly one is open in this process, got {len(alive)} open")
+        index = alive[0]
+    elif not isinstance(index, Index):
+        index = _opened(os.fspath(index))
+    return index.search(Q, k, **settings)
+
+
+def _opened(path: str) -> Index:
+    """The open index at ``path`` if there is one, so that a loop of searches opens it once."""
+    folder = Path(path).absolute()
+    for index in _open:
+        if index.path == folder and _kept.get(folder) is index:
+            return index
+    _kept.clear()
+    _kept[folder] = Index.open(folder)
+    return _kept[folder]
+
+
+_kept: dict[Path, Index] = {}  # the index that `search` opened last by its path
+
+
+def _build_into(
+    store: storage.MemoryStore | storage.DiskStore,
+    documents: documents_module.Documents,
+    ids: Any,
+    settings: dict[str, Any],
+    before_commit: Any = lambda: None,
+) -> None:
+    names = ids_module.check(ids, len(documents.lengths))
+    plan = builder.plan(documents, **settings)
+    manifest = builder.build(documents, plan, store)
+    first = 0
+    for segment in manifest["segments"]:
+        ids_module.put(store, segment["name"], names[first : first + segment["documents"]])
+        first += segment["documents"]
+    kind = ids_module.INT if isinstance(names, np.ndarray) else ids_module.STRING
+    before_commit()
+    store.commit({"format": storage.FORMAT, "version": storage.VERSION, **manifest, "ids": kind})
+
+
+def _segment(arrays: storage.Arrays, name: str) -> SegmentArrays:
+    return SegmentArrays(
+        arrays[f"{name}/offsets"],
+        arrays[f"{name}/codes"],
+        arrays.get(f"{name}/scales"),
+        arrays[f"{name}/centroid_ids"],
+        arrays.get(f"{name}/centroid_high"),
+        arrays[f"{name}/list_offsets"],
+        arrays[f"{name}/list_documents"],
+    )
+
+
+def _ids(arrays: storage.Arrays, name: str, kind: str) -> Any:
+    if kind == ids_module.STRING:
+        return arrays[f"{name}/id_bytes"], arrays[f"{name}/id_offsets"]
+    return arrays[f"{name}/ids"]
+
+
+def _codec_arrays(codec: Codec) -> CodecArrays:
+    rotation, centroids = codec.rotation, codec.centroids
+    return CodecArrays(
+        rotation.mean,
+        rotation.blocks,
+        rotation.permutation,
+        centroids.rows,
+        centroids.cells,
+        centroids.cell_offsets,
+        rotation.step,
+        codec.nbits,
+    )
+
+
+def _positive(value: Any, name: str) -> int:
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}")
+    return number
+
+
+def _threads(threads: int | None) -> int:
+    """0 stands for the default of the kernels."""
+    return 0 if threads is None else _positive(threads, "threads")

@@ -1,0 +1,256 @@
+"""An index on disk: a folder of .npy files under a manifest, written whole or not at all. See docs/format.md."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+FORMAT, VERSION = "lateint", 1
+MANIFEST = "index.json"
+HEADER_BYTES = 128
+ALWAYS_CHECKED = 1 << 20  # files up to this size have their checksum checked whenever an index is opened
+
+Arrays = dict[str, NDArray[Any]]
+
+
+class FormatError(ValueError):
+    """A folder is not an index, or a damaged one, or one of a newer format."""
+
+
+class Column(Protocol):
+    """An array of known shape that is written from the front."""
+
+    def write(self, part: NDArray[Any]) -> None:
+        """Appends rows."""
+        ...
+
+
+class Store(Protocol):
+    """Where a build puts its arrays."""
+
+    def create(self, name: str, dtype: Any, shape: tuple[int, ...]) -> Column:
+        """Begins an array; all of it must be written before `commit`."""
+        ...
+
+    def commit(self, manifest: dict[str, Any]) -> None:
+        """Makes the index visible."""
+        ...
+
+
+def put(store: Store, name: str, array: NDArray[Any]) -> None:
+    """Writes a whole array."""
+    store.create(name, array.dtype, array.shape).write(array)
+
+
+class MemoryStore:
+    """Keeps the arrays of an index in memory."""
+
+    def __init__(self) -> None:
+        self.arrays: Arrays = {}
+        self.manifest: dict[str, Any] = {}
+
+    def create(self, name: str, dtype: Any, shape: tuple[int, ...]) -> Column:
+        """Begins an array."""
+        self.arrays[name] = np.empty(shape, dtype)
+        return _MemoryColumn(self.arrays[name])
+
+    def commit(self, manifest: dict[str, Any]) -> None:
+        """Keeps the manifest."""
+        self.manifest = manifest
+
+
+class _MemoryColumn:
+    def __init__(self, array: NDArray[Any]) -> None:
+        self.array, self.filled = array, 0
+
+    def write(self, part: NDArray[Any]) -> None:
+        self.array[self.filled : self.filled + len(part)] = part
+        self.filled += len(part)
+
+
+class DiskStore:
+    """Writes an index beside its place and moves it there when it is complete; used as a context manager.
+
+    Leaving the context without `commit` removes everything that was written.
+    """
+
+    def __init__(self, path: Path, *, overwrite: bool) -> None:
+        if path.exists() and not overwrite:
+            raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
+        if path.exists() and not (path / MANIFEST).is_file():
+            raise FileExistsError(f"{path} exists and is not an index, so it will not be overwritten")
+        self.path = path
+        self.folder = path.with_name(f".{path.name}.building-{os.getpid()}")
+        self.files: dict[str, _File] = {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            shutil.rmtree(self.folder, ignore_errors=True)
+            self.folder.mkdir()
+        except OSError as error:
+            raise _said(error, path) from error
+
+    def __enter__(self) -> DiskStore:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        for file in self.files.values():
+            file.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            raise _said(error, self.path) from error
+
+    def create(self, name: str, dtype: Any, shape: tuple[int, ...]) -> Column:
+        """Begins the file ``name``.npy."""
+        target = self.folder / f"{name}.npy"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.files[name] = _File(target, np.dtype(dtype), shape)
+        return self.files[name]
+
+    def commit(self, manifest: dict[str, Any]) -> None:
+        """Flushes everything to disk, writes the manifest last and renames the folder into place."""
+        for file in self.files.values():
+            file.finish()
+        manifest["files"] = {f"{name}.npy": file.entry for name, file in self.files.items()}
+        target = self.folder / MANIFEST
+        with target.open("w", encoding="utf-8") as stream:
+            json.dump(manifest, stream, indent=1)
+            stream.flush()
+            os.fsync(stream.fileno())
+        for folder in {file.path.parent for file in self.files.values()} | {self.folder}:
+            _sync_folder(folder)
+        old = self.folder.with_name(self.folder.name + ".old")
+        if self.path.exists():
+            self.path.rename(old)
+        self.folder.rename(self.path)
+        _sync_folder(self.path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+class _File:
+    """One .npy file: a header of 128 bytes, then the numbers."""
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
+        self.path, self.dtype, self.shape = path, dtype, shape
+        self.stream: BinaryIO = path.open("wb")
+        self.crc = 0
+        self.bytes = 0
+        self._emit(_header(dtype, shape))
+
+    def write(self, part: NDArray[Any]) -> None:
+        self._emit(np.ascontiguousarray(part, self.dtype).tobytes())
+
+    def _emit(self, data: bytes) -> None:
+        self.stream.write(data)
+        self.crc = zlib.crc32(data, self.crc)
+        self.bytes += len(data)
+
+    @property
+    def entry(self) -> dict[str, Any]:
+        return {"dtype": self.dtype.str, "shape": list(self.shape), "bytes": self.bytes, "crc32": self.crc}
+
+    def finish(self) -> None:
+        expected = HEADER_BYTES + int(np.prod(self.shape)) * self.dtype.itemsize
+        assert self.bytes == expected, f"{self.path.name}: {self.bytes} bytes written, {expected} declared"
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+        self.close()
+
+    def close(self) -> None:
+        self.stream.close()
+
+
+def _header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
+    """NPY version 1.0, padded to 128 bytes so that the numbers start on a cache line."""
+    text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {tuple(int(n) for n in shape)}, }}"
+    room = HEADER_BYTES - 10
+    return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + text.ljust(room - 1).encode("ascii") + b"\n"
+
+
+def _sync_folder(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _said(error: OSError, path: Path) -> OSError:
+    full = error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+    why = "the disk is full" if full else error.strerror or str(error)
+    return OSError(error.errno, f"cannot write the index: {why}; nothing was left behind", str(path))
+
+
+def load(path: Path, *, verify: bool = False) -> tuple[dict[str, Any], Arrays]:
+    """The manifest and the memory-mapped arrays of an index.
+
+    Args:
+        path: the folder.
+        verify: also compare every file with its checksum, which reads all of it.
+
+    Raises:
+        FormatError: names the file that is missing, damaged or foreign.
+    """
+    manifest = _load_manifest(path)
+    files: Mapping[str, Mapping[str, Any]] = manifest["files"]
+    arrays = {name.removesuffix(".npy"): _load_array(path, name, entry, verify) for name, entry in files.items()}
+    return manifest, arrays
+
+
+def _load_manifest(path: Path) -> dict[str, Any]:
+    target = path / MANIFEST
+    if not path.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "there is no index", str(path))
+    if not target.is_file():
+        raise FormatError(f"{path} is not an index: it has no {MANIFEST}")
+    try:
+        manifest = json.loads(target.read_text(encoding="utf-8"))
+        name, version = manifest["format"], manifest["version"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise FormatError(f"{target} is not the manifest of an index: {error}") from error
+    if name != FORMAT:
+        raise FormatError(f"{target} says format {name!r}, an index of lateint says {FORMAT!r}")
+    if version != VERSION:
+        raise FormatError(f"{path} was written in format version {version}, this lateint reads version {VERSION}")
+    missing = [key for key in ("dim", "width", "nbits", "step", "segments", "files", "ids") if key not in manifest]
+    if missing:
+        raise FormatError(f"{target} is damaged: it lacks {', '.join(missing)}")
+    return dict(manifest)
+
+
+def _load_array(path: Path, name: str, entry: Mapping[str, Any], verify: bool) -> NDArray[Any]:
+    target = path / name
+    if not target.is_file():
+        raise FormatError(f"{target} is missing; the index is damaged")
+    size = target.stat().st_size
+    if size != entry["bytes"]:
+        raise FormatError(f"{target}: expected {entry['bytes']} bytes, found {size}; the index is damaged")
+    if (verify or size <= ALWAYS_CHECKED) and _checksum(target) != entry["crc32"]:
+        raise FormatError(f"{target} does not match its checksum; the index is damaged")
+    try:
+        # An empty file cannot be mapped.
+        array = np.load(target, mmap_mode=None if 0 in entry["shape"] else "r", allow_pickle=False)
+    except ValueError as error:
+        raise FormatError(f"{target} is not a readable .npy file: {error}") from error
+    if array.dtype.str != entry["dtype"] or list(array.shape) != entry["shape"]:
+        raise FormatError(
+            f"{target}: expected {entry['dtype']} {entry['shape']}, found {array.dtype.str} {list(array.shape)}"
+        )
+    return np.asarray(array)
+
+
+def _checksum(path: Path) -> int:
+    crc = 0
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 22):
+            crc = zlib.crc32(block, crc)
+    return crc

@@ -1,0 +1,171 @@
+"""The command line, run in process on small collections."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from lateint.cli import main
+
+DIM = 16
+
+
+def unit_tokens(rng, lengths):
+    tokens = rng.standard_normal((sum(lengths), DIM)).astype(np.float32)
+    return tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Thirty documents and, as queries, the first tokens of every fifth one; saved, and in a BEIR folder."""
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(6, 15, 30)
+    tokens = unit_tokens(rng, lengths)
+    starts = np.cumsum(lengths) - lengths
+    sources = range(0, 30, 5)
+    np.save(tmp_path / "tokens.npy", tokens)
+    np.save(tmp_path / "lengths.npy", lengths)
+    np.save(tmp_path / "q_tokens.npy", np.concatenate([tokens[starts[i] : starts[i] + 4] for i in sources]))
+    np.save(tmp_path / "q_lengths.npy", np.full(len(sources), 4))
+    (tmp_path / "ids.json").write_text(json.dumps([f"d{i}" for i in range(30)]))
+    (tmp_path / "corpus.jsonl").write_text(
+        "".join(json.dumps({"_id": f"d{i}", "text": f"text {i}"}) + "\n" for i in range(30))
+    )
+    (tmp_path / "queries.jsonl").write_text(
+        "".join(json.dumps({"_id": f"q{i}", "text": f"text {i}"}) + "\n" for i in sources)
+    )
+    # One query is left without judgements: it must not count.
+    (tmp_path / "qrels.tsv").write_text(
+        "query-id\tcorpus-id\tscore\n" + "".join(f"q{i}\td{i}\t1\n" for i in (0, 5, 25))
+    )
+    return tmp_path
+
+
+@pytest.fixture
+def index(saved):
+    lateint("build", saved / "index", "--tokens", saved / "tokens.npy", "--lengths", saved / "lengths.npy", "--ids",
+            saved / "ids.json")  # fmt: skip
+    return saved / "index"
+
+
+def lateint(*arguments):
+    main([str(argument) for argument in arguments])
+
+
+def precomputed(folder):
+    names = {"doc-tokens": "tokens", "doc-lengths": "lengths", "query-tokens": "q_tokens", "query-lengths": "q_lengths"}
+    return [part for option, name in names.items() for part in (f"--{option}", folder / f"{name}.npy")]
+
+
+def test_info(capsys):
+    lateint("info")
+    lines = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    assert {"lateint", "python", "scalar", "threads", "numpy", "torch"} <= lines.keys()
+
+
+def test_build_says_what_it_built(index, capsys):
+    lateint("stats", index)
+    output = capsys.readouterr().out
+    first, _, rest = output.partition("\n")
+    assert "index: 30 documents, " in first and first.endswith(" s")
+    assert json.loads(rest)["bytes_per_token"]
+
+
+def test_build_replaces_only_when_told(index, saved):
+    again = ["build", index, "--tokens", saved / "tokens.npy", "--lengths", saved / "lengths.npy"]
+    with pytest.raises(FileExistsError, match="overwrite"):
+        lateint(*again)
+    lateint(*again, "--overwrite")
+
+
+def test_search(index, saved, capsys):
+    capsys.readouterr()
+    query = ["--tokens", saved / "q_tokens.npy", "--lengths", saved / "q_lengths.npy"]
+    lateint("search", index, *query, "-k", 3, "--json")
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["query"] for row in rows] == list(range(6))
+    assert [row["hits"][0]["id"] for row in rows] == [f"d{i}" for i in range(0, 30, 5)]
+    assert all(len(row["hits"]) == 3 for row in rows)
+    lateint("search", index, *query, "-k", 1, "--exhaustive")
+    assert capsys.readouterr().out.splitlines()[1].split()[1] == "d0"
+
+
+def test_eval_on_saved_embeddings(saved, capsys):
+    lateint("eval", saved, *precomputed(saved), "--exact", "--json", saved / "report.json", "--nbits", 8)
+    output = capsys.readouterr().out
+    report = json.loads((saved / "report.json").read_text())
+    assert (report["documents"], report["queries"], report["settings"]["nbits"]) == (30, 3, 8)
+    for who in ("index", "exact"):
+        assert report["quality"][who] == {"nDCG@10": 1.0, "Recall@100": 1.0, "MRR@10": 1.0, "Success@5": 1.0}
+        assert who in output
+    assert report["search_ms"]["p50"] <= report["search_ms"]["p95"]
+
+
+def test_eval_with_an_encoder(saved, monkeypatch, capsys):
+    # Words are drawn by their hash, so equal texts have equal tokens: every query finds its document.
+    (saved / "hashing.py").write_text(
+        "import zlib, numpy as np\n"
+        "class Hashing:\n"
+        "    def __init__(self, dim=8): self.dim = dim\n"
+        "    def word(self, word):\n"
+        "        v = np.random.default_rng(zlib.crc32(word.encode())).standard_normal(self.dim)\n"
+        "        return (v / np.linalg.norm(v)).astype('float32')\n"
+        "    def encode(self, texts): return [np.stack([self.word(w) for w in t.split()]) for t in texts]\n"
+    )
+    monkeypatch.chdir(saved)
+    lateint("eval", saved, "--encoder", "hashing:Hashing", "--encoder-options", '{"dim": 32}', "--nbits", 8)
+    assert capsys.readouterr().out.splitlines()[-1].split() == ["index", "1.0000", "1.0000", "1.0000", "1.0000"]
+    with pytest.raises(ImportError, match="--encoder: module 'hashing' has no 'Other'"):
+        lateint("eval", saved, "--encoder", "hashing:Other")
+
+
+def test_eval_refuses_half_of_the_embeddings(saved):
+    message = "give either --encoder or all of --doc-tokens, --doc-lengths, --query-tokens and --query-lengths"
+    for given in ([], precomputed(saved)[:-2], [*precomputed(saved), "--encoder", "a:B"], ["--encoder", "a:B",
+                  *precomputed(saved)[:2]]):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            lateint("eval", saved, *given)
+
+
+def test_eval_refuses_lengths_of_another_collection(saved):
+    np.save(saved / "q_lengths.npy", np.full(3, 8))
+    with pytest.raises(ValueError, match="--query-lengths must hold 6 lengths as the folder does, got 3"):
+        lateint("eval", saved, *precomputed(saved))
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options", "message"),
+    [
+        ("hashing", "{}", "--encoder must be MODULE:CLASS, got 'hashing'"),
+        ("a:B", "{", "--encoder-options must be JSON"),
+    ],
+)
+def test_eval_refuses_what_is_no_encoder(saved, encoder, options, message):
+    with pytest.raises(ValueError, match=message):
+        lateint("eval", saved, "--encoder", encoder, "--encoder-options", options)
+
+
+def test_unreadable_arrays_are_named(saved):
+    (saved / "tokens.npy").write_bytes(b"no array")
+    with pytest.raises(ValueError, match=r"tokens.npy: not a readable .npy file"):
+        lateint("build", saved / "new", "--tokens", saved / "tokens.npy", "--lengths", saved / "lengths.npy")
+    assert not (saved / "new").exists()
+
+
+def test_the_shell_sees_one_line_and_a_status(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "lateint", "eval", "nowhere", "--encoder", "a:B"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1
+    assert done.stderr == "lateint: error: nowhere: there is no such folder\n"
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit):
+        lateint("--version")
+    assert capsys.readouterr().out.startswith("lateint 0.")
