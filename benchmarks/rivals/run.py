@@ -72,15 +72,7 @@ SYSTEMS = (
         True,
         (4, 2),
         {},
-        (
-            pruned(2, 64),
-            pruned(4, 64),
-            pruned(4, 128),
-            pruned(8, 128),
-            pruned(8, 256),
-            pruned(16, 256),
-            pruned(32, 512),
-        ),
+        tuple(pruned(*pair) for pair in ((4, 64), (8, 64), (8, 128), (16, 128), (32, 256), (32, 512), (64, 1024))),
     ),
     System(
         "fast-plaid",
