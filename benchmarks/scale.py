@@ -24,7 +24,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, read_json, write_json
-from benchmarks.rivals.measure import peak_rss, percentiles
+from benchmarks.rivals.measure import peak_rss, percentiles, watched
 from benchmarks.rivals.run import machine
 
 NOISE = 0.3
@@ -214,8 +213,10 @@ def main() -> None:
             file = work / f"{phase}-{tokens}.json"
             write_json(file, {**job, "queries": args.queries, "threads": args.threads})
             command = [sys.executable, "-m", "benchmarks.scale", "--data", str(args.data), "--job", str(file)]
-            subprocess.run(command, check=True)
-            row[phase] = read_json(file.with_suffix(".result.json"))
+            status, anonymous = watched(command)
+            if status:
+                sys.exit(f"{phase} of {tokens} tokens failed with exit status {status}")
+            row[phase] = {**read_json(file.with_suffix(".result.json")), "peak_anonymous": anonymous}
             print(json.dumps({"tokens": tokens, phase: row[phase]}), flush=True)
         sizes.append(row)
         if not args.keep:

@@ -9,9 +9,11 @@ starts, so one thread is one core. Only numpy and the standard library are impor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -48,6 +50,22 @@ def peak_rss() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("/proc/self/status has no VmHWM")
+
+
+def watched(command: Sequence[str], **settings: Any) -> tuple[int, int]:
+    """Runs a command; its exit status, and the largest size of its memory that is no mapped file, in bytes.
+
+    Looked at from outside twenty times a second, since the process itself may be busy in a library that holds the GIL.
+    """
+    largest = 0
+    with subprocess.Popen(command, **settings) as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError):  # it may end between the two lines
+                for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                    if line.startswith("RssAnon:"):
+                        largest = max(largest, int(line.split()[1]) * 1024)
+            time.sleep(0.05)
+    return process.returncode, largest
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:
