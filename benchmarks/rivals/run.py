@@ -245,7 +245,7 @@ def cpu_model() -> str:
 
 def git(*words: str) -> str:
     """What git says, or nothing."""
-    status, anonymous = watched(["git", *words], capture_output=True, text=True, check=False)
+    done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
     return done.stdout.strip()
 
 
