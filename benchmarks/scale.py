@@ -14,7 +14,9 @@ lengths like real ones. What it does not show: the quality of retrieval, since n
 the density of real text grows: real tokens come closer together with N (the distance above falls by a ninth for four
 times the tokens), copies stay about as far apart as they are, and a query has as many near-equal answers as there are
 copies. That makes scores bunch together, so recall of the exhaustive ranking of the same codes is if anything harder
-here. Recall is taken at tied scores, too: what counts is whether the score found is as high.
+here; residuals are about 5 % longer than real ones (mean 0.71 against 0.68 with 1,024 centroids on a million tokens).
+Recall counts a document whose score is as high as the tenth of the exhaustive scan, so ties do not matter;
+``same_ids_at_10`` counts ids.
 """
 
 from __future__ import annotations
