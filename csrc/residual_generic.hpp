@@ -126,7 +126,12 @@ inline uint8_t encode_generic(const Codec& codec, const float* scaled, const uin
     const float start = codec.nbits == 1 ? 1.596f : codec.nbits == 2 ? 0.996f : 0.335f;
     float residual[kMaxWidth], codes[kMaxWidth], squares[8] = {};
     uint8_t chosen[kMaxWidth];
-    for (int64_t k = 0; k < width; ++k) residual[k] = scaled[k] - (static_cast<float>(centroid[k]) - 128.0f);
+    for (int64_t k = 0; k < width; ++k) {
+        // Beyond what a byte can hold nothing is gained, and a scale that reached for it would spoil the rest.
+        float x = scaled[k] > -128.0f ? scaled[k] : -128.0f;
+        x = x < 127.0f ? x : 127.0f;
+        residual[k] = x - (static_cast<float>(centroid[k]) - 128.0f);
+    }
     for (int64_t k = 0; k < width; k += 8)
         for (int i = 0; i < 8; ++i) squares[i] += residual[k + i] * residual[k + i];
     float distance = start * std::sqrt(sum8(squares) / static_cast<float>(width));

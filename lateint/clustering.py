@@ -70,16 +70,16 @@ def assigner(centroids: Centroids, threads: int) -> Assigner:
 
 
 def group(rows: Bytes, cells: Bytes | None, rng: np.random.Generator, threads: int, iterations: int = 4) -> Centroids:
-    """Sorts centroids ``[K, depth]`` into about sqrt(K) cells, starting from ``cells`` if given."""
+    """Sorts centroids ``[K, depth]`` into about sqrt(K) cells, none of them empty, starting from ``cells`` if given."""
     if cells is None:
         n_cells = max(1, round(len(rows) ** 0.5))
         cells = rows[np.sort(rng.choice(len(rows), n_cells, replace=False))]
     for _ in range(iterations):
         cells = _means(rows, _nearest(rows, cells, threads), cells, rng, threads)
     ids = _nearest(rows, cells, threads)
-    offsets = np.zeros(len(cells) + 1, np.int64)
-    np.cumsum(np.bincount(ids, minlength=len(cells)), out=offsets[1:])
-    return Centroids(np.ascontiguousarray(rows[np.argsort(ids, kind="stable")]), cells, offsets)
+    members = np.bincount(ids, minlength=len(cells))
+    offsets = np.concatenate([[0], np.cumsum(members[members > 0])]).astype(np.int64)
+    return Centroids(np.ascontiguousarray(rows[np.argsort(ids, kind="stable")]), cells[members > 0], offsets)
 
 
 def _nearest(rows: Bytes, centres: Bytes, threads: int) -> NDArray[np.uint32]:

@@ -1,0 +1,433 @@
+import itertools
+import threading
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pytest
+
+from lateint_kernels import _cpu, reference
+from lateint_kernels.centroids import invert
+from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
+from lateint_kernels.residual import NBITS, decode, depth_of, split_ids
+
+LENGTHS = [1, 15, 16, 17, 63, 64, 65, 300]
+QUERIES = [1, 15, 16, 17, 33, 320, 1000]
+
+
+@dataclass
+class Made:
+    """An engine of random codes, and what is in it."""
+
+    codec: CodecArrays
+    segments: list[SegmentArrays]
+    lengths: list[int]
+    centroid_ids: np.ndarray
+    rows: np.ndarray  # [T, width] decoded
+    width: int
+
+    def __post_init__(self):
+        self.engine = Engine(self.codec, self.segments)
+        self.offsets = np.concatenate([[0], np.cumsum(self.lengths)])
+
+    def document(self, position):
+        return self.rows[self.offsets[position] : self.offsets[position + 1]]
+
+    def centroids_of(self, position):
+        return set(self.centroid_ids[self.offsets[position] : self.offsets[position + 1]].tolist())
+
+    def scores(self, query):
+        """Brute force over the decoded bytes, summed as the engine sums: [n], -inf without tokens."""
+        integers, scales, constant = self.engine.prepare(query)
+        products = integers[:, : self.width].astype(np.float64) @ (self.rows.astype(np.float64) - 128).T
+        scores = []
+        for first, last in itertools.pairwise(self.offsets):
+            score = constant
+            for i, scale in enumerate(scales):
+                score += scale * products[i, first:last].max(initial=-np.inf)
+            scores.append(score)
+        return np.array(scores, np.float32)
+
+    def best(self, query, k, allowed=None):
+        scores = self.scores(query)
+        if allowed is not None:
+            scores[allowed == 0] = -np.inf
+        order = np.argsort(-scores, kind="stable")[:k]
+        order = order[np.isfinite(scores[order])]
+        return order.tolist(), scores[order].tolist()
+
+
+def make(rng, lengths, *, width=40, dim=None, nbits=4, count=30, cells=5, cuts=(), ids=None):
+    """Random codes of documents of these lengths, cut into segments at ``cuts``."""
+    dim = width if dim is None else dim
+    tokens, code_bytes = sum(lengths), width * nbits // 8
+    centroids = np.full((count, depth_of(width)), 128, np.uint8)
+    centroids[:, :width] = rng.integers(80, 176, (count, width))
+    cell_rows = np.full((cells, depth_of(width)), 128, np.uint8)
+    cell_rows[:, :width] = rng.integers(80, 176, (cells, width))
+    block = max(size for size in range(1, min(width, 64) + 1) if width % size == 0)
+    matrices = [np.linalg.qr(rng.standard_normal((block, block)))[0] for _ in range(width // block)]
+    codec = CodecArrays(
+        (rng.standard_normal(dim) * 0.05).astype(np.float32),
+        np.stack(matrices).astype(np.float32),
+        rng.permutation(width).astype(np.int32),
+        centroids,
+        cell_rows,
+        np.linspace(0, count, cells + 1).astype(np.int64),
+        float(np.float32(0.01)),
+        nbits,
+    )
+    ids = rng.integers(0, count, tokens).astype(np.uint32) if ids is None else ids
+    codes = rng.integers(0, 256, (tokens, code_bytes), dtype=np.uint8)
+    scales = rng.integers(1, 80, tokens).astype(np.uint8)
+    rows = decode(codes, scales, ids, centroids, nbits, width)
+    segments, first = [], 0
+    for last in (*cuts, len(lengths)):
+        offsets = np.concatenate([[0], np.cumsum(lengths[first:last])]).astype(np.int64)
+        part = slice(sum(lengths[:first]), sum(lengths[:last]))
+        low, high = split_ids(ids[part], count)
+        lists = invert(ids[part], offsets, count)
+        segments.append(SegmentArrays(offsets, codes[part], None if nbits == 8 else scales[part], low, high, *lists))
+        first = last
+    return Made(codec, segments, list(lengths), ids, rows, width)
+
+
+def one(rankings):
+    (ranking,) = rankings
+    return ranking[0].tolist(), ranking[1].tolist()
+
+
+def whole(query):
+    return np.array([0, len(query)], np.int64)
+
+
+# ------------------------------------------------------------------------- queries and scores
+
+
+@pytest.mark.parametrize(("width", "dim"), [(8, 1), (8, 7), (40, 40), (104, 100), (128, 128), (320, 320)])
+def test_prepare(isa, width, dim):
+    """A query token in bytes is off by at most half a unit of its scale; the same bits everywhere."""
+    rng = np.random.default_rng(dim)
+    made = make(rng, [3], width=width, dim=dim)
+    query = rng.standard_normal((17, dim)).astype(np.float32)
+    integers, scales, constant = made.engine.prepare(query)
+    codec = made.codec
+    exact = reference.rotate(query, np.zeros(dim, np.float32), codec.rotation, codec.permutation, 1.0)
+    assert integers.shape == (17, depth_of(width)) and not integers[:, width:].any()
+    np.testing.assert_array_equal(np.abs(integers).max(1), 127)
+    np.testing.assert_allclose(integers[:, :width] * (scales / codec.step)[:, None], exact, atol=scales.max() / 0.0198)
+    np.testing.assert_allclose(constant, (query.astype(np.float64) @ codec.mean).sum(), rtol=1e-9)
+    before = _cpu.active_isa()
+    _cpu.set_active_isa("scalar")
+    same = made.engine.prepare(query)
+    _cpu.set_active_isa(before)
+    for left, right in zip((integers, scales, constant), same, strict=True):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_a_query_token_of_zeros(isa):
+    rng = np.random.default_rng(0)
+    made = make(rng, LENGTHS)
+    query = rng.standard_normal((3, 40)).astype(np.float32)
+    query[1] = 0
+    integers, scales, _ = made.engine.prepare(query)
+    assert not integers[1].any() and np.isfinite(scales).all()
+    positions, scores = one(made.engine.exhaustive(query, whole(query), 8))
+    without = one(made.engine.exhaustive(query[[0, 2]], whole(query[:2]), 8))
+    assert (positions, scores) == without
+
+
+def test_scores_are_a_loop(isa):
+    rng = np.random.default_rng(0)
+    made = make(rng, [2, 5, 1], width=8)
+    query = rng.standard_normal((3, 8)).astype(np.float32)
+    integers, scales, constant = made.engine.prepare(query)
+    expected = [
+        reference.compressed_maxsim(integers[:, :8], scales, constant, made.document(position).astype(np.int64))
+        for position in range(3)
+    ]
+    assert made.engine.score(query, np.arange(3)).tolist() == np.array(expected, np.float32).tolist()
+    assert made.scores(query).tolist() == np.array(expected, np.float32).tolist()
+
+
+@pytest.mark.parametrize("nbits", NBITS)
+@pytest.mark.parametrize("width", [8, 96, 104, 128, 136, 320])
+def test_scores(isa, nbits, width):
+    rng = np.random.default_rng(width)
+    made = make(rng, [1, 5] if isa == "scalar" else LENGTHS, width=width, nbits=nbits, cuts=(1,))
+    for length in (1, 17, 33):
+        query = rng.standard_normal((length, width)).astype(np.float32)
+        expected = made.scores(query).tolist()
+        for threads in (1, 2, 3):
+            assert made.engine.score(query, np.arange(len(made.lengths)), threads=threads).tolist() == expected
+
+
+@pytest.mark.parametrize("width", [1024, 2056, 4096])
+def test_scores_of_wide_tokens(isa, width):
+    rng = np.random.default_rng(width)
+    made = make(rng, [3, 18], width=width, nbits=2, count=5, cells=2)
+    query = rng.standard_normal((2, width)).astype(np.float32)
+    assert made.engine.score(query, np.arange(2)).tolist() == made.scores(query).tolist()
+
+
+@pytest.mark.parametrize("length", QUERIES)
+def test_query_lengths(isa, length):
+    rng = np.random.default_rng(length)
+    made = make(rng, [1, 16, 17] if isa == "scalar" else LENGTHS, width=8)
+    query = rng.standard_normal((length, 8)).astype(np.float32)
+    assert one(made.engine.exhaustive(query, whole(query), 5)) == made.best(query, 5)
+
+
+def test_all_similarities_negative(isa):
+    """Lanes and rows of padding would score 0 and win."""
+    rng = np.random.default_rng(0)
+    made = make(rng, LENGTHS)
+    centroids = made.codec.centroids.copy()
+    centroids[:, :40] = 215
+    codec = replace(
+        made.codec,
+        centroids=centroids,
+        mean=np.zeros(40, np.float32),
+        rotation=np.eye(40, dtype=np.float32)[None],
+        permutation=np.arange(40, dtype=np.int32),
+    )
+    segment = made.segments[0]
+    rows = decode(segment.codes, segment.scales, made.centroid_ids, centroids, 4, 40)
+    made = Made(codec, made.segments, made.lengths, made.centroid_ids, rows, 40)
+    query = (-np.abs(rng.standard_normal((5, 40)))).astype(np.float32)
+    scores = made.engine.score(query, np.arange(8))
+    assert (scores < 0).all()
+    assert scores.tolist() == made.scores(query).tolist()
+    assert one(made.engine.exhaustive(query, whole(query), 3)) == made.best(query, 3)
+
+
+def test_any_order_and_repeated_positions(isa):
+    rng = np.random.default_rng(0)
+    made = make(rng, LENGTHS, cuts=(2, 3))
+    query = rng.standard_normal((4, 40)).astype(np.float32)
+    positions = rng.integers(0, 8, 200)
+    assert made.engine.score(query, positions, threads=2).tolist() == made.scores(query)[positions].tolist()
+    assert made.engine.score(query, np.zeros(0, np.int64)).tolist() == []
+
+
+def test_decode(isa):
+    rng = np.random.default_rng(0)
+    made = make(rng, LENGTHS, width=104, cuts=(3,))
+    first = sum(LENGTHS[:3])
+    np.testing.assert_array_equal(made.engine.decode(0, 2, 5), made.rows[2:7])
+    np.testing.assert_array_equal(made.engine.decode(1, 7, 100), made.rows[first + 7 : first + 107])
+    assert made.engine.decode(1, 5, 0).shape == (0, 104)
+
+
+# ------------------------------------------------------------------------- search
+
+
+@pytest.mark.parametrize("nbits", NBITS)
+@pytest.mark.parametrize("cuts", [(), (2,), (1, 4, 5)])
+def test_without_pruning_search_is_brute_force(isa, nbits, cuts):
+    rng = np.random.default_rng(nbits)
+    lengths = [0, 1, 5, 0, 17] if isa == "scalar" else [0, *LENGTHS, 0, 3, 3, 0]
+    made = make(rng, lengths, nbits=nbits, cuts=[cut for cut in cuts if cut < len(lengths)])
+    n = len(lengths)
+    for length in (1, 18):
+        query = rng.standard_normal((length, 40)).astype(np.float32)
+        for k in (1, 4, n, n + 10):
+            expected = made.best(query, k)
+            assert one(made.engine.exhaustive(query, whole(query), k)) == expected
+            for threads in (1, 2, 3):
+                found = made.engine.search(query, whole(query), k, nprobe=30, candidates=n, threads=threads)
+                assert one(found) == expected
+
+
+@pytest.mark.parametrize("cells", [0, 2, 5])
+@pytest.mark.parametrize("nprobe", [1, 3, 29, 30, 31, 1000])
+def test_candidates(isa, nprobe, cells):
+    """The coarse scores, and that a search returns the best of the documents that they let through."""
+    rng = np.random.default_rng(nprobe)
+    made = make(rng, rng.integers(0, 9, 60).tolist(), cuts=(20, 21))
+    query = rng.standard_normal((5, 40)).astype(np.float32)
+    integers, scales, _ = made.engine.prepare(query)
+    products = integers.astype(np.int64) @ (made.codec.centroids.astype(np.int64) - 128).T
+    documents = [made.centroids_of(position) for position in range(60)]
+    if cells == 0:
+        coarse = np.array(reference.coarse_scores(products, scales, documents, nprobe), np.float64)
+        found = made.engine.gather(query, nprobe=nprobe, candidates=60)
+        assert sorted(found.positions.tolist()) == np.flatnonzero(~np.isnan(coarse)).tolist()
+        assert found.touched == len(found.positions)
+        order = coarse[found.positions]
+        unit = 1e-6 * np.abs(scales).sum() * np.abs(products).max()
+        assert (np.diff(order) <= unit).all()
+        # The same numbers but for a constant and a factor.
+        np.testing.assert_allclose(
+            (found.scores - found.scores.min()) * np.ptp(order), (order - order.min()) * np.ptp(found.scores), rtol=1e-4
+        )
+    for candidates in (1, 7, 60):
+        some = made.engine.gather(query, nprobe=nprobe, candidates=candidates, cells=cells)
+        assert len(some.positions) <= candidates
+        allowed = np.zeros(60, np.uint8)
+        allowed[some.positions] = 1
+        for threads in (1, 2, 3):
+            rankings = made.engine.search(
+                query, whole(query), 5, nprobe=nprobe, candidates=candidates, cells=cells, threads=threads
+            )
+            assert one(rankings) == made.best(query, 5, allowed)
+
+
+def test_all_cells_are_all_centroids(isa):
+    rng = np.random.default_rng(0)
+    made = make(rng, rng.integers(1, 9, 40).tolist(), count=50, cells=6)
+    query = rng.standard_normal((20, 40)).astype(np.float32)
+    flat = made.engine.gather(query, nprobe=7, candidates=30)
+    for cells in (6, 100):
+        routed = made.engine.gather(query, nprobe=7, candidates=30, cells=cells)
+        assert routed.positions.tolist() == flat.positions.tolist()
+        assert routed.scores.tolist() == flat.scores.tolist()
+
+
+def test_documents_left_out(isa):
+    rng = np.random.default_rng(0)
+    made = make(rng, rng.integers(0, 9, 50).tolist(), cuts=(10,))
+    query = rng.standard_normal((5, 40)).astype(np.float32)
+    for share in (0.0, 0.1, 0.7, 1.0):
+        allowed = (rng.random(50) < share).astype(np.uint8) * 7
+        expected = made.best(query, 6, allowed)
+        assert one(made.engine.exhaustive(query, whole(query), 6, allowed=allowed)) == expected
+        assert one(made.engine.search(query, whole(query), 6, nprobe=30, candidates=50, allowed=allowed)) == expected
+
+
+def test_ties_break_by_position(isa):
+    """The same document many times, in several segments, among a few others."""
+    rng = np.random.default_rng(0)
+    tokens = 4
+    made = make(rng, [tokens] * 40, cuts=(9, 30))
+    order = rng.integers(0, 3, 40)  # three different documents
+    segments, first = [], 0
+    source = made.segments[0]
+    for last in (9, 30, 40):
+        pick = np.concatenate([np.arange(tokens) + tokens * number for number in order[first:last]])
+        offsets = np.arange(last - first + 1, dtype=np.int64) * tokens
+        ids = made.centroid_ids[pick]
+        lists = invert(ids, offsets, 30)
+        segments.append(
+            SegmentArrays(offsets, source.codes[pick], source.scales[pick], ids.astype(np.uint16), None, *lists)
+        )
+        first = last
+    pick = np.concatenate([np.arange(tokens) + tokens * number for number in order])
+    same = Made(made.codec, segments, [tokens] * 40, made.centroid_ids[pick], made.rows[pick], 40)
+    query = rng.standard_normal((6, 40)).astype(np.float32)
+    for k in (1, 5, 20, 40):
+        expected = same.best(query, k)
+        assert one(same.engine.exhaustive(query, whole(query), k, threads=2)) == expected
+        assert one(same.engine.search(query, whole(query), k, nprobe=30, candidates=40)) == expected
+
+
+def test_more_centroids_than_16_bits_count(isa):
+    rng = np.random.default_rng(0)
+    count, lengths = 70_000, [5] * 200
+    ids = rng.integers(0, count, 1000).astype(np.uint32)
+    ids[:10] = [0, 65_535, 65_536, 69_999, 65_537, 1, 2, 3, 65_538, 4]
+    made = make(rng, lengths, width=8, count=count, cells=260, ids=ids, cuts=(100,))
+    assert made.segments[0].centroid_high is not None
+    query = rng.standard_normal((3, 8)).astype(np.float32)
+    expected = made.best(query, 7)
+    assert one(made.engine.exhaustive(query, whole(query), 7)) == expected
+    assert one(made.engine.search(query, whole(query), 7, nprobe=count, candidates=200)) == expected
+    for cells in (0, 10):
+        rankings = made.engine.search(query, whole(query), 200, nprobe=2000, candidates=200, cells=cells)
+        positions, scores = one(rankings)
+        assert scores == made.scores(query)[positions].tolist() == sorted(scores, reverse=True)
+
+
+def test_a_batch_is_its_queries_one_by_one(isa):
+    rng = np.random.default_rng(0)
+    made = make(rng, rng.integers(1, 9, 50).tolist(), cuts=(20,))
+    lengths = [1, 17, 3, 33, 16, 1, 1]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    queries = rng.standard_normal((sum(lengths), 40)).astype(np.float32)
+    alone = [
+        one(made.engine.search(queries[a:b], np.array([0, b - a]), 4, nprobe=3, candidates=9))
+        for a, b in itertools.pairwise(offsets)
+    ]
+    for threads in (1, 2, 3):
+        batch = made.engine.search(queries, offsets, 4, nprobe=3, candidates=9, threads=threads)
+        assert [(positions.tolist(), scores.tolist()) for positions, scores in batch] == alone
+    assert made.engine.search(queries[:0], np.zeros(1, np.int64), 4, nprobe=3, candidates=9) == []
+
+
+def test_equal_centroids(isa):
+    """No probe is better than another: the coarse scores are all the same."""
+    rng = np.random.default_rng(0)
+    made = make(rng, [3] * 20)
+    codec = replace(made.codec, centroids=np.repeat(made.codec.centroids[:1], 30, axis=0))
+    engine = Engine(codec, made.segments)
+    query = rng.standard_normal((4, 40)).astype(np.float32)
+    expected = one(engine.exhaustive(query, whole(query), 5))
+    assert one(engine.search(query, whole(query), 5, nprobe=30, candidates=20)) == expected
+    assert engine.gather(query, nprobe=30, candidates=20).positions.tolist() == list(range(20))
+
+
+def test_random_shapes(isa):
+    rng = np.random.default_rng(2)
+    for _ in range(4 if isa == "scalar" else 25):
+        n, count = int(rng.integers(1, 40)), int(rng.integers(1, 60))
+        lengths = rng.integers(0, 12, n).tolist()
+        lengths[int(rng.integers(n))] += 1
+        made = make(
+            rng,
+            lengths,
+            width=8 * int(rng.integers(1, 20)),
+            nbits=NBITS[rng.integers(4)],
+            count=count,
+            cells=int(rng.integers(1, count + 1)),
+            cuts=sorted(set(rng.integers(1, n, 2).tolist())) if n > 2 else (),
+        )
+        query = rng.standard_normal((int(rng.integers(1, 40)), made.width)).astype(np.float32)
+        k, threads = int(rng.integers(1, n + 3)), int(rng.integers(1, 4))
+        expected = made.best(query, k)
+        assert one(made.engine.exhaustive(query, whole(query), k, threads=threads)) == expected
+        assert one(made.engine.search(query, whole(query), k, nprobe=count, candidates=n, threads=threads)) == expected
+        nprobe, candidates = int(rng.integers(1, count + 1)), int(rng.integers(1, n + 1))
+        allowed = np.zeros(n, np.uint8)
+        allowed[made.engine.gather(query, nprobe=nprobe, candidates=candidates).positions] = 1
+        rankings = made.engine.search(query, whole(query), k, nprobe=nprobe, candidates=candidates, threads=threads)
+        assert one(rankings) == made.best(query, k, allowed)
+
+
+# ------------------------------------------------------------------------- callers
+
+
+def test_callers_on_many_threads(isa):
+    rng = np.random.default_rng(0)
+    made = make(rng, rng.integers(1, 9, 60).tolist(), cuts=(20,))
+    queries = [rng.standard_normal((5, 40)).astype(np.float32) for _ in range(8)]
+    expected = [one(made.engine.search(query, whole(query), 5, nprobe=4, candidates=20)) for query in queries]
+    failures = []
+
+    def ask(number):
+        for round_ in range(30):
+            query = queries[(number + round_) % 8]
+            found = one(made.engine.search(query, whole(query), 5, nprobe=4, candidates=20, threads=1 + number % 3))
+            if found != expected[(number + round_) % 8]:
+                failures.append(number)
+
+    callers = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not failures
+
+
+def test_others_run_during_a_search():
+    """The interpreter's lock is free while the engine works: a counter gets on."""
+    rng = np.random.default_rng(0)
+    made = make(rng, [300] * 200, width=128)
+    queries = rng.standard_normal((3200, 128)).astype(np.float32)
+    offsets = np.arange(0, 3201, 32, dtype=np.int64)
+    done = threading.Event()
+    worker = threading.Thread(target=lambda: (made.engine.exhaustive(queries, offsets, 3, threads=1), done.set()))
+    worker.start()
+    turns = 0
+    while not done.wait(0.001):
+        turns += 1
+    worker.join()
+    assert turns >= 3
