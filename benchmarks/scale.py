@@ -14,7 +14,9 @@ lengths like real ones. What it does not show: the quality of retrieval, since n
 the density of real text grows: real tokens come closer together with N (the distance above falls by a ninth for four
 times the tokens), copies stay about as far apart as they are, and a query has as many near-equal answers as there are
 copies. That makes scores bunch together, so recall of the exhaustive ranking of the same codes is if anything harder
-here. Recall is taken at tied scores, too: what counts is whether the score found is as high.
+here; residuals are about 5 % longer than real ones (mean 0.71 against 0.68 with 1,024 centroids on a million tokens).
+Recall counts a document whose score is as high as the tenth of the exhaustive scan, so ties do not matter;
+``same_ids_at_10`` counts ids.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ import json
 import os
 import shutil
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -35,7 +36,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, read_json, write_json
-from benchmarks.rivals.measure import peak_rss, percentiles
+from benchmarks.rivals.measure import peak_rss, percentiles, watched
 from benchmarks.rivals.run import machine
 
 NOISE = 0.3
@@ -214,8 +215,10 @@ def main() -> None:
             file = work / f"{phase}-{tokens}.json"
             write_json(file, {**job, "queries": args.queries, "threads": args.threads})
             command = [sys.executable, "-m", "benchmarks.scale", "--data", str(args.data), "--job", str(file)]
-            subprocess.run(command, check=True)
-            row[phase] = read_json(file.with_suffix(".result.json"))
+            status, anonymous = watched(command)
+            if status:
+                sys.exit(f"{phase} of {tokens} tokens failed with exit status {status}")
+            row[phase] = {**read_json(file.with_suffix(".result.json")), "peak_anonymous": anonymous}
             print(json.dumps({"tokens": tokens, phase: row[phase]}), flush=True)
         sizes.append(row)
         if not args.keep:

@@ -66,8 +66,14 @@ Detected detect() {
     }
     return {Isa::amx, ""};
 }
+
+bool is_intel() {
+    uint32_t a, b, c, d;
+    return __get_cpuid(0, &a, &b, &c, &d) && b == 0x756e6547 && d == 0x49656e69 && c == 0x6c65746e;  // GenuineIntel
+}
 #else
 Detected detect() { return {Isa::scalar, "the CPU is not x86"}; }
+bool is_intel() { return false; }
 #endif
 
 const Detected& detected() {
@@ -82,7 +88,10 @@ void refuse(Isa isa) {
 
 Isa initial_isa() {
     const char* wanted = std::getenv("LATEINT_ISA");
-    if (wanted == nullptr || *wanted == '\0') return best_isa();
+    if (wanted == nullptr || *wanted == '\0') {
+        // Intel's vdpbf16ps does a quarter of the products that its float32 FMA does; AMD's does twice as many.
+        return best_isa() == Isa::avx512bf16 && is_intel() ? Isa::avx512 : best_isa();
+    }
     try {
         const Isa isa = isa_from_name(wanted);
         if (isa > best_isa()) refuse(isa);

@@ -194,21 +194,37 @@ int64_t native_scratch_bytes(int64_t dim, int64_t) {
     return chunk_scratch_bytes(align64(dim * (kInteger ? 1 : 2)));
 }
 
-void pack_int8(const void* queries, int rows, int64_t dim, void* tile) {  // [dim / 4][16][4]
-    const int8_t* source = static_cast<const int8_t*>(queries);
-    int8_t* target = static_cast<int8_t*>(tile);
-    for (int64_t i = 0, end = native_tile_bytes<true>(dim); i < end; ++i) {
-        const int64_t lane = i / 4 % kLanes, k = i / 64 * 4 + i % 4;
-        target[i] = lane < rows && k < dim ? source[lane * dim + k] : 0;
+// [width / 4][16][4 bytes]: the lanes of each four bytes of a row, rows being `bytes` long.
+inline void pack_rows(const char* rows, int count, int64_t bytes, char* tile) {
+    for (int64_t step = 0; step < align64(bytes) / 4; ++step, tile += 64) {
+        const int64_t left = bytes - step * 4;
+        for (int lane = 0; lane < kLanes; ++lane) {
+            uint32_t four = 0;
+            if (lane < count && left >= 4) {
+                __builtin_memcpy(&four, rows + lane * bytes + step * 4, 4);
+            } else if (lane < count && left > 0) {
+                __builtin_memcpy(&four, rows + lane * bytes + step * 4, static_cast<size_t>(left));
+            }
+            __builtin_memcpy(tile + lane * 4, &four, 4);
+        }
     }
 }
 
-void pack_bfloat16(const void* queries, int rows, int64_t dim, void* tile) {  // [dim / 2][16][2]
-    const uint32_t* source = static_cast<const uint32_t*>(queries);           // floats whose low halves are zero
-    uint16_t* target = static_cast<uint16_t*>(tile);
-    for (int64_t i = 0, end = native_tile_bytes<false>(dim) / 2; i < end; ++i) {
-        const int64_t lane = i / 2 % kLanes, k = i / 32 * 2 + i % 2;
-        target[i] = lane < rows && k < dim ? static_cast<uint16_t>(source[lane * dim + k] >> 16) : 0;
+void pack_int8(const void* queries, int rows, int64_t dim, void* tile) {
+    pack_rows(static_cast<const char*>(queries), rows, dim, static_cast<char*>(tile));
+}
+
+void pack_bfloat16(const void* queries, int rows, int64_t dim, void* tile) {
+    const char* const source = static_cast<const char*>(queries);  // floats whose lower halves are zero
+    char* target = static_cast<char*>(tile);
+    for (int64_t step = 0; step < align64(dim * 2) / 4; ++step, target += 64) {
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const char* const pair = source + (lane * dim + step * 2) * 4;
+            uint16_t two[2] = {0, 0};
+            if (lane < rows && step * 2 < dim) __builtin_memcpy(&two[0], pair + 2, 2);
+            if (lane < rows && step * 2 + 1 < dim) __builtin_memcpy(&two[1], pair + 6, 2);
+            __builtin_memcpy(target + lane * 4, two, 4);
+        }
     }
 }
 
@@ -313,12 +329,16 @@ inline int64_t number_at(int64_t place) { return place / 32 * 32 + place % 32 / 
 template <Dtype dtype>
 constexpr bool kShuffled = dtype != Dtype::bfloat16;
 
-inline float nearest_bfloat16(float x) {
-    uint32_t bits;
-    __builtin_memcpy(&bits, &x, sizeof bits);
-    bits = (bits + 0x8000) & 0xffff0000;
-    __builtin_memcpy(&x, &bits, sizeof x);
-    return x;
+inline void add_squares(__m512 x, __m512d* sums) {
+    const __m512d low = _mm512_cvtps_pd(_mm512_castps512_ps256(x));
+    const __m512d high = _mm512_cvtps_pd(_mm512_extractf32x8_ps(x, 1));
+    sums[0] = _mm512_fmadd_pd(low, low, sums[0]);
+    sums[1] = _mm512_fmadd_pd(high, high, sums[1]);
+}
+
+inline void store_roots(const __m512d* squares, char* to) {
+    _mm256_store_ps(reinterpret_cast<float*>(to), _mm512_cvtpd_ps(_mm512_sqrt_pd(squares[0])));
+    _mm256_store_ps(reinterpret_cast<float*>(to + 32), _mm512_cvtpd_ps(_mm512_sqrt_pd(squares[1])));
 }
 
 template <bool kShuffle>
@@ -326,25 +346,27 @@ void pack_screen(const void* queries, int rows, int64_t dim, void* tile) {
     const ScreenTile layout(dim);
     const float* const source = static_cast<const float*>(queries);
     char* const base = static_cast<char*>(tile);
-    uint16_t* const high = reinterpret_cast<uint16_t*>(base);
     float* const copies = reinterpret_cast<float*>(base + layout.rows_at);
-    float* const norms = reinterpret_cast<float*>(base + layout.norms_at);
-    float* const errors = reinterpret_cast<float*>(base + layout.errors_at);
-    for (int lane = 0; lane < kLanes; ++lane) {
-        double squares = 0, error_squares = 0;
-        for (int64_t place = 0; place < layout.width / 2; ++place) {
-            const int64_t k = kShuffle ? number_at(place) : place;
-            const float x = lane < rows && k < dim ? source[lane * dim + k] : 0, near = nearest_bfloat16(x);
-            uint32_t bits;
-            __builtin_memcpy(&bits, &near, sizeof bits);
-            high[place / 2 * 32 + lane * 2 + place % 2] = static_cast<uint16_t>(bits >> 16);
-            squares += static_cast<double>(x) * x;
-            error_squares += static_cast<double>(x - near) * (x - near);
+    __builtin_memcpy(copies, source, static_cast<size_t>(rows * dim * 4));
+    __builtin_memset(copies + rows * dim, 0, static_cast<size_t>((kLanes - rows) * dim * 4));
+    const __m512i offsets = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0),
+                                               _mm512_set1_epi32(static_cast<int>(dim)));
+    const __m512i half = _mm512_set1_epi32(0x8000), upper = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+    __m512d squares[2] = {}, error_squares[2] = {};
+    for (int64_t place = 0; place < layout.width / 2; place += 2) {
+        __m512i near[2];
+        for (int i = 0; i < 2; ++i) {  // number k of all lanes
+            const int64_t k = kShuffle ? number_at(place + i) : place + i;
+            const __m512 x = k < dim ? _mm512_i32gather_ps(offsets, copies + k, 4) : _mm512_setzero_ps();
+            near[i] = _mm512_and_si512(_mm512_add_epi32(_mm512_castps_si512(x), half), upper);
+            const __m512 error = _mm512_sub_ps(x, _mm512_castsi512_ps(near[i]));
+            add_squares(x, squares);
+            add_squares(error, error_squares);
         }
-        for (int64_t k = 0; k < dim; ++k) copies[lane * dim + k] = lane < rows ? source[lane * dim + k] : 0;
-        norms[lane] = static_cast<float>(__builtin_sqrt(squares));
-        errors[lane] = static_cast<float>(__builtin_sqrt(error_squares));
+        _mm512_store_si512(base + place * 32, _mm512_or_si512(_mm512_srli_epi32(near[0], 16), near[1]));
     }
+    store_roots(squares, base + layout.norms_at);
+    store_roots(error_squares, base + layout.errors_at);
 }
 
 // The first `count` of sixteen numbers of a document, as floats.
@@ -432,6 +454,8 @@ struct Screen {
     static inline __attribute__((always_inline)) void ready_part(const char* from, int64_t count, char* to, bool copy,
                                                                  __m512& even, __m512& odd) {
         const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000));
+        _mm_prefetch(from + kAhead, _MM_HINT_T1);
+        if constexpr (kItem == 4) _mm_prefetch(from + kAhead + 64, _MM_HINT_T1);
         if constexpr (dtype == Dtype::bfloat16) {
             const __mmask32 mask = count >= 32 ? ~__mmask32{0} : (__mmask32{1} << count) - 1;
             const __m512i pairs = _mm512_maskz_loadu_epi16(mask, from);

@@ -9,6 +9,9 @@ namespace lateint {
 
 constexpr int kLanes = 16;  // query tokens in a tile
 
+// How far ahead of use documents are fetched: over a page's end, where the hardware's own prefetching stops.
+constexpr int64_t kAhead = 4096;
+
 // The kernel for one pairing of element types. Queries arrive as float32 numbers (or int8 if both sides are).
 struct MaxsimKernel {
     int64_t (*tile_bytes)(int64_t dim);                    // a multiple of 64

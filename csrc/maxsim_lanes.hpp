@@ -1,5 +1,5 @@
-// The MaxSim kernel shared by the vector instruction sets. Each includes this with its own flags, so everything here
-// has internal linkage: no two copies may ever be taken for one another.
+// The MaxSim kernel shared by the instruction sets with vectors. Each includes this with its own flags, so everything
+// here has internal linkage: no two copies may ever be taken for one another.
 //
 // Whatever the element type, numbers are handled as 4-byte steps: one float, two bf16 or int16, four int8. A tile is
 // [steps][16 lanes][4 bytes]; a document token is broadcast step by step against it. An instruction set describes
@@ -93,13 +93,17 @@ inline __attribute__((always_inline)) void multiply(const char* tiles, int64_t t
 
 template <class V, int kTiles>
 inline void block(const char* tiles, int64_t tile_bytes, const char* tokens, int64_t rows, int64_t steps, bool first,
-                  char* result) {
+                  bool fetch, char* result) {
     typename V::Reg best[kTiles * V::kRegs];
     for (int reg = 0; reg < kTiles * V::kRegs; ++reg) {
         best[reg] = first ? V::lowest() : V::load(result + reg * (64 / V::kRegs));
     }
     int64_t row = 0;
     for (; row + V::kRows <= rows; row += V::kRows) {
+        if (fetch) {
+            const char* const ahead = tokens + row * steps * 4 + kAhead;
+            for (int64_t i = 0; i < V::kRows * steps * 4; i += 64) __builtin_prefetch(ahead + i, 0, 2);
+        }
         multiply<V, V::kRows, kTiles>(tiles, tile_bytes, tokens + row * steps * 4, steps, best);
     }
     for (; row + 2 <= rows; row += 2) {
@@ -116,18 +120,19 @@ void lanes_best(const void* tiles, int64_t count, const void* tokens, int64_t ro
     for (int64_t start = 0; start < rows; start += most) {
         const int64_t size = rows - start < most ? rows - start : most;
         const char* source = static_cast<const char*>(tokens) + start * dim * V::kItem;
-        if (!V::direct(dim)) {
+        const bool fetch = V::direct(dim);
+        if (!fetch) {
             V::prepare(source, size, dim, static_cast<char*>(scratch));
             source = static_cast<const char*>(scratch);
         }
         int64_t tile = 0;
         for (; tile + V::kTiles <= count; tile += V::kTiles) {
             block<V, V::kTiles>(static_cast<const char*>(tiles) + tile * tile_bytes, tile_bytes, source, size, steps,
-                                start == 0, static_cast<char*>(result) + tile * 64);
+                                start == 0, fetch && tile == 0, static_cast<char*>(result) + tile * 64);
         }
         for (; tile < count; ++tile) {
             block<V, 1>(static_cast<const char*>(tiles) + tile * tile_bytes, tile_bytes, source, size, steps,
-                        start == 0, static_cast<char*>(result) + tile * 64);
+                        start == 0, fetch && tile == 0, static_cast<char*>(result) + tile * 64);
         }
     }
 }

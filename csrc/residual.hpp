@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "isa.hpp"
+#include "rows.hpp"
 
 namespace lateint {
 
@@ -44,6 +45,8 @@ struct ResidualKernels {
     uint8_t (*encode)(const Codec&, const float* scaled, const uint8_t* centroid, uint8_t* code);
     // out[i] = rotation applied to in[i] - mean: blocks of `block` components (row-major [width/block][block][block]).
     void (*rotate)(const float* in, int64_t n, int64_t width, int64_t block, const float* rotation, float* out);
+    // One row of tokens as floats.
+    void (*widen)(const void* row, Dtype dtype, int64_t dim, float* out);
     // bytes[i] = clamp(round(scaled[i]) + 128)
     void (*to_bytes)(const float* scaled, int64_t n, uint8_t* bytes);
 };

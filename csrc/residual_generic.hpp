@@ -5,7 +5,12 @@
 #include <cmath>
 #include <cstring>
 
+#include "half.hpp"
 #include "residual.hpp"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
 
 namespace lateint {
 namespace {
@@ -20,6 +25,24 @@ inline float sum8(const float* lanes) {
 inline float round_even(float x) {
     const float magic = 12582912.0f;  // 1.5 * 2^23
     return (x + magic) - magic;
+}
+
+inline void widen_generic(const void* row, Dtype dtype, int64_t dim, float* out) {
+    if (dtype == Dtype::float32) {
+        std::memcpy(out, row, dim * sizeof(float));
+    } else if (dtype == Dtype::int8) {
+        for (int64_t k = 0; k < dim; ++k) out[k] = static_cast<const int8_t*>(row)[k];
+    } else if (dtype == Dtype::bfloat16) {
+        for (int64_t k = 0; k < dim; ++k) out[k] = bfloat16_to_float(static_cast<const uint16_t*>(row)[k]);
+    } else {
+        const uint16_t* halves = static_cast<const uint16_t*>(row);
+        int64_t k = 0;
+#if defined(__F16C__)
+        for (; k + 8 <= dim; k += 8)
+            _mm256_storeu_ps(out + k, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves + k))));
+#endif
+        for (; k < dim; ++k) out[k] = float16_to_float(halves[k]);
+    }
 }
 
 // The level index (as a float) nearest to each residual at level distance 1 / inverse.

@@ -24,6 +24,6 @@ void decode(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n, 
 
 }  // namespace
 
-const ResidualKernels kResidualScalar = {decode, encode_generic, rotate_generic, to_bytes_generic};
+const ResidualKernels kResidualScalar = {decode, encode_generic, rotate_generic, widen_generic, to_bytes_generic};
 
 }  // namespace lateint

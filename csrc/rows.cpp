@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <atomic>
 
-#include "half.hpp"
 #include "threads.hpp"
 
 namespace lateint {
@@ -75,22 +74,6 @@ int64_t first_zero_row(const void* tokens, Dtype dtype, int64_t rows, int64_t di
             return first_zero<uint8_t>(tokens, rows, dim, threads, 0xff);
     }
     return -1;
-}
-
-void widen(const void* row, Dtype dtype, int64_t dim, float* out) {
-    const auto convert = [=](const auto* values, const auto& number) {
-        for (int64_t k = 0; k < dim; ++k) out[k] = number(values[k]);
-    };
-    switch (dtype) {
-        case Dtype::float32:
-            return convert(static_cast<const float*>(row), [](float x) { return x; });
-        case Dtype::float16:
-            return convert(static_cast<const uint16_t*>(row), [](uint16_t x) { return float16_to_float(x); });
-        case Dtype::bfloat16:
-            return convert(static_cast<const uint16_t*>(row), [](uint16_t x) { return bfloat16_to_float(x); });
-        case Dtype::int8:
-            return convert(static_cast<const int8_t*>(row), [](int8_t x) { return static_cast<float>(x); });
-    }
 }
 
 }  // namespace lateint

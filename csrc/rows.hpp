@@ -15,7 +15,4 @@ int64_t first_nonfinite_row(const void* tokens, Dtype dtype, int64_t rows, int64
 // The first row whose values are all zero; -1 if none is.
 int64_t first_zero_row(const void* tokens, Dtype dtype, int64_t rows, int64_t dim, int threads);
 
-// One row as floats; int8 as whole numbers.
-void widen(const void* row, Dtype dtype, int64_t dim, float* out);
-
 }  // namespace lateint

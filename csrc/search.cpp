@@ -12,7 +12,8 @@ namespace lateint {
 namespace {
 
 constexpr int64_t kDecodeRows = 64;      // tokens decoded at a time; they stay in the first-level cache
-constexpr int64_t kDocumentsPerTask = 64;
+constexpr int64_t kDocumentsPerTask = 16;
+constexpr int64_t kRound = 32;  // candidates scored between two looks at whether they still change anything
 constexpr double kCoarseRange = 1 << 30;  // the largest coarse sum a query can reach
 
 bool better(const Hit& a, const Hit& b) { return a.score != b.score ? a.score > b.score : a.position < b.position; }
@@ -21,16 +22,17 @@ bool better(const Hit& a, const Hit& b) { return a.score != b.score ? a.score > 
 class TopK {
    public:
     explicit TopK(int64_t k) : k_(k) {}
-    void offer(const Hit& hit) {
-        if (hit.score == -std::numeric_limits<float>::infinity()) return;  // a document without tokens
-        if (static_cast<int64_t>(heap_.size()) < k_) {
-            heap_.push_back(hit);
-            std::push_heap(heap_.begin(), heap_.end(), better);
-        } else if (k_ > 0 && better(hit, heap_.front())) {
+    // Whether the hit is among the best k so far.
+    bool offer(const Hit& hit) {
+        if (hit.score == -std::numeric_limits<float>::infinity()) return false;  // a document without tokens
+        if (static_cast<int64_t>(heap_.size()) == k_) {
+            if (!better(hit, heap_.front())) return false;
             std::pop_heap(heap_.begin(), heap_.end(), better);
-            heap_.back() = hit;
-            std::push_heap(heap_.begin(), heap_.end(), better);
+            heap_.pop_back();
         }
+        heap_.push_back(hit);
+        std::push_heap(heap_.begin(), heap_.end(), better);
+        return true;
     }
     std::vector<Hit> sorted() {
         std::sort(heap_.begin(), heap_.end(), better);
@@ -199,7 +201,10 @@ void Engine::accumulate_postings(const Query& query, const SearchLimits& limits,
     }
     const uint32_t first_tag = scratch.next_tag;
     scratch.next_tag += tags;
-    scratch.touched.clear();
+    scratch.touched.resize(documents() + 1);  // one to spare: it is written before it is known to be new
+    uint32_t* touched = scratch.touched.data();
+    Entry* board = scratch.board.data();
+    int64_t touched_count = 0;
     for (int64_t i = 0; i < query.length; ++i) {
         const uint32_t tag = first_tag + static_cast<uint32_t>(i);
         const Probe* probes = prober.of(i);
@@ -212,23 +217,25 @@ void Engine::accumulate_postings(const Query& query, const SearchLimits& limits,
                 const uint32_t* list = segment.list_documents + segment.list_offsets[c];
                 const int64_t size = segment.list_offsets[c + 1] - segment.list_offsets[c];
                 const int64_t base = first_position[s];
+                if (p + 1 < used) __builtin_prefetch(segment.list_documents + segment.list_offsets[probes[p + 1].centroid]);
                 if (counts) counts->postings += size;
                 for (int64_t e = 0; e < size; ++e) {
                     constexpr int64_t kAhead = 16;
-                    if (e + kAhead < size) __builtin_prefetch(scratch.board.data() + base + list[e + kAhead], 1);
-                    Entry& entry = scratch.board[base + list[e]];
-                    if (entry.tag == tag) continue;
-                    if (entry.tag < first_tag) {
-                        entry.sum = 0;
-                        scratch.touched.push_back(static_cast<uint32_t>(base + list[e]));
-                    }
+                    if (e + kAhead < size) __builtin_prefetch(board + base + list[e + kAhead], 1);
+                    // Without branches: whether a document is new is as good as random.
+                    Entry& entry = board[base + list[e]];
+                    const bool fresh = entry.tag < first_tag;
+                    const int32_t sum = fresh ? 0 : entry.sum;
+                    entry.sum = sum + (entry.tag == tag ? 0 : gain);
                     entry.tag = tag;
-                    entry.sum += gain;
+                    touched[touched_count] = static_cast<uint32_t>(base + list[e]);
+                    touched_count += fresh;
                 }
             }
         }
     }
-    if (counts) counts->touched += static_cast<int64_t>(scratch.touched.size());
+    scratch.touched_count = touched_count;
+    if (counts) counts->touched += touched_count;
 }
 
 // The `candidates` best of the touched documents into scratch.chosen: best first, ties by position. A histogram of the
@@ -237,8 +244,8 @@ void Engine::select(int64_t candidates, const uint8_t* allowed, Scratch& scratch
     constexpr int kShift = 19;
     constexpr int kBins = (int64_t(1) << 31 >> kShift) + 1;
     int64_t histogram[kBins] = {};
-    scratch.sums.resize(scratch.touched.size());
-    for (size_t t = 0; t < scratch.touched.size(); ++t) {
+    scratch.sums.resize(scratch.touched_count);
+    for (int64_t t = 0; t < scratch.touched_count; ++t) {
         const uint32_t position = scratch.touched[t];
         const int32_t sum = allowed && !allowed[position] ? -1 : scratch.board[position].sum;
         scratch.sums[t] = sum;
@@ -249,7 +256,7 @@ void Engine::select(int64_t candidates, const uint8_t* allowed, Scratch& scratch
     while (bin > 0 && above < candidates) above += histogram[--bin];
     scratch.chosen.clear();
     const int64_t least = int64_t(bin) << kShift;
-    for (size_t t = 0; t < scratch.touched.size(); ++t)
+    for (int64_t t = 0; t < scratch.touched_count; ++t)
         if (scratch.sums[t] >= least && scratch.sums[t] >= 0)
             scratch.chosen.push_back({static_cast<float>(scratch.sums[t]), int64_t(scratch.touched[t])});
     const auto size = static_cast<int64_t>(scratch.chosen.size());
@@ -279,14 +286,21 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
                        limits.cells, threads);
     accumulate_postings(query, limits, scratch, counts);
     select(limits.candidates, allowed, scratch);
-    std::vector<int64_t> positions(scratch.chosen.size());
-    for (size_t i = 0; i < positions.size(); ++i) positions[i] = scratch.chosen[i].position;
-    std::sort(positions.begin(), positions.end());  // in the order they lie in memory or on disk
-    std::vector<float> scores(positions.size());
-    score(query, positions.data(), static_cast<int64_t>(positions.size()), threads, scores.data());
-    if (counts) counts->scored += static_cast<int64_t>(positions.size());
+    std::sort(scratch.chosen.begin(), scratch.chosen.end(), better);
     TopK top(limits.k);
-    for (size_t i = 0; i < positions.size(); ++i) top.offer({scores[i], positions[i]});
+    const auto size = static_cast<int64_t>(scratch.chosen.size());
+    int64_t idle = 0;  // candidates since the best k last changed
+    int64_t positions[kRound];
+    float scores[kRound];
+    for (int64_t first = 0; first < size && (limits.patience <= 0 || idle < limits.patience); first += kRound) {
+        const int64_t count = std::min(kRound, size - first);
+        for (int64_t i = 0; i < count; ++i) positions[i] = scratch.chosen[first + i].position;
+        score(query, positions, count, threads, scores);
+        bool changed = false;
+        for (int64_t i = 0; i < count; ++i) changed |= top.offer({scores[i], positions[i]});
+        idle = changed ? 0 : idle + count;
+        if (counts) counts->scored += count;
+    }
     return top.sorted();
 }
 

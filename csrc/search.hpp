@@ -39,6 +39,7 @@ struct SearchLimits {
     int64_t k;
     int64_t nprobe;      // centroids probed for each query token
     int64_t candidates;  // documents scored on their codes
+    int64_t patience;    // stop when so many candidates in a row, best first, changed nothing; <= 0: score them all
     int64_t cells;       // cells looked into for centroids; <= 0: all centroids are scored
 };
 
@@ -83,7 +84,8 @@ class Engine {
     struct Scratch {
         std::vector<Entry> board;
         uint32_t next_tag = 1;
-        std::vector<uint32_t> touched;
+        std::vector<uint32_t> touched;  // the first touched_count are documents with an entry of this query
+        int64_t touched_count = 0;
         std::vector<int32_t> sums;
         std::vector<Hit> chosen;
         Prober prober;

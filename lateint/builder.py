@@ -24,7 +24,6 @@ TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
 CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid: 96 % agree with a look at all
-FLAT_PRODUCTS = 2e10  # as many token-centroid products a k-means iteration may cost before cells are used
 
 
 @dataclass
@@ -174,14 +173,13 @@ def _sample(documents: Documents, rotation: Rotation, plan: Plan) -> NDArray[np.
 
 
 def _train_centroids(sample: NDArray[np.uint8], plan: Plan) -> clustering.Centroids:
-    flat = len(sample) * plan.centroids <= FLAT_PRODUCTS
     with tqdm(total=ITERATIONS, desc="centroids", unit="iteration", disable=not plan.progress) as bar:
         return clustering.train(
             sample,
             plan.centroids,
             iterations=ITERATIONS,
             seed=plan.seed,
-            cells_searched=0 if flat else CELLS_SEARCHED,
+            cells_searched=CELLS_SEARCHED,
             threads=plan.threads,
             report=bar.update,
         )

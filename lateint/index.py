@@ -24,7 +24,8 @@ from lateint_kernels.engine import CodecArrays, Engine, Ranking, SegmentArrays
 from lateint_kernels.residual import NBITS
 
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
-CELLS_PROBED = 4  # best cells of each query token; their union serves all tokens of the query
+CELLS_PROBED = 12  # best cells of each query token; their union serves all tokens of the query
+PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 SMALL_SUBSET = 4096  # a subset up to this size is scored whole
 
 _open: weakref.WeakSet[Index] = weakref.WeakSet()
@@ -35,6 +36,7 @@ class _Limits(NamedTuple):
 
     nprobe: int
     candidates: int
+    patience: int
     cells: int
 
 
@@ -180,7 +182,8 @@ class Index:
                 dtype.
             k: how many; an index with fewer documents returns them all.
             nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
-            candidates: documents scored on their codes; None: 256 for k up to 10, growing with k.
+            candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row
+                changed nothing among the best k (at most 512 + 4 k).
             exhaustive: score every document instead; ``nprobe`` and ``candidates`` then do nothing.
             subset: ids to choose from; None: all.
             threads: None: as many as the process may use. A batch is spread over queries, a single query over
@@ -341,9 +344,14 @@ class Index:
         """The pruning limits of a search; see docs/design.md for how the defaults were chosen."""
         centroids = len(self._codec.centroids)
         probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else _positive(nprobe, "nprobe")
-        least = max(256, 4 * k) if candidates is None else _positive(candidates, "candidates")
+        most = 512 + 4 * k if candidates is None else max(k, _positive(candidates, "candidates"))
         routed = centroids > FLAT_PROBING and probes < centroids
-        return _Limits(min(probes, centroids), min(max(least, k), len(self)), CELLS_PROBED if routed else 0)
+        return _Limits(
+            nprobe=min(probes, centroids),
+            candidates=min(most, len(self)),
+            patience=PATIENCE if candidates is None else 0,
+            cells=CELLS_PROBED if routed else 0,
+        )
 
     def _pruned(
         self, queries: Ragged, k: int, limits: _Limits, allowed: NDArray[np.uint8] | None, threads: int
@@ -354,6 +362,7 @@ class Index:
             k,
             nprobe=limits.nprobe,
             candidates=limits.candidates,
+            patience=limits.patience,
             cells=limits.cells,
             allowed=allowed,
             threads=threads,

@@ -11,13 +11,13 @@ import json
 import sys
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from benchmarks.embeddings import fixed_queries, load
+from benchmarks.rivals.measure import versions
 
 DOCUMENTS, LENGTH, QUERY_LENGTH = 1000, 300, 32
 
@@ -89,8 +89,8 @@ def own_cases(query: np.ndarray, documents: np.ndarray) -> dict[tuple[str, str],
         return None
 
     return {
-        ("lateint", "float32"): (lambda: lateint_kernels.maxsim(query, ragged, threads=1)[0], nothing),
-        ("lateint", "bfloat16"): (lambda: lateint_kernels.maxsim(query16, ragged16, threads=1)[0], nothing),
+        ("lateint", "float32"): (lambda: lateint_kernels.maxsim(query, ragged, threads=1), nothing),
+        ("lateint", "bfloat16"): (lambda: lateint_kernels.maxsim(query16, ragged16, threads=1), nothing),
     }
 
 
@@ -120,7 +120,7 @@ def main() -> None:
         error = float(np.abs(np.asarray(scores(), np.float64) - exact).max())
         rows.append({"system": system, "dtype": dtype, "ms": best, "preparation_ms": preparation, "max_error": error})
     names = ("lateint",) if job["kernels"] == "own" else ("torch", "maxsim-cpu", "numkong")
-    Path(sys.argv[2]).write_text(json.dumps({"versions": {name: version(name) for name in names}, "rows": rows}))
+    Path(sys.argv[2]).write_text(json.dumps({"versions": versions(names), "rows": rows}))
 
 
 if __name__ == "__main__":

@@ -9,12 +9,14 @@ starts, so one thread is one core. Only numpy and the standard library are impor
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import statistics
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Protocol
@@ -48,6 +50,35 @@ def peak_rss() -> int:
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) * 1024
     raise RuntimeError("/proc/self/status has no VmHWM")
+
+
+def watched(command: Sequence[str], **settings: Any) -> tuple[int, int]:
+    """Runs a command; its exit status, and the largest size of its memory that is no mapped file, in bytes.
+
+    Looked at from outside twenty times a second, since the process itself may be busy in a library that holds the GIL.
+    """
+    largest = 0
+    with subprocess.Popen(command, **settings) as process:
+        while process.poll() is None:
+            with contextlib.suppress(OSError):  # it may end between the two lines
+                for line in Path(f"/proc/{process.pid}/status").read_text().splitlines():
+                    if line.startswith("RssAnon:"):
+                        largest = max(largest, int(line.split()[1]) * 1024)
+            time.sleep(0.05)
+    return process.returncode, largest
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Their versions; lateint's own even where it runs from the source tree."""
+    found = {}
+    for name in packages:
+        if name == "lateint":
+            from lateint.version import __version__
+
+            found[name] = __version__
+        else:
+            found[name] = version(name)
+    return found
 
 
 def percentiles(seconds: list[float]) -> dict[str, float]:
@@ -88,7 +119,7 @@ def time_batch(searcher: Searcher, queries: list[np.ndarray], setting: Mapping[s
 def main(packages: tuple[str, ...], build: Build, opener: Callable[[Job], Searcher]) -> None:
     """Runs the job named on the command line and writes what was measured."""
     job: Job = json.loads(Path(sys.argv[1]).read_text())
-    result: dict[str, Any] = {"versions": {name: version(name) for name in packages}, "rss_after_import": peak_rss()}
+    result: dict[str, Any] = {"versions": versions(packages), "rss_after_import": peak_rss()}
     if job["phase"] == "build":
         seconds, parts = build(job, load(Path(job["data"])))
         result |= {"seconds": seconds, "parts": parts}

@@ -37,6 +37,7 @@ from benchmarks.embeddings import (
     select,
     write_json,
 )
+from benchmarks.rivals.measure import watched
 from lateint.metrics import ndcg
 
 DEPTH = 10
@@ -72,15 +73,7 @@ SYSTEMS = (
         True,
         (4, 2),
         {},
-        (
-            pruned(2, 64),
-            pruned(4, 64),
-            pruned(4, 128),
-            pruned(8, 128),
-            pruned(8, 256),
-            pruned(16, 256),
-            pruned(32, 512),
-        ),
+        tuple(pruned(*pair) for pair in ((4, 64), (8, 64), (8, 128), (16, 128), (32, 256), (32, 512), (64, 1024))),
     ),
     System(
         "fast-plaid",
@@ -135,19 +128,20 @@ class Runner:
         start = time.perf_counter()
         print(f"{name} ...", end=" ", flush=True)
         with (self.work / f"{name}.log").open("w") as log:
-            done = subprocess.run(
+            status, anonymous = watched(
                 [python, "-m", f"benchmarks.rivals.{module}", str(order), str(result)],
                 env={**os.environ, **dict.fromkeys(variables, str(threads)), "CUDA_VISIBLE_DEVICES": ""},
                 preexec_fn=lambda: os.sched_setaffinity(0, cores),
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                check=False,
             )
         print(f"{time.perf_counter() - start:.0f} s", flush=True)
-        if done.returncode or not result.exists():
-            print(f"{name} failed, exit status {done.returncode}; its log is {log.name}", file=sys.stderr)
+        if status or not result.exists():
+            print(f"{name} failed, exit status {status}; its log is {log.name}", file=sys.stderr)
             return None
-        return dict(read_json(result))
+        measured = {**read_json(result), "peak_anonymous": anonymous}
+        write_json(result, measured)
+        return measured
 
 
 def build(runner: Runner, system: System, nbits: int) -> dict[str, Any] | None:
@@ -335,13 +329,21 @@ def main() -> None:
         if made is None or one is None:
             continue
         two = searches.get((system.name, nbits, 2), [])
-        kept = ("seconds", "cpu_seconds", "parts", "tokens_per_second", "peak_rss", "rss_after_import")
+        kept = (
+            "seconds",
+            "cpu_seconds",
+            "parts",
+            "tokens_per_second",
+            "peak_rss",
+            "peak_anonymous",
+            "rss_after_import",
+        )
         systems.append(
             {
                 "system": system.name,
                 "nbits": nbits,
                 "versions": made["versions"],
-                "build": {key: made[key] for key in kept},
+                "build": {key: made[key] for key in kept if key in made},
                 "bytes_per_token": made["bytes_per_token"],
                 "open_seconds": min(result["open_seconds"] for result in one),
                 "search_peak_rss": max(result["peak_rss"] for result in [*one, *two]),

@@ -63,7 +63,7 @@ Array<float> rotate_tokens(const py::array& tokens, int dtype, const Array<float
     Array<float> out({n, width});
     float* to = out.mutable_data();
     const char* from = static_cast<const char*>(tokens.data());
-    const int64_t row = dim * itemsize(static_cast<Dtype>(dtype));
+    const int64_t row_bytes = dim * itemsize(static_cast<Dtype>(dtype));
     const float* centre = mean.data();
     const int32_t* order = permutation.data();
     const float inverse = 1.0f / step;
@@ -72,10 +72,15 @@ Array<float> rotate_tokens(const py::array& tokens, int dtype, const Array<float
         const int64_t first = task * kTokensPerTask, count = std::min(kTokensPerTask, n - first);
         std::vector<float> plain(dim), centred(count * width, 0.0f);
         for (int64_t i = 0; i < count; ++i) {
-            widen(from + (first + i) * row, static_cast<Dtype>(dtype), dim, plain.data());
+            residual_kernels().widen(from + (first + i) * row_bytes, static_cast<Dtype>(dtype), dim, plain.data());
             for (int64_t k = 0; k < dim; ++k) plain[k] = (plain[k] - centre[k]) * inverse;
-            for (int64_t k = 0; k < width; ++k)
-                if (order[k] < dim) centred[i * width + k] = plain[order[k]];
+            float* row = centred.data() + i * width;
+            if (block == width) {  // a single block is not permuted
+                std::copy(plain.begin(), plain.end(), row);
+            } else {
+                for (int64_t k = 0; k < width; ++k)
+                    if (order[k] < dim) row[k] = plain[order[k]];
+            }
         }
         residual_kernels().rotate(centred.data(), count, width, block, rotation.data(), to + first * width);
     });
@@ -235,7 +240,8 @@ Ranking to_arrays(const std::vector<Hit>& hits) {
 
 // queries [T, dim] cut at offsets; k hits for each. With nprobe < 0 every document is scored.
 std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t k,
-                            int64_t nprobe, int64_t candidates, int64_t cells, const py::object& allowed, int threads) {
+                            int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells,
+                            const py::object& allowed, int threads) {
     const Engine& engine = self.engine;
     const uint8_t* mask = optional_data(allowed);
     const int64_t n = offsets.shape(0) - 1;
@@ -248,7 +254,7 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
         const auto one = [&](int64_t i, int) {
             const Query query = engine.prepare(tokens + at[i] * engine.dim, at[i + 1] - at[i]);
             hits[i] = nprobe < 0 ? engine.exhaustive(query, k, mask, threads)
-                                 : engine.search(query, {k, nprobe, candidates, cells}, mask, threads);
+                                 : engine.search(query, {k, nprobe, candidates, patience, cells}, mask, threads);
         };
         if (n == 1)
             one(0, 0);
@@ -267,7 +273,7 @@ py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe
     {
         py::gil_scoped_release release;
         const Query prepared = self.engine.prepare(query.data(), query.shape(0));
-        hits = self.engine.gather(prepared, {candidates, nprobe, candidates, cells}, nullptr, threads, &counts);
+        hits = self.engine.gather(prepared, {candidates, nprobe, candidates, 0, cells}, nullptr, threads, &counts);
     }
     const Ranking ranking = to_arrays(hits);
     return py::make_tuple(ranking.first, ranking.second, counts.postings, counts.touched);

@@ -91,6 +91,7 @@ class Engine:
         *,
         nprobe: int,
         candidates: int,
+        patience: int = 0,
         cells: int = 0,
         allowed: NDArray[np.uint8] | None = None,
         threads: int = 0,
@@ -103,10 +104,12 @@ class Engine:
             candidates: documents whose codes are scored, chosen by the coarse stage: the score of the best probed
                 centroid of a document for each query token, and the score of the first centroid not probed where there
                 is none (imputation as in XTR, arXiv 2304.01982, and WARP, arXiv 2501.17788).
+            patience: candidates are scored best first (in rounds of 32); stop when so many in a row changed nothing
+                among the best k; 0: score them all.
             cells: look for centroids in the best ``cells`` cells of each query token; 0: score all centroids.
             allowed: ``[n]``, nonzero where a document may be found.
         """
-        rankings: list[Ranking] = self._engine.search(queries, offsets, k, nprobe, candidates, cells, allowed, threads)
+        rankings: list[Ranking] = self._engine.search(queries, offsets, k, nprobe, candidates, patience, cells, allowed, threads)
         return rankings
 
     def exhaustive(
@@ -119,7 +122,7 @@ class Engine:
         threads: int = 0,
     ) -> list[Ranking]:
         """As `search`, but every document is scored."""
-        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, allowed, threads)
+        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, allowed, threads)
         return rankings
 
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:

@@ -15,8 +15,9 @@ def run(program, **environment):
 
 
 def test_best_is_active_at_import():
-    done = run("from lateint_kernels import _cpu; assert _cpu.active_isa() == _cpu.best_isa()", LATEINT_ISA="")
-    assert done.returncode == 0, done.stderr
+    done = run("from lateint_kernels import _cpu; print(_cpu.active_isa())", LATEINT_ISA="")
+    # An Intel CPU whose best is avx512bf16 is faster without it.
+    assert done.stdout.strip() in {_cpu.best_isa(), _cpu.best_isa().removesuffix("bf16")}
 
 
 def test_environment_chooses(isa):
