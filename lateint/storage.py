@@ -129,7 +129,7 @@ class DiskStore:
         """Flushes everything to disk, writes the manifest last and renames the folder into place."""
         for file in self.files.values():
             file.finish()
-        manifest["files"] = {f"{name}.npy": file.entry for name, file in self.files.items()}
+        manifest["files"] = {f"{name}.npy": self.files[name].entry for name in sorted(self.files)}
         target = self.folder / MANIFEST
         with target.open("w", encoding="utf-8") as stream:
             json.dump(manifest, stream, indent=1)

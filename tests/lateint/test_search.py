@@ -1,0 +1,439 @@
+"""Search: exact where it says so, the same however it is asked."""
+
+import gc
+import multiprocessing
+import threading
+
+import numpy as np
+import pytest
+
+import lateint
+from lateint import Index, Ragged, UnknownIdError
+from lateint_kernels import to_bfloat16
+
+EVERYTHING = 1 << 40  # a limit that nothing reaches
+
+
+def pairs(hits):
+    return list(hits)
+
+
+def brute_force(index, query, k, allowed=None):
+    """From the integers of query and codes, summed in float64 as the engine sums."""
+    integers, scales, constant = index._engine.prepare(query)
+    scores = []
+    for document in index.ids:
+        rows = index._decoded(document).astype(np.float64) - 128
+        if len(rows) == 0 or (allowed is not None and document not in allowed):
+            scores.append(-np.inf)
+            continue
+        best = (integers[:, : rows.shape[1]].astype(np.float64) @ rows.T).max(1)
+        score = constant
+        for scale, product in zip(scales, best, strict=True):
+            score += scale * product
+        scores.append(score)
+    scores = np.array(scores, np.float32)
+    order = np.argsort(-scores, kind="stable")[:k]
+    return [(index.ids[i], float(scores[i])) for i in order if np.isfinite(scores[i])]
+
+
+@pytest.mark.parametrize("nbits", [1, 2, 4, 8])
+def test_without_pruning_search_is_brute_force(collection, queries, nbits):
+    index = Index.build(collection, nbits=nbits, progress=False)
+    for query in queries:
+        for k in (1, 10, 1000):
+            expected = brute_force(index, query, k)
+            assert pairs(index.search(query, k, exhaustive=True)) == expected
+            assert pairs(index.search(query, k, nprobe=EVERYTHING, candidates=EVERYTHING)) == expected
+            assert pairs(index.search(query, k, nprobe=EVERYTHING, candidates=EVERYTHING, threads=3)) == expected
+
+
+@pytest.mark.parametrize("dim", [8, 13, 96, 104, 130])
+@pytest.mark.parametrize("nbits", [2, 4])
+def test_scores_are_maxsim_of_the_reconstruction(clustered, dim, nbits):
+    """Up to what rounding a query token to bytes can do: half a unit a component, a unit being its largest / 127."""
+    documents, (query,) = clustered([5, 30, 1, 17] * 20, dim), clustered([33], dim, seed=5)
+    index = Index.build(documents, nbits=nbits, progress=False)
+    hits = index.search(query, 80, exhaustive=True)
+    _, scales, _ = index._engine.prepare(query)
+    for document, score in hits:
+        rows = index.reconstruct(document).astype(np.float64)
+        exact = (query.astype(np.float64) @ rows.T).max(1).sum()
+        centred = np.abs(rows - index._codec.rotation.mean).sum(1).max() / index._codec.rotation.step
+        assert abs(score - exact) <= 0.5 * scales.sum() * centred * dim**0.5
+        assert abs(score - exact) <= 0.01 * len(query)
+
+
+@pytest.mark.parametrize(("nbits", "error"), [(1, 0.25), (2, 0.12), (4, 0.04), (8, 0.02)])
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 40.0])
+def test_scores_are_on_the_scale_of_the_embeddings(clustered, nbits, error, scale):
+    documents, (query,) = clustered([20] * 60, 64), clustered([16], 64, seed=5)
+    documents = Ragged(documents.tokens * np.float32(scale), documents.offsets)
+    exact = np.array([(query @ document.T).max(1).sum() for document in documents]) / scale
+    hits = Index.build(documents, nbits=nbits, progress=False).search(query, 60, exhaustive=True)
+    found = np.empty(60)
+    found[hits.ids] = hits.scores / np.float32(scale)
+    assert np.abs(found - exact).max() <= error * 16
+    assert np.corrcoef(found, exact)[0, 1] > 1 - 2 * error
+
+
+def test_pruned_search_finds_almost_all(clustered):
+    """Recall of the defaults against a scan of the same codes."""
+    documents = clustered(np.random.default_rng(0).integers(5, 40, 3000).tolist(), 64, clusters=300)
+    rng = np.random.default_rng(0)
+    queries = [
+        documents[i][:8] + 0.1 * rng.standard_normal((len(documents[i][:8]), 64)).astype(np.float32)
+        for i in rng.integers(0, 3000, 40)
+    ]
+    index = Index.build(documents, progress=False)
+    for k in (1, 10, 100):
+        found = [set(hits.ids.tolist()) for hits in index.search(queries, k)]
+        best = [set(hits.ids.tolist()) for hits in index.search(queries, k, exhaustive=True)]
+        recall = np.mean([len(f & b) / k for f, b in zip(found, best, strict=True)])
+        assert recall >= (0.95 if k < 100 else 0.85), (k, recall)
+
+
+def test_more_limits_find_more(clustered):
+    documents = clustered([12] * 1500, 32, clusters=200, noise=0.8)
+    queries = list(clustered([8] * 30, 32, seed=9, clusters=200, noise=0.8))
+    index = Index.build(documents, progress=False)
+    best = [set(hits.ids.tolist()) for hits in index.search(queries, 10, exhaustive=True)]
+
+    def recall(**limits):
+        found = index.search(queries, 10, **limits)
+        return np.mean([len(set(f.ids.tolist()) & b) / 10 for f, b in zip(found, best, strict=True)])
+
+    recalls = [recall(nprobe=1, candidates=10), recall(nprobe=8, candidates=100), recall(nprobe=64, candidates=1000)]
+    assert recalls == sorted(recalls) and recalls[0] < recalls[2] and recalls[2] > 0.97
+
+
+# ------------------------------------------------------------------------- what a query may be
+
+
+def test_forms_of_a_query(index, queries):
+    same = [queries[5], queries[6]]
+    expected = [pairs(index.search(query)) for query in same]
+    for batch in (np.stack(same), same, tuple(same), Ragged.pack(same), [query.tolist() for query in same]):
+        found = index.search(batch)
+        assert isinstance(found, list) and [pairs(hits) for hits in found] == expected
+    assert pairs(index.search(same[0].tolist())) == expected[0]
+    assert pairs(index.search(same[0].astype(np.float64))) == expected[0]
+    assert pairs(index.search(np.asfortranarray(same[0]))) == expected[0]
+    assert pairs(index.search(np.repeat(same[0], 2, axis=1)[:, ::2])) == expected[0]
+    assert index.search(np.zeros((0, 4, 32), np.float32)) == []
+
+
+@pytest.mark.parametrize("cast", [lambda x: x.astype(np.float16), to_bfloat16])
+def test_halves(index, queries, cast):
+    exact, found = index.search(queries[4], 5), index.search(cast(queries[4]), 5)
+    np.testing.assert_allclose(found.scores, exact.scores, rtol=0.02)
+    ragged = Ragged.pack([cast(query) for query in queries[4:6]])
+    assert pairs(index.search(ragged, 5)[0]) == pairs(found)
+
+
+def test_torch_queries(index, queries):
+    torch = pytest.importorskip("torch")
+    expected = pairs(index.search(queries[4]))
+    tensor = torch.tensor(queries[4], requires_grad=True)
+    assert pairs(index.search(tensor)) == expected
+    assert pairs(index.search(tensor[None])[0]) == expected
+    assert pairs(index.search([tensor, tensor[:3]])[0]) == expected
+    halved = index.search(tensor.bfloat16())
+    assert pairs(index.search(tensor.bfloat16().float())) == pairs(halved)
+
+
+def test_a_batch_is_its_queries_one_by_one(index, queries):
+    expected = [pairs(index.search(query, 7)) for query in queries]
+    for threads in (1, 2, 3, None):
+        assert [pairs(hits) for hits in index.search(queries, 7, threads=threads)] == expected
+        assert [pairs(index.search(query, 7, threads=threads)) for query in queries] == expected
+
+
+def test_hits(index, queries):
+    hits = index.search(queries[4])
+    assert len(hits) == 5 and hits.ids.dtype == np.int64 and hits.scores.dtype == np.float32
+    assert [type(value) for value in next(iter(hits))] == [int, float]
+    assert (np.diff(hits.scores) <= 0).all()
+
+
+QUERY = np.ones((2, 32), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "message"),
+    [
+        (QUERY[:, :31], ValueError, r"Q must be \[Lq, 32\], but query 0 is \(2, 31\)"),
+        ([QUERY, QUERY[:, :3]], ValueError, r"Q must be \[Lq, 32\], but query 1 is \(2, 3\)"),
+        (QUERY[0], ValueError, r"Q must be \[Lq, 32\] or \[Nq, Lq, 32\], got \(32,\)"),
+        (QUERY[None, None], ValueError, r"Q must be \[Lq, 32\] or \[Nq, Lq, 32\], got \(1, 1, 2, 32\)"),
+        (QUERY[:0], ValueError, "Q must hold at least one token, but query 0 has none"),
+        ([QUERY, QUERY[:0]], ValueError, "Q must hold at least one token, but query 1 has none"),
+        (np.zeros((2, 0, 32), np.float32), ValueError, "Q must hold at least one token, but query 0 has none"),
+        (Ragged.from_lengths(QUERY, [2, 0], allow_empty=True), ValueError, "query 1 has none"),
+        (Ragged.from_lengths(QUERY[:, :8], [2]), ValueError, r"Q must be \[Lq, 32\], but query 0 is \(2, 8\)"),
+        ([], ValueError, r"Q must be \[Lq, 32\]"),
+        (QUERY.astype(int), TypeError, "Q must be float32, float16, bfloat16 or float64, got int64"),
+        (QUERY.astype(np.int8), TypeError, "Q must be float32, .* got int8"),
+        (Ragged.from_lengths(QUERY.astype(np.int8), [2]), TypeError, "Q must be float32, .* got int8"),
+        ([QUERY, QUERY.astype(complex)], TypeError, "query 1 must be float32, .* got complex128"),
+        ("a question", TypeError, "Q must be an array, got str"),
+        (None, TypeError, "Q must be an array, got NoneType"),
+        (QUERY * np.float32("nan"), ValueError, "Q must hold numbers up to 1e.18, but token 0 holds nan"),
+        (QUERY * np.float32(1e20), ValueError, "Q must hold numbers up to 1e.18, but token 0 holds 1e.20"),
+        ([QUERY, np.full_like(QUERY, -np.inf)], ValueError, "but token 0 of query 1 holds -inf"),
+    ],
+)
+def test_bad_queries(index, query, error, message):
+    with pytest.raises(error, match=message):
+        index.search(query)
+
+
+def test_a_token_of_a_bad_query_is_named(index):
+    query = np.ones((3, 4, 32), np.float32)
+    query[2, 1, 7] = np.nan
+    with pytest.raises(ValueError, match="token 1 of query 2 holds nan"):
+        index.search(query)
+
+
+@pytest.mark.parametrize("scale", [1e-45, 1e-40, 1e-20, 1e17])
+def test_queries_of_any_size(index, queries, scale):
+    """Small ones may lose their bits but not their senses."""
+    query = queries[4] * np.float32(scale)
+    hits = index.search(query, 3, exhaustive=True)
+    assert len(hits) == 3 and np.isfinite(hits.scores).all()
+    if scale > 1e-40:
+        assert hits.ids.tolist() == index.search(queries[4], 3, exhaustive=True).ids.tolist()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"k": 0}, ValueError, "k must be at least 1, got 0"),
+        ({"k": -3}, ValueError, "k must be at least 1, got -3"),
+        ({"k": 2.0}, TypeError, "k must be an integer, got float"),
+        ({"k": None}, TypeError, "k must be an integer, got NoneType"),
+        ({"nprobe": 0}, ValueError, "nprobe must be at least 1, got 0"),
+        ({"candidates": 0}, ValueError, "candidates must be at least 1, got 0"),
+        ({"candidates": "all"}, TypeError, "candidates must be an integer, got str"),
+        ({"threads": 0}, ValueError, "threads must be at least 1, got 0"),
+        ({"subset": 7}, TypeError, "subset must be a list of ids, got int 7"),
+        ({"subset": "7"}, TypeError, "subset must be a list of ids, got str '7'"),
+        ({"subset": [1, 99_999]}, UnknownIdError, "^subset holds 99999, which is no document of this index"),
+        ({"subset": [1, "1"]}, UnknownIdError, "subset holds '1', which is no document"),
+        ({"subset": [True]}, UnknownIdError, "subset holds True, which is no document"),
+        ({"subset": [1.0]}, UnknownIdError, r"subset holds 1\.0, which is no document"),
+    ],
+)
+def test_bad_settings(index, settings, error, message):
+    with pytest.raises(error, match=message):
+        index.search(QUERY, **settings)
+
+
+# ------------------------------------------------------------------------- how many hits
+
+
+def test_more_than_there_are(index, queries):
+    n = len(index)
+    for k in (n - 1, n, n + 1, 10 * n):
+        for settings in ({}, {"exhaustive": True}, {"nprobe": 1}, {"nprobe": 1, "candidates": 1}):
+            for hits in index.search(queries[:3], k, **settings):
+                assert len(hits) == min(k, n)
+                assert len(set(hits.ids.tolist())) == len(hits)
+
+
+def test_empty_documents_are_never_found(clustered):
+    documents = clustered([0, 3, 0, 0, 5, 1, 0])
+    index = Index.build(documents, allow_empty=True, progress=False)
+    assert len(index) == 7
+    query = documents[1]
+    for settings in ({}, {"exhaustive": True}, {"subset": range(7)}):
+        assert sorted(index.search(query, 7, **settings).ids.tolist()) == [1, 4, 5]
+    assert index.search(query, 7, subset=[0, 2]).ids.tolist() == []
+    assert index.rerank(query, [0, 4]).ids.tolist() == [4]
+    assert index.reconstruct(2).shape == (0, 32)
+    with pytest.raises(ValueError, match="document 3 has no tokens to explain"):
+        index.explain(query, 3)
+
+
+def test_ties_are_in_the_order_given(clustered):
+    """The same few documents over and over."""
+    few = clustered([4, 4, 4])
+    order = np.random.default_rng(0).integers(0, 3, 60)
+    index = Index.build([few[i] for i in order], progress=False)
+    hits = index.search(few[0], 60, exhaustive=True)
+    groups = [hits.ids[hits.scores == score] for score in np.unique(hits.scores)]
+    assert len(groups) == 3 and all((np.diff(group) > 0).all() for group in groups)
+    assert hits.ids[: len(groups[-1])].tolist() == np.flatnonzero(order == 0).tolist()
+    assert pairs(index.search(few[0], 60)) == pairs(hits)
+    assert pairs(index.rerank(few[0], reversed(range(60)))) == pairs(hits)
+    assert pairs(index.search(few[0], 60, subset=list(range(60)))) == pairs(hits)
+
+
+def test_one_document():
+    index = Index.build([np.eye(8, dtype=np.float32)[:1]], progress=False)
+    hits = index.search(np.eye(8)[:1], 3)
+    assert hits.ids.tolist() == [0]
+    np.testing.assert_allclose(hits.scores, [1], atol=0.01)
+
+
+# ------------------------------------------------------------------------- subsets and reranking
+
+
+@pytest.mark.parametrize("size", [1, 2, 50, 158])
+def test_subset(index, queries, size):
+    chosen = np.random.default_rng(size).permutation(158)[:size]
+    for query in queries[:5]:
+        expected = [pair for pair in index.search(query, 1000, exhaustive=True) if pair[0] in chosen]
+        for subset in (chosen, chosen.tolist(), set(chosen.tolist()), iter(chosen.tolist()), [*chosen, chosen[0]]):
+            assert pairs(index.search(query, 5, subset=subset)) == expected[:5]
+        assert pairs(index.search(query, 5, subset=chosen, exhaustive=True)) == expected[:5]
+        assert pairs(index.rerank(query, chosen)) == expected
+        assert pairs(index.rerank(query, chosen, 3)) == expected[:3]
+
+
+def test_an_empty_subset(index, queries):
+    assert len(index.search(queries[0], subset=[])) == 0
+    assert [len(hits) for hits in index.search(queries[:2], subset=np.zeros(0, np.int64))] == [0, 0]
+    assert len(index.rerank(queries[0], [])) == 0
+
+
+def test_a_large_subset_is_searched(clustered, monkeypatch):
+    monkeypatch.setattr("lateint.index.SMALL_SUBSET", 50)
+    documents = clustered([9] * 2000, clusters=150)
+    index = Index.build(documents, progress=False)
+    queries = list(clustered([6] * 20, seed=7, clusters=150))
+    subset = np.random.default_rng(0).permutation(2000)[:1500].tolist()
+    allowed = set(subset)
+    found = index.search(queries, 10, subset=subset, candidates=400)
+    best = index.search(queries, 10, subset=subset, exhaustive=True)
+    overlap = []
+    for hits, truth in zip(found, best, strict=True):
+        assert len(hits) == 10 and allowed.issuperset(hits.ids.tolist())
+        overlap.append(len(set(hits.ids.tolist()) & set(truth.ids.tolist())) / 10)
+    assert np.mean(overlap) > 0.9
+    everything = index.search(queries, 10, subset=subset, nprobe=EVERYTHING, candidates=EVERYTHING)
+    assert [pairs(hits) for hits in everything] == [pairs(hits) for hits in best]
+
+
+def test_reranking_says_what_is_wrong(index, queries):
+    with pytest.raises(UnknownIdError, match="ids holds -1, which is no document of this index"):
+        index.rerank(queries[0], [3, -1])
+    with pytest.raises(ValueError, match=r"rerank takes one query \[Lq, dim\], got a batch"):
+        index.rerank(queries[:2], [3])
+    with pytest.raises(ValueError, match="k must be at least 1, got 0"):
+        index.rerank(queries[0], [3], 0)
+    with pytest.raises(TypeError, match="ids must be a list of ids, got int 3"):
+        index.rerank(queries[0], 3)
+
+
+# ------------------------------------------------------------------------- explanations
+
+
+def test_explain(index, collection, queries):
+    for query in queries:
+        for document, score in index.search(query, 3):
+            explanation = index.explain(query, document)
+            assert len(explanation) == len(query)
+            assert explanation.tokens.dtype == np.int64 and explanation.scores.dtype == np.float32
+            np.testing.assert_allclose(explanation.scores.sum(dtype=np.float64), score, rtol=1e-5)
+            products = query @ collection[document].T
+            np.testing.assert_allclose(explanation.scores, products.max(1), atol=0.12)
+            best = products[np.arange(len(query)), explanation.tokens]
+            np.testing.assert_allclose(best, products.max(1), atol=0.12)
+            assert [type(value) for value in next(iter(explanation))] == [int, float]
+
+
+def test_explain_takes_the_first_of_equal_tokens():
+    token = np.eye(8, dtype=np.float32)[3]
+    index = Index.build([np.stack([-token, token, token]), -token[None]], progress=False)
+    assert index.explain(token[None], 0).tokens.tolist() == [1]
+
+
+def test_explain_says_what_is_wrong(index, queries):
+    with pytest.raises(UnknownIdError, match="id holds 158, which is no document of this index"):
+        index.explain(queries[0], 158)
+    with pytest.raises(ValueError, match=r"explain takes one query \[Lq, dim\], got a batch"):
+        index.explain(queries[:2], 3)
+
+
+# ------------------------------------------------------------------------- callers
+
+
+def test_callers_on_many_threads(index, queries):
+    expected = [pairs(index.search(query, 9)) for query in queries]
+    failures = []
+
+    def ask(number):
+        for i in range(40):
+            query = (number + i) % len(queries)
+            if pairs(index.search(queries[query], 9, threads=1 + number % 2)) != expected[query]:
+                failures.append(number)
+
+    callers = [threading.Thread(target=ask, args=(number,)) for number in range(6)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert not failures
+
+
+def _search_and_send(index, query, pipe):
+    pipe.send(list(index.search(query, 5, threads=2)))
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_searching_after_a_fork(index, queries):
+    """A child has none of the threads that its parent's searches started."""
+    expected = pairs(index.search(queries[4], 5, threads=2))
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe(duplex=False)
+    child = context.Process(target=_search_and_send, args=(index, queries[4], there))
+    child.start()
+    assert here.poll(20), "the child hangs"
+    assert here.recv() == expected
+    child.join()
+    assert pairs(index.search(queries[4], 5, threads=2)) == expected
+
+
+# ------------------------------------------------------------------------- lateint.search
+
+
+@pytest.fixture
+def alone(monkeypatch):
+    """No index of another test is alive."""
+    import lateint.index as module
+
+    monkeypatch.setattr(module, "_open", type(module._open)())
+    monkeypatch.setattr(module, "_kept", {})
+
+
+def test_the_one_line_form(alone, index, saved, collection, queries):
+    query = queries[4]
+    expected = pairs(index.search(query, 3))
+    assert pairs(lateint.search(query, 3, index=index)) == expected
+    assert pairs(lateint.search(query, k=3, index=saved)) == expected
+    assert pairs(lateint.search(query, 3, index=str(saved), nprobe=4)) == pairs(index.search(query, 3, nprobe=4))
+
+
+def test_the_one_line_form_takes_the_only_index(alone, collection, queries):
+    with pytest.raises(ValueError, match=r"index must be given when not exactly one is open .* got 0 open"):
+        lateint.search(queries[0])
+    first = Index.build(collection, progress=False)
+    assert pairs(lateint.search(queries[0])) == pairs(first.search(queries[0]))
+    second = Index.build(collection, progress=False)
+    with pytest.raises(ValueError, match="got 2 open"):
+        lateint.search(queries[0])
+    del second
+    gc.collect()
+    assert len(lateint.search(queries[0], 2)) == 2
+
+
+def test_the_one_line_form_notices_a_new_index(alone, clustered, tmp_path):
+    path, query = tmp_path / "index", clustered([3])[0]
+    Index.build(clustered([3, 4]), path, progress=False)
+    assert len(lateint.search(query, 9, index=path)) == 2
+    assert len(lateint.search(query, 9, index=path)) == 2
+    Index.build(clustered([3, 4, 5]), path, overwrite=True, progress=False)
+    assert len(lateint.search(query, 9, index=path)) == 3
+    with pytest.raises(FileNotFoundError, match="there is no index"):
+        lateint.search(query, index=tmp_path / "elsewhere")
