@@ -29,7 +29,7 @@ class Documents(Protocol):
     dim: int
 
     def chunks(self, most: int) -> Iterator[Tokens]:
-        """All tokens in order, ``[at most `most`, dim]`` at a time."""
+        """All tokens in order, ``[at most `most`, dim]`` at a time; a chunk is good until the next one is asked for."""
         ...
 
     def pilot(self, most: int) -> Tokens:

@@ -344,7 +344,9 @@ class Index:
         if row is not None:
             query = int(np.searchsorted(queries.offsets, row, side="right")) - 1
             where = f"token {row - queries.offsets[query]}" + ("" if single else f" of query {query}")
-            raise ValueError(f"Q must hold numbers up to {LARGEST_QUERY:g}, but {where} holds {_strange(queries, row):.6g}")
+            raise ValueError(
+                f"Q must hold numbers up to {LARGEST_QUERY:g}, but {where} holds {_strange(queries, row):.6g}"
+            )
         return queries, single
 
     def _check_queries(self, arrays: list[NDArray[Any]]) -> None:

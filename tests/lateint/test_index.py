@@ -66,11 +66,11 @@ def test_instruction_sets_give_the_same_bytes(clustered, tmp_path):
 def test_several_segments_find_the_same(clustered, tmp_path, queries, monkeypatch):
     """max_ram cuts the index into segments and learns from a smaller sample; with that held, nothing else changes."""
     documents = clustered(np.random.default_rng(0).integers(1, 300, 400).tolist())
+    monkeypatch.setattr("lateint.builder.CHUNK", 4096)
     whole = Index.build(documents, ncentroids=100, progress=False)
     assert whole.stats()["segments"] == 1
-    monkeypatch.setattr("lateint.builder.CHUNK", 4096)
-    cut = Index.build(documents, tmp_path / "cut", ncentroids=100, max_ram=3_500_000, progress=False)
-    assert cut.stats()["segments"] >= 3
+    cut = Index.build(documents, tmp_path / "cut", ncentroids=100, max_ram=3_510_000, progress=False)
+    assert cut.stats()["segments"] == 4
     assert len(cut) == len(whole) and cut.tokens == whole.tokens
     np.testing.assert_array_equal(cut.ids, whole.ids)
     for settings in ({}, {"exhaustive": True}, {"nprobe": 2, "candidates": 20}, {"subset": range(0, 400, 3)}):
@@ -122,7 +122,7 @@ def test_any_number_of_centroids(collection, queries, ncentroids, nbits):
     assert list(index.search(queries[4], 10, nprobe=10_000, candidates=1000)) == list(best)
 
 
-@pytest.mark.parametrize("dim", [1, 3, 8, 13, 100, 128, 513, 4096])
+@pytest.mark.parametrize("dim", [1, 3, 8, 13, 100, 128, 513, 1032])
 def test_any_dim(clustered, dim):
     """Documents that differ by more than codes lose are told apart."""
     documents = clustered([3, 5, 2] * 4, dim, clusters=200, noise=1.0)
