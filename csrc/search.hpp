@@ -14,9 +14,9 @@ namespace lateint {
 // An immutable run of documents. Positions of documents in an index are counted over its segments in order.
 struct Segment {
     int64_t documents;
-    const int64_t* offsets;       // [documents + 1]: tokens of document p are [offsets[p], offsets[p + 1])
+    const int64_t* offsets;  // [documents + 1]: tokens of document p are [offsets[p], offsets[p + 1])
     Tokens tokens;
-    const int64_t* list_offsets;  // [K + 1]: entries of centroid c are [list_offsets[c], list_offsets[c + 1])
+    const int64_t* list_offsets;     // [K + 1]: entries of centroid c are [list_offsets[c], list_offsets[c + 1])
     const uint32_t* list_documents;  // distinct documents with a token at the centroid, ascending
 };
 
@@ -29,10 +29,10 @@ struct Hit {
 struct Query {
     int64_t length = 0;
     int ntiles = 0;
-    std::vector<int8_t> tiles;    // [ntiles][depth / 4][16][4]
-    std::vector<double> scales;   // [length], the step of the documents included
-    std::vector<int32_t> offsets; // [length]: 128 * sum of the bytes, what unsigned rows add to a product
-    double constant = 0;          // sum_i <q_i, mean>
+    std::vector<int8_t> tiles;     // [ntiles][depth / 4][16][4]
+    std::vector<double> scales;    // [length], the step of the documents included
+    std::vector<int32_t> offsets;  // [length]: 128 * sum of the bytes, what unsigned rows add to a product
+    double constant = 0;           // sum_i <q_i, mean>
 };
 
 struct SearchLimits {
@@ -49,15 +49,15 @@ struct SearchCounts {
 };
 
 class Engine {
-   public:
+public:
     Codec codec;
     Centroids centroids;
     float step = 0;
-    int64_t dim = 0;               // components of a query as it comes
-    int64_t block = 0;             // of the rotation
-    const float* mean = nullptr;   // [dim]
-    const float* rotation = nullptr;         // [width / block][block][block]
-    const int32_t* permutation = nullptr;    // [width]: component i of the rotation's input is permutation[i]
+    int64_t dim = 0;                       // components of a query as it comes
+    int64_t block = 0;                     // of the rotation
+    const float* mean = nullptr;           // [dim]
+    const float* rotation = nullptr;       // [width / block][block][block]
+    const int32_t* permutation = nullptr;  // [width]: component i of the rotation's input is permutation[i]
     std::vector<Segment> segments;
     std::vector<int64_t> first_position;  // of each segment, and the number of documents
 
@@ -76,24 +76,30 @@ class Engine {
     std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed, int threads,
                             SearchCounts* counts = nullptr) const;
 
-   private:
-    struct Entry {  // of the scoreboard, one a document
+private:
+    struct Entry {  // of the scoreboard, one a document of the range at hand
         uint32_t tag;
         int32_t sum;
+    };
+    struct List {  // what is left of an inverted list that the query reads
+        const uint32_t *next, *end;
+        int32_t gain;
     };
     struct Scratch {
         std::vector<Entry> board;
         uint32_t next_tag = 1;
-        std::vector<uint32_t> touched;  // the first touched_count are documents with an entry of this query
-        int64_t touched_count = 0;
-        std::vector<int32_t> sums;
+        std::vector<uint32_t> touched;
+        std::vector<List> lists;  // [length][nprobe], best first
+        std::vector<uint64_t> keys;
         std::vector<Hit> chosen;
         Prober prober;
     };
     class Lease;
 
-    void accumulate_postings(const Query&, const SearchLimits&, Scratch&, SearchCounts*) const;
-    void select(int64_t candidates, const uint8_t* allowed, Scratch&) const;
+    void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
+                         SearchCounts*) const;
+    int64_t open_lists(const Query&, const SearchLimits&, const Segment&, double unit, Scratch&) const;
+    int64_t score_range(const Query&, int64_t lists_a_token, int64_t first, int64_t size, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
     void prefetch(int64_t position) const;

@@ -19,7 +19,7 @@ from lateint.documents import Documents
 from lateint_kernels import centroids as centroid_kernels
 from lateint_kernels import first_nonfinite_row, first_zero_row, residual
 
-CHUNK = 1 << 16  # tokens encoded at a time
+CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from
 TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
