@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,18 +29,25 @@ class Kind:
     shape: tuple[int, ...]
     end: int | str | None = None
 
-    def why_not(self, array: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> str | None:
-        """What is wrong with an array among all of its index; None if nothing is."""
-        fits = len(array.shape) == len(self.shape) and all(
-            want in (-1, got) for want, got in zip(self.shape, array.shape, strict=True)
+    def __str__(self) -> str:
+        return f"{self.dtype} [{', '.join('n' if size < 0 else str(size) for size in self.shape)}]"
+
+    def fits(self, dtype: str, shape: Sequence[int]) -> bool:
+        """Whether an array of this dtype and shape will do."""
+        return (
+            dtype == self.dtype
+            and len(shape) == len(self.shape)
+            and all(
+                type(got) is int and want in (got, -1) and got >= 0 for want, got in zip(self.shape, shape, strict=True)
+            )
         )
-        if array.dtype.str != self.dtype or not fits:
-            want = ", ".join("n" if size < 0 else str(size) for size in self.shape)
-            return f"must hold {self.dtype} [{want}], found {array.dtype.str} {list(array.shape)}"
+
+    def wrong_end(self, array: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> str | None:
+        """What is wrong with the first or last number of offsets among the arrays of an index; None if nothing is."""
         end = len(arrays[self.end]) if isinstance(self.end, str) else self.end
-        if end is not None and (array[0] != 0 or array[-1] != end):
-            return f"must run from 0 to {end}, found {array[0]} to {array[-1]}"
-        return None
+        if end is None or (array[0] == 0 and array[-1] == end):
+            return None
+        return f"must run from 0 to {end}, found {array[0]} to {array[-1]}"
 
 
 def kinds(manifest: Mapping[str, Any]) -> dict[str, Kind]:
@@ -54,11 +61,13 @@ def kinds(manifest: Mapping[str, Any]) -> dict[str, Kind]:
         _size(manifest, key) for key in ("dim", "width", "block", "nbits", "centroids", "cells")
     )
     if nbits not in NBITS or width != -(-dim // 8) * 8 or block == 0 or width % block or 0 in (dim, count, cells):
-        raise ValueError(f"dim {dim}, width {width}, block {block}, nbits {nbits}, centroids {count}, cells {cells}")
+        raise ValueError(
+            f"dim {dim}, width {width}, block {block}, nbits {nbits}, centroids {count} and cells {cells} cannot be"
+        )
     if not isinstance(manifest["step"], float) or not 0 < manifest["step"] < np.inf:
-        raise ValueError(f"step {manifest['step']!r}")
+        raise ValueError(f"step cannot be {manifest['step']!r}")
     if manifest["ids"] not in (INT, STRING):
-        raise ValueError(f"ids {manifest['ids']!r}")
+        raise ValueError(f"ids cannot be {manifest['ids']!r}")
     depth = depth_of(width)
     every = {
         "mean": Kind("<f4", (dim,)),
@@ -68,11 +77,13 @@ def kinds(manifest: Mapping[str, Any]) -> dict[str, Kind]:
         "cells": Kind("|u1", (cells, depth)),
         "cell_offsets": Kind("<i8", (cells + 1,), count),
     }
+    if not isinstance(manifest["segments"], list) or not manifest["segments"]:
+        raise ValueError(f"segments cannot be {manifest['segments']!r}")
     for segment in manifest["segments"]:
         every.update(_segment(segment, width * nbits // 8, nbits, count, manifest["ids"]))
     for name in every:
         if name.startswith("/") or ".." in name.split("/"):
-            raise ValueError(f"file {name!r}")
+            raise ValueError(f"a file cannot be {name!r}")
     return every
 
 
@@ -102,5 +113,5 @@ def _segment(segment: Mapping[str, Any], code_bytes: int, nbits: int, count: int
 def _size(manifest: Mapping[str, Any], key: str) -> int:
     number = manifest[key]
     if type(number) is not int or number < 0:
-        raise ValueError(f"{key} {number!r}")
+        raise ValueError(f"{key} cannot be {number!r}")
     return number

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import glob
 import json
+import math
 import os
 import secrets
 import shutil
@@ -205,7 +206,7 @@ class _File:
         return {"dtype": self.dtype.str, "shape": list(self.shape), "bytes": self.bytes, "crc32": self.crc}
 
     def finish(self) -> None:
-        expected = HEADER_BYTES + int(np.prod(self.shape)) * self.dtype.itemsize
+        expected = HEADER_BYTES + _data_bytes(self.dtype, self.shape)
         assert self.bytes == expected, f"{self.path.name}: {self.bytes} bytes written, {expected} declared"
         self.stream.flush()
         os.fsync(self.stream.fileno())
@@ -248,23 +249,23 @@ def load(path: Path, *, verify: bool = False) -> tuple[dict[str, Any], Arrays]:
     """
     manifest = _load_manifest(path)
     try:
-        expected = layout.kinds(manifest)
-        entries = {name: _entry(manifest["files"], name) for name in expected}
+        kinds = layout.kinds(manifest)
+        entries = {name: manifest["files"][f"{name}.npy"] for name in kinds}
+        for entry in entries.values():
+            _ = entry["dtype"], [*entry["shape"]], entry["bytes"], entry["crc32"]
     except KeyError as error:
         raise FormatError(f"{path / MANIFEST} is damaged: it lacks {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
-        raise FormatError(f"{path / MANIFEST} is damaged: {error} cannot be") from error
-    arrays = {name: _load_array(path, f"{name}.npy", entry, verify) for name, entry in entries.items()}
-    for name, kind in expected.items():
-        if wrong := kind.why_not(arrays[name], arrays):
+        raise FormatError(f"{path / MANIFEST} is damaged: {error}") from error
+    for name, kind in kinds.items():
+        if not kind.fits(entries[name]["dtype"], entries[name]["shape"]):
+            found = f"{entries[name]['dtype']} {entries[name]['shape']}"
+            raise FormatError(f"{path / name}.npy must hold {kind}, found {found}; the index is damaged")
+    arrays = {name: _load_array(path / f"{name}.npy", entries[name], verify) for name in kinds}
+    for name, kind in kinds.items():
+        if wrong := kind.wrong_end(arrays[name], arrays):
             raise FormatError(f"{path / name}.npy {wrong}; the index is damaged")
     return manifest, arrays
-
-
-def _entry(files: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
-    """What the manifest says about a file."""
-    entry = files[f"{name}.npy"]
-    return {key: entry[key] for key in ("dtype", "shape", "bytes", "crc32")}
 
 
 def _load_manifest(path: Path) -> dict[str, Any]:
@@ -287,8 +288,7 @@ def _load_manifest(path: Path) -> dict[str, Any]:
     return dict(manifest)
 
 
-def _load_array(path: Path, name: str, entry: Mapping[str, Any], verify: bool) -> NDArray[Any]:
-    target = path / name
+def _load_array(target: Path, entry: Mapping[str, Any], verify: bool) -> NDArray[Any]:
     if not target.is_file():
         raise FormatError(f"{target} is missing; the index is damaged")
     size = target.stat().st_size
@@ -296,16 +296,17 @@ def _load_array(path: Path, name: str, entry: Mapping[str, Any], verify: bool) -
         raise FormatError(f"{target}: expected {entry['bytes']} bytes, found {size}; the index is damaged")
     if (verify or size <= ALWAYS_CHECKED) and _checksum(target) != entry["crc32"]:
         raise FormatError(f"{target} does not match its checksum; the index is damaged")
-    try:
-        # An empty file cannot be mapped.
-        array = np.load(target, mmap_mode=None if size == HEADER_BYTES else "r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise FormatError(f"{target} is not a readable .npy file: {error}") from error
-    if array.dtype.str != entry["dtype"] or list(array.shape) != entry["shape"]:
-        raise FormatError(
-            f"{target}: expected {entry['dtype']} {entry['shape']}, found {array.dtype.str} {list(array.shape)}"
-        )
-    return np.asarray(array)
+    dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
+    with target.open("rb") as stream:
+        if stream.read(HEADER_BYTES) != _header(dtype, shape) or size != HEADER_BYTES + _data_bytes(dtype, shape):
+            raise FormatError(f"{target} is not a .npy file of {dtype.str} {entry['shape']}; the index is damaged")
+    if size == HEADER_BYTES:
+        return np.empty(shape, dtype)  # nothing cannot be mapped
+    return np.asarray(np.memmap(target, dtype, "r", HEADER_BYTES, shape))
+
+
+def _data_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
+    return math.prod(shape) * dtype.itemsize
 
 
 def _checksum(path: Path) -> int:
