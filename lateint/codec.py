@@ -69,11 +69,8 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
     width = -(-dim // 8) * 8
     block = max(size for size in range(1, min(width, LARGEST_BLOCK) + 1) if width % size == 0)
     permutation = np.arange(width) if block == width else rng.permutation(width)
-    mean = np.zeros(dim)
-    for start in range(0, len(pilot), 4096):
-        mean += to_float32(pilot[start : start + 4096]).astype(np.float64).sum(0)
     rotation = Rotation(
-        (mean / len(pilot)).astype(np.float32),
+        _mean(pilot),
         np.stack([_orthogonal(block, rng) for _ in range(width // block)]),
         permutation.astype(np.int32),
         1.0,
@@ -90,6 +87,21 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
             f"largest component is about {largest:.3g}"
         )
     return Rotation(rotation.mean, rotation.blocks, rotation.permutation, float(np.float32(largest / 127)))
+
+
+def _mean(pilot: NDArray[np.generic]) -> NDArray[np.float32]:
+    """``[dim]``: the mean, with tokens of a huge norm counted as if they were `REACH` times as long as most."""
+    chunks = [pilot[start : start + 4096] for start in range(0, len(pilot), 4096)]
+    norms = np.concatenate([np.sqrt((_float64(chunk) ** 2).sum(1)) for chunk in chunks])
+    weights = np.minimum(1, REACH * np.median(norms) / norms)
+    total = np.zeros(pilot.shape[1])
+    for i, chunk in enumerate(chunks):
+        total += (_float64(chunk) * weights[4096 * i : 4096 * (i + 1), None]).sum(0)
+    return (total / len(pilot)).astype(np.float32)
+
+
+def _float64(tokens: NDArray[np.generic]) -> NDArray[np.float64]:
+    return to_float32(tokens).astype(np.float64)
 
 
 def _orthogonal(size: int, rng: np.random.Generator) -> NDArray[np.float32]:

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+
+from lateint import Index, builder
+from lateint.documents import read
+from lateint_kernels import Ragged
+
+
+def documents(lengths, dim=16):
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((sum(lengths), dim)).astype(np.float32)
+    return read(Ragged.from_lengths(tokens, lengths, allow_empty=True), None, allow_empty=True, spool=None)
+
+
+def plan(lengths, **settings):
+    settings = {
+        "nbits": 4, "ncentroids": None, "max_ram": None, "seed": 0, "threads": 0, "progress": False, **settings
+    }  # fmt: skip
+    return builder.plan(documents(lengths), **settings)
+
+
+def test_default_centroids():
+    """About one for 240 tokens, and fewer than in proportion beyond 4 M; always at least one."""
+    assert [builder.default_centroids(n) for n in (1, 239, 240, 24_000, 4_000_000)] == [1, 1, 1, 100, 16_666]
+    sizes = [builder.default_centroids(10**e) for e in range(6, 11)]
+    assert sizes == sorted(sizes)
+    assert sizes[2] == pytest.approx(16_666 * 25**0.75, rel=0.01)
+    assert builder.default_centroids(10**15) == 1 << 24
+
+
+def test_plan_without_a_bound():
+    found = plan([100] * 100)
+    assert (found.centroids, found.segment_tokens) == (41, 10_000)
+    assert found.sample == 41 * builder.SAMPLE_PER_CENTROID
+    assert plan([100] * 100, ncentroids=20_000).centroids == 10_000
+    assert plan([3]).sample == 3
+
+
+def test_plan_within_max_ram(monkeypatch):
+    monkeypatch.setattr(builder, "CHUNK", 100)
+    lengths = [100] * 500
+    least = None
+    for max_ram in range(100_000, 1_500_000, 50_000):
+        try:
+            found = plan(lengths, max_ram=max_ram)
+        except ValueError as error:
+            assert "max_ram must be at least" in str(error)
+            continue
+        least = least or max_ram
+        fixed = found.centroids * 15 * 64 + 100 * (20 * 16 + 128) + 500 * 8
+        assert fixed + found.sample * (64 + 16) <= max_ram
+        assert fixed + found.segment_tokens * 13 <= max_ram
+        assert found.sample >= 4 * found.centroids
+    assert least is not None and plan(lengths, max_ram=1 << 40) == plan(lengths)
+
+
+def test_max_ram_too_small_says_how_much_is_needed():
+    with pytest.raises(
+        ValueError, match=r"max_ram must be at least ([\d,]+) bytes for 1,000 tokens of dim 16"
+    ) as raised:
+        plan([10] * 100, max_ram=1)
+    least = int(str(raised.value).split("at least ")[1].split(" ")[0].replace(",", ""))
+    plan([10] * 100, max_ram=least)
+    with pytest.raises(ValueError, match="max_ram must be at least"):
+        plan([10] * 100, max_ram=least - 1)
+
+
+@pytest.mark.parametrize("most", [1, 3, 10, 11, 100])
+def test_segments_are_runs_of_documents(most):
+    rng = np.random.default_rng(most)
+    for lengths in ([5], [0, 0, 3], [10, 1, 0, 9, 12, 0], rng.integers(0, 15, 40)):
+        lengths = np.array(lengths)
+        cuts = builder._cut_into_segments(lengths, most)
+        assert [first for first, _ in cuts] == [0, *(last for _, last in cuts)][:-1]
+        assert cuts[-1][1] == len(lengths)
+        for first, last in cuts:
+            assert last > first
+            assert lengths[first:last].sum() <= most or last == first + 1
+
+
+@pytest.mark.parametrize("lengths", [[500, 0, 0, 500, 0, 3, 2], [0, 0, 500, 1, 400, 0], [300] * 5])
+def test_segments_with_long_and_with_no_tokens(monkeypatch, tmp_path, lengths):
+    """A document longer than a segment may be is one of its own; a segment may hold no token at all."""
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((sum(lengths), 16)).astype(np.float32)
+    whole = Index.build(tokens, lengths=lengths, ncentroids=3, allow_empty=True, progress=False)
+    monkeypatch.setattr(builder, "plan", lambda *args, **settings: builder.Plan(4, 3, 96, 64, 0, 0, False))
+    cut = Index.build(tokens, tmp_path / "cut", lengths=lengths, allow_empty=True, progress=False)
+    assert cut.stats()["segments"] == len(builder._cut_into_segments(np.array(lengths), 64)) > 1
+    query = rng.standard_normal((4, 16)).astype(np.float32)
+    assert list(cut.search(query, 10)) == list(whole.search(query, 10))
+    assert [len(cut.reconstruct(i)) for i in range(len(lengths))] == lengths
+
+
+def test_overflow_counts_tokens_beyond_the_reach(recwarn):
+    scaled = np.zeros((10_000, 8), np.float32)
+    scaled[[5, 4095, 4096, 9_999], 3] = [200, -400, 127, 140]
+    rows = np.clip(scaled + 128, 0, 255).astype(np.uint8)
+    overflow = builder._Overflow()
+    overflow.look(rows, scaled)
+    overflow.look(rows[:5], scaled[:5])
+    assert overflow.tokens == 2 and overflow.most == pytest.approx(400 / 127)
+    with pytest.warns(UserWarning, match=r"2 of 10,005 tokens have components up to 3\.15 times what codes can hold"):
+        overflow.warn(10_005)
+    builder._Overflow().warn(10)
+
+
+def test_the_warning_points_at_the_caller(clustered):
+    tokens = clustered([50] * 20).tokens.copy()
+    tokens[3] *= 1000
+    with pytest.warns(UserWarning, match="were cut") as caught:
+        Index.build(tokens, lengths=[50] * 20, progress=False)
+    assert caught[0].filename == __file__
+
+
+def test_what_chunks_a_source_gives_changes_nothing(clustered, monkeypatch):
+    """Tokens are encoded one by one: an index does not depend on how they were cut into pieces."""
+    tokens = clustered([50] * 40).tokens
+    one = Index.build(tokens, lengths=[50] * 40, progress=False)
+    pieces = [(tokens[:50], [50]), (tokens[50:600], [50] * 11), (tokens[600:], [50] * 28)]
+    other = Index.build(pieces, progress=False)
+    for name in ("codes", "scales", "centroid_ids"):
+        name = f"segments/000000/{name}"
+        assert one._arrays[name].shape == other._arrays[name].shape
+    scores = [index.search(tokens[:8], 40, exhaustive=True) for index in (one, other)]
+    np.testing.assert_allclose(np.sort(scores[0].scores), np.sort(scores[1].scores), atol=0.1)
+
+
+def test_seconds_of_every_part(clustered):
+    seconds = Index.build(clustered([50] * 40), progress=False).stats()["build_seconds"]
+    assert {"codec", "sample", "centroids", "input", "rotate", "assign", "encode", "write", "lists"} <= seconds.keys()
+    assert all(value >= 0 for value in seconds.values())

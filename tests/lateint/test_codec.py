@@ -1,0 +1,86 @@
+import numpy as np
+import pytest
+
+from lateint.clustering import Centroids
+from lateint.codec import LARGEST_BLOCK, REACH, Codec, train_rotation
+from lateint_kernels import reference, to_bfloat16
+
+
+def pilot(n, dim, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, dim)).astype(np.float32) + np.float32(0.5)
+
+
+@pytest.mark.parametrize("dim", [1, 7, 8, 12, 100, 128, 513, 520, 700])
+def test_rotation(dim):
+    rotation = train_rotation(pilot(200, dim), seed=0, threads=0)
+    width, block = rotation.width, rotation.blocks.shape[1]
+    assert width == -(-dim // 8) * 8 and width % block == 0 and block <= LARGEST_BLOCK
+    assert rotation.blocks.shape == (width // block, block, block)
+    for matrix in rotation.blocks.astype(np.float64):
+        np.testing.assert_allclose(matrix @ matrix.T, np.eye(block), atol=1e-5)
+    assert sorted(rotation.permutation.tolist()) == list(range(width))
+    if block == width:
+        assert rotation.permutation.tolist() == list(range(width))
+    assert rotation.step == float(np.float32(rotation.step))
+
+
+@pytest.mark.parametrize("dim", [1, 12, 128, 700])
+def test_rotation_keeps_lengths_and_goes_back(dim):
+    tokens = pilot(50, dim)
+    rotation = train_rotation(tokens, seed=3, threads=0)
+    turned = rotation.apply(tokens)
+    np.testing.assert_allclose(
+        np.linalg.norm(turned, axis=1) * rotation.step, np.linalg.norm(tokens - rotation.mean, axis=1), rtol=1e-4
+    )
+    np.testing.assert_allclose(rotation.apply(tokens, step=1.0), turned * np.float32(rotation.step), atol=1e-5)
+    exact = reference.rotate(tokens[:2], rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
+    np.testing.assert_allclose(turned[:2], exact, atol=1e-3)
+    rows = np.clip(np.round(turned) + 128, 0, 255).astype(np.uint8)
+    np.testing.assert_allclose(rotation.invert(rows), tokens, atol=rotation.step * dim**0.5)
+
+
+def test_the_mean_and_the_step_are_those_of_the_pilot():
+    tokens = pilot(5000, 16)
+    rotation = train_rotation(tokens, seed=0, threads=0)
+    np.testing.assert_allclose(rotation.mean, tokens.astype(np.float64).mean(0), rtol=1e-5)
+    assert np.abs(rotation.apply(tokens)).max() == pytest.approx(127, rel=1e-5)
+    half = train_rotation(to_bfloat16(tokens), seed=0, threads=0)
+    assert half.step == pytest.approx(rotation.step, rel=0.01)
+
+
+def test_the_seed_chooses_the_rotation():
+    tokens = pilot(100, 700)
+    first, same, other = (
+        train_rotation(tokens, seed=seed, threads=threads) for seed, threads in ((0, 1), (0, 3), (1, 1))
+    )
+    np.testing.assert_array_equal(first.blocks, same.blocks)
+    np.testing.assert_array_equal(first.permutation, same.permutation)
+    assert first.step == same.step
+    assert not np.array_equal(first.blocks, other.blocks)
+
+
+def test_the_step_reaches_a_few_times_the_usual_size():
+    tokens = pilot(1000, 32) - np.float32(0.5)
+    usual = train_rotation(tokens, seed=0, threads=0)
+    tokens[7] *= 1e6
+    bounded = train_rotation(tokens, seed=0, threads=0)
+    assert usual.step < bounded.step < 2 * REACH * usual.step
+
+
+def test_equal_tokens_have_some_step():
+    rotation = train_rotation(np.ones((10, 8), np.float32), seed=0, threads=0)
+    np.testing.assert_allclose(rotation.apply(np.ones((1, 8), np.float32)), 0, atol=1e-6)
+    assert rotation.step > 0
+
+
+@pytest.mark.parametrize("scale", [1e-25, 1e25])
+def test_sizes_that_float32_cannot_multiply(scale):
+    with pytest.raises(ValueError, match=r"doc_embs must hold numbers between 1e-18 and 1e\+18 in size, .* about \d"):
+        train_rotation(pilot(10, 8) * np.float32(scale), seed=0, threads=0)
+
+
+@pytest.mark.parametrize(("nbits", "code_bytes"), [(1, 2), (2, 4), (4, 8), (8, 16)])
+def test_code_bytes(nbits, code_bytes):
+    rotation = train_rotation(pilot(10, 13), seed=0, threads=0)
+    rows = np.full((1, 64), 128, np.uint8)
+    assert Codec(rotation, Centroids(rows, rows, np.array([0, 1])), nbits).code_bytes == code_bytes
