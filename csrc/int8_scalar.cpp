@@ -28,7 +28,7 @@ int64_t above(const int32_t* scores, int64_t n, int lanes, const int32_t* thresh
     int64_t count = 0;
     for (int64_t r = 0; r < n; ++r)
         for (int j = 0; j < lanes; ++j)
-            if (scores[r * lanes + j] > thresholds[j]) hits[count++] = static_cast<uint32_t>(r * lanes + j);
+            if (scores[r * lanes + j] > thresholds[j]) hits[count++] = static_cast<uint32_t>(r << 16 | j);
     return count;
 }
 

@@ -14,7 +14,7 @@ inline int64_t above_avx512(const int32_t* scores, int64_t n, int lanes, const i
         for (int j = 0; j < lanes; j += 16) {
             const __m512i s = _mm512_loadu_si512(scores + r * lanes + j);
             unsigned mask = _mm512_cmpgt_epi32_mask(s, _mm512_loadu_si512(thresholds + j));
-            for (; mask; mask &= mask - 1) hits[count++] = static_cast<uint32_t>(r * lanes + j + __builtin_ctz(mask));
+            for (; mask; mask &= mask - 1) hits[count++] = static_cast<uint32_t>(r << 16 | (j + __builtin_ctz(mask)));
         }
     return count;
 }

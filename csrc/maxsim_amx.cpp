@@ -77,10 +77,11 @@ inline const char* sums_of(const char* sums, int64_t row, int which) {
     return sums + row / kBlock * kSumsBytes + which * (kSumsBytes / 2) + row % kBlock * 64;
 }
 
-// Document tokens, as bf16 or int8, that stay in the second cache while all query tiles go over them.
+// Document tokens, as bf16 or int8, that stay in the first cache while all query tiles go over them.
+constexpr int64_t kMostRows = 128;
 int64_t chunk_rows(int64_t width) {
-    const int64_t rows = (128 << 10) / width / kBlock * kBlock;
-    return rows < 2 * kBlock ? 2 * kBlock : rows > 512 ? 512 : rows;
+    const int64_t rows = (32 << 10) / width / kBlock * kBlock;
+    return rows < 2 * kBlock ? 2 * kBlock : rows > kMostRows ? kMostRows : rows;
 }
 
 int64_t chunk_scratch_bytes(int64_t width) {
@@ -94,6 +95,7 @@ int64_t chunk_scratch_bytes(int64_t width) {
 //   in_place(rows)                     whether a block of `rows` is multiplied where it is
 //   ready(from, rows, begin, end, to)  makes rows [begin, end) of a block of `rows` ready; `to` is its copy
 //   fold<kTiles>(tile, sums, rows)     takes in sums [kTiles][32][16] of tile `tile` (and the next)
+//   kKeep                              whether finish() wants the sums of the whole chunk
 //   finish(tile, tiles, sums, start, rows)  after all blocks of a chunk that starts at row `start`
 template <class Work>
 inline void over_blocks(Work& work, const char* tiles, int64_t tile_bytes, int64_t count, const char* tokens,
@@ -117,7 +119,7 @@ inline void over_blocks(Work& work, const char* tiles, int64_t tile_bytes, int64
             for (int64_t row = 0; row < size; row += kBlock) {
                 const int64_t left = size - row, rows_here = left < kBlock ? left : kBlock;
                 const int64_t next = tile > 0 ? 0 : left - rows_here < kBlock ? left - rows_here : kBlock;
-                char* const target = sums + row / kBlock * kSumsBytes;
+                char* const target = sums + (Work::kKeep ? row / kBlock : row / kBlock % 2) * kSumsBytes;
                 const bool direct = work.in_place(rows_here);
                 const char* const documents = direct ? from + row * row_bytes : copy_at(row);
                 const int64_t stride = direct ? row_bytes : width;
@@ -231,7 +233,7 @@ void pack_bfloat16(const void* queries, int rows, int64_t dim, void* tile) {
 // Whole blocks are read where they are if their rows are whole tile rows; others are copied and filled up with zeros.
 template <bool kInt8>
 struct Native {
-    static constexpr bool kInteger = kInt8;
+    static constexpr bool kInteger = kInt8, kKeep = false;
     int64_t bytes;  // of a token
     char* best;
 
@@ -409,7 +411,7 @@ inline __m512 transposed_sums(__m512 a, __m512 b, __m512 c, __m512 d) {
 
 template <Dtype dtype>
 struct Screen {
-    static constexpr bool kInteger = false;
+    static constexpr bool kInteger = false, kKeep = true;
     static constexpr int64_t kItem = itemsize(dtype);
     // How far a document's numbers may be from what is multiplied, relative to themselves.
     static constexpr float kRounding = dtype == Dtype::float32 || dtype == Dtype::float16 ? 0x1p-8f : 0;
@@ -487,7 +489,10 @@ struct Screen {
     __m512 bound(int64_t tile) const {
         const char* const base = tiles + tile * layout.bytes;
         const __m512 norm = _mm512_load_ps(base + layout.norms_at), error = _mm512_load_ps(base + layout.errors_at);
-        // Cauchy-Schwarz: |<q, d> - <q', d'>| <= |q - q'| |d| + |q'| |d - d'|, and 2^-24 for each rounded addition.
+        // Cauchy-Schwarz: |<q, d> - <q', d'>| <= |q - q'| |d| + |q'| |d - d'|, and 2^-24 for each rounded addition: dim
+        // in the tile unit and dim in the float32 product, so that not even its rounding could make a refused token
+        // win. What is computed is therefore the largest float32 product, whatever the order in which candidates turn
+        // up.
         const float relative = 1.01f * (kRounding + static_cast<float>(padded + 8) * 0x1p-24f);
         return _mm512_fmadd_ps(norm, _mm512_set1_ps(relative), _mm512_mul_ps(error, _mm512_set1_ps(1.01f)));
     }
@@ -509,7 +514,7 @@ struct Screen {
 
     // Lists the rows, in `hits`, with a product sum of at least `least`, and of which lanes, in masks(); how many.
     int64_t candidates(const char* sums, int64_t size, int which, __m512 least, __mmask16 asked) const {
-        alignas(64) uint16_t all[512];
+        alignas(64) uint16_t all[kMostRows];
         for (int64_t row = 0; row < size; row += kBlock) {
             const char* const block = sums_of(sums, row, which);
 #pragma GCC unroll 8

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <functional>
 #include <limits>
 
 #include "int8.hpp"
@@ -13,6 +14,7 @@ namespace {
 
 constexpr int64_t kDecodeRows = 64;      // tokens decoded at a time; they stay in the first-level cache
 constexpr int64_t kDocumentsPerTask = 16;
+constexpr int64_t kRange = 1 << 16;  // documents on the scoreboard at a time: half a megabyte
 constexpr int64_t kRound = 32;  // candidates scored between two looks at whether they still change anything
 constexpr double kCoarseRange = 1 << 30;  // the largest coarse sum a query can reach
 
@@ -181,100 +183,129 @@ std::vector<Hit> Engine::exhaustive(const Query& query, int64_t k, const uint8_t
     return top.sorted();
 }
 
+namespace {
+
+// A key orders by coarse sum first and by lower position among equal sums.
+uint64_t key_of(int32_t sum, int64_t position) {
+    return uint64_t(static_cast<uint32_t>(sum)) << 32 | (~static_cast<uint32_t>(position) & 0xFFFFFFFFu);
+}
+
+void keep_best(std::vector<uint64_t>& keys, int64_t count) {
+    if (static_cast<int64_t>(keys.size()) <= count) return;
+    std::nth_element(keys.begin(), keys.begin() + count, keys.end(), std::greater<uint64_t>());
+    keys.resize(count);
+}
+
+}  // namespace
+
+// The inverted lists that the query reads in a segment; returns their postings.
+int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const Segment& segment, double unit,
+                           Scratch& scratch) const {
+    const Prober& prober = scratch.prober;
+    const int64_t used = std::min(limits.nprobe, prober.width());
+    int64_t postings = 0;
+    scratch.lists.clear();
+    for (int64_t i = 0; i < query.length; ++i) {
+        const Probe* probes = prober.of(static_cast<int>(i));
+        const int32_t imputed = probes[prober.width() - 1].score;
+        for (int64_t p = 0; p < used; ++p) {
+            const uint32_t* list = segment.list_documents + segment.list_offsets[probes[p].centroid];
+            const int64_t size = segment.list_offsets[probes[p].centroid + 1] - segment.list_offsets[probes[p].centroid];
+            const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
+            scratch.lists.push_back({list, list + size, gain});
+            postings += size;
+        }
+    }
+    return postings;
+}
+
+// Adds up the coarse scores of documents [first, first + size) of a segment; returns how many were touched. The range
+// is small enough for its scoreboard to stay in the second-level cache.
+int64_t Engine::score_range(const Query& query, int64_t lists_a_token, int64_t first, int64_t size,
+                            Scratch& scratch) const {
+    Entry* board = scratch.board.data();
+    uint32_t* touched = scratch.touched.data();
+    int64_t count = 0;
+    if (scratch.next_tag > std::numeric_limits<uint32_t>::max() - static_cast<uint32_t>(query.length)) {
+        std::fill(scratch.board.begin(), scratch.board.end(), Entry{0, 0});
+        scratch.next_tag = 1;
+    }
+    const uint32_t first_tag = scratch.next_tag, end = static_cast<uint32_t>(first + size);
+    for (size_t l = 0; l < scratch.lists.size(); ++l) {
+        List& list = scratch.lists[l];
+        const uint32_t tag = first_tag + static_cast<uint32_t>(l / lists_a_token);
+        if (l + 2 < scratch.lists.size())
+            for (int line = 0; line < 8; ++line) __builtin_prefetch(scratch.lists[l + 2].next + line * 16);
+        const uint32_t* at = list.next;
+        for (; at < list.end && *at < end; ++at) {
+            // Masks, not branches: whether a document is new is as good as random.
+            const uint32_t local = *at - static_cast<uint32_t>(first);
+            const Entry entry = board[local];
+            const int32_t known = -static_cast<int32_t>(entry.tag >= first_tag);
+            const int32_t unseen = -static_cast<int32_t>(entry.tag != tag);
+            board[local] = {tag, (entry.sum & known) + (list.gain & unseen)};
+            touched[count] = local;
+            count += 1 + known;
+        }
+        list.next = at;
+    }
+    scratch.next_tag += static_cast<uint32_t>(query.length);
+    return count;
+}
+
 // score(d) ~ sum_i m_i + sum over the query tokens that probe a centroid of d of (best such centroid's score - m_i):
 // where no probed centroid holds a token of d, the score of the best centroid not probed, m_i, stands in (imputation
 // as in XTR and WARP). Lists are visited best first, so the first touch of a document by a query token is its maximum;
-// tags tell first touches apart and never need clearing.
-void Engine::accumulate_postings(const Query& query, const SearchLimits& limits, Scratch& scratch,
-                                 SearchCounts* counts) const {
+// tags tell first touches apart and never need clearing. The best limits.candidates go to scratch.chosen, best first.
+void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
+                             Scratch& scratch, SearchCounts* counts) const {
+    scratch.prober.run(centroids, query.tiles.data(), query.ntiles, static_cast<int>(query.length), limits.nprobe + 1,
+                       limits.cells, threads);
     const Prober& prober = scratch.prober;
-    const int64_t width = prober.width(), used = std::min(limits.nprobe, width);
     double range = 0;
-    for (int64_t i = 0; i < query.length; ++i)
-        range += query.scales[i] * (double(prober.of(i)[0].score) - prober.of(i)[width - 1].score);
-    const double unit = kCoarseRange / std::max(range, 1e-30);
-    const uint32_t tags = static_cast<uint32_t>(query.length) + 1;
-    if (scratch.board.size() != static_cast<size_t>(documents()) ||
-        scratch.next_tag > std::numeric_limits<uint32_t>::max() - tags) {
-        scratch.board.assign(documents(), Entry{0, 0});
-        scratch.next_tag = 1;
-    }
-    const uint32_t first_tag = scratch.next_tag;
-    scratch.next_tag += tags;
-    scratch.touched.resize(documents() + 1);  // one to spare: it is written before it is known to be new
-    uint32_t* touched = scratch.touched.data();
-    Entry* board = scratch.board.data();
-    int64_t touched_count = 0;
     for (int64_t i = 0; i < query.length; ++i) {
-        const uint32_t tag = first_tag + static_cast<uint32_t>(i);
-        const Probe* probes = prober.of(i);
-        const int32_t imputed = probes[width - 1].score;
-        for (int64_t p = 0; p < used; ++p) {
-            const int32_t gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
-            for (size_t s = 0; s < segments.size(); ++s) {
-                const Segment& segment = segments[s];
-                const uint32_t c = probes[p].centroid;
-                const uint32_t* list = segment.list_documents + segment.list_offsets[c];
-                const int64_t size = segment.list_offsets[c + 1] - segment.list_offsets[c];
-                const int64_t base = first_position[s];
-                if (p + 1 < used) __builtin_prefetch(segment.list_documents + segment.list_offsets[probes[p + 1].centroid]);
-                if (counts) counts->postings += size;
-                for (int64_t e = 0; e < size; ++e) {
-                    constexpr int64_t kAhead = 16;
-                    if (e + kAhead < size) __builtin_prefetch(board + base + list[e + kAhead], 1);
-                    // Without branches: whether a document is new is as good as random.
-                    Entry& entry = board[base + list[e]];
-                    const bool fresh = entry.tag < first_tag;
-                    const int32_t sum = fresh ? 0 : entry.sum;
-                    entry.sum = sum + (entry.tag == tag ? 0 : gain);
-                    entry.tag = tag;
-                    touched[touched_count] = static_cast<uint32_t>(base + list[e]);
-                    touched_count += fresh;
-                }
+        const Probe* probes = prober.of(static_cast<int>(i));
+        range += query.scales[i] * (double(probes[0].score) - probes[prober.width() - 1].score);
+    }
+    const double unit = kCoarseRange / std::max(range, 1e-30);
+    const auto room = static_cast<size_t>(std::min(kRange, documents()));
+    if (scratch.board.size() < room) scratch.board.resize(room, Entry{0, 0});
+    if (scratch.touched.size() < room + 1) scratch.touched.resize(room + 1);  // one is written before it is known to be new
+    const int64_t lists_a_token = std::min(limits.nprobe, prober.width());
+    const auto most = static_cast<size_t>(std::max<int64_t>(4 * limits.candidates, 4096));
+    std::vector<uint64_t>& keys = scratch.keys;
+    keys.clear();
+    uint64_t least = 0;
+    for (size_t s = 0; s < segments.size(); ++s) {
+        const int64_t postings = open_lists(query, limits, segments[s], unit, scratch);
+        if (counts) counts->postings += postings;
+        for (int64_t first = 0; first < segments[s].documents; first += kRange) {
+            const int64_t touched = score_range(query, lists_a_token, first, kRange, scratch);
+            if (counts) counts->touched += touched;
+            for (int64_t t = 0; t < touched; ++t) {
+                const uint32_t local = scratch.touched[t];
+                const int64_t position = first_position[s] + first + local;
+                const uint64_t key = key_of(scratch.board[local].sum, position);
+                if (key < least || (allowed && !allowed[position])) continue;
+                keys.push_back(key);
+                if (keys.size() < most) continue;
+                keep_best(keys, limits.candidates);
+                least = *std::min_element(keys.begin(), keys.end());
             }
         }
     }
-    scratch.touched_count = touched_count;
-    if (counts) counts->touched += touched_count;
-}
-
-// The `candidates` best of the touched documents into scratch.chosen: best first, ties by position. A histogram of the
-// sums finds the bin in which the border lies; only what is above it is sorted.
-void Engine::select(int64_t candidates, const uint8_t* allowed, Scratch& scratch) const {
-    constexpr int kShift = 19;
-    constexpr int kBins = (int64_t(1) << 31 >> kShift) + 1;
-    int64_t histogram[kBins] = {};
-    scratch.sums.resize(scratch.touched_count);
-    for (int64_t t = 0; t < scratch.touched_count; ++t) {
-        const uint32_t position = scratch.touched[t];
-        const int32_t sum = allowed && !allowed[position] ? -1 : scratch.board[position].sum;
-        scratch.sums[t] = sum;
-        if (sum >= 0) ++histogram[sum >> kShift];
-    }
-    int64_t above = 0;
-    int bin = kBins;
-    while (bin > 0 && above < candidates) above += histogram[--bin];
+    keep_best(keys, limits.candidates);
+    std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
     scratch.chosen.clear();
-    const int64_t least = int64_t(bin) << kShift;
-    for (int64_t t = 0; t < scratch.touched_count; ++t)
-        if (scratch.sums[t] >= least && scratch.sums[t] >= 0)
-            scratch.chosen.push_back({static_cast<float>(scratch.sums[t]), int64_t(scratch.touched[t])});
-    const auto size = static_cast<int64_t>(scratch.chosen.size());
-    if (size > candidates) {
-        std::nth_element(scratch.chosen.begin(), scratch.chosen.begin() + candidates, scratch.chosen.end(), better);
-        scratch.chosen.resize(candidates);
-    }
+    for (uint64_t key : keys)
+        scratch.chosen.push_back({static_cast<float>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
 }
 
 std::vector<Hit> Engine::gather(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
                                 SearchCounts* counts) const {
     Lease lease(*this);
     Scratch& scratch = *lease;
-    scratch.prober.run(centroids, query.tiles.data(), query.ntiles, static_cast<int>(query.length), limits.nprobe + 1,
-                       limits.cells, threads);
-    accumulate_postings(query, limits, scratch, counts);
-    select(limits.candidates, allowed, scratch);
-    std::sort(scratch.chosen.begin(), scratch.chosen.end(), better);
+    find_candidates(query, limits, allowed, threads, scratch, counts);
     return scratch.chosen;
 }
 
@@ -282,11 +313,7 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
                                 SearchCounts* counts) const {
     Lease lease(*this);
     Scratch& scratch = *lease;
-    scratch.prober.run(centroids, query.tiles.data(), query.ntiles, static_cast<int>(query.length), limits.nprobe + 1,
-                       limits.cells, threads);
-    accumulate_postings(query, limits, scratch, counts);
-    select(limits.candidates, allowed, scratch);
-    std::sort(scratch.chosen.begin(), scratch.chosen.end(), better);
+    find_candidates(query, limits, allowed, threads, scratch, counts);
     TopK top(limits.k);
     const auto size = static_cast<int64_t>(scratch.chosen.size());
     int64_t idle = 0;  // candidates since the best k last changed

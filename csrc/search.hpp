@@ -77,23 +77,29 @@ class Engine {
                             SearchCounts* counts = nullptr) const;
 
    private:
-    struct Entry {  // of the scoreboard, one a document
+    struct Entry {  // of the scoreboard, one a document of the range at hand
         uint32_t tag;
         int32_t sum;
+    };
+    struct List {  // what is left of an inverted list that the query reads
+        const uint32_t *next, *end;
+        int32_t gain;
     };
     struct Scratch {
         std::vector<Entry> board;
         uint32_t next_tag = 1;
-        std::vector<uint32_t> touched;  // the first touched_count are documents with an entry of this query
-        int64_t touched_count = 0;
-        std::vector<int32_t> sums;
+        std::vector<uint32_t> touched;
+        std::vector<List> lists;  // [length][nprobe], best first
+        std::vector<uint64_t> keys;
         std::vector<Hit> chosen;
         Prober prober;
     };
     class Lease;
 
-    void accumulate_postings(const Query&, const SearchLimits&, Scratch&, SearchCounts*) const;
-    void select(int64_t candidates, const uint8_t* allowed, Scratch&) const;
+    void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
+                         SearchCounts*) const;
+    int64_t open_lists(const Query&, const SearchLimits&, const Segment&, double unit, Scratch&) const;
+    int64_t score_range(const Query&, int64_t lists_a_token, int64_t first, int64_t size, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
     void prefetch(int64_t position) const;

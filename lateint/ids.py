@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +60,9 @@ def put(store: storage.Store, segment: str, ids: NDArray[np.int64] | list[str]) 
     storage.put(store, f"{segment}/id_offsets", offsets)
 
 
+Part: TypeAlias = "NDArray[np.int64] | tuple[NDArray[np.uint8], NDArray[np.int64]]"
+
+
 class Ids:
     """The ids of an index, over its segments in order.
 
@@ -67,7 +70,7 @@ class Ids:
         parts: per segment, an int64 array, or the bytes and offsets of utf-8 strings.
     """
 
-    def __init__(self, parts: Sequence[NDArray[np.int64] | tuple[NDArray[np.uint8], NDArray[np.int64]]]) -> None:
+    def __init__(self, parts: Sequence[Part]) -> None:
         self.strings = bool(parts) and isinstance(parts[0], tuple)
         self._parts = parts
         sizes = [len(part[1]) - 1 if isinstance(part, tuple) else len(part) for part in parts]
@@ -78,16 +81,15 @@ class Ids:
 
     def at(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """The ids at ``positions``: int64, or objects of type str."""
-        names = [self._one(int(position)) for position in positions]
-        return np.array(names, object) if self.strings else np.array(names, np.int64)
-
-    def _one(self, position: int) -> Any:
-        segment = int(np.searchsorted(self._first, position, side="right")) - 1
-        part, local = self._parts[segment], position - int(self._first[segment])
-        if isinstance(part, tuple):
-            data, offsets = part
-            return data[offsets[local] : offsets[local + 1]].tobytes().decode()
-        return int(part[local])
+        names = np.empty(len(positions), object if self.strings else np.int64)
+        if len(self._parts) == 1:
+            names[:] = _names(self._parts[0], positions)
+            return names
+        segments = np.searchsorted(self._first, positions, side="right") - 1
+        for segment in np.unique(segments).tolist():
+            here = segments == segment
+            names[here] = _names(self._parts[segment], positions[here] - self._first[segment])
+        return names
 
     def positions(self, ids: Iterable[Any], name: str) -> NDArray[np.int64]:
         """Where ``ids`` are.
@@ -111,7 +113,18 @@ class Ids:
             if np.array_equal(numbers, np.arange(len(numbers))):
                 return _Identity(len(numbers))
             return {int(number): position for position, number in enumerate(numbers)}
-        return {self._one(position): position for position in range(len(self))}
+        return {name: position for position, name in enumerate(self.at(np.arange(len(self))).tolist())}
+
+
+def _names(part: Part, local: NDArray[np.int64]) -> Any:
+    """The ids at positions within one segment."""
+    if not isinstance(part, tuple):
+        return part[local]
+    data, offsets = part
+    return [
+        data[first:last].tobytes().decode()
+        for first, last in zip(offsets[local].tolist(), offsets[local + 1].tolist(), strict=True)
+    ]
 
 
 class UnknownIdError(KeyError):

@@ -94,6 +94,7 @@ class Engine:
         k: int,
         nprobe: int,
         candidates: int,
+        patience: int,
         cells: int,
         allowed: NDArray[np.uint8] | None,
         threads: int,

@@ -52,6 +52,8 @@ def as_array(x: object, name: str, *, int8: bool = False) -> Array:
     if array.dtype not in DTYPE_CODES or (array.dtype == np.int8 and not int8):
         known = "float32, float16, bfloat16 or float64" + (" or int8" if int8 else "")
         raise TypeError(f"{name} must be {known}, got {dtype}")
+    if array.flags.c_contiguous and array.flags.aligned:
+        return array
     return np.require(array, requirements=["C", "A"])
 
 

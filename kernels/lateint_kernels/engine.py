@@ -109,7 +109,9 @@ class Engine:
             cells: look for centroids in the best ``cells`` cells of each query token; 0: score all centroids.
             allowed: ``[n]``, nonzero where a document may be found.
         """
-        rankings: list[Ranking] = self._engine.search(queries, offsets, k, nprobe, candidates, patience, cells, allowed, threads)
+        rankings: list[Ranking] = self._engine.search(
+            queries, offsets, k, nprobe, candidates, patience, cells, allowed, threads
+        )
         return rankings
 
     def exhaustive(

@@ -177,10 +177,10 @@ def _checked_offsets(values: object, total: int, allow_empty: bool) -> tuple[NDA
         raise ValueError("offsets must start at 0" + (f", got {offsets[0]}" if len(offsets) else ", got none"))
     if offsets[-1] != total:
         raise ValueError(f"offsets must end at the number of tokens {total}, got {offsets[-1]}")
-    lengths = np.diff(offsets)
-    bad = np.flatnonzero(lengths < (0 if allow_empty else 1))
-    if bad.size:
-        i = int(bad[0])
+    lengths = offsets[1:] - offsets[:-1]
+    shortest = int(lengths.min()) if lengths.size else 1
+    if shortest < (0 if allow_empty else 1):
+        i = int(np.flatnonzero(lengths < (0 if allow_empty else 1))[0])
         what = "is empty" if lengths[i] == 0 else "has a negative length"
         raise ValueError(f"document {i} {what}: offsets {offsets[i]}..{offsets[i + 1]}")
-    return offsets, bool((lengths == 0).any())
+    return offsets, shortest == 0

@@ -53,7 +53,7 @@ def level(nbits: int, scale: int, code: int) -> int:
     """
     unit = 16 if nbits == 4 else 4
     twice = 2 * code - (2**nbits - 1)
-    magnitude = (abs(twice) * scale + unit) // (2 * unit)
+    magnitude: int = (abs(twice) * scale + unit) // (2 * unit)
     return magnitude if twice > 0 else -magnitude
 
 

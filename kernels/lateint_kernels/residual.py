@@ -44,7 +44,7 @@ def rotate(
         mean: ``[dim]``.
         rotation: ``[blocks, block, block]``, orthogonal; a block of components is a row vector times its matrix.
         permutation: ``[width]``, width = blocks * block >= dim: component i comes from ``permutation[i]``; values from
-            dim on stand for zeros.
+            dim on stand for zeros. With a single block it is 0, 1, 2, ...
         step: what one unit of the result means.
 
     Returns:

@@ -69,7 +69,7 @@ def make(rng, lengths, *, width=40, dim=None, nbits=4, count=30, cells=5, cuts=(
     codec = CodecArrays(
         (rng.standard_normal(dim) * 0.05).astype(np.float32),
         np.stack(matrices).astype(np.float32),
-        rng.permutation(width).astype(np.int32),
+        (rng.permutation(width) if block < width else np.arange(width)).astype(np.int32),
         centroids,
         cell_rows,
         np.linspace(0, count, cells + 1).astype(np.int64),
