@@ -12,17 +12,17 @@
 namespace lateint {
 namespace {
 
-constexpr int64_t kDecodeRows = 64;      // tokens decoded at a time; they stay in the first-level cache
+constexpr int64_t kDecodeRows = 64;  // tokens decoded at a time; they stay in the first-level cache
 constexpr int64_t kDocumentsPerTask = 16;
-constexpr int64_t kRange = 1 << 16;  // documents on the scoreboard at a time: half a megabyte
-constexpr int64_t kRound = 32;  // candidates scored between two looks at whether they still change anything
+constexpr int64_t kRange = 1 << 16;       // documents on the scoreboard at a time: half a megabyte
+constexpr int64_t kRound = 32;            // candidates scored between two looks at whether they still change anything
 constexpr double kCoarseRange = 1 << 30;  // the largest coarse sum a query can reach
 
 bool better(const Hit& a, const Hit& b) { return a.score != b.score ? a.score > b.score : a.position < b.position; }
 
 // Keeps the k best of what is offered.
 class TopK {
-   public:
+public:
     explicit TopK(int64_t k) : k_(k) {}
     // Whether the hit is among the best k so far.
     bool offer(const Hit& hit) {
@@ -41,7 +41,7 @@ class TopK {
         return std::move(heap_);
     }
 
-   private:
+private:
     int64_t k_;
     std::vector<Hit> heap_;
 };
@@ -50,7 +50,7 @@ class TopK {
 
 // Scratch space is borrowed for the time of a call, so that callers on many threads do not meet.
 class Engine::Lease {
-   public:
+public:
     explicit Lease(const Engine& engine) : engine_(engine) {
         std::lock_guard<std::mutex> lock(engine.mutex_);
         if (!engine.idle_.empty()) {
@@ -66,7 +66,7 @@ class Engine::Lease {
     }
     Scratch& operator*() { return *scratch_; }
 
-   private:
+private:
     const Engine& engine_;
     std::unique_ptr<Scratch> scratch_;
 };
@@ -210,7 +210,8 @@ int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const
         const int32_t imputed = probes[prober.width() - 1].score;
         for (int64_t p = 0; p < used; ++p) {
             const uint32_t* list = segment.list_documents + segment.list_offsets[probes[p].centroid];
-            const int64_t size = segment.list_offsets[probes[p].centroid + 1] - segment.list_offsets[probes[p].centroid];
+            const int64_t size =
+                segment.list_offsets[probes[p].centroid + 1] - segment.list_offsets[probes[p].centroid];
             const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
             scratch.lists.push_back({list, list + size, gain});
             postings += size;
@@ -270,7 +271,8 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     const double unit = kCoarseRange / std::max(range, 1e-30);
     const auto room = static_cast<size_t>(std::min(kRange, documents()));
     if (scratch.board.size() < room) scratch.board.resize(room, Entry{0, 0});
-    if (scratch.touched.size() < room + 1) scratch.touched.resize(room + 1);  // one is written before it is known to be new
+    if (scratch.touched.size() < room + 1)
+        scratch.touched.resize(room + 1);  // one is written before it is known to be new
     const int64_t lists_a_token = std::min(limits.nprobe, prober.width());
     const auto most = static_cast<size_t>(std::max<int64_t>(4 * limits.candidates, 4096));
     std::vector<uint64_t>& keys = scratch.keys;

@@ -14,9 +14,9 @@ namespace lateint {
 // An immutable run of documents. Positions of documents in an index are counted over its segments in order.
 struct Segment {
     int64_t documents;
-    const int64_t* offsets;       // [documents + 1]: tokens of document p are [offsets[p], offsets[p + 1])
+    const int64_t* offsets;  // [documents + 1]: tokens of document p are [offsets[p], offsets[p + 1])
     Tokens tokens;
-    const int64_t* list_offsets;  // [K + 1]: entries of centroid c are [list_offsets[c], list_offsets[c + 1])
+    const int64_t* list_offsets;     // [K + 1]: entries of centroid c are [list_offsets[c], list_offsets[c + 1])
     const uint32_t* list_documents;  // distinct documents with a token at the centroid, ascending
 };
 
@@ -29,10 +29,10 @@ struct Hit {
 struct Query {
     int64_t length = 0;
     int ntiles = 0;
-    std::vector<int8_t> tiles;    // [ntiles][depth / 4][16][4]
-    std::vector<double> scales;   // [length], the step of the documents included
-    std::vector<int32_t> offsets; // [length]: 128 * sum of the bytes, what unsigned rows add to a product
-    double constant = 0;          // sum_i <q_i, mean>
+    std::vector<int8_t> tiles;     // [ntiles][depth / 4][16][4]
+    std::vector<double> scales;    // [length], the step of the documents included
+    std::vector<int32_t> offsets;  // [length]: 128 * sum of the bytes, what unsigned rows add to a product
+    double constant = 0;           // sum_i <q_i, mean>
 };
 
 struct SearchLimits {
@@ -49,15 +49,15 @@ struct SearchCounts {
 };
 
 class Engine {
-   public:
+public:
     Codec codec;
     Centroids centroids;
     float step = 0;
-    int64_t dim = 0;               // components of a query as it comes
-    int64_t block = 0;             // of the rotation
-    const float* mean = nullptr;   // [dim]
-    const float* rotation = nullptr;         // [width / block][block][block]
-    const int32_t* permutation = nullptr;    // [width]: component i of the rotation's input is permutation[i]
+    int64_t dim = 0;                       // components of a query as it comes
+    int64_t block = 0;                     // of the rotation
+    const float* mean = nullptr;           // [dim]
+    const float* rotation = nullptr;       // [width / block][block][block]
+    const int32_t* permutation = nullptr;  // [width]: component i of the rotation's input is permutation[i]
     std::vector<Segment> segments;
     std::vector<int64_t> first_position;  // of each segment, and the number of documents
 
@@ -76,7 +76,7 @@ class Engine {
     std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed, int threads,
                             SearchCounts* counts = nullptr) const;
 
-   private:
+private:
     struct Entry {  // of the scoreboard, one a document of the range at hand
         uint32_t tag;
         int32_t sum;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,11 +19,12 @@ from lateint.documents import Documents
 from lateint_kernels import centroids as centroid_kernels
 from lateint_kernels import first_nonfinite_row, first_zero_row, residual
 
-CHUNK = 1 << 16  # tokens encoded at a time
+CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from
 TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
+TOLERATED_OVERFLOW = 1.25  # by how much a component may exceed the step's reach before a build warns
 CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid: 96 % agree with a look at all
 
 
@@ -109,7 +111,8 @@ def build(documents: Documents, plan: Plan, store: storage.Store) -> dict[str, A
     timings = Timings()
     with timings.of("codec"):
         pilot = documents.pilot(PILOT)
-        _check(pilot, None, plan.threads)
+        if _first_bad_row(pilot, plan.threads) is not None:
+            _check_all(documents, plan.threads)
         rotation = train_rotation(pilot, seed=plan.seed, threads=plan.threads)
     with timings.of("sample"):
         sample = _sample(documents, rotation, plan)
@@ -119,39 +122,80 @@ def build(documents: Documents, plan: Plan, store: storage.Store) -> dict[str, A
     codec = Codec(rotation, centroids, plan.nbits)
     _put_codec(store, codec)
     segments = []
-    stream = _Stream(documents, plan)
+    stream, overflow = _Stream(documents, plan), _Overflow()
     for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
         name = f"segments/{number:06d}"
-        _encode_segment(documents.lengths[first:last], stream, codec, plan, store, name, timings)
+        _encode_segment(documents.lengths[first:last], stream, codec, plan, store, name, timings, overflow)
         segments.append({"name": name, "documents": last - first, "tokens": int(documents.lengths[first:last].sum())})
     stream.close()
+    overflow.warn(int(documents.lengths.sum()))
     return {
         "dim": documents.dim,
         "width": rotation.width,
+        "block": rotation.blocks.shape[1],
         "nbits": plan.nbits,
         "step": rotation.step,
         "seed": plan.seed,
         "centroids": len(centroids),
+        "cells": len(centroids.cells),
         "segments": segments,
         "seconds": timings.seconds,
     }
 
 
-def _check(tokens: NDArray[Any], offsets: NDArray[np.int64] | None, threads: int, first: int = 0) -> None:
+def _first_bad_row(tokens: NDArray[Any], threads: int) -> tuple[int, str] | None:
+    """A row that no score can be made of, and why."""
+    row = first_nonfinite_row(tokens, "doc_embs", threads=threads)
+    if row is not None:
+        return row, "holds a NaN or an infinity"
+    row = first_zero_row(tokens, "doc_embs", threads=threads)
+    return None if row is None else (row, "is all zero, as padding is")
+
+
+def _check(tokens: NDArray[Any], offsets: NDArray[np.int64], threads: int, first: int) -> None:
     """Refuses rows that no score can be made of. ``first`` is the number of the first row in the stream."""
-    for what, row in (
-        ("holds a NaN or an infinity", first_nonfinite_row(tokens, "doc_embs", threads=threads)),
-        ("is all zero, as padding is", first_zero_row(tokens, "doc_embs", threads=threads)),
-    ):
-        if row is None:
-            continue
-        if offsets is None:
-            raise ValueError(f"doc_embs must be finite and not zero, but a token among the first looked at {what}")
-        document = int(np.searchsorted(offsets, first + row, side="right")) - 1
+    if found := _first_bad_row(tokens, threads):
+        row, what = first + found[0], found[1]
+        document = int(np.searchsorted(offsets, row, side="right")) - 1
         raise ValueError(
-            f"doc_embs must be finite and not zero, but token {first + row - offsets[document]} of document {document} "
-            f"{what}"
+            f"doc_embs must be finite and not zero, but token {row - offsets[document]} of document {document} {what}"
         )
+
+
+def _check_all(documents: Documents, threads: int) -> None:
+    offsets = np.concatenate([[0], np.cumsum(documents.lengths)])
+    first = 0
+    for chunk in documents.chunks(CHUNK):
+        _check(chunk, offsets, threads, first)
+        first += len(chunk)
+
+
+class _Overflow:
+    """Counts tokens with components that a byte cannot hold, which are cut."""
+
+    def __init__(self) -> None:
+        self.tokens, self.most = 0, 1.0
+
+    def look(self, rows: NDArray[np.uint8], scaled: NDArray[np.float32]) -> None:
+        """Adds the tokens ``scaled``, whose bytes are ``rows``."""
+        if rows.max() < 255 and rows.min() > 0:
+            return
+        for start in range(0, len(rows), 4096):  # few tokens at a time, as most are looked at for nothing
+            part = slice(start, start + 4096)
+            reached = np.flatnonzero((rows[part].max(1) == 255) | (rows[part].min(1) == 0))
+            beyond = np.abs(scaled[part][reached]).max(1, initial=0) / 127
+            beyond = beyond[beyond > TOLERATED_OVERFLOW]
+            self.tokens += len(beyond)
+            self.most = max(self.most, float(beyond.max(initial=0)))
+
+    def warn(self, total: int) -> None:
+        """Says how many there were."""
+        if self.tokens:
+            warnings.warn(
+                f"{self.tokens:,} of {total:,} tokens have components up to {self.most:.3g} times what codes can hold "
+                "and were cut, so scores with them come out too small; embeddings of about equal norms avoid this",
+                stacklevel=5,
+            )
 
 
 def _sample(documents: Documents, rotation: Rotation, plan: Plan) -> NDArray[np.uint8]:
@@ -220,7 +264,10 @@ class _Stream:
     def take(self, most: int) -> NDArray[Any]:
         """The next tokens, at least one and at most ``most``."""
         if len(self.held) == 0:
-            self.held = next(self.chunks)
+            held = next(self.chunks, None)
+            if held is None:
+                raise ValueError("doc_embs gave fewer tokens the last time than the first")
+            self.held = held
             _check(self.held, self.offsets, self.threads, self.passed)
             self.passed += len(self.held)
         part, self.held = self.held[:most], self.held[most:]
@@ -240,6 +287,7 @@ def _encode_segment(
     store: storage.Store,
     name: str,
     timings: Timings,
+    overflow: _Overflow,
 ) -> None:
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     tokens = int(offsets[-1])
@@ -256,6 +304,7 @@ def _encode_segment(
         with timings.of("rotate"):
             scaled = codec.rotation.apply(part, threads=plan.threads)
             rows = residual.to_bytes(scaled, threads=plan.threads)
+            overflow.look(rows, scaled)
         with timings.of("assign"):
             ids = assigner.nearest(rows, cells=CELLS_SEARCHED, threads=plan.threads)
         with timings.of("encode"):

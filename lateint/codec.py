@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from lateint.clustering import Centroids
 from lateint_kernels import residual, to_float32
 
+SMALLEST, LARGEST = 1e-18, 1e18
+REACH = 8  # a component may be so many times larger than a token's largest one usually is
 LARGEST_BLOCK = 512  # a rotation matrix has at most so many rows; wider tokens are rotated in blocks
 
 
@@ -55,7 +57,12 @@ class Rotation:
 def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Rotation:
     """Mean, random rotation and step for tokens like ``pilot [m, dim]``.
 
-    The step lets the largest component of the pilot fit into a signed byte; the few that exceed it later are cut.
+    The step lets the largest component of the pilot fit into a signed byte, unless that is more than `REACH` times what
+    the largest component of a token usually is (the median): one step serves all tokens, and a few of a huge norm would
+    leave the others nothing. What exceeds the step's reach is cut when it is encoded.
+
+    Raises:
+        ValueError: tokens so large or small that float32 cannot hold their products.
     """
     dim = pilot.shape[1]
     rng = np.random.default_rng(seed)
@@ -71,9 +78,17 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
         permutation.astype(np.int32),
         1.0,
     )
-    largest = float(np.abs(rotation.apply(pilot, threads=threads)).max())
+    peaks = np.abs(rotation.apply(pilot, threads=threads)).max(1)
+    largest, usual = float(peaks.max()), float(np.median(peaks))
+    if usual > 0:
+        largest = min(largest, REACH * usual)
     if largest == 0:
         largest = 1.0  # all tokens are equal
+    if not SMALLEST < largest < LARGEST:
+        raise ValueError(
+            f"doc_embs must hold numbers between {SMALLEST:g} and {LARGEST:g} in size, for scores are float32; the "
+            f"largest component is about {largest:.3g}"
+        )
     return Rotation(rotation.mean, rotation.blocks, rotation.permutation, float(np.float32(largest / 127)))
 
 

@@ -19,6 +19,8 @@ from lateint_kernels import Ragged
 
 Tokens = NDArray[Any]
 
+LARGEST_DIM = 4096
+
 
 class Documents(Protocol):
     """Documents with known lengths whose tokens can be streamed any number of times."""
@@ -43,26 +45,28 @@ def read(source: Any, lengths: Any, *, allow_empty: bool, spool: Path | None) ->
     documents = _read(source, lengths, allow_empty=allow_empty, spool=spool)
     if len(documents.lengths) == 0 or documents.lengths.sum() == 0:
         raise ValueError(f"doc_embs must hold at least one token, got {len(documents.lengths)} documents without any")
+    if not 1 <= documents.dim <= LARGEST_DIM:
+        raise ValueError(f"doc_embs must have a dim from 1 to {LARGEST_DIM}, got {documents.dim}")
     return documents
 
 
 def _read(source: Any, lengths: Any, *, allow_empty: bool, spool: Path | None) -> Documents:
-    if isinstance(source, Ragged):
-        return _Flat(_refuse_empty(source, allow_empty))
+    if isinstance(source, Ragged) and lengths is None:
+        return _Flat(source, allow_empty)
     if _is_array(source):
         array = lateint_kernels.as_array(source, "doc_embs")
         if array.ndim == 3:
-            return _Flat(Ragged.from_padded(array, lengths, allow_empty=allow_empty))
+            return _Flat(Ragged.from_padded(array, lengths, allow_empty=True), allow_empty)
         if array.ndim != 2:
             raise ValueError(f"doc_embs must be [T, dim] with lengths, or [n, L, dim], got {array.shape}")
         if lengths is None:
             raise ValueError("doc_embs is one [T, dim] array: say with lengths= where its documents end")
-        return _Flat(Ragged.from_lengths(array, lengths, allow_empty=allow_empty))
+        return _Flat(Ragged.from_lengths(array, lengths, allow_empty=True), allow_empty)
     if lengths is not None:
         raise ValueError("lengths goes with a single array of tokens; these documents have lengths of their own")
-    if isinstance(source, (list, tuple)):
+    if isinstance(source, (list, tuple)) and not (source and _is_chunk(source[0])):
         return _Listed(source, allow_empty)
-    if not isinstance(source, Iterable):
+    if not isinstance(source, Iterable) or isinstance(source, (str, bytes, dict)):
         raise TypeError(f"doc_embs must be arrays, a list or an iterable of arrays, got {type(source).__name__}")
     if iter(source) is source:
         return _spooled(source, allow_empty, spool)
@@ -73,10 +77,9 @@ def _is_array(source: Any) -> bool:
     return hasattr(source, "__dlpack__") or hasattr(source, "__array__")
 
 
-def _refuse_empty(ragged: Ragged, allow_empty: bool) -> Ragged:
-    """A Ragged may have been made with empty documents allowed; building decides for itself."""
-    _check_lengths(ragged.lengths, allow_empty)
-    return ragged
+def _is_chunk(item: Any) -> bool:
+    """Whether an item of a stream is several documents: a Ragged, or (tokens, lengths)."""
+    return isinstance(item, Ragged) or (isinstance(item, tuple) and len(item) == 2 and _is_array(item[0]))
 
 
 def _check_lengths(lengths: NDArray[np.int64], allow_empty: bool, first: int = 0) -> None:
@@ -90,7 +93,9 @@ def _check_lengths(lengths: NDArray[np.int64], allow_empty: bool, first: int = 0
 class _Flat:
     """All tokens in one array, perhaps memory-mapped."""
 
-    def __init__(self, ragged: Ragged) -> None:
+    def __init__(self, ragged: Ragged, allow_empty: bool) -> None:
+        _check_lengths(ragged.lengths, allow_empty)
+        lateint_kernels.as_array(ragged.tokens, "doc_embs")  # refuses int8, which a Ragged may hold
         self.tokens, self.lengths, self.dim = ragged.tokens, ragged.lengths, ragged.dim
 
     def chunks(self, most: int) -> Iterator[Tokens]:
@@ -98,8 +103,7 @@ class _Flat:
             yield np.ascontiguousarray(self.tokens[start : start + most])
 
     def pilot(self, most: int) -> Tokens:
-        rows = np.linspace(0, len(self.tokens) - 1, min(most, len(self.tokens))).astype(np.int64)
-        return np.ascontiguousarray(self.tokens[rows])
+        return np.ascontiguousarray(self.tokens[_spread(len(self.tokens), most)])
 
 
 class _Listed:
@@ -117,7 +121,7 @@ class _Listed:
         return _cut((_document(item, i, self.dim) for i, item in enumerate(self.items)), most)
 
     def pilot(self, most: int) -> Tokens:
-        few = max(1, most // max(1, len(self.items)))
+        few = max(1, most // len(self.items))
         step = max(1, len(self.items) // most)
         parts = [
             _document(self.items[i], i, self.dim)[:: max(1, int(self.lengths[i]) // few)][:few]
@@ -133,21 +137,25 @@ class _Streamed:
         self.source = source
         self.dim = -1
         lengths: list[NDArray[np.int64]] = []
-        pilot: list[NDArray[np.float32]] = []
-        documents = 0
-        for item in source:
+        self._pilot: list[NDArray[np.float32]] = []  # up to 64 tokens of every `stride`-th item
+        documents, stride = 0, 1
+        for number, item in enumerate(source):
             tokens, counts = _item(item, documents, self.dim)
             _check_lengths(counts, allow_empty, documents)
             self.dim = tokens.shape[1]
             lengths.append(counts)
             documents += len(counts)
-            pilot.append(lateint_kernels.to_float32(tokens[:: max(1, len(tokens) // 64)][:64]))
-            if len(pilot) > 4096:
-                pilot = pilot[::2]
+            if number % stride == 0:
+                rows = _spread(len(tokens), 64)
+                self._pilot.append(lateint_kernels.to_float32(tokens[rows]).copy())
+            if len(self._pilot) == 4096:
+                self._pilot, stride = self._pilot[::2], 2 * stride
         self.lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
-        self._pilot = pilot
 
     def chunks(self, most: int) -> Iterator[Tokens]:
+        return _cut(self._tokens(), most)
+
+    def _tokens(self) -> Iterator[Tokens]:
         documents = 0
         for item in self.source:
             tokens, counts = _item(item, documents, self.dim)
@@ -155,22 +163,19 @@ class _Streamed:
             if not np.array_equal(counts, expected):
                 raise ValueError(f"doc_embs must give the same documents each time, but document {documents} changed")
             documents += len(counts)
-            for start in range(0, len(tokens), most):
-                yield np.ascontiguousarray(tokens[start : start + most])
+            yield tokens
         if documents != len(self.lengths):
             raise ValueError(f"doc_embs gave {len(self.lengths)} documents at first and {documents} the next time")
 
     def pilot(self, most: int) -> Tokens:
-        return np.concatenate(self._pilot)[-most:]
+        tokens = np.concatenate(self._pilot)
+        return tokens[_spread(len(tokens), most)]
 
 
 def _spooled(source: Iterator[Any], allow_empty: bool, spool: Path | None) -> Documents:
     """Keeps what an iterator gives, on disk if there is a place for it."""
     if spool is None:
-        parts = [_item(item, 0, -1) for item in source]
-        if not parts:
-            return _Streamed([], allow_empty)
-        return _Streamed(parts, allow_empty)
+        return _Streamed(list(_copies(source)), allow_empty)
     lengths: list[NDArray[np.int64]] = []
     dim, dtype, documents = -1, None, 0
     with spool.open("wb") as file:
@@ -187,36 +192,57 @@ def _spooled(source: Iterator[Any], allow_empty: bool, spool: Path | None) -> Do
         return _Streamed([], allow_empty)
     counts = np.concatenate(lengths)
     tokens = np.memmap(spool, dtype, "r", shape=(int(counts.sum()), dim))
-    return _Flat(Ragged.from_lengths(tokens, counts, allow_empty=True))
+    return _Flat(Ragged.from_lengths(tokens, counts, allow_empty=True), allow_empty)
+
+
+def _copies(source: Iterator[Any]) -> Iterator[tuple[Tokens, NDArray[np.int64]]]:
+    """What an iterator gives, which may use the same memory again for the next item."""
+    documents, dim = 0, -1
+    for item in source:
+        tokens, counts = _item(item, documents, dim)
+        documents, dim = documents + len(counts), tokens.shape[1]
+        yield tokens.copy(), counts
+
+
+def _spread(n: int, most: int) -> NDArray[np.int64]:
+    """At most ``most`` of n rows, evenly spread."""
+    return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
 
 
 def _cut(items: Iterator[Tokens], most: int) -> Iterator[Tokens]:
-    """Joins small arrays and splits large ones: chunks of at most ``most`` rows."""
-    held: list[Tokens] = []
+    """Joins small arrays and splits large ones: chunks of ``most`` rows, but for the last.
+
+    What is joined is copied, for a source may use its memory again for the next item.
+    """
+    buffer: Tokens | None = None
     size = 0
     for item in items:
+        if buffer is None:
+            buffer = np.empty((most, item.shape[1]), item.dtype)
+        elif item.dtype != buffer.dtype:
+            held, buffer = buffer, np.empty(buffer.shape, np.float32)
+            buffer[:size] = lateint_kernels.to_float32(held[:size])
+        if item.dtype != buffer.dtype:
+            item = lateint_kernels.to_float32(item)
         start = 0
         while start < len(item):
             part = item[start : start + most - size]
-            held.append(part)
-            size += len(part)
             start += len(part)
+            if len(part) == most:
+                yield np.ascontiguousarray(part)
+                continue
+            buffer[size : size + len(part)] = part
+            size += len(part)
             if size == most:
-                yield _join(held)
-                held, size = [], 0
-    if held:
-        yield _join(held)
-
-
-def _join(parts: list[Tokens]) -> Tokens:
-    if len({part.dtype for part in parts}) > 1:
-        parts = [lateint_kernels.to_float32(part) for part in parts]
-    return np.concatenate(parts)
+                yield buffer
+                buffer, size = np.empty_like(buffer), 0
+    if buffer is not None and size:
+        yield buffer[:size]
 
 
 def _item(item: Any, first: int, dim: int) -> tuple[Tokens, NDArray[np.int64]]:
     """One item of a stream: its tokens, and the lengths of the documents they belong to."""
-    if isinstance(item, tuple) and len(item) == 2:
+    if isinstance(item, tuple) and _is_chunk(item):
         item = Ragged.from_lengths(item[0], item[1], allow_empty=True)
     if isinstance(item, Ragged):
         return _document(item.tokens, first, dim), item.lengths

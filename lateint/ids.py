@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from functools import cached_property
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lateint import storage
-
-INT, STRING = "int64", "string"
 
 
 def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
@@ -19,15 +17,18 @@ def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
 
     Raises:
         TypeError: ids are neither all integers nor all strings.
-        ValueError: there are not as many ids as documents, or an id occurs twice.
+        ValueError: there are not as many ids as documents, an id occurs twice, or one cannot be stored.
     """
     if ids is None:
         return np.arange(documents, dtype=np.int64)
-    given = ids.tolist() if hasattr(ids, "tolist") else list(ids)
+    given = _listed(ids, "ids")
     if len(given) != documents:
         raise ValueError(f"ids must name each document once, got {len(given)} ids for {documents} documents")
     if all(isinstance(name, str) for name in given):
         _refuse_duplicates(given)
+        for name in given:
+            if any("\ud800" <= letter <= "\udfff" for letter in name):
+                raise ValueError(f"ids must be text that utf-8 can write, but {name!r} holds half a character")
         return given
     if any(isinstance(name, bool) or not isinstance(name, int) for name in given):
         kinds = sorted({type(name).__name__ for name in given})
@@ -37,6 +38,18 @@ def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
         return np.array(given, np.int64)
     except OverflowError as error:
         raise ValueError("ids must fit into int64") from error
+
+
+def _listed(ids: Any, name: str) -> list[Any]:
+    """Ids as a list of Python objects."""
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+        raise TypeError(f"{name} must be a list of ids, got {type(ids).__name__} {ids!r}")
+    given = ids.tolist() if hasattr(ids, "tolist") else ids
+    return [given] if not isinstance(given, Iterable) else [_plain(one) for one in given]
+
+
+def _plain(one: Any) -> Any:
+    return one.item() if isinstance(one, np.generic) else one
 
 
 def _refuse_duplicates(given: Sequence[Any]) -> None:
@@ -60,19 +73,23 @@ def put(store: storage.Store, segment: str, ids: NDArray[np.int64] | list[str]) 
     storage.put(store, f"{segment}/id_offsets", offsets)
 
 
-Part: TypeAlias = "NDArray[np.int64] | tuple[NDArray[np.uint8], NDArray[np.int64]]"
-
-
 class Ids:
     """The ids of an index, over its segments in order.
 
     Args:
         parts: per segment, an int64 array, or the bytes and offsets of utf-8 strings.
+        live: ``[n]``, zero where a document was deleted, so that its id names nothing (or a later document); None: all
+            are there.
     """
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    def __init__(
+        self,
+        parts: Sequence[NDArray[np.int64] | tuple[NDArray[np.uint8], NDArray[np.int64]]],
+        live: NDArray[np.uint8] | None = None,
+    ) -> None:
+        self._live = live
         self.strings = bool(parts) and isinstance(parts[0], tuple)
-        self._parts = parts
+        self._parts: Sequence[Any] = parts
         sizes = [len(part[1]) - 1 if isinstance(part, tuple) else len(part) for part in parts]
         self._first = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
@@ -81,50 +98,48 @@ class Ids:
 
     def at(self, positions: NDArray[np.int64]) -> NDArray[Any]:
         """The ids at ``positions``: int64, or objects of type str."""
-        names = np.empty(len(positions), object if self.strings else np.int64)
-        if len(self._parts) == 1:
-            names[:] = _names(self._parts[0], positions)
+        if self.strings:
+            names = np.empty(len(positions), object)
+            names[:] = [self._one(int(position)) for position in positions]
             return names
+        if len(self._parts) == 1:
+            return np.asarray(self._parts[0][positions])
+        numbers = np.empty(len(positions), np.int64)
         segments = np.searchsorted(self._first, positions, side="right") - 1
-        for segment in np.unique(segments).tolist():
+        for segment in np.unique(segments):
             here = segments == segment
-            names[here] = _names(self._parts[segment], positions[here] - self._first[segment])
-        return names
+            numbers[here] = self._parts[segment][positions[here] - self._first[segment]]
+        return numbers
+
+    def _one(self, position: int) -> str:
+        segment = int(np.searchsorted(self._first, position, side="right")) - 1
+        part, local = self._parts[segment], position - int(self._first[segment])
+        data, offsets = part
+        text: bytes = data[offsets[local] : offsets[local + 1]].tobytes()
+        return text.decode()
 
     def positions(self, ids: Iterable[Any], name: str) -> NDArray[np.int64]:
         """Where ``ids`` are.
 
         Raises:
-            KeyError: one of them is not in the index; ``name`` is the argument it came in.
+            UnknownIdError: one of them is not in the index; ``name`` is the argument it came in.
         """
-        given = [name.item() if isinstance(name, np.generic) else name for name in ids]
-        found = self._positions
-        try:
-            return np.array([found[document] for document in given], np.int64)
-        except (KeyError, IndexError, TypeError):
-            unknown = next(document for document in given if not _contains(found, document))
-            raise UnknownIdError(f"{name} holds {unknown!r}, which is no document of this index") from None
+        given, kind, found = _listed(ids, name), str if self.strings else int, self._positions
+        positions = np.empty(len(given), np.int64)
+        for i, document in enumerate(given):
+            if not isinstance(document, kind) or isinstance(document, bool) or document not in found:
+                raise UnknownIdError(f"{name} holds {document!r}, which is no document of this index")
+            positions[i] = found[document]
+        return positions
 
     @cached_property
     def _positions(self) -> Any:
         """Something that maps an id to its position."""
-        if not self.strings:
-            numbers = np.concatenate([np.asarray(part) for part in self._parts]) if self._parts else np.zeros(0)
-            if np.array_equal(numbers, np.arange(len(numbers))):
-                return _Identity(len(numbers))
-            return {int(number): position for position, number in enumerate(numbers)}
-        return {name: position for position, name in enumerate(self.at(np.arange(len(self))).tolist())}
-
-
-def _names(part: Part, local: NDArray[np.int64]) -> Any:
-    """The ids at positions within one segment."""
-    if not isinstance(part, tuple):
-        return part[local]
-    data, offsets = part
-    return [
-        data[first:last].tobytes().decode()
-        for first, last in zip(offsets[local].tolist(), offsets[local + 1].tolist(), strict=True)
-    ]
+        places = np.arange(len(self)) if self._live is None else np.flatnonzero(self._live)
+        numbers = self.at(places)
+        if not self.strings and np.array_equal(numbers, np.arange(len(self))):
+            return range(len(self))
+        return dict(zip(numbers.tolist(), places.tolist(), strict=True))
 
 
 class UnknownIdError(KeyError):
@@ -132,25 +147,3 @@ class UnknownIdError(KeyError):
 
     def __str__(self) -> str:
         return str(self.args[0])
-
-
-class _Identity:
-    """Ids that are positions need no table."""
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def __getitem__(self, number: Any) -> int:
-        if number not in self:
-            raise KeyError(number)
-        return int(number)
-
-    def __contains__(self, number: Any) -> bool:
-        return isinstance(number, int) and not isinstance(number, bool) and 0 <= number < self.size
-
-
-def _contains(found: Any, document: Any) -> bool:
-    try:
-        return document in found
-    except TypeError:
-        return False

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lateint_kernels
-from lateint import builder, storage
+from lateint import builder, layout, storage
 from lateint import documents as documents_module
 from lateint import ids as ids_module
 from lateint.clustering import Centroids
@@ -26,6 +26,7 @@ from lateint_kernels.residual import NBITS
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
 CELLS_PROBED = 8  # best cells of each query token; their union serves all tokens of the query
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
+LARGEST_QUERY = 1e18  # scores stay far inside float32
 SMALL_SUBSET = 4096  # a subset up to this size is scored whole
 
 _open: weakref.WeakSet[Index] = weakref.WeakSet()
@@ -61,8 +62,10 @@ class Index:
         self._codec = Codec(rotation, centroids, manifest["nbits"])
         names = [segment["name"] for segment in manifest["segments"]]
         self._segments = [_segment(arrays, name) for name in names]
-        self._ids = ids_module.Ids([_ids(arrays, name, manifest["ids"]) for name in names])
         self._first = np.concatenate([[0], np.cumsum([len(segment.offsets) - 1 for segment in self._segments])])
+        self._live = self._live_documents()
+        self._ids = ids_module.Ids([_ids(arrays, name, manifest["ids"]) for name in names], self._live)
+        self._seconds: dict[str, float] = {}
         self._engine = Engine(_codec_arrays(self._codec), self._segments)
         _open.add(self)
 
@@ -110,15 +113,21 @@ class Index:
             ValueError: wrong shapes, a document without tokens, a token that is zero or not finite, duplicate ids,
                 ``max_ram`` too small. The message names the document.
             OSError: ``path`` exists or cannot be written. Nothing is left half-written.
+
+        Warns:
+            UserWarning: some tokens are so much larger than most that the codes cannot hold them; see
+                `lateint.codec.train_rotation`.
         """
-        if nbits not in NBITS:
+        if _integer(nbits, "nbits") not in NBITS:
             raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
-        if ncentroids is not None and not 1 <= ncentroids <= 1 << 24:
+        if ncentroids is not None and not 1 <= _integer(ncentroids, "ncentroids") <= 1 << 24:
             raise ValueError(f"ncentroids must be between 1 and {1 << 24}, got {ncentroids}")
+        if _integer(seed, "seed") < 0:
+            raise ValueError(f"seed must be at least 0, got {seed}")
         settings = {
             "nbits": nbits,
             "ncentroids": ncentroids,
-            "max_ram": max_ram,
+            "max_ram": None if max_ram is None else _positive(max_ram, "max_ram"),
             "seed": seed,
             "threads": _threads(threads),
             "progress": progress,
@@ -126,13 +135,17 @@ class Index:
         if path is None:
             store = storage.MemoryStore()
             documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
-            _build_into(store, documents, ids, settings)
-            return cls(store.manifest, store.arrays, None)
+            seconds = _build_into(store, documents, ids, settings)
+            index = cls(store.manifest, store.arrays, None)
+            index._seconds = seconds
+            return index
         with storage.DiskStore(Path(path).absolute(), overwrite=overwrite) as disk:
             spool = disk.folder / "spool.bin"
             documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=spool)
-            _build_into(disk, documents, ids, settings, before_commit=lambda: spool.unlink(missing_ok=True))
-        return cls.open(path)
+            seconds = _build_into(disk, documents, ids, settings, before_commit=lambda: spool.unlink(missing_ok=True))
+        index = cls.open(path)
+        index._seconds = seconds
+        return index
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Index:
@@ -148,12 +161,7 @@ class Index:
         """
         folder = Path(path).absolute()
         manifest, arrays = storage.load(folder, verify=verify)
-        try:
-            return cls(manifest, arrays, folder)
-        except (KeyError, ValueError, IndexError) as error:
-            if isinstance(error, storage.FormatError):
-                raise
-            raise storage.FormatError(f"{folder} is damaged: {error}") from error
+        return cls(manifest, arrays, folder)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
@@ -180,7 +188,7 @@ class Index:
         Args:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
                 dtype.
-            k: how many; an index with fewer documents returns them all.
+            k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
             nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
             candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row
                 changed nothing among the best k (at most 512 + 4 k).
@@ -203,9 +211,9 @@ class Index:
         if subset is not None:
             rankings = self._search_subset(queries, k, limits, exhaustive, subset, workers)
         elif exhaustive:
-            rankings = self._engine.exhaustive(queries.tokens, queries.offsets, k, threads=workers)
+            rankings = self._engine.exhaustive(queries.tokens, queries.offsets, k, allowed=self._live, threads=workers)
         else:
-            rankings = self._pruned(queries, k, limits, None, workers)
+            rankings = self._pruned(queries, k, limits, self._live, workers)
         hits = [Hits(self._ids.at(positions), scores) for positions, scores in rankings]
         return hits[0] if single else hits
 
@@ -250,7 +258,7 @@ class Index:
     # ------------------------------------------------------------------ looking at it
 
     def __len__(self) -> int:
-        return len(self._ids)
+        return len(self._ids) if self._live is None else int(self._live.sum())
 
     def __repr__(self) -> str:
         place = "in memory" if self.path is None else str(self.path)
@@ -268,16 +276,16 @@ class Index:
 
     @property
     def tokens(self) -> int:
-        """Tokens of all documents."""
+        """Tokens of all documents, deleted ones included."""
         return sum(int(segment.offsets[-1]) for segment in self._segments)
 
     @property
     def ids(self) -> NDArray[Any]:
         """``[n]``: the ids of all documents, in the order in which they were given."""
-        return self._ids.at(np.arange(len(self)))
+        return self._ids.at(np.arange(len(self)) if self._live is None else np.flatnonzero(self._live))
 
     def stats(self) -> dict[str, Any]:
-        """Sizes, and how long each part of the build took: plain numbers, fit for JSON.
+        """Sizes, and how long each part of the build took where this index was just built: plain numbers, fit for JSON.
 
         ``bytes_per_token`` adds up all files but the manifest, by part.
         """
@@ -291,7 +299,8 @@ class Index:
         of = {leaf: part for part, leaves in parts.items() for leaf in leaves}
         sizes = dict.fromkeys([*parts, "codec"], 0)
         for name, array in self._arrays.items():
-            sizes[of.get(name.rsplit("/")[-1], "codec")] += array.nbytes + storage.HEADER_BYTES
+            part = of.get(name.rsplit("/")[-1], "documents" if "/" in name else "codec")
+            sizes[part] += array.nbytes + storage.HEADER_BYTES
         tokens = max(1, self.tokens)
         return {
             "documents": len(self),
@@ -303,7 +312,7 @@ class Index:
             "segments": len(self._segments),
             "bytes": sum(sizes.values()),
             "bytes_per_token": {**{part: n / tokens for part, n in sizes.items()}, "all": sum(sizes.values()) / tokens},
-            "build_seconds": self._manifest.get("seconds", {}),
+            "build_seconds": self._seconds,
         }
 
     # ------------------------------------------------------------------ inside
@@ -312,6 +321,7 @@ class Index:
         """Queries as one float32 Ragged, and whether it was a single one."""
         single = False
         if isinstance(Q, Ragged):
+            self._check_queries(list(Q))
             queries = Q
         elif isinstance(Q, (list, tuple)) and len(Q) and getattr(Q[0], "ndim", None) == 2:
             arrays = [lateint_kernels.as_array(query, f"query {i}") for i, query in enumerate(Q)]
@@ -326,15 +336,21 @@ class Index:
             self._check_queries(arrays)
             flat = np.ascontiguousarray(lateint_kernels.to_float32(array).reshape(-1, array.shape[-1]))
             queries = Ragged.from_lengths(flat, [array.shape[-2]] * len(arrays))
-        if queries.dim != self.dim:
-            raise ValueError(f"Q must have dim {self.dim} as the index has, got {queries.dim}")
         if queries.tokens.dtype != np.float32:
             queries = Ragged(lateint_kernels.to_float32(queries.tokens), queries.offsets)
-        lateint_kernels.check_finite(queries.tokens, "Q", threads=1)
+        row = lateint_kernels.first_nonfinite_row(queries.tokens, "Q", threads=1)
+        if row is None and np.abs(queries.tokens).max(initial=0) > LARGEST_QUERY:
+            row = int((np.abs(queries.tokens) > LARGEST_QUERY).any(1).argmax())
+        if row is not None:
+            query = int(np.searchsorted(queries.offsets, row, side="right")) - 1
+            where = f"token {row - queries.offsets[query]}" + ("" if single else f" of query {query}")
+            raise ValueError(f"Q must hold numbers up to {LARGEST_QUERY:g}, but {where} holds {_strange(queries, row)}")
         return queries, single
 
     def _check_queries(self, arrays: list[NDArray[Any]]) -> None:
         for i, array in enumerate(arrays):
+            if array.dtype == np.int8:
+                raise TypeError("Q must be float32, float16, bfloat16 or float64, got int8")
             if array.ndim != 2 or array.shape[1] != self.dim:
                 raise ValueError(f"Q must be [Lq, {self.dim}], but query {i} is {array.shape}")
             if len(array) == 0:
@@ -348,12 +364,28 @@ class Index:
         routed = centroids > FLAT_PROBING and probes < centroids
         return _Limits(
             nprobe=min(probes, centroids),
-            candidates=min(most, len(self)),
+            candidates=min(most, len(self._ids)),
             patience=PATIENCE if candidates is None else 0,
             cells=CELLS_PROBED if routed else 0,
         )
 
     def _pruned(
+        self, queries: Ragged, k: int, limits: _Limits, allowed: NDArray[np.uint8] | None, threads: int
+    ) -> list[Ranking]:
+        """A search that looks into more lists for the queries that found too few documents."""
+        rankings = self._within(queries, k, limits, allowed, threads)
+        short = [i for i, (positions, _) in enumerate(rankings) if len(positions) < k]
+        if short and limits.nprobe < len(self._codec.centroids):
+            short = [i for i in short if len(rankings[i][0]) < self._findable(allowed)]
+        if not short or limits.nprobe >= len(self._codec.centroids):
+            return rankings
+        wider = limits._replace(nprobe=min(8 * limits.nprobe, len(self._codec.centroids)), cells=0)
+        again = self._pruned(Ragged.pack([queries[i] for i in short]), k, wider, allowed, threads)
+        for i, ranking in zip(short, again, strict=True):
+            rankings[i] = ranking
+        return rankings
+
+    def _within(
         self, queries: Ragged, k: int, limits: _Limits, allowed: NDArray[np.uint8] | None, threads: int
     ) -> list[Ranking]:
         return self._engine.search(
@@ -378,9 +410,11 @@ class Index:
         threads: int,
     ) -> list[Ranking]:
         positions = np.unique(self._ids.positions(subset, "subset"))
+        if len(positions) == 0:
+            return [(positions, np.zeros(0, np.float32))] * len(queries)
         if exhaustive or len(positions) <= max(SMALL_SUBSET, limits.candidates):
             return [self._score(query, positions, k, threads) for query in queries]
-        allowed = np.zeros(len(self), np.uint8)
+        allowed = np.zeros(len(self._ids), np.uint8)
         allowed[positions] = 1
         # A list holds few documents of a small subset, so more lists are read.
         share = len(positions) / len(self)
@@ -393,6 +427,27 @@ class Index:
         best = np.argsort(-scores, kind="stable")[:k]
         best = best[np.isfinite(scores[best])]
         return positions[best], scores[best]
+
+    def _live_documents(self) -> NDArray[np.uint8] | None:
+        """``[n]``, zero where a document was deleted; None if none was."""
+        if not any("deleted" in segment for segment in self._manifest["segments"]):
+            return None
+        live = np.ones(int(self._first[-1]), np.uint8)
+        for first, segment in zip(self._first[:-1], self._manifest["segments"], strict=True):
+            if "deleted" in segment:
+                name = f"{segment['name']}/{segment['deleted']}"
+                positions = self._arrays[name].astype(np.int64)
+                if positions.size and (positions.max() >= segment["documents"] or (np.diff(positions) <= 0).any()):
+                    raise storage.FormatError(
+                        f"{self.path}/{name}.npy must hold positions of documents, ascending; the index is damaged"
+                    )
+                live[first + positions] = 0
+        return live
+
+    def _findable(self, allowed: NDArray[np.uint8] | None) -> int:
+        """How many documents a search can return: those allowed that have tokens."""
+        some = np.concatenate([np.diff(segment.offsets) > 0 for segment in self._segments])
+        return int(np.count_nonzero(some if allowed is None else some & (allowed != 0)))
 
     def _decoded(self, id: Any) -> NDArray[np.uint8]:
         position = int(self._ids.positions([id], "id")[0])
@@ -420,22 +475,25 @@ def search(Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None =
             raise ValueError(f"index must be given when not exactly one is open in this process, got {len(alive)} open")
         index = alive[0]
     elif not isinstance(index, Index):
-        index = _opened(os.fspath(index))
+        index = _opened(Path(index).absolute())
     return index.search(Q, k, **settings)
 
 
-def _opened(path: str) -> Index:
-    """The open index at ``path`` if there is one, so that a loop of searches opens it once."""
-    folder = Path(path).absolute()
-    for index in _open:
-        if index.path == folder and _kept.get(folder) is index:
-            return index
-    _kept.clear()
-    _kept[folder] = Index.open(folder)
-    return _kept[folder]
+def _opened(folder: Path) -> Index:
+    """The index that `search` opened last if it is this one, so that a loop of searches opens it once."""
+    try:
+        stamp = os.stat(folder / storage.MANIFEST)
+        key = (folder, stamp.st_ino, stamp.st_mtime_ns)
+    except OSError:
+        return Index.open(folder)  # it says what is wrong
+    if key not in _kept:
+        index = Index.open(folder)
+        _kept.clear()
+        _kept[key] = index
+    return _kept[key]
 
 
-_kept: dict[Path, Index] = {}  # the index that `search` opened last by its path
+_kept: dict[tuple[Path, int, int], Index] = {}
 
 
 def _build_into(
@@ -444,17 +502,26 @@ def _build_into(
     ids: Any,
     settings: dict[str, Any],
     before_commit: Any = lambda: None,
-) -> None:
+) -> dict[str, float]:
+    """Builds and commits; returns how long each part took, which no two builds share and no file tells."""
     names = ids_module.check(ids, len(documents.lengths))
     plan = builder.plan(documents, **settings)
     manifest = builder.build(documents, plan, store)
+    seconds: dict[str, float] = manifest.pop("seconds")
     first = 0
     for segment in manifest["segments"]:
         ids_module.put(store, segment["name"], names[first : first + segment["documents"]])
         first += segment["documents"]
-    kind = ids_module.INT if isinstance(names, np.ndarray) else ids_module.STRING
+    kind = layout.INT if isinstance(names, np.ndarray) else layout.STRING
     before_commit()
     store.commit({"format": storage.FORMAT, "version": storage.VERSION, **manifest, "ids": kind})
+    return seconds
+
+
+def _strange(queries: Ragged, row: int) -> float:
+    """A number that does not belong into a query."""
+    token = queries.tokens[row]
+    return float(token[~(np.abs(token) <= LARGEST_QUERY)][0])
 
 
 def _segment(arrays: storage.Arrays, name: str) -> SegmentArrays:
@@ -470,7 +537,7 @@ def _segment(arrays: storage.Arrays, name: str) -> SegmentArrays:
 
 
 def _ids(arrays: storage.Arrays, name: str, kind: str) -> Any:
-    if kind == ids_module.STRING:
+    if kind == layout.STRING:
         return arrays[f"{name}/id_bytes"], arrays[f"{name}/id_offsets"]
     return arrays[f"{name}/ids"]
 
@@ -489,11 +556,15 @@ def _codec_arrays(codec: Codec) -> CodecArrays:
     )
 
 
-def _positive(value: Any, name: str) -> int:
+def _integer(value: Any, name: str) -> int:
     try:
-        number = operator.index(value)
+        return operator.index(value)
     except TypeError:
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+
+
+def _positive(value: Any, name: str) -> int:
+    number = _integer(value, name)
     if number < 1:
         raise ValueError(f"{name} must be at least 1, got {number}")
     return number

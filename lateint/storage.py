@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import errno
+import fcntl
+import glob
 import json
 import os
+import secrets
 import shutil
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lateint import layout
 
 FORMAT, VERSION = "lateint", 1
 MANIFEST = "index.json"
@@ -81,21 +87,22 @@ class _MemoryColumn:
 class DiskStore:
     """Writes an index beside its place and moves it there when it is complete; used as a context manager.
 
-    Leaving the context without `commit` removes everything that was written.
+    Leaving the context without `commit` removes everything that was written. A process that is killed cannot do that;
+    its folder, which it no longer holds a lock on, goes when the next index is written to the same place.
     """
 
     def __init__(self, path: Path, *, overwrite: bool) -> None:
-        if path.exists() and not overwrite:
-            raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
-        if path.exists() and not (path / MANIFEST).is_file():
+        taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
+        if taken and not (path / MANIFEST).is_file():
             raise FileExistsError(f"{path} exists and is not an index, so it will not be overwritten")
-        self.path = path
-        self.folder = path.with_name(f".{path.name}.building-{os.getpid()}")
+        if taken and not overwrite:
+            raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
+        self.path, self.replace = path, taken
         self.files: dict[str, _File] = {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            shutil.rmtree(self.folder, ignore_errors=True)
-            self.folder.mkdir()
+            _clear_leftovers(path)
+            self.folder, self.lock = _locked_folder(path)
         except OSError as error:
             raise _said(error, path) from error
 
@@ -104,8 +111,10 @@ class DiskStore:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         for file in self.files.values():
-            file.close()
+            with suppress(OSError):  # on a full disk, of what was still to be flushed
+                file.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+        os.close(self.lock)
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
             raise _said(error, self.path) from error
 
@@ -128,12 +137,49 @@ class DiskStore:
             os.fsync(stream.fileno())
         for folder in {file.path.parent for file in self.files.values()} | {self.folder}:
             _sync_folder(folder)
-        old = self.folder.with_name(self.folder.name + ".old")
-        if self.path.exists():
+        old = _beside(self.path, "replaced")
+        if self.replace:
             self.path.rename(old)
-        self.folder.rename(self.path)
+        try:
+            self.folder.rename(self.path)
+        except OSError as error:
+            if self.replace:
+                old.rename(self.path)
+            raise _said(error, self.path) from error
         _sync_folder(self.path.parent)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def _beside(path: Path, what: str) -> Path:
+    return path.with_name(f".{path.name}.{what}-{secrets.token_hex(4)}")
+
+
+def _locked_folder(path: Path) -> tuple[Path, int]:
+    """A new folder beside ``path``, and the handle that locks it for as long as this process lives."""
+    while True:
+        folder = _beside(path, "building")
+        folder.mkdir()
+        handle = os.open(folder, os.O_RDONLY)
+        with suppress(OSError):  # some network file systems know no locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if folder.exists():  # nobody took it for a leftover in between
+            return folder, handle
+        os.close(handle)
+
+
+def _clear_leftovers(path: Path) -> None:
+    """Removes what killed processes left beside ``path``: folders that nobody holds a lock on."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.building-*"):
+        with suppress(OSError):
+            handle = os.open(folder, os.O_RDONLY)
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(folder, ignore_errors=True)
+            finally:
+                os.close(handle)
+    if path.exists():  # else the last thing a killed process did was to move the old index out of the way
+        for folder in path.parent.glob(f".{glob.escape(path.name)}.replaced-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 class _File:
@@ -201,15 +247,32 @@ def load(path: Path, *, verify: bool = False) -> tuple[dict[str, Any], Arrays]:
         FormatError: names the file that is missing, damaged or foreign.
     """
     manifest = _load_manifest(path)
-    files: Mapping[str, Mapping[str, Any]] = manifest["files"]
-    arrays = {name.removesuffix(".npy"): _load_array(path, name, entry, verify) for name, entry in files.items()}
+    try:
+        expected = layout.kinds(manifest)
+        entries = {name: _entry(manifest["files"], name) for name in expected}
+    except KeyError as error:
+        raise FormatError(f"{path / MANIFEST} is damaged: it lacks {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path / MANIFEST} is damaged: {error} cannot be") from error
+    arrays = {name: _load_array(path, f"{name}.npy", entry, verify) for name, entry in entries.items()}
+    for name, kind in expected.items():
+        if wrong := kind.why_not(arrays[name], arrays):
+            raise FormatError(f"{path / name}.npy {wrong}; the index is damaged")
     return manifest, arrays
+
+
+def _entry(files: Mapping[str, Mapping[str, Any]], name: str) -> Mapping[str, Any]:
+    """What the manifest says about a file."""
+    entry = files[f"{name}.npy"]
+    return {key: entry[key] for key in ("dtype", "shape", "bytes", "crc32")}
 
 
 def _load_manifest(path: Path) -> dict[str, Any]:
     target = path / MANIFEST
-    if not path.is_dir():
+    if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "there is no index", str(path))
+    if not path.is_dir():
+        raise FormatError(f"{path} is not an index: it is a file, not a folder")
     if not target.is_file():
         raise FormatError(f"{path} is not an index: it has no {MANIFEST}")
     try:
@@ -221,9 +284,6 @@ def _load_manifest(path: Path) -> dict[str, Any]:
         raise FormatError(f"{target} says format {name!r}, an index of lateint says {FORMAT!r}")
     if version != VERSION:
         raise FormatError(f"{path} was written in format version {version}, this lateint reads version {VERSION}")
-    missing = [key for key in ("dim", "width", "nbits", "step", "segments", "files", "ids") if key not in manifest]
-    if missing:
-        raise FormatError(f"{target} is damaged: it lacks {', '.join(missing)}")
     return dict(manifest)
 
 
@@ -238,8 +298,8 @@ def _load_array(path: Path, name: str, entry: Mapping[str, Any], verify: bool) -
         raise FormatError(f"{target} does not match its checksum; the index is damaged")
     try:
         # An empty file cannot be mapped.
-        array = np.load(target, mmap_mode=None if 0 in entry["shape"] else "r", allow_pickle=False)
-    except ValueError as error:
+        array = np.load(target, mmap_mode=None if size == HEADER_BYTES else "r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
         raise FormatError(f"{target} is not a readable .npy file: {error}") from error
     if array.dtype.str != entry["dtype"] or list(array.shape) != entry["shape"]:
         raise FormatError(

@@ -35,7 +35,16 @@ assert lateint.Index.build(list(documents), progress=False).search(documents[3],
 
 
 def test_public_names():
-    assert sorted(lateint.__all__) == ["FormatError", "Hits", "Index", "__version__", "search"]
+    assert sorted(lateint.__all__) == [
+        "Explanation",
+        "FormatError",
+        "Hits",
+        "Index",
+        "Ragged",
+        "UnknownIdError",
+        "__version__",
+        "search",
+    ]
     assert set(lateint.__all__) <= set(dir(lateint))
 
 

@@ -173,7 +173,8 @@ py::tuple invert(const Array<uint32_t>& ids, const Array<int64_t>& offsets, int6
         std::fill(last.begin(), last.end(), 0xFFFFFFFFu);
         for (int64_t d = 0; d < documents; ++d)
             for (int64_t i = at[d]; i < at[d + 1]; ++i)
-                if (last[id[i]] != d) last[id[i]] = static_cast<uint32_t>(d), list[next[id[i]]++] = static_cast<uint32_t>(d);
+                if (last[id[i]] != d)
+                    last[id[i]] = static_cast<uint32_t>(d), list[next[id[i]]++] = static_cast<uint32_t>(d);
     }
     return py::make_tuple(list_offsets, list_documents);
 }
@@ -314,8 +315,8 @@ Array<int32_t> int8_products(const Array<uint8_t>& rows, const Array<int8_t>& ve
     const int ntiles = static_cast<int>((m + kLanes - 1) / kLanes);
     std::vector<int8_t> tiles(ntiles * depth * kLanes);
     for (int t = 0; t < ntiles; ++t)
-        pack_tile(vectors.data() + t * kLanes * depth, static_cast<int>(std::min<int64_t>(kLanes, m - t * kLanes)), depth,
-                  depth, tiles.data() + t * depth * kLanes);
+        pack_tile(vectors.data() + t * kLanes * depth, static_cast<int>(std::min<int64_t>(kLanes, m - t * kLanes)),
+                  depth, depth, tiles.data() + t * depth * kLanes);
     Array<int32_t> out({maximum ? 1 : n, int64_t(ntiles) * kLanes});
     std::fill_n(out.mutable_data(), out.size(), INT32_MIN);
     const Int8Kernels& kernels = int8_kernels();
