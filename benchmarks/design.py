@@ -16,23 +16,23 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.design_page import with_tables
 from benchmarks.embeddings import collections_of, exact_top, load, queries_of, read_json, write_json
-from benchmarks.render import machine_text, number, table
 from benchmarks.rivals.run import machine
-from lateint import builder, clustering, index
+from lateint import builder, clustering
 from lateint.codec import Rotation, train_rotation
-from lateint_kernels import residual
+from lateint_kernels import _cpu, residual
+from lateint_kernels.backends import INSTRUCTION_SETS, why_not
 from lateint_kernels.centroids import invert
 from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
 
@@ -332,7 +332,7 @@ def codec(sample: Sample, coded: Coded) -> list[Row]:
 
 
 def codec_parts(sample: Sample, coded: Coded) -> list[Row]:
-    """What cutting to bytes adds to the error of <q, x>: floats everywhere, documents in bytes, queries in bytes too."""
+    """What bytes add to the error of <q, x>: floats everywhere, documents in bytes, queries in bytes too."""
     exact = sample.query_tokens @ sample.tokens[sample.picks].astype(np.float32).T
     rows = []
     for nbits in residual.NBITS:
@@ -430,7 +430,7 @@ def coarse(sample: Sample, coded: Coded, engine: Engine, truth: Sequence[np.ndar
     rows: list[Row] = []
     for nprobe in (4, 8, 16, 24, 32):
         found = [engine.gather(query, nprobe=nprobe, candidates=max(DEPTHS)) for query in sample.queries]
-        timed = latency(lambda q, p=nprobe: engine.gather(q, nprobe=p, candidates=max(DEPTHS)), sample.queries)
+        timed = latency(partial(engine.gather, nprobe=nprobe, candidates=max(DEPTHS)), sample.queries)
         rows.append(
             {
                 "method": "ids only",
@@ -463,20 +463,13 @@ def coarse(sample: Sample, coded: Coded, engine: Engine, truth: Sequence[np.ndar
 
 
 def imputation(sample: Sample, coded: Coded, engine: Engine, truth: Sequence[np.ndarray]) -> list[Row]:
-    """What stands in where no probed list holds a document."""
+    """What stands in where no probed list holds a document: nothing, or the score of the centroid of some rank."""
     rows = []
     views = [Coarse(coded, engine, query) for query in sample.queries]
-    for nprobe in (8, 16):
-        ranks = {
-            "0": 0,
-            "last probed centroid": nprobe,
-            "first not probed": nprobe + 1,
-            "centroid 2 nprobe": 2 * nprobe,
-            "centroid 4 nprobe": 4 * nprobe,
-        }
-        for name, rank in ranks.items():
+    for nprobe in (4, 8, 16):
+        for rank in (0, nprobe, nprobe + 1, 3 * nprobe // 2, 2 * nprobe, 3 * nprobe, 4 * nprobe):
             rankings = [ranked(*view.imputed(nprobe, rank)[:2]) for view in views]
-            rows.append({"nprobe": nprobe, "imputed": name, **recalls(rankings, truth)})
+            rows.append({"nprobe": nprobe, "rank": rank, **recalls(rankings, truth)})
     return rows
 
 
@@ -488,9 +481,15 @@ def cells(sample: Sample, engine: Engine, truth: Sequence[np.ndarray]) -> list[R
     rows = []
     for count in (2, 4, 8, 12, 16, 0):
         found = [engine.gather(q, nprobe=16, candidates=max(DEPTHS), cells=count).positions for q in sample.queries]
-        timed = latency(lambda q, c=count: engine.gather(q, nprobe=16, candidates=max(DEPTHS), cells=c), sample.queries)
+        timed = latency(partial(engine.gather, nprobe=16, candidates=max(DEPTHS), cells=count), sample.queries)
         rows.append({"cells": count, **recalls(found, truth), **timed})
     return rows
+
+
+def gather_only(coded: Coded) -> Engine:
+    """An engine for the coarse stage alone: its codes are empty."""
+    tokens = len(coded.ids)
+    return engine_of(coded, 1, np.zeros((tokens, coded.scaled.shape[1] // 8), np.uint8), np.zeros(tokens, np.uint8))
 
 
 def crossover(sample: Sample, coded: Coded) -> list[Row]:
@@ -501,27 +500,26 @@ def crossover(sample: Sample, coded: Coded) -> list[Row]:
         if count > len(coded.rows) // 8:
             break
         centroids, _ = trained(coded.rows, count, iterations=1, per_centroid=8)
+        ids = clustering.assigner(centroids, 0).nearest(coded.rows, cells=builder.CELLS_SEARCHED)
+        documents = gather_only(dataclasses.replace(coded, centroids=centroids, ids=ids))
         # Every centroid is a document of its own, so what is gathered is what was probed.
-        each = np.arange(count)
-        probed = dataclasses.replace(
-            coded, centroids=centroids, ids=each.astype(np.uint32), offsets=np.arange(count + 1, dtype=np.int64)
+        each = np.arange(count, dtype=np.uint32)
+        engine = gather_only(
+            dataclasses.replace(coded, centroids=centroids, ids=each, offsets=np.arange(count + 1, dtype=np.int64))
         )
-        engine = engine_of(probed, 1, np.zeros((count, 16), np.uint8), np.zeros(count, np.uint8))
         flat: list[np.ndarray] = []
-        for cells_probed in (0, 8, index.CELLS_PROBED, 16):
-            look = lambda q, c=cells_probed, n=count: engine.gather(q, nprobe=16, candidates=n, cells=c)  # noqa: E731
+        for cells_probed in (0, 4, 8, 16):
+            look = partial(engine.gather, nprobe=16, candidates=count, cells=cells_probed)
             found = [look(query).positions for query in sample.queries]
             flat = flat or found
             share = np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, flat, strict=True)])
             row = {"centroids": count, "cells": cells_probed, "found": float(share), **latency(look, sample.queries)}
-            rows.append({**row, "p50_ms_of_32_tokens": latency(look, long)["p50_ms"]})
+            row["p50_ms_of_32_tokens"] = latency(look, long)["p50_ms"]
+            gathered = [
+                documents.gather(q, nprobe=16, candidates=max(DEPTHS), cells=cells_probed) for q in sample.queries
+            ]
+            rows.append({**row, **recalls([g.positions for g in gathered], sample.truth)})
     return rows
-
-
-def gather_only(coded: Coded) -> Engine:
-    """An engine for the coarse stage alone: its codes are empty."""
-    tokens = len(coded.ids)
-    return engine_of(coded, 1, np.zeros((tokens, coded.scaled.shape[1] // 8), np.uint8), np.zeros(tokens, np.uint8))
 
 
 def centroid_counts(sample: Sample, base: Coded) -> list[Row]:
@@ -530,18 +528,20 @@ def centroid_counts(sample: Sample, base: Coded) -> list[Row]:
     for per in (480, 240, 120):
         coded = code(sample, base.rotation, len(sample.tokens) // per, base)
         engines = {nbits: engine_of(coded, nbits) for nbits in (2, 4)}
+        list_bytes = (4 * len(coded.lists[1]) + coded.centroids.rows.nbytes) / len(coded.ids)
         same = {
             f"overlap_{n}_bits": overlap(exhaustive(e, sample.queries, 10), sample.truth) for n, e in engines.items()
         }
         for nprobe in (8, 16, 32):
             found = [engines[4].gather(q, nprobe=nprobe, candidates=max(DEPTHS)) for q in sample.queries]
-            timed = latency(lambda q, p=nprobe: engines[4].gather(q, nprobe=p, candidates=max(DEPTHS)), sample.queries)
+            timed = latency(partial(engines[4].gather, nprobe=nprobe, candidates=max(DEPTHS)), sample.queries)
             rows.append(
                 {
                     "tokens_per_centroid": per,
                     "centroids": len(coded.centroids),
                     "residual_norm": coded.residual_norm,
                     "train_seconds": coded.train_seconds,
+                    "bytes_per_token": list_bytes,
                     **same,
                     "nprobe": nprobe,
                     "postings": float(np.mean([f.postings for f in found])),
@@ -610,51 +610,49 @@ def stopped(scores: np.ndarray, k: int, patience: int) -> int:
     return first
 
 
-def stopping(sample: Sample, coded: Coded, engine: Engine) -> list[Row]:
-    """Recall of the exhaustive top k on the codes when scoring stops of itself, after a fixed number, or by alpha."""
+def stopping(sample: Sample, coded: Coded, engine: Engine, k: int) -> list[Row]:
+    """Recall of the exhaustive top k on the codes when scoring stops after a fixed number, of itself, or by alpha."""
+    nprobe, most = (16 if k <= 10 else 34), 512 + 4 * k  # the defaults of Index.search
+    truth = exhaustive(engine, sample.queries, k)
+    found = [engine.gather(query, nprobe=nprobe, candidates=most) for query in sample.queries]
+    scores = [engine.score(query, f.positions) for query, f in zip(sample.queries, found, strict=True)]
     rows: list[Row] = []
-    for k in (10, 100):
-        nprobe = 16 if k == 10 else 34  # the defaults of Index.search
-        most = 512 + 4 * k
-        truth = exhaustive(engine, sample.queries, k)
-        found = [engine.gather(q, nprobe=nprobe, candidates=most) for q in sample.queries]
-        scores = [engine.score(q, f.positions) for q, f in zip(sample.queries, found, strict=True)]
 
-        def best(counts: Sequence[int], k: int = k, found: Any = found, scores: Any = scores) -> list[np.ndarray]:
-            return [ranked(f.positions[:n], s[:n])[:k] for f, s, n in zip(found, scores, counts, strict=True)]
+    def best(counts: Sequence[int]) -> list[np.ndarray]:
+        return [ranked(f.positions[:n], s[:n])[:k] for f, s, n in zip(found, scores, counts, strict=True)]
 
-        def add(
-            rule: str, value: float, counts: Sequence[int], limits: Row | None, k: int = k, truth: Any = truth
-        ) -> None:
-            row = {"k": k, "nprobe": nprobe, "rule": rule, "value": value, "scored": float(np.mean(counts))}
-            rows.append({**row, "recall": overlap(best(counts), truth, k)})
-            if limits is None:
-                return
-            search = lambda q: engine.search(q, whole(q), k, nprobe=nprobe, threads=1, **limits)  # noqa: E731
-            rows[-1] |= latency(search, sample.queries, rounds=3)
-            for query, expected in zip(sample.queries[::10], best(counts)[::10], strict=True):
-                if set(search(query)[0][0]) != set(expected):
-                    raise AssertionError(f"the engine does not stop where {rule} {value} should")
+    def add(rule: str, value: float, counts: Sequence[int]) -> None:
+        row = {"k": k, "nprobe": nprobe, "rule": rule, "value": value, "scored": float(np.mean(counts))}
+        rows.append({**row, "recall": overlap(best(counts), truth, k)})
 
-        for fixed in (64, 128, 256, 512) if k == 10 else (192, 256, 512, 912):
-            add("fixed", fixed, [min(fixed, len(s)) for s in scores], {"candidates": fixed})
-        for patience in (32, 64, 96, 128):
-            counts = [stopped(s, k, patience) for s in scores]
-            add("patience", patience, counts, {"candidates": most, "patience": patience})
-        views = [Coarse(coded, engine, q).imputed(nprobe) for q in sample.queries]
-        for name, part, values in (
-            ("alpha of the score", 1, (0.9, 0.925, 0.95)),
-            ("alpha of the excess", 2, (0.6, 0.7, 0.8)),
-        ):
-            for alpha in values:
-                counts = []
-                for view, query in zip(views, sample.queries, strict=True):
-                    whole_score = float(engine.prepare(query)[2]) if part == 1 else 0.0
-                    coarse_scores = np.sort(view[part])[::-1] + whole_score
-                    border = alpha * coarse_scores[min(k, len(coarse_scores)) - 1]
-                    counts.append(min(most, int((coarse_scores >= border).sum())))
-                add(name, alpha, counts, None)
+    def add_timed(rule: str, value: int, counts: Sequence[int], **limits: int) -> None:
+        def search(query: np.ndarray) -> np.ndarray:
+            return engine.search(query, whole(query), k, nprobe=nprobe, threads=1, **limits)[0][0]
+
+        add(rule, value, counts)
+        rows[-1] |= latency(search, sample.queries, rounds=3)
+        for query, expected in zip(sample.queries, best(counts), strict=True):
+            if set(search(query)) != set(expected):
+                raise AssertionError(f"the engine does not stop where {rule} {value} should")
+
+    for fixed in (64, 128, 256, 512) if k == 10 else (192, 256, 512, 912):
+        add_timed("fixed", fixed, [min(fixed, len(s)) for s in scores], candidates=fixed)
+    for patience in (32, 64, 96, 128):
+        counts = [stopped(s, k, patience) for s in scores]
+        add_timed("patience", patience, counts, candidates=most, patience=patience)
+    views = [Coarse(coded, engine, query).imputed(nprobe) for query in sample.queries]
+    constants = [engine.prepare(query)[2] for query in sample.queries]
+    for alpha in (0.9, 0.925, 0.95):
+        kept = [above(view[1] + c, k, alpha) for view, c in zip(views, constants, strict=True)]
+        add("alpha of the score", alpha, [min(most, n) for n in kept])
+    for alpha in (0.6, 0.7, 0.8):
+        add("alpha of the excess", alpha, [min(most, above(view[2], k, alpha)) for view in views])
     return rows
+
+
+def above(scores: np.ndarray, k: int, alpha: float) -> int:
+    """How many coarse scores reach ``alpha`` times the k-th best."""
+    return int((scores >= alpha * np.sort(scores)[-min(k, len(scores))]).sum())
 
 
 # ---------------------------------------------------------------------- 5. bytes of the query
@@ -685,6 +683,46 @@ def query_bytes(sample: Sample, coded: Coded) -> list[Row]:
             }
         )
     return rows
+
+
+# ---------------------------------------------------------------------- 6. instruction sets
+
+
+def tiers(sample: Sample, coded: Coded) -> list[Row]:
+    """Nanoseconds a token on one core, instruction set by instruction set, and whether the bits are the same."""
+    query = sample.query_tokens[:32]
+    documents = np.arange(64)
+    tokens = int(sample.offsets[len(documents)])
+    engines = {nbits: engine_of(coded, nbits) for nbits in residual.NBITS}
+    assigner = clustering.assigner(coded.centroids, 1)
+    part = coded.rows[:tokens]
+    expected: dict[str, np.ndarray] = {}
+    rows: list[Row] = []
+    before = _cpu.active_isa()
+    for isa in reversed(INSTRUCTION_SETS):
+        if why_not(isa) is not None or isa == "avx512bf16":  # its integer kernels are those of avx512
+            continue
+        _cpu.set_active_isa(isa)
+        work: dict[str, Callable[[], np.ndarray]] = {
+            f"score_{nbits}_bits": partial(engine.score, query, documents, threads=1)
+            for nbits, engine in engines.items()
+        }
+        work["assign"] = partial(assigner.nearest, part, cells=builder.CELLS_SEARCHED, threads=1)
+        row: Row = {"isa": isa, "same_bits": True}
+        for name, run in work.items():
+            result = run()
+            row["same_bits"] &= bool(np.array_equal(result, expected.setdefault(name, result)))
+            row[f"{name}_ns"] = min(timed(run) for _ in range(3 if isa == "scalar" else 25)) / tokens * 1e9
+        rows.append(row)
+    _cpu.set_active_isa(before)
+    return rows
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds of one call."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
 
 
 # ---------------------------------------------------------------------- all of it
@@ -721,12 +759,13 @@ def measure(folder: Path, tokens: int, queries: int) -> Row:
         "coarse": lambda: coarse(sample, coded, engine, truth),
         "imputation": lambda: imputation(sample, coded, engine, truth),
         "cells": lambda: cells(sample, engine, truth),
-        "stopping": lambda: stopping(sample, coded, engine),
+        "stopping": lambda: [row for k in (10, 100) for row in stopping(sample, coded, engine, k)],
         "crossover": lambda: crossover(sample, coded),
         "centroid_counts": lambda: centroid_counts(sample, coded),
         "training": lambda: training(sample, coded),
         "assignment": lambda: assignment(coded),
         "query_bytes": lambda: query_bytes(sample, coded),
+        "tiers": lambda: tiers(sample, coded),
         "codec_parts": lambda: codec_parts(sample, coded),
         "norms": lambda: norms(sample),
         "codec": lambda: codec(sample, coded),
@@ -738,15 +777,28 @@ def measure(folder: Path, tokens: int, queries: int) -> Row:
 
 
 def main() -> None:
-    """Measures, or renders what was measured."""
+    """Measures, renders, or both."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, help="folder made by benchmarks.embed")
     parser.add_argument("--out", type=Path, default=RESULT, help="the JSON to write (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of the sample (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=QUERIES, help="of the sample (default: %(default)s)")
+    parser.add_argument("--render", action="store_true", help="measure nothing, write the page's tables from the JSON")
+    parser.add_argument("--check", action="store_true", help="measure and write nothing, fail if the page is stale")
     args = parser.parse_args()
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.out, measure(args.data, args.tokens, args.queries))
+    if not (args.render or args.check):
+        if args.data is None:
+            parser.error("--data is needed to measure")
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.out, measure(args.data, args.tokens, args.queries))
+        if args.out.resolve() != RESULT:
+            return  # a trial
+    page = PAGE.read_text()
+    rendered = with_tables(page, read_json(RESULT))
+    if args.check and rendered != page:
+        sys.exit(f"{PAGE.name} is not what {RESULT.name} says; run python -m benchmarks.design --render")
+    if not args.check:
+        PAGE.write_text(rendered)
 
 
 if __name__ == "__main__":
