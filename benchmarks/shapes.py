@@ -24,3 +24,60 @@ MAXSIM_SHAPES = {
     # Many questions of few words at once: they share tiles.
     "short-queries": MaxsimShape(64, 12, 200, 180, 128),
 }
+
+
+@dataclass(frozen=True)
+class CodesShape:
+    """n documents of Ld tokens as residual codes of nbits, against queries of Lq tokens."""
+
+    Lq: int
+    n: int
+    Ld: int
+    dim: int
+    nbits: int
+
+
+# The candidates of a search, far more tokens than the caches hold.
+CODES_SHAPES = {
+    f"codes-{nbits}bit-Lq{Lq}": CodesShape(Lq, 1000, 180, 128, nbits) for nbits in (1, 2, 4, 8) for Lq in (16, 32, 320)
+} | {
+    "codes-2bit-Lq32-d96": CodesShape(32, 1000, 180, 96, 2),
+    "codes-2bit-Lq32-d320": CodesShape(32, 1000, 180, 320, 2),
+}
+
+
+@dataclass(frozen=True)
+class CentroidShape:
+    """K centroids in about sqrt(K) cells, and n tokens that look for theirs, in `cells` cells; 0: in all."""
+
+    K: int
+    n: int
+    dim: int
+    cells: int
+
+
+CENTROID_SHAPES = {
+    "centroids-4k": CentroidShape(4096, 1 << 15, 128, 0),
+    "centroids-4k-cells": CentroidShape(4096, 1 << 15, 128, 3),
+    "centroids-64k": CentroidShape(1 << 16, 1 << 13, 128, 0),
+    "centroids-64k-cells": CentroidShape(1 << 16, 1 << 15, 128, 3),
+}
+
+
+@dataclass(frozen=True)
+class CollectionShape:
+    """n documents of about Ld tokens each around `topics` centres, and queries of Lq tokens."""
+
+    n: int
+    Ld: int
+    Lq: int
+    dim: int
+    nbits: int
+    topics: int = 5000
+
+
+COLLECTION_SHAPES = {
+    "passages-300k": CollectionShape(5000, 60, 32, 128, 4),
+    "passages-300k-2bit": CollectionShape(5000, 60, 32, 128, 2),
+    "pages-300k": CollectionShape(600, 500, 32, 128, 2),
+}

@@ -177,9 +177,9 @@ static Probe probe_of(uint64_t key) {
     return {static_cast<int32_t>(static_cast<uint32_t>(key >> 32) ^ 0x80000000u), ~static_cast<uint32_t>(key)};
 }
 
-void Prober::start(int ntiles, int64_t count) {
+void Prober::start(int ntiles, int64_t count, int64_t offered) {
     count_ = count;
-    capacity_ = std::max<int64_t>(4 * count, 64);
+    capacity_ = std::min(std::max<int64_t>(4 * count, 64), offered);
     kept_.resize(ntiles * kLanes * capacity_);
     sizes_.assign(ntiles * kLanes, 0);
     thresholds_.assign(ntiles * kLanes, kWorst);
@@ -235,11 +235,11 @@ void Prober::run(const Centroids& centroids, const int8_t* tiles, int ntiles, in
     const KernelScope scope;
     (void)threads;
     if (cells <= 0 || cells >= centroids.cell_count) {
-        start(ntiles, std::min(count, centroids.count));
+        start(ntiles, std::min(count, centroids.count), centroids.count);
         collect(centroids.rows, 0, centroids.count, centroids.depth, tiles, ntiles);
         return finish(lanes);
     }
-    start(ntiles, cells);
+    start(ntiles, cells, centroids.cell_count);
     collect(centroids.cells, 0, centroids.cell_count, centroids.depth, tiles, ntiles);
     finish(lanes);
     std::vector<uint32_t> chosen;
@@ -248,7 +248,7 @@ void Prober::run(const Centroids& centroids, const int8_t* tiles, int ntiles, in
     chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
     int64_t seen = 0;
     for (uint32_t c : chosen) seen += centroids.cell_offsets[c + 1] - centroids.cell_offsets[c];
-    start(ntiles, std::min(count, seen));
+    start(ntiles, std::min(count, seen), seen);
     for (uint32_t c : chosen)
         collect(centroids.rows, centroids.cell_offsets[c], centroids.cell_offsets[c + 1] - centroids.cell_offsets[c],
                 centroids.depth, tiles, ntiles);

@@ -64,7 +64,7 @@ public:
 
 private:
     void collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles, int ntiles);
-    void start(int ntiles, int64_t count);
+    void start(int ntiles, int64_t count, int64_t offered);  // room for the best `count` of `offered`
     void prune(int lane);
     void finish(int lanes);
 

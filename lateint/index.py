@@ -26,6 +26,7 @@ from lateint_kernels.residual import NBITS
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
 CELLS_PROBED = 8  # best cells of each query token; their union serves all tokens of the query
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
+LONGEST_QUERY = 1 << 16
 LARGEST_QUERY = 1e18  # scores stay far inside float32
 SMALL_SUBSET = 4096  # a subset up to this size is scored whole
 
@@ -357,6 +358,10 @@ class Index:
                 raise ValueError(f"Q must be [Lq, {self.dim}], but query {i} is {array.shape}")
             if len(array) == 0:
                 raise ValueError(f"Q must hold at least one token, but query {i} has none")
+            if len(array) > LONGEST_QUERY:
+                raise ValueError(
+                    f"Q must hold at most {LONGEST_QUERY:,} tokens a query, but query {i} has {len(array):,}"
+                )
 
     def _limits(self, k: int, nprobe: int | None, candidates: int | None) -> _Limits:
         """The pruning limits of a search; see docs/design.md for how the defaults were chosen."""

@@ -171,6 +171,11 @@ QUERY = np.ones((2, 32), np.float32)
         (np.zeros((2, 0, 32), np.float32), ValueError, "Q must hold at least one token, but query 0 has none"),
         (Ragged.from_lengths(QUERY, [2, 0], allow_empty=True), ValueError, "query 1 has none"),
         (Ragged.from_lengths(QUERY[:, :8], [2]), ValueError, r"Q must be \[Lq, 32\], but query 0 is \(2, 8\)"),
+        (
+            np.ones((65_537, 32), np.float32),
+            ValueError,
+            "Q must hold at most 65,536 tokens a query, but query 0 has 65,537",
+        ),
         ([], ValueError, r"Q must be \[Lq, 32\]"),
         (QUERY.astype(int), TypeError, "Q must be float32, float16, bfloat16 or float64, got int64"),
         (QUERY.astype(np.int8), TypeError, "Q must be float32, .* got int8"),
@@ -227,6 +232,17 @@ def test_queries_of_any_size(index, queries, scale):
 def test_bad_settings(index, settings, error, message):
     with pytest.raises(error, match=message):
         index.search(QUERY, **settings)
+
+
+def test_the_longest_query(clustered):
+    """Every token of it counts: the score is that of its sixteenths, added up."""
+    index = Index.build(clustered([4] * 6, 8), progress=False)
+    query = clustered([1 << 16], 8, seed=8)[0]
+    whole = index.search(query, 6, nprobe=1)
+    parts = [index.search(part, 6, exhaustive=True) for part in query.reshape(16, -1, 8)]
+    for document, score in whole:
+        added = sum(hits.scores[hits.ids == document][0].astype(np.float64) for hits in parts)
+        np.testing.assert_allclose(score, added, rtol=1e-5)
 
 
 # ------------------------------------------------------------------------- how many hits
