@@ -114,15 +114,16 @@ class Coded:
         return float(np.linalg.norm(self.scaled[some] - centres, axis=1).mean() * self.rotation.step)
 
 
-def learned_rotation(tokens: np.ndarray, identity: bool = False) -> Rotation:
-    """Mean, rotation and step as `Index.build` learns them; ``identity``: all but the rotation."""
+def learned_rotation(tokens: np.ndarray, *, identity: bool = False, uncut: bool = False) -> Rotation:
+    """Mean, rotation and step as `Index.build` learns them; without the rotation, or with a step that cuts nothing."""
     pilot = np.ascontiguousarray(tokens[spread(len(tokens), builder.PILOT)])
     learned = train_rotation(pilot, seed=0, threads=0)
-    if not identity:
+    if identity:
+        learned = dataclasses.replace(learned, blocks=np.eye(learned.width, dtype=np.float32)[None])
+    elif not uncut:
         return learned
-    plain = dataclasses.replace(learned, blocks=np.eye(learned.width, dtype=np.float32)[None])
-    largest = np.abs(plain.apply(pilot, step=1.0)).max()
-    return dataclasses.replace(plain, step=float(np.float32(largest / 127)))
+    largest = np.abs(learned.apply(pilot, step=1.0)).max()
+    return dataclasses.replace(learned, step=float(np.float32(largest / 127)))
 
 
 def trained(
@@ -357,17 +358,20 @@ def codec_parts(sample: Sample, coded: Coded) -> list[Row]:
 
 
 def norms(sample: Sample) -> list[Row]:
-    """The step is common to all tokens: what happens when their norms differ (each token times a lognormal factor)."""
+    """One step for all tokens where their norms differ (each token times a lognormal factor)."""
     rows = []
     for sigma in (0.0, 0.5, 1.0):
         factors = np.exp(np.random.default_rng(2).normal(0, sigma, len(sample.tokens))).astype(np.float32)
         tokens = (sample.tokens.astype(np.float32) * factors[:, None]).astype(np.float16)
         changed = dataclasses.replace(sample, tokens=tokens)
         truth = sample.truth if sigma == 0 else exact_top(tokens, sample.offsets, sample.queries, 10)[0]
-        coded = code(changed, learned_rotation(tokens))
-        for nbits in (2, 4, 8):
-            found = exhaustive(engine_of(coded, nbits), sample.queries, 10)
-            rows.append({"sigma": sigma, "nbits": nbits, "overlap": overlap(found, truth)})
+        for uncut in (False, True):
+            coded = code(changed, learned_rotation(tokens, uncut=uncut))
+            cut = float(np.mean(np.abs(coded.scaled).max(1) > 127.5))
+            for nbits in (2, 4, 8):
+                found = exhaustive(engine_of(coded, nbits), sample.queries, 10)
+                row = {"sigma": sigma, "uncut": uncut, "tokens_cut": cut, "nbits": nbits}
+                rows.append({**row, "overlap": overlap(found, truth)})
     return rows
 
 

@@ -129,11 +129,19 @@ def norms(result: Row) -> str:
     """Norms that differ."""
     rows = result["norms"]
     bits = sorted({row["nbits"] for row in rows})
-    head = ("each token times", *(f"{nbits} bits" for nbits in bits))
+    head = ("each token times", "largest component", "tokens cut", *(f"{nbits} bits" for nbits in bits))
     body = []
     for sigma in sorted({row["sigma"] for row in rows}):
-        label = "1" if sigma == 0 else f"a lognormal factor, sigma {sigma:g}"
-        body.append((label, *(share(one(rows, sigma=sigma, nbits=n)["overlap"]) for n in bits)))
+        for uncut in (False, True):
+            chosen = [one(rows, sigma=sigma, uncut=uncut, nbits=nbits) for nbits in bits]
+            body.append(
+                (
+                    "1" if sigma == 0 else f"a lognormal factor, sigma {sigma:g}",
+                    "that of the sample" if uncut else "as the build takes it",
+                    f"{chosen[0]['tokens_cut']:.2%}",
+                    *(share(row["overlap"]) for row in chosen),
+                )
+            )
     return table(head, body) + "\n\nOverlap with the exact top 10 of the changed tokens."
 
 
@@ -171,6 +179,8 @@ def imputation(result: Row) -> str:
     body = []
     for row in rows:
         p, rank = row["nprobe"], row["rank"]
+        if rank not in (0, p, p + 1, 2 * p, 4 * p):
+            continue
         label = "nothing (0)" if rank == 0 else f"centroid {rank}"
         label += " (the last probed)" if rank == p else " (ours: the first not probed)" if rank == p + 1 else ""
         body.append((str(p), label, *recall_cells(row)))
@@ -208,6 +218,7 @@ def crossover(result: Row) -> str:
             ms(row["p50_ms_of_32_tokens"]),
         )
         for row in rows
+        if row["cells"] != 4
     ]
     sentences = []
     for count in (1 << 14, 1 << 16, 1 << 17):
@@ -310,6 +321,7 @@ def stopping(result: Row) -> str:
             ms(row.get("p95_ms")),
         )
         for row in rows
+        if row["value"] not in (64 if row["rule"] == "fixed" else None, 192, 0.95, 0.8)
     ]
     fixed, patient = one(rows, k=10, rule="fixed", value=256), one(rows, k=10, rule="patience", value=96)
     return (
