@@ -103,7 +103,7 @@ Query Engine::prepare(const float* tokens, int64_t length) const {
             const float* q = rotated.data() + i * width;
             float largest = 0;
             for (int64_t k = 0; k < width; ++k) largest = std::max(largest, std::fabs(q[k]));
-            const float scale = largest > 0 ? largest / 127.0f : 1.0f;
+            const float scale = largest > 1e-30f ? largest / 127.0f : 1.0f;  // what is smaller counts as zero
             int32_t sum = 0;
             for (int64_t k = 0; k < width; ++k) {
                 const int value = static_cast<int>(std::nearbyint(q[k] / scale));

@@ -169,6 +169,16 @@ def test_scores_of_wide_tokens(isa, width):
     assert made.engine.score(query, np.arange(2)).tolist() == made.scores(query).tolist()
 
 
+@pytest.mark.parametrize("size", [1e-45, 1e-38, 1e-31])
+def test_a_query_too_small_to_have_a_scale_counts_as_zero(isa, size):
+    rng = np.random.default_rng(0)
+    made = make(rng, LENGTHS)
+    query = np.full((2, 40), size, np.float32)
+    integers, scales, constant = made.engine.prepare(query)
+    assert not integers.any() and np.isfinite(scales).all()
+    assert made.engine.score(query, np.arange(8)).tolist() == [np.float32(constant)] * 8
+
+
 @pytest.mark.parametrize("length", QUERIES)
 def test_query_lengths(isa, length):
     rng = np.random.default_rng(length)
