@@ -114,15 +114,19 @@ class Coded:
         return float(np.linalg.norm(self.scaled[some] - centres, axis=1).mean() * self.rotation.step)
 
 
-def learned_rotation(tokens: np.ndarray, *, identity: bool = False, uncut: bool = False) -> Rotation:
-    """Mean, rotation and step as `Index.build` learns them; without the rotation, or with a step that cuts nothing."""
+def learned_rotation(tokens: np.ndarray, *, identity: bool = False, reach: float | None = None) -> Rotation:
+    """Mean, rotation and step as `Index.build` learns them; without the rotation, or with another limit of the step.
+
+    ``reach`` takes the place of `lateint.codec.REACH`; infinity cuts nothing.
+    """
     pilot = np.ascontiguousarray(tokens[spread(len(tokens), builder.PILOT)])
     learned = train_rotation(pilot, seed=0, threads=0)
     if identity:
         learned = dataclasses.replace(learned, blocks=np.eye(learned.width, dtype=np.float32)[None])
-    elif not uncut:
+    elif reach is None:
         return learned
-    largest = np.abs(learned.apply(pilot, step=1.0)).max()
+    peaks = np.abs(learned.apply(pilot, step=1.0)).max(1)
+    largest = min(float(peaks.max()), (reach or np.inf) * float(np.median(peaks)))
     return dataclasses.replace(learned, step=float(np.float32(largest / 127)))
 
 
@@ -357,6 +361,9 @@ def codec_parts(sample: Sample, coded: Coded) -> list[Row]:
     return rows
 
 
+TIGHT_REACH = 8  # a limit of the step that would favour tokens of usual size
+
+
 def norms(sample: Sample) -> list[Row]:
     """One step for all tokens where their norms differ (each token times a lognormal factor)."""
     rows = []
@@ -366,7 +373,7 @@ def norms(sample: Sample) -> list[Row]:
         changed = dataclasses.replace(sample, tokens=tokens)
         truth = sample.truth if sigma == 0 else exact_top(tokens, sample.offsets, sample.queries, 10)[0]
         for uncut in (False, True):
-            coded = code(changed, learned_rotation(tokens, uncut=uncut))
+            coded = code(changed, learned_rotation(tokens, reach=np.inf if uncut else TIGHT_REACH))
             cut = float(np.mean(np.abs(coded.scaled).max(1) > 127.5))
             for nbits in (2, 4, 8):
                 found = exhaustive(engine_of(coded, nbits), sample.queries, 10)

@@ -137,7 +137,7 @@ def norms(result: Row) -> str:
             body.append(
                 (
                     "1" if sigma == 0 else f"a lognormal factor, sigma {sigma:g}",
-                    "that of the sample" if uncut else "as the build takes it",
+                    "that of the sample" if uncut else "at most 8 times the median token's",
                     f"{chosen[0]['tokens_cut']:.2%}",
                     *(share(row["overlap"]) for row in chosen),
                 )

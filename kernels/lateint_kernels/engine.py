@@ -65,7 +65,7 @@ class Engine:
     """Searches segments of residual codes; positions count documents over the segments in order.
 
     Scores are ``S(q, d) = sum_i max_j <q_i, x_j>`` with x_j the decoded token and q_i the query token cut to signed
-    bytes on a scale of its own (relative error about 0.3 %; measured in docs/design.md). Everything but the last sum is
+    bytes on a scale of its own (what that costs is measured in docs/design.md). Everything but the last sum is
     integer arithmetic, so results do not depend on the instruction set, threads or batch. The index's files are
     trusted here.
     """
