@@ -15,12 +15,6 @@ constexpr int64_t kGroupRows = 32;   // ... by 32 tokens, so that the scores sta
 constexpr int32_t kNever = 1 << 30;  // bias of absent centroids
 constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
 
-struct KernelScope {  // AMX tiles are configured per thread
-    const Int8Kernels& kernels = int8_kernels();
-    KernelScope() { kernels.enter(); }
-    ~KernelScope() { kernels.leave(); }
-};
-
 }  // namespace
 
 Assigner::Group Assigner::pack(const uint8_t* rows, int64_t first, int64_t size, int64_t depth) {
@@ -230,10 +224,8 @@ void Prober::finish(int lanes) {
     }
 }
 
-void Prober::run(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count, int64_t cells,
-                 int threads) {
+void Prober::run(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count, int64_t cells) {
     const KernelScope scope;
-    (void)threads;
     if (cells <= 0 || cells >= centroids.cell_count) {
         start(ntiles, std::min(count, centroids.count), centroids.count);
         collect(centroids.rows, 0, centroids.count, centroids.depth, tiles, ntiles);

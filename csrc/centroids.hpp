@@ -57,8 +57,7 @@ public:
     // Finds the best `count` centroids for each of `lanes` query tokens given as tiles. Looks into the best `cells`
     // cells of every query token (their union serves all of them), or at all centroids where cells <= 0.
     // Result: probes()[lane * width() + i], i < width() = min(count, centroids seen).
-    void run(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count, int64_t cells,
-             int threads);
+    void run(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count, int64_t cells);
     const Probe* of(int lane) const { return probes_.data() + lane * width_; }
     int64_t width() const { return width_; }
 

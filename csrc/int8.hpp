@@ -33,6 +33,15 @@ struct Int8Kernels {
 
 const Int8Kernels& int8_kernels();  // those of active_isa()
 
+// The kernels, entered for as long as this lives.
+struct KernelScope {
+    const Int8Kernels& kernels = int8_kernels();
+    KernelScope() { kernels.enter(); }
+    ~KernelScope() { kernels.leave(); }
+    KernelScope(const KernelScope&) = delete;
+    KernelScope& operator=(const KernelScope&) = delete;
+};
+
 extern const Int8Kernels kInt8Scalar;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const Int8Kernels kInt8Avx2;

@@ -137,13 +137,12 @@ void Engine::prefetch(int64_t position) const {
 }
 
 void Engine::score_block(const Query& query, const int64_t* positions, int64_t n, float* scores) const {
-    const Int8Kernels& kernels = int8_kernels();
+    const KernelScope scope;
     const ResidualKernels& residual = residual_kernels();
     const int64_t depth = codec.depth;
     std::vector<uint8_t> storage(kDecodeRows * depth + 64);
     uint8_t* rows = storage.data() + (64 - reinterpret_cast<uintptr_t>(storage.data()) % 64) % 64;
     std::vector<int32_t> best(query.ntiles * kLanes);
-    kernels.enter();
     for (int64_t d = 0; d < n; ++d) {
         if (d + 1 < n) prefetch(positions[d + 1]);
         int64_t local;
@@ -155,13 +154,12 @@ void Engine::score_block(const Query& query, const int64_t* positions, int64_t n
             residual.decode(codec, segment.tokens, first, count, rows);
             // The last token once more in the rows that are left: a maximum does not mind.
             for (int64_t r = count; r < padded; ++r) std::memcpy(rows + r * depth, rows + (count - 1) * depth, depth);
-            kernels.dot_max(rows, padded, depth, query.tiles.data(), query.ntiles, best.data());
+            scope.kernels.dot_max(rows, padded, depth, query.tiles.data(), query.ntiles, best.data());
         }
         double score = query.constant;
         for (int64_t i = 0; i < query.length; ++i) score += query.scales[i] * (best[i] - query.offsets[i]);
         scores[d] = segment.offsets[local] < end ? static_cast<float>(score) : -std::numeric_limits<float>::infinity();
     }
-    kernels.leave();
 }
 
 void Engine::score(const Query& query, const int64_t* positions, int64_t n, int threads, float* scores) const {
@@ -258,10 +256,10 @@ int64_t Engine::score_range(const Query& query, int64_t lists_a_token, int64_t f
 // where no probed centroid holds a token of d, the score of the best centroid not probed, m_i, stands in (imputation
 // as in XTR and WARP). Lists are visited best first, so the first touch of a document by a query token is its maximum;
 // tags tell first touches apart and never need clearing. The best limits.candidates go to scratch.chosen, best first.
-void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
-                             Scratch& scratch, SearchCounts* counts) const {
+void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, Scratch& scratch,
+                             SearchCounts* counts) const {
     scratch.prober.run(centroids, query.tiles.data(), query.ntiles, static_cast<int>(query.length), limits.nprobe + 1,
-                       limits.cells, threads);
+                       limits.cells);
     const Prober& prober = scratch.prober;
     double range = 0;
     for (int64_t i = 0; i < query.length; ++i) {
@@ -303,11 +301,11 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
         scratch.chosen.push_back({static_cast<float>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
 }
 
-std::vector<Hit> Engine::gather(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
+std::vector<Hit> Engine::gather(const Query& query, const SearchLimits& limits, const uint8_t* allowed,
                                 SearchCounts* counts) const {
     Lease lease(*this);
     Scratch& scratch = *lease;
-    find_candidates(query, limits, allowed, threads, scratch, counts);
+    find_candidates(query, limits, allowed, scratch, counts);
     return scratch.chosen;
 }
 
@@ -315,7 +313,7 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
                                 SearchCounts* counts) const {
     Lease lease(*this);
     Scratch& scratch = *lease;
-    find_candidates(query, limits, allowed, threads, scratch, counts);
+    find_candidates(query, limits, allowed, scratch, counts);
     TopK top(limits.k);
     const auto size = static_cast<int64_t>(scratch.chosen.size());
     int64_t idle = 0;  // candidates since the best k last changed

@@ -73,7 +73,7 @@ public:
     // MaxSim of the query with the decoded tokens of each document.
     void score(const Query&, const int64_t* positions, int64_t n, int threads, float* scores) const;
     // Candidates with their coarse scores (larger is better), best first; for tests and measurements.
-    std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed, int threads,
+    std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed,
                             SearchCounts* counts = nullptr) const;
 
 private:
@@ -96,8 +96,7 @@ private:
     };
     class Lease;
 
-    void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
-                         SearchCounts*) const;
+    void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, Scratch&, SearchCounts*) const;
     int64_t open_lists(const Query&, const SearchLimits&, const Segment&, double unit, Scratch&) const;
     int64_t score_range(const Query&, int64_t lists_a_token, int64_t first, int64_t size, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;

@@ -267,14 +267,13 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
     return out;
 }
 
-py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe, int64_t candidates, int64_t cells,
-                 int threads) {
+py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe, int64_t candidates, int64_t cells) {
     SearchCounts counts;
     std::vector<Hit> hits;
     {
         py::gil_scoped_release release;
         const Query prepared = self.engine.prepare(query.data(), query.shape(0));
-        hits = self.engine.gather(prepared, {candidates, nprobe, candidates, 0, cells}, nullptr, threads, &counts);
+        hits = self.engine.gather(prepared, {candidates, nprobe, candidates, 0, cells}, nullptr, &counts);
     }
     const Ranking ranking = to_arrays(hits);
     return py::make_tuple(ranking.first, ranking.second, counts.postings, counts.touched);
@@ -319,10 +318,9 @@ Array<int32_t> int8_products(const Array<uint8_t>& rows, const Array<int8_t>& ve
                   depth, depth, tiles.data() + t * depth * kLanes);
     Array<int32_t> out({maximum ? 1 : n, int64_t(ntiles) * kLanes});
     std::fill_n(out.mutable_data(), out.size(), INT32_MIN);
-    const Int8Kernels& kernels = int8_kernels();
-    kernels.enter();
-    (maximum ? kernels.dot_max : kernels.dot)(rows.data(), n, depth, tiles.data(), ntiles, out.mutable_data());
-    kernels.leave();
+    const KernelScope scope;
+    (maximum ? scope.kernels.dot_max : scope.kernels.dot)(rows.data(), n, depth, tiles.data(), ntiles,
+                                                          out.mutable_data());
     return out;
 }
 

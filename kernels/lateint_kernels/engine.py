@@ -129,7 +129,7 @@ class Engine:
 
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
         """The coarse stage alone, for one query ``[Lq, dim]``; its scores are comparable within the call only."""
-        return Candidates(*self._engine.gather(query, nprobe, candidates, cells, 1))
+        return Candidates(*self._engine.gather(query, nprobe, candidates, cells))
 
     def score(
         self, query: NDArray[np.float32], positions: NDArray[np.int64], *, threads: int = 0
