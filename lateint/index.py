@@ -12,22 +12,20 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-import lateint_kernels
 from lateint import builder, layout, storage
 from lateint import documents as documents_module
 from lateint import ids as ids_module
+from lateint import queries as queries_module
 from lateint.clustering import Centroids
 from lateint.codec import Codec, Rotation
 from lateint.hits import Explanation, Hits
-from lateint_kernels import Ragged
+from lateint.queries import Queries
 from lateint_kernels.engine import CodecArrays, Engine, Ranking, SegmentArrays
 from lateint_kernels.residual import NBITS
 
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
 CELLS_PROBED = 8  # best cells of each query token; their union serves all tokens of the query
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
-LONGEST_QUERY = 1 << 16
-LARGEST_QUERY = 1e18  # scores stay far inside float32
 SMALL_SUBSET = 4096  # a subset up to this size is scored whole
 
 _open: weakref.WeakSet[Index] = weakref.WeakSet()
@@ -205,7 +203,7 @@ class Index:
             TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1.
             UnknownIdError: a KeyError that names the id in ``subset``.
         """
-        queries, single = self._queries(Q)
+        queries = queries_module.read(Q, self.dim)
         k = _positive(k, "k")
         limits = self._limits(k, nprobe, candidates)
         workers = _threads(threads)
@@ -216,7 +214,7 @@ class Index:
         else:
             rankings = self._pruned(queries, k, limits, self._live, workers)
         hits = [Hits(self._ids.at(positions), scores) for positions, scores in rankings]
-        return hits[0] if single else hits
+        return hits[0] if queries.single else hits
 
     def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None, *, threads: int | None = None) -> Hits:
         """Scores the documents ``ids`` on their codes for one query ``[Lq, dim]``, best first.
@@ -229,8 +227,8 @@ class Index:
         Raises:
             UnknownIdError: a KeyError that names the id.
         """
-        queries, single = self._queries(Q)
-        if not single:
+        queries = queries_module.read(Q, self.dim)
+        if not queries.single:
             raise ValueError("rerank takes one query [Lq, dim], got a batch")
         positions = np.unique(self._ids.positions(ids, "ids"))
         keep = len(positions) if k is None else _positive(k, "k")
@@ -239,8 +237,8 @@ class Index:
 
     def explain(self, Q: Any, id: Any) -> Explanation:
         """Which token of document ``id`` each query token matches best, and their inner product."""
-        queries, single = self._queries(Q)
-        if not single:
+        queries = queries_module.read(Q, self.dim)
+        if not queries.single:
             raise ValueError("explain takes one query [Lq, dim], got a batch")
         rows = self._decoded(id)
         if len(rows) == 0:
@@ -318,51 +316,6 @@ class Index:
 
     # ------------------------------------------------------------------ inside
 
-    def _queries(self, Q: Any) -> tuple[Ragged, bool]:
-        """Queries as one float32 Ragged, and whether it was a single one."""
-        single = False
-        if isinstance(Q, Ragged):
-            self._check_queries(list(Q))
-            queries = Q
-        elif isinstance(Q, (list, tuple)) and len(Q) and getattr(Q[0], "ndim", None) == 2:
-            arrays = [lateint_kernels.as_array(query, f"query {i}") for i, query in enumerate(Q)]
-            self._check_queries(arrays)
-            queries = Ragged.pack([lateint_kernels.to_float32(array) for array in arrays])
-        else:
-            array = lateint_kernels.as_array(Q, "Q")
-            if array.ndim not in (2, 3):
-                raise ValueError(f"Q must be [Lq, {self.dim}] or [Nq, Lq, {self.dim}], got {array.shape}")
-            single = array.ndim == 2
-            arrays = [array] if single else list(array)
-            self._check_queries(arrays)
-            flat = np.ascontiguousarray(lateint_kernels.to_float32(array).reshape(-1, array.shape[-1]))
-            queries = Ragged.from_lengths(flat, [array.shape[-2]] * len(arrays))
-        if queries.tokens.dtype != np.float32:
-            queries = Ragged(lateint_kernels.to_float32(queries.tokens), queries.offsets)
-        row = lateint_kernels.first_nonfinite_row(queries.tokens, "Q", threads=1)
-        if row is None and np.abs(queries.tokens).max(initial=0) > LARGEST_QUERY:
-            row = int((np.abs(queries.tokens) > LARGEST_QUERY).any(1).argmax())
-        if row is not None:
-            query = int(np.searchsorted(queries.offsets, row, side="right")) - 1
-            where = f"token {row - queries.offsets[query]}" + ("" if single else f" of query {query}")
-            raise ValueError(
-                f"Q must hold numbers up to {LARGEST_QUERY:g}, but {where} holds {_strange(queries, row):.6g}"
-            )
-        return queries, single
-
-    def _check_queries(self, arrays: list[NDArray[Any]]) -> None:
-        for i, array in enumerate(arrays):
-            if array.dtype == np.int8:
-                raise TypeError("Q must be float32, float16, bfloat16 or float64, got int8")
-            if array.ndim != 2 or array.shape[1] != self.dim:
-                raise ValueError(f"Q must be [Lq, {self.dim}], but query {i} is {array.shape}")
-            if len(array) == 0:
-                raise ValueError(f"Q must hold at least one token, but query {i} has none")
-            if len(array) > LONGEST_QUERY:
-                raise ValueError(
-                    f"Q must hold at most {LONGEST_QUERY:,} tokens a query, but query {i} has {len(array):,}"
-                )
-
     def _limits(self, k: int, nprobe: int | None, candidates: int | None) -> _Limits:
         """The pruning limits of a search; see docs/design.md for how the defaults were chosen."""
         centroids = len(self._codec.centroids)
@@ -377,7 +330,7 @@ class Index:
         )
 
     def _pruned(
-        self, queries: Ragged, k: int, limits: _Limits, allowed: NDArray[np.uint8] | None, threads: int
+        self, queries: Queries, k: int, limits: _Limits, allowed: NDArray[np.uint8] | None, threads: int
     ) -> list[Ranking]:
         """A search that looks into more lists for the queries that found too few documents."""
         rankings = self._within(queries, k, limits, allowed, threads)
@@ -387,13 +340,13 @@ class Index:
         if not short or limits.nprobe >= len(self._codec.centroids):
             return rankings
         wider = limits._replace(nprobe=min(8 * limits.nprobe, len(self._codec.centroids)), cells=0)
-        again = self._pruned(Ragged.pack([queries[i] for i in short]), k, wider, allowed, threads)
+        again = self._pruned(queries.some(short), k, wider, allowed, threads)
         for i, ranking in zip(short, again, strict=True):
             rankings[i] = ranking
         return rankings
 
     def _within(
-        self, queries: Ragged, k: int, limits: _Limits, allowed: NDArray[np.uint8] | None, threads: int
+        self, queries: Queries, k: int, limits: _Limits, allowed: NDArray[np.uint8] | None, threads: int
     ) -> list[Ranking]:
         return self._engine.search(
             queries.tokens,
@@ -409,7 +362,7 @@ class Index:
 
     def _search_subset(
         self,
-        queries: Ragged,
+        queries: Queries,
         k: int,
         limits: _Limits,
         exhaustive: bool,
@@ -420,7 +373,7 @@ class Index:
         if len(positions) == 0:
             return [(positions, np.zeros(0, np.float32))] * len(queries)
         if exhaustive or len(positions) <= max(SMALL_SUBSET, limits.candidates):
-            return [self._score(query, positions, k, threads) for query in queries]
+            return [self._score(queries[i], positions, k, threads) for i in range(len(queries))]
         allowed = np.zeros(len(self._ids), np.uint8)
         allowed[positions] = 1
         # A list holds few documents of a small subset, so more lists are read.
@@ -523,12 +476,6 @@ def _build_into(
     before_commit()
     store.commit({"format": storage.FORMAT, "version": storage.VERSION, **manifest, "ids": kind})
     return seconds
-
-
-def _strange(queries: Ragged, row: int) -> float:
-    """A number that does not belong into a query."""
-    token = queries.tokens[row]
-    return float(token[~(np.abs(token) <= LARGEST_QUERY)][0])
 
 
 def _segment(arrays: storage.Arrays, name: str) -> SegmentArrays:

@@ -159,47 +159,6 @@ def test_hits(index, queries):
 QUERY = np.ones((2, 32), np.float32)
 
 
-@pytest.mark.parametrize(
-    ("query", "error", "message"),
-    [
-        (QUERY[:, :31], ValueError, r"Q must be \[Lq, 32\], but query 0 is \(2, 31\)"),
-        ([QUERY, QUERY[:, :3]], ValueError, r"Q must be \[Lq, 32\], but query 1 is \(2, 3\)"),
-        (QUERY[0], ValueError, r"Q must be \[Lq, 32\] or \[Nq, Lq, 32\], got \(32,\)"),
-        (QUERY[None, None], ValueError, r"Q must be \[Lq, 32\] or \[Nq, Lq, 32\], got \(1, 1, 2, 32\)"),
-        (QUERY[:0], ValueError, "Q must hold at least one token, but query 0 has none"),
-        ([QUERY, QUERY[:0]], ValueError, "Q must hold at least one token, but query 1 has none"),
-        (np.zeros((2, 0, 32), np.float32), ValueError, "Q must hold at least one token, but query 0 has none"),
-        (Ragged.from_lengths(QUERY, [2, 0], allow_empty=True), ValueError, "query 1 has none"),
-        (Ragged.from_lengths(QUERY[:, :8], [2]), ValueError, r"Q must be \[Lq, 32\], but query 0 is \(2, 8\)"),
-        (
-            np.ones((65_537, 32), np.float32),
-            ValueError,
-            "Q must hold at most 65,536 tokens a query, but query 0 has 65,537",
-        ),
-        ([], ValueError, r"Q must be \[Lq, 32\]"),
-        (QUERY.astype(int), TypeError, "Q must be float32, float16, bfloat16 or float64, got int64"),
-        (QUERY.astype(np.int8), TypeError, "Q must be float32, .* got int8"),
-        (Ragged.from_lengths(QUERY.astype(np.int8), [2]), TypeError, "Q must be float32, .* got int8"),
-        ([QUERY, QUERY.astype(complex)], TypeError, "query 1 must be float32, .* got complex128"),
-        ("a question", TypeError, "Q must be an array, got str"),
-        (None, TypeError, "Q must be an array, got NoneType"),
-        (QUERY * np.float32("nan"), ValueError, "Q must hold numbers up to 1e.18, but token 0 holds nan"),
-        (QUERY * np.float32(1e20), ValueError, "Q must hold numbers up to 1e.18, but token 0 holds 1e.20"),
-        ([QUERY, np.full_like(QUERY, -np.inf)], ValueError, "but token 0 of query 1 holds -inf"),
-    ],
-)
-def test_bad_queries(index, query, error, message):
-    with pytest.raises(error, match=message):
-        index.search(query)
-
-
-def test_a_token_of_a_bad_query_is_named(index):
-    query = np.ones((3, 4, 32), np.float32)
-    query[2, 1, 7] = np.nan
-    with pytest.raises(ValueError, match="token 1 of query 2 holds nan"):
-        index.search(query)
-
-
 @pytest.mark.parametrize("scale", [1e-45, 1e-40, 1e-20, 1e17])
 def test_queries_of_any_size(index, queries, scale):
     """Small ones may lose their bits but not their senses."""

@@ -1,0 +1,74 @@
+import numpy as np
+import pytest
+
+from lateint.layout import Kind, kinds
+
+MANIFEST = {
+    "dim": 12,
+    "width": 16,
+    "block": 16,
+    "nbits": 4,
+    "step": 0.5,
+    "centroids": 3,
+    "cells": 2,
+    "ids": "int64",
+    "segments": [{"name": "segments/000000", "documents": 5, "tokens": 20}],
+}
+
+
+def leaves(**changes):
+    segment = {**MANIFEST["segments"][0], **changes.pop("segment", {})}
+    return {name: str(kind) for name, kind in kinds({**MANIFEST, "segments": [segment], **changes}).items()}
+
+
+def test_the_arrays_of_an_index():
+    part = "segments/000000"
+    assert leaves() == {
+        "mean": "<f4 [12]",
+        "rotation": "<f4 [1, 16, 16]",
+        "permutation": "<i4 [16]",
+        "centroids": "|u1 [3, 64]",
+        "cells": "|u1 [2, 64]",
+        "cell_offsets": "<i8 [3]",
+        f"{part}/offsets": "<i8 [6]",
+        f"{part}/codes": "|u1 [20, 8]",
+        f"{part}/scales": "|u1 [20]",
+        f"{part}/centroid_ids": "<u2 [20]",
+        f"{part}/list_offsets": "<i8 [4]",
+        f"{part}/list_documents": "<u4 [n]",
+        f"{part}/ids": "<i8 [5]",
+    }
+
+
+@pytest.mark.parametrize(
+    ("changes", "more", "less"),
+    [
+        ({"nbits": 8}, {}, {"scales"}),
+        ({"centroids": 65_536}, {}, set()),
+        ({"centroids": 65_537}, {"centroid_high": "|u1 [20]"}, set()),
+        ({"ids": "string"}, {"id_bytes": "|u1 [n]", "id_offsets": "<i8 [6]"}, {"ids"}),
+        ({"segment": {"deleted": "deleted-7"}}, {"deleted-7": "<u4 [n]"}, set()),
+    ],
+)
+def test_arrays_that_come_and_go(changes, more, less):
+    part = "segments/000000/"
+    found, usual = leaves(**changes), leaves()
+    assert found.keys() - usual.keys() == {part + leaf for leaf in more}
+    assert usual.keys() - found.keys() == {part + leaf for leaf in less}
+    for leaf, kind in more.items():
+        assert found[part + leaf] == kind
+
+
+def test_fits():
+    kind = Kind("<f4", (3, -1))
+    assert kind.fits("<f4", [3, 0]) and kind.fits("<f4", (3, 7))
+    for dtype, shape in (("<f8", [3, 7]), ("<f4", [2, 7]), ("<f4", [3]), ("<f4", [3, 7, 1]), ("<f4", [3, -1])):
+        assert not kind.fits(dtype, shape)
+
+
+def test_wrong_end():
+    arrays = {"ends": np.array([0, 2, 3]), "other": np.zeros(3)}
+    assert Kind("<i8", (3,), 3).wrong_end(arrays["ends"], arrays) is None
+    assert Kind("<i8", (3,), "other").wrong_end(arrays["ends"], arrays) is None
+    assert Kind("<i8", (3,), 4).wrong_end(arrays["ends"], arrays) == "must run from 0 to 4, found 0 to 3"
+    assert Kind("<i8", (3,)).wrong_end(arrays["ends"], arrays) is None
