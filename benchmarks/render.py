@@ -71,6 +71,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
 
 
+def build_time(build: Row) -> str:
+    """Seconds by the clock, and of processor time where they were measured."""
+    spent = build.get("cpu_seconds")
+    return f"{number(build['seconds'])} s" + (f" ({number(spent)} CPU-s)" if spent else "")
+
+
 def named(system: Row) -> str:
     """A system with its bits: ``lateint, 4 bits``."""
     return f"{system['system']}, {'float32' if system['nbits'] == 32 else str(system['nbits']) + ' bits'}"
@@ -118,7 +124,7 @@ def side_by_side(systems: Sequence[Row]) -> str:
                 number(chosen["one_thread"]["p95_ms"]) + " ms",
                 number(chosen.get("two_threads", {}).get("p50_ms")) + " ms",
                 number(chosen.get("queries_per_second")),
-                number(system["build"]["seconds"]) + " s",
+                build_time(system["build"]),
                 gigabytes(system["build"]["peak_rss"]),
                 gigabytes(system["search_peak_rss"]),
                 f"{system['bytes_per_token']:.1f}",
@@ -359,7 +365,8 @@ def document(rivals: Row, scale: Row | None) -> str:
                 "- xtr-warp-rs fills in missing similarities as XTR does; with an encoder trained for that its overlap"
                 " would matter less than its nDCG.",
                 "- The rivals import torch, and their memory includes it.",
-                f"- A latency is the best of {rivals['rounds']} rounds for every system alike; builds ran once.",
+                f"- A latency is the best of {rivals['rounds']} round(s) for every system alike; builds ran once, and "
+                "other work took a part of the machine during them: CPU-s, the processor time of a build, is beside them.",
                 *(
                     [f"- Not one run: results of single processes were reused ({len(rivals['reused'])} of them)."]
                     if rivals["reused"]
@@ -383,7 +390,7 @@ def readme_section(rivals: Row) -> str:
                 f"{chosen['overlap_at_10']:.3f}",
                 number(chosen["one_thread"]["p50_ms"]) + " ms",
                 number(chosen.get("queries_per_second")),
-                number(system["build"]["seconds"]) + " s",
+                build_time(system["build"]),
                 gigabytes(system["build"]["peak_rss"]),
                 f"{system['bytes_per_token']:.0f}",
             )
