@@ -366,7 +366,8 @@ def document(rivals: Row, scale: Row | None) -> str:
                 " would matter less than its nDCG.",
                 "- The rivals import torch, and their memory includes it.",
                 f"- A latency is the best of {rivals['rounds']} round(s) for every system alike; builds ran once, and "
-                "other work took a part of the machine during them: CPU-s, the processor time of a build, is beside them.",
+                "other work took a part of the machine during them: CPU-s, the processor time of a build, is beside "
+                "them.",
                 *(
                     [f"- Not one run: results of single processes were reused ({len(rivals['reused'])} of them)."]
                     if rivals["reused"]
