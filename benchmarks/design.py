@@ -30,7 +30,7 @@ from benchmarks.design_page import with_tables
 from benchmarks.embeddings import collections_of, exact_top, load, queries_of, read_json, write_json
 from benchmarks.rivals.run import machine
 from lateint import builder, clustering
-from lateint.codec import Rotation, train_rotation
+from lateint.codec import REACH, Rotation, train_rotation
 from lateint_kernels import _cpu, residual
 from lateint_kernels.backends import INSTRUCTION_SETS, why_not
 from lateint_kernels.centroids import invert
@@ -361,9 +361,6 @@ def codec_parts(sample: Sample, coded: Coded) -> list[Row]:
     return rows
 
 
-TIGHT_REACH = 8  # a limit of the step that would favour tokens of usual size
-
-
 def norms(sample: Sample) -> list[Row]:
     """One step for all tokens where their norms differ (each token times a lognormal factor)."""
     rows = []
@@ -373,7 +370,7 @@ def norms(sample: Sample) -> list[Row]:
         changed = dataclasses.replace(sample, tokens=tokens)
         truth = sample.truth if sigma == 0 else exact_top(tokens, sample.offsets, sample.queries, 10)[0]
         for uncut in (False, True):
-            coded = code(changed, learned_rotation(tokens, reach=np.inf if uncut else TIGHT_REACH))
+            coded = code(changed, learned_rotation(tokens, reach=np.inf if uncut else REACH))
             cut = float(np.mean(np.abs(coded.scaled).max(1) > 127.5))
             for nbits in (2, 4, 8):
                 found = exhaustive(engine_of(coded, nbits), sample.queries, 10)

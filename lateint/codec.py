@@ -11,7 +11,7 @@ from lateint.clustering import Centroids
 from lateint_kernels import residual, to_float32
 
 SMALLEST, LARGEST = 1e-18, 1e18
-REACH = 64  # a component may be so many times larger than a token's largest one usually is
+REACH = 8  # a component may be so many times larger than a token's largest one usually is
 LARGEST_BLOCK = 512  # a rotation matrix has at most so many rows; wider tokens are rotated in blocks
 
 
