@@ -350,6 +350,7 @@ def document(rivals: Row, scale: Row | None) -> str:
             "the exhaustive scan of the same codes. Own memory is the build's peak without mapped files, which here "
             "would count the source of the perturbed tokens.",
             growth(scale),
+            *(f"{size['tokens']:.0e} tokens: {size['note']}." for size in scale["sizes"] if "note" in size),
         ]
     lost = losses(systems) + kernel_losses(rivals["dense"])
     parts += [
