@@ -25,7 +25,7 @@ TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
 TOLERATED_OVERFLOW = 1.25  # by how much a component may exceed the step's reach before a build warns
-CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid: 96 % agree with a look at all
+CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
 
 
 @dataclass
