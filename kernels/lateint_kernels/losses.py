@@ -32,7 +32,7 @@ def contrastive(
     against the queries (CLIP, Radford et al. 2021, arXiv 2103.00020, figure 3).
 
     Args:
-        scores: ``[Nq, Nd]`` floating, Nd >= 1.
+        scores: ``[Nq, Nd]`` floating; without queries only if reduction is "none".
         positives: ``[Nq]`` int64, the column of each query's positive; None for column i of query i.
         temperature: T, positive; a scalar tensor is learned with the rest.
         document_ids: ``[Nd]`` integers; documents of one id are the same document, so a copy of the positive is no
@@ -44,8 +44,8 @@ def contrastive(
         reduction: "mean" over queries, "sum", or "none".
 
     Returns:
-        A scalar, or ``[Nq]`` if reduction is "none"; float32, or float64 if scores are. A query
-        without negatives has loss 0.
+        A scalar, or ``[Nq]`` if reduction is "none"; float32, or float64 if scores are. A query without
+        negatives has loss 0.
 
     Raises:
         TypeError: scores are not floating, or positives, ids or corpora are not integers.
@@ -55,7 +55,7 @@ def contrastive(
     >>> contrastive(torch.tensor([[0.0, 0.0], [0.0, 0.0]]))
     tensor(0.6931)
     """
-    scores = _matrix(scores, "scores")
+    scores = _matrix(scores)
     n_queries, n_documents = scores.shape
     if positives is None:
         if n_documents < n_queries:
@@ -145,7 +145,7 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor, *, reduction: str = "mean
         teacher[:, :1] - teacher[:, 1:].masked_fill(~present, 0.0)
     )
     losses = gap.masked_fill(~present, 0.0).square()
-    if reduction == "mean":
+    if reduction == "mean" and len(losses):
         return losses.sum() / present.sum()
     return _reduce(losses, reduction)
 
@@ -162,19 +162,21 @@ def _reduce(losses: Tensor, reduction: str) -> Tensor:
         raise ValueError(f"reduction must be one of {', '.join(REDUCTIONS)}, got {reduction!r}")
     if reduction == "none":
         return losses
+    if losses.numel() == 0:
+        raise ValueError(f"scores of no query have no {reduction}; reduction must be 'none'")
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
-def _matrix(scores: Tensor, name: str) -> Tensor:
+def _matrix(scores: Tensor) -> Tensor:
     if not scores.is_floating_point():
-        raise TypeError(f"{name} must be floating, got {scores.dtype}")
-    if scores.ndim != 2 or scores.numel() == 0:
-        raise ValueError(f"{name} must be [Nq, Nd] and not empty, got {tuple(scores.shape)}")
+        raise TypeError(f"scores must be floating, got {scores.dtype}")
+    if scores.ndim != 2 or scores.shape[1] == 0:
+        raise ValueError(f"scores must be [Nq, Nd] with Nd >= 1, got {tuple(scores.shape)}")
     return scores.to(torch.promote_types(scores.dtype, torch.float32))
 
 
 def _student_and_teacher(scores: Tensor, teacher_scores: Tensor) -> tuple[Tensor, Tensor]:
-    student = _matrix(scores, "scores")
+    student = _matrix(scores)
     if teacher_scores.shape != scores.shape:
         shapes = f"{tuple(scores.shape)} and {tuple(teacher_scores.shape)}"
         raise ValueError(f"scores and teacher_scores must have one shape, got {shapes}")
@@ -190,7 +192,11 @@ def _temperature(temperature: float | Tensor) -> float | Tensor:
 def _positives(positives: Tensor, n_queries: int, n_documents: int) -> Tensor:
     positives = _integers(positives, "positives", n_queries)
     # Looking at values on a GPU would wait for it.
-    if positives.device.type == "cpu" and not 0 <= int(positives.min()) <= int(positives.max()) < n_documents:
+    if (
+        positives.device.type == "cpu"
+        and n_queries
+        and not 0 <= int(positives.min()) <= int(positives.max()) < n_documents
+    ):
         found = f"{int(positives.min())} to {int(positives.max())}"
         raise ValueError(f"positives must be columns from 0 to {n_documents - 1}, got {found}")
     return positives.long()

@@ -87,6 +87,16 @@ def test_queries_of_one_positive():
     assert losses.contrastive(scores, torch.tensor([0, 0]), symmetric=True).item() == 0.0
 
 
+def test_no_queries():
+    """As on a rank that got none of the last batch."""
+    for loss in (losses.contrastive, lambda s, **_: losses.kl_divergence(s, s, reduction="none")):
+        scores = torch.zeros(0, 3, requires_grad=True)
+        found = loss(scores, reduction="none")
+        assert found.shape == (0,)
+        found.sum().backward()
+        assert scores.grad.shape == (0, 3)
+
+
 def kl_written_out(student, teacher, temperature):
     found = []
     for s, t in zip((student / temperature).tolist(), (teacher / temperature).tolist(), strict=True):
@@ -170,8 +180,11 @@ SCORES = torch.zeros(2, 3)
     ("call", "error", "message"),
     [
         (lambda: losses.contrastive(SCORES.long()), TypeError, "scores must be floating, got torch.int64"),
-        (lambda: losses.contrastive(SCORES[0]), ValueError, r"scores must be \[Nq, Nd\] and not empty, got \(3,\)"),
-        (lambda: losses.contrastive(SCORES[:0]), ValueError, r"scores must be .* not empty, got \(0, 3\)"),
+        (lambda: losses.contrastive(SCORES[0]), ValueError, r"scores must be \[Nq, Nd\] with Nd >= 1, got \(3,\)"),
+        (lambda: losses.contrastive(SCORES[:, :0]), ValueError, r"scores must be .* Nd >= 1, got \(2, 0\)"),
+        (lambda: losses.contrastive(SCORES[:0]), ValueError, "scores of no query have no mean"),
+        (lambda: losses.kl_divergence(SCORES[:0], SCORES[:0]), ValueError, "scores of no query have no mean"),
+        (lambda: losses.margin_mse(SCORES[:0], SCORES[:0]), ValueError, "scores of no query have no mean"),
         (lambda: losses.contrastive(SCORES.T), ValueError, r"a column for each query's positive, got \(3, 2\)"),
         (lambda: losses.contrastive(SCORES, SCORES[:, 0]), TypeError, "positives must be integers, got torch.float32"),
         (lambda: losses.contrastive(SCORES, torch.tensor([1])), ValueError, r"positives must be \[2\], got \(1,\)"),
