@@ -133,13 +133,15 @@ def maxsim_pairs(
 
 
 def _is_torch(tokens: object) -> bool:
-    torch = sys.modules.get("torch")
-    if torch is None:
+    if "torch" not in sys.modules:
         return False
+    import torch
+
+    from lateint_kernels._torch.ragged import RaggedTensor
+
     if isinstance(tokens, list | tuple) and tokens:
         tokens = tokens[0]
-    ragged = sys.modules.get("lateint_kernels._torch.ragged")
-    return isinstance(tokens, torch.Tensor) or (ragged is not None and isinstance(tokens, ragged.RaggedTensor))
+    return isinstance(tokens, torch.Tensor | RaggedTensor)
 
 
 def _refuse_threads(threads: int | None) -> None:
