@@ -69,7 +69,7 @@ def maxsim(
         ValueError: a shape, dim or device does not match, or a query or document is empty.
         BackendError: the backend asked for cannot run here.
 
-    >>> documents = Ragged.pack([[[-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    >>> documents = [[[-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]
     >>> maxsim([[1.0, 0.0], [0.0, 1.0]], documents)
     array([-1.,  2.], dtype=float32)
     """
@@ -119,7 +119,7 @@ def maxsim_pairs(
         ValueError: a shape or dim does not match, something is empty, or an index is out of range.
         BackendError: the backend asked for cannot run here.
 
-    >>> documents = Ragged.pack([[[-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    >>> documents = [[[-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]
     >>> maxsim_pairs([[1.0, 0.0], [0.0, 1.0]], documents, [0, 0], [1, 0])
     array([ 2., -1.], dtype=float32)
     """

@@ -49,7 +49,7 @@ def _maxsim(*arguments: Any) -> tuple[Tensor, Tensor]:
     *parts, need_argmax, backend = arguments
     problem = _problem(parts)
     with _without_autocast(problem.queries.device.type):
-        run = backends.resolve("maxsim", problem.queries.device, problem.queries.dtype, backend)
+        run = backends.resolve("maxsim", *_like(problem), backend)
         scores, argmax = run(problem, need_argmax)
     return scores, _or_nothing(argmax, scores, problem.argmax_dtype)
 
@@ -100,7 +100,7 @@ def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     *parts, grad_scores, argmax, needs, backend = arguments
     problem = _problem(parts)
     with _without_autocast(problem.queries.device.type):
-        run = backends.resolve("maxsim_backward", problem.queries.device, problem.queries.dtype, backend)
+        run = backends.resolve("maxsim_backward", *_like(problem), backend)
         of_queries, of_documents, of_weights = run(problem, grad_scores.contiguous(), argmax, tuple(needs))
     if of_weights is not None and problem.query_weights is not None:  # a token of weight 0 is absent
         of_weights = of_weights.masked_fill(problem.query_weights == 0, 0)
@@ -142,6 +142,10 @@ def _checked_index(index: Tensor, size: int, name: str, what: str) -> Tensor:
 def _refuse_capture(tensor: Tensor) -> None:
     if tensor.is_cuda and torch.cuda.is_current_stream_capturing():
         raise RuntimeError("check=True reads masks and indices, which a CUDA graph cannot record: pass check=False")
+
+
+def _like(problem: Problem) -> tuple[torch.device, torch.dtype, int]:
+    return problem.queries.device, problem.queries.dtype, problem.dim
 
 
 def _without_autocast(kind: str) -> AbstractContextManager[Any]:
