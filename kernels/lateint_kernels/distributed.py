@@ -31,30 +31,33 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
+from lateint_kernels import RaggedTensor
+
 
 class Gathered(NamedTuple):
     """The documents of all ranks, by rank.
 
     Args:
-        documents: ``[Nd, Ld, dim]``, with Nd and Ld over all ranks.
-        mask: ``[Nd, Ld]`` bool, False for padding; None if no rank has any.
+        documents: ``[Nd, Ld, dim]``, with Nd and Ld over all ranks, or packed ones.
+        mask: ``[Nd, Ld]`` bool, or ``[T]`` for packed ones, False for absent tokens; None if there are none.
         start: the number of this rank's first document.
     """
 
-    documents: Tensor
+    documents: Tensor | RaggedTensor
     mask: Tensor | None
     start: int
 
 
-def gather_documents(documents: Tensor, mask: Tensor | None = None, *, group: Any = None) -> Gathered:
+def gather_documents(documents: Tensor | RaggedTensor, mask: Tensor | None = None, *, group: Any = None) -> Gathered:
     """The documents of all ranks, whose gradients go back to the rank that owns them.
 
-    Ranks may hold different numbers of documents, of different lengths: shorter ones are padded and masked. Sizes are
-    exchanged first, which waits for the device once.
+    Ranks may hold different numbers of documents, of different lengths: shorter ones are padded and masked, packed ones
+    stay so. Sizes are exchanged first, so the host waits for the device.
 
     Args:
-        documents: ``[Nd, Ld, dim]``; dim, dtype and kind of device are those of all ranks.
-        mask: ``[Nd, Ld]``, nonzero for tokens that are there; None if all are, whatever other ranks say.
+        documents: ``[Nd, Ld, dim]`` or a `RaggedTensor`; dim, dtype and kind of device are those of all ranks.
+        mask: ``[Nd, Ld]``, or ``[T]`` for packed ones, 0 for absent tokens; None if there are none, whatever other
+            ranks say.
         group: the process group; None for all ranks.
 
     Returns:
@@ -64,22 +67,25 @@ def gather_documents(documents: Tensor, mask: Tensor | None = None, *, group: An
     Raises:
         ValueError: a shape does not match, or dim differs between ranks.
     """
-    if documents.ndim != 3:
-        raise ValueError(f"documents must be [Nd, Ld, dim], got {tuple(documents.shape)}")
-    if mask is not None and mask.shape != documents.shape[:2]:
-        raise ValueError(f"mask must be {list(documents.shape[:2])}, got {tuple(mask.shape)}")
-    length, dim = documents.shape[1:]
-    sizes = _exchange((len(documents), length, dim, int(mask is not None)), documents.device, group)
-    _check_alike([size[2] for size in sizes], "documents must share dim")
+    packed = isinstance(documents, RaggedTensor)
+    tokens = documents.tokens if isinstance(documents, RaggedTensor) else documents
+    if tokens.ndim != (2 if packed else 3):
+        raise ValueError(f"documents must be [Nd, Ld, dim] or packed, got {tuple(tokens.shape)}")
+    if mask is not None and mask.shape != tokens.shape[:-1]:
+        raise ValueError(f"mask must be {list(tokens.shape[:-1])}, got {tuple(mask.shape)}")
+    length, dim = (0 if packed else tokens.shape[1]), tokens.shape[-1]
+    sizes = _exchange((len(documents), len(tokens), length, dim, int(mask is not None)), tokens.device, group)
+    _check_alike([size[3] for size in sizes], "documents must share dim")
+    rows, longest = [size[1] for size in sizes], max(size[2] for size in sizes)
+    if any(size[4] or size[2] < longest for size in sizes):
+        present = tokens.new_ones(tokens.shape[:-1], dtype=torch.bool) if mask is None else mask != 0
+        mask = _gather(functional.pad(present, (0, longest - length)) if longest else present, rows, group)
+    everyone = _gather(functional.pad(tokens, (0, 0, 0, longest - length)) if length < longest else tokens, rows, group)
     counts = [size[0] for size in sizes]
-    longest = max(size[1] for size in sizes)
-    if any(size[3] or size[1] < longest for size in sizes):
-        present = documents.new_ones(documents.shape[:2], dtype=torch.bool) if mask is None else mask.bool()
-        mask = _gather(functional.pad(present, (0, longest - length)), counts, group)
-    if length < longest:
-        documents = functional.pad(documents, (0, 0, 0, longest - length))
-    everyone = _gather(documents, counts, group)
-    return Gathered(everyone, mask, sum(counts[: _rank(group)]))
+    start = sum(counts[: _rank(group)])
+    if isinstance(documents, RaggedTensor):
+        return Gathered(RaggedTensor.from_lengths(everyone, _gather(documents.lengths, counts, group)), mask, start)
+    return Gathered(everyone, mask, start)
 
 
 def gather_rows(values: Tensor, *, group: Any = None) -> Tensor:
