@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 SHAPE = {"Nq": 32, "Lq": 32, "Nd": 32, "Ld": 180, "dim": 128}
-ROUNDS = 7
+ROUNDS = 15
 
 
 def main(name: str) -> None:
