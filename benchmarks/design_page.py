@@ -182,7 +182,7 @@ def imputation(result: Row) -> str:
         if rank not in (0, p, p + 1, 2 * p, 4 * p):
             continue
         label = "nothing (0)" if rank == 0 else f"centroid {rank}"
-        label += " (the last probed)" if rank == p else " (ours: the first not probed)" if rank == p + 1 else ""
+        label += {p: " (the last probed)", p + 1: " (the first not probed)", 2 * p: " (ours)"}.get(rank, "")
         body.append((str(p), label, *recall_cells(row)))
     half, whole = one(rows, nprobe=8, rank=16), one(rows, nprobe=16, rank=17)
     return (

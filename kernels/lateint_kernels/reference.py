@@ -124,8 +124,8 @@ def coarse_scores(
     """What candidates are chosen by: a document's best probed centroid for each query token, or else what stands in.
 
     ``sum_i scale_i max(m_i, max { products[i, c] : c in d, c probed by i })`` where query token i probes the ``nprobe``
-    centroids with the largest products (the lowest id among equals) and m_i is the product of the ``2 nprobe``-th, or of
-    the last one where there are fewer (imputation: XTR, arXiv 2304.01982). None for a document that no token has found.
+    centroids with the largest products (the lowest id among equals) and m_i is the product of the ``2 nprobe``-th, or
+    of the last one where there are fewer (imputation: XTR, arXiv 2304.01982). None where no token has found a document.
 
     >>> coarse_scores(np.array([[5, 3, 1]]), np.array([1.0]), [[0], [1, 2], [2]], 1)
     [5.0, None, None]
