@@ -32,9 +32,9 @@ from benchmarks.rivals.run import machine
 from lateint import builder, clustering
 from lateint.codec import REACH, Rotation, train_rotation
 from lateint_kernels import _cpu, residual
-from lateint_kernels.backends import INSTRUCTION_SETS, why_not
 from lateint_kernels.centroids import invert
 from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
+from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT, PAGE = ROOT / "benchmarks" / "results" / "design.json", ROOT / "docs" / "design.md"
