@@ -16,7 +16,7 @@ from lateint_kernels.distributed import gather_documents, gather_rows, global_me
 from lateint_kernels.gradcache import cached_contrastive
 
 # Of each rank: queries, documents, tokens of its longest document, and whether it has a mask. Nothing is equal.
-SHARES = [(3, 5, 4, True), (1, 2, 7, False), (2, 3, 1, False), (1, 1, 5, True)]
+SHARES = [(3, 5, 4, True), (1, 2, 7, False), (2, 3, 1, False), (0, 1, 5, True)]
 WAYS = [("ddp", False, False), ("ddp", True, True), ("fsdp", False, True), ("fsdp", True, False)]
 FEATURES, DIM, QUERY_LENGTH = 6, 5, 3
 
