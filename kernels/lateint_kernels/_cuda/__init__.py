@@ -1,0 +1,1 @@
+"""Hand-written CUDA kernels (csrc/cuda), compiled by NVRTC at first use."""

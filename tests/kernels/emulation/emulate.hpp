@@ -1,0 +1,272 @@
+// A GPU on the host, slow and strict, for tests: the kernels of csrc/cuda compiled by a host compiler, after this
+// header.
+//
+// Blocks run one after another; the threads of a block are fibers, each running until it waits. What it adds to the
+// truth:
+// - fibers run in rising or falling order, so that a missing barrier changes the result;
+// - shared memory begins as NaN, and what is written outside of it is noticed;
+// - asynchronous copies happen at once, or not before they are waited for, whichever the test wants;
+// - threads that wait for ever are reported.
+#pragma once
+
+#include <ucontext.h>
+
+#include <csetjmp>
+#include <cstdio>
+#include <cstdlib>
+#include <cstring>
+
+#define EMULATED
+#define __global__
+#define __device__
+#define __shared__
+#define __restrict__
+#define __grid_constant__
+#define __launch_bounds__(...)
+
+struct dim3 {
+    unsigned x, y, z;
+};
+struct alignas(16) float4 {
+    float x, y, z, w;
+};
+struct alignas(16) uint4 {
+    unsigned x, y, z, w;
+};
+
+inline dim3 threadIdx, blockIdx, blockDim, gridDim;
+
+namespace emulation {
+
+constexpr int MAX_THREADS = 1024, MAX_BARRIERS = 16, STACK = 256 * 1024, SHARED = 232448;
+
+struct Copy {
+    void* to;
+    const void* from;
+    int bytes, zeros;
+};
+
+struct Group {
+    Copy copies[256];
+    int count;
+};
+
+struct Fiber {
+    jmp_buf state;
+    ucontext_t start;
+    bool started, done;
+    int barrier;  // it waits at; -1: none. Barriers of the block come first, then one for each warp.
+    Group groups[16];
+    int committed;  // groups not yet done; groups[committed] is being filled
+};
+
+inline Fiber* fibers = static_cast<Fiber*>(std::calloc(MAX_THREADS, sizeof(Fiber)));
+inline char* stacks = static_cast<char*>(std::malloc(static_cast<size_t>(MAX_THREADS) * STACK));
+inline jmp_buf scheduler;
+inline int current, threads, wanted[MAX_BARRIERS];
+inline bool lazy;  // asynchronous copies happen as late as they may
+inline void (*kernel)();
+inline char error[200];
+alignas(16) inline unsigned char slots[MAX_THREADS][64];  // for what lanes of a warp exchange
+
+inline void yield() {
+    if (!_setjmp(fibers[current].state)) _longjmp(scheduler, 1);
+}
+
+[[noreturn]] inline void fail(const char* message) {
+    if (!error[0])
+        std::snprintf(error, sizeof error, "%s (block %u, %u, thread %d)", message, blockIdx.x, blockIdx.y, current);
+    _longjmp(scheduler, 1);
+}
+
+inline void wait(int barrier) {
+    fibers[current].barrier = barrier;
+    yield();
+}
+
+inline void wait_block(int barrier, int count) {
+    if (wanted[barrier] && wanted[barrier] != count) fail("a barrier is used with two counts");
+    wanted[barrier] = count;
+    wait(barrier);
+}
+
+inline void wait_warp() { wait(MAX_BARRIERS + current / 32); }
+
+template <typename T>
+T exchange(T mine, int lane) {
+    static_assert(sizeof(T) <= 64, "");
+    std::memcpy(slots[current], &mine, sizeof(T));
+    wait_warp();
+    T other;
+    std::memcpy(&other, slots[current / 32 * 32 + lane % 32], sizeof(T));
+    wait_warp();
+    return other;
+}
+
+inline void run_copy(const Copy& copy) {
+    std::memcpy(copy.to, copy.from, copy.bytes);
+    std::memset(static_cast<char*>(copy.to) + copy.bytes, 0, copy.zeros);
+}
+
+inline void run_groups(int keep) {
+    Fiber& fiber = fibers[current];
+    while (fiber.committed > keep) {
+        for (int i = 0; i < fiber.groups[0].count; ++i) run_copy(fiber.groups[0].copies[i]);
+        std::memmove(fiber.groups, fiber.groups + 1, sizeof(Group) * fiber.committed);
+        --fiber.committed;
+        fiber.groups[fiber.committed + 1].count = 0;
+    }
+}
+
+inline void run_fiber() {
+    kernel();
+    fibers[current].done = true;
+    _longjmp(scheduler, 1);
+}
+
+inline void resume(int thread) {
+    current = thread;
+    threadIdx = {static_cast<unsigned>(thread), 0, 0};
+    Fiber& fiber = fibers[thread];
+    if (_setjmp(scheduler)) return;
+    if (fiber.started) _longjmp(fiber.state, 1);
+    fiber.started = true;
+    getcontext(&fiber.start);
+    fiber.start.uc_stack.ss_sp = stacks + static_cast<size_t>(thread) * STACK;
+    fiber.start.uc_stack.ss_size = STACK;
+    makecontext(&fiber.start, run_fiber, 0);
+    setcontext(&fiber.start);
+}
+
+// Lets go of those at a barrier that all it is for have reached; whether there were any.
+inline bool release() {
+    int waiting[MAX_BARRIERS + MAX_THREADS / 32] = {}, alive[MAX_THREADS / 32] = {}, running = 0;
+    for (int t = 0; t < threads; ++t) {
+        if (fibers[t].done) continue;
+        ++running;
+        ++alive[t / 32];
+        if (fibers[t].barrier >= 0) ++waiting[fibers[t].barrier];
+    }
+    bool released = false;
+    for (int b = 0; b < MAX_BARRIERS + MAX_THREADS / 32; ++b) {
+        const int need = b >= MAX_BARRIERS ? alive[b - MAX_BARRIERS] : wanted[b] ? wanted[b] : running;
+        if (!waiting[b] || waiting[b] < need) continue;
+        for (int t = 0; t < threads; ++t) {
+            if (!fibers[t].done && fibers[t].barrier == b) fibers[t].barrier = -1;
+        }
+        if (b < MAX_BARRIERS) wanted[b] = 0;
+        released = true;
+    }
+    return released;
+}
+
+inline void run_block(bool backwards) {
+    for (int t = 0; t < threads; ++t) {
+        fibers[t].started = fibers[t].done = false;
+        fibers[t].barrier = -1;
+        fibers[t].committed = 0;
+        fibers[t].groups[0].count = 0;
+    }
+    while (!error[0]) {
+        bool alive = false, ran = false;
+        for (int i = 0; i < threads && !error[0]; ++i) {
+            const int t = backwards ? threads - 1 - i : i;
+            if (fibers[t].done) continue;
+            alive = true;
+            if (fibers[t].barrier >= 0) continue;
+            resume(t);
+            ran = true;
+        }
+        if (!alive) return;
+        if (!release() && !ran)
+            std::snprintf(error, sizeof error, "threads of block %u, %u wait for ever", blockIdx.x, blockIdx.y);
+    }
+}
+
+}  // namespace emulation
+
+// What `extern __shared__` names, and a margin that must stay as it is.
+alignas(1024) float4 shared[(emulation::SHARED + 1024) / sizeof(float4)];
+
+// Runs a kernel; null, or what went wrong.
+inline const char* emulate(void (*kernel)(), const unsigned* grid, unsigned block, unsigned shared_bytes, int mode) {
+    emulation::kernel = kernel;
+    emulation::threads = static_cast<int>(block);
+    emulation::lazy = mode & 2;
+    emulation::error[0] = 0;
+    blockDim = {block, 1, 1};
+    gridDim = {grid[0], grid[1], grid[2]};
+    if (shared_bytes > emulation::SHARED) return "too much shared memory";
+    for (unsigned z = 0; z < grid[2]; ++z) {
+        for (unsigned y = 0; y < grid[1]; ++y) {
+            for (unsigned x = 0; x < grid[0]; ++x) {
+                blockIdx = {x, y, z};
+                std::memset(shared, 0xff, sizeof shared);
+                emulation::run_block(mode & 1);
+                if (emulation::error[0]) return emulation::error;
+                for (unsigned i = shared_bytes; i < sizeof shared; ++i) {
+                    if (reinterpret_cast<unsigned char*>(shared)[i] != 0xff) return "wrote outside of shared memory";
+                }
+            }
+        }
+    }
+    return nullptr;
+}
+
+inline float __uint_as_float(unsigned bits) {
+    float x;
+    std::memcpy(&x, &bits, 4);
+    return x;
+}
+
+inline unsigned __float_as_uint(float x) {
+    unsigned bits;
+    std::memcpy(&bits, &x, 4);
+    return bits;
+}
+
+inline int __popc(unsigned x) { return __builtin_popcount(x); }
+
+inline void __syncthreads() { emulation::wait(0); }
+
+inline void __syncwarp() { emulation::wait_warp(); }
+
+template <typename T>
+T __shfl_sync(unsigned, T x, int lane) {
+    return emulation::exchange(x, lane);
+}
+
+template <typename T>
+T __shfl_xor_sync(unsigned, T x, int mask) {
+    return emulation::exchange(x, (emulation::current % 32) ^ mask);
+}
+
+inline unsigned __ballot_sync(unsigned, bool mine) {
+    emulation::slots[emulation::current][0] = mine;
+    emulation::wait_warp();
+    unsigned bits = 0;
+    for (int lane = 0; lane < 32; ++lane) {
+        bits |= static_cast<unsigned>(emulation::slots[emulation::current / 32 * 32 + lane][0]) << lane;
+    }
+    emulation::wait_warp();
+    return bits;
+}
+
+namespace lateint {
+
+struct fp16;
+
+inline float half_to_float(unsigned short bits) {
+    _Float16 x;
+    std::memcpy(&x, &bits, 2);
+    return x;
+}
+
+inline unsigned short float_to_half(float x) {
+    const _Float16 half = static_cast<_Float16>(x);
+    unsigned short bits;
+    std::memcpy(&bits, &half, 2);
+    return bits;
+}
+
+}  // namespace lateint

@@ -1,0 +1,231 @@
+"""The CUDA kernels on a machine without a GPU: compiled by the host's compiler and emulated (emulation/emulate.hpp)."""
+
+import ctypes
+import functools
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from lateint_kernels._cuda import backward, program  # noqa: E402
+
+COMPILER = shutil.which("g++") or shutil.which("clang++")
+pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
+
+EMULATION = Path(__file__).parent / "emulation"
+FORWARDS, BACKWARDS, LATE = 0, 1, 2  # the order of threads; asynchronous copies as late as possible
+GPU = program.Gpu("sm_90a", multiprocessors=4, shared_per_block=227 * 1024, shared_per_multiprocessor=228 * 1024)
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+@dataclass
+class Problem:
+    queries: torch.Tensor
+    query_offsets: torch.Tensor
+    documents: torch.Tensor
+    document_offsets: torch.Tensor
+    max_query_length: int
+    max_document_length: int
+    query_weights: torch.Tensor | None = None
+    query_inverse_norms: torch.Tensor | None = None
+    document_inverse_norms: torch.Tensor | None = None
+    document_scales: torch.Tensor | None = None
+    document_mask: torch.Tensor | None = None
+    query_index: torch.Tensor | None = None
+    document_index: torch.Tensor | None = None
+
+    @property
+    def argmax_dtype(self):
+        return torch.uint8 if self.max_document_length <= 256 else torch.int16
+
+
+@dataclass
+class Emulated:
+    """Stands in for program.Kernel."""
+
+    library: ctypes.CDLL
+    mode: int
+
+    def launch(self, grid, threads, shared, arguments):
+        error = self.library.launch(ctypes.byref(arguments), (ctypes.c_uint * 3)(*grid), threads, shared, self.mode)
+        assert error is None, error.decode()
+
+
+@pytest.fixture(scope="session")
+def compiled(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("emulated")
+
+    @functools.cache
+    def build(name, defines):
+        text = program.source_of(f"{name}.cu")
+        struct = text.rpartition(f"{name}(const ")[2].partition(" ")[0]
+        stem = "-".join([name, *(value for _, value in defines)])
+        source = folder / f"{stem}.cpp"
+        source.write_text(
+            f'#include "emulate.hpp"\n{text}\n'
+            f"static {struct} arguments;\n"
+            f"static void run() {{ {name}(arguments); }}\n"
+            'extern "C" const char* launch(const void* given, const unsigned* grid, unsigned block, unsigned shared, int mode) {\n'
+            "    std::memcpy(&arguments, given, sizeof arguments);\n"
+            "    return emulate(run, grid, block, shared, mode);\n}\n"
+        )
+        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", "-Wall", "-Werror", "-Wno-unknown-pragmas", f"-I{EMULATION}"]
+        defined = [f"-D{key}={value}" for key, value in defines]
+        target = source.with_suffix(".so")
+        subprocess.run([COMPILER, *flags, *defined, str(source), "-o", str(target)], check=True)
+        library = ctypes.CDLL(str(target))
+        library.launch.restype = ctypes.c_char_p
+        return library
+
+    return build
+
+
+@pytest.fixture(params=[FORWARDS, BACKWARDS | LATE], ids=["rising", "falling-late"])
+def gpu(request, monkeypatch, compiled):
+    """An emulated GPU, its threads run in one order and the other."""
+    monkeypatch.setattr(program, "load", lambda name, defines, index: Emulated(compiled(name, defines), request.param))
+    monkeypatch.setattr(program, "gpu", lambda index: GPU)
+
+
+def make_problem(
+    query_lengths,
+    document_lengths,
+    dim,
+    dtype="bf16",
+    *,
+    normalize=False,
+    weights=False,
+    scales=False,
+    mask=False,
+    pairs=None,
+    seed=0,
+):
+    generator = torch.Generator().manual_seed(seed)
+
+    def tokens(lengths):
+        return torch.randn(sum(lengths), dim, generator=generator).to(DTYPES[dtype])
+
+    def offsets(lengths):
+        return torch.tensor([0, *lengths]).cumsum(0)
+
+    queries, documents = tokens(query_lengths), tokens(document_lengths)
+    problem = Problem(
+        queries, offsets(query_lengths), documents, offsets(document_lengths), max(query_lengths), max(document_lengths)
+    )
+    if weights:
+        problem.query_weights = torch.rand(len(queries), generator=generator) + 0.5
+        problem.query_weights[::3] = 0.0
+    if scales:
+        problem.document_scales = torch.rand(len(documents), generator=generator) + 0.5
+        problem.document_scales[::4] = 0.0
+    if mask:
+        problem.document_mask = torch.rand(len(documents), generator=generator) > 0.3
+        problem.document_mask[problem.document_offsets[:-1]] = True
+    if normalize:
+        problem.query_inverse_norms = 1 / queries.float().norm(dim=1).clamp_min(1e-12)
+        problem.document_inverse_norms = 1 / documents.float().norm(dim=1).clamp_min(1e-12)
+    if pairs is not None:
+        problem.query_index, problem.document_index = (torch.tensor(index) for index in zip(*pairs, strict=True))
+    return problem
+
+
+def pairs_of(problem):
+    """(query, document, where its score is) of every pair."""
+    if problem.query_index is not None:
+        return [
+            (int(i), int(j), p)
+            for p, (i, j) in enumerate(zip(problem.query_index, problem.document_index, strict=True))
+        ]
+    counts = len(problem.query_offsets) - 1, len(problem.document_offsets) - 1
+    return [(i, j, (i, j)) for i in range(counts[0]) for j in range(counts[1])]
+
+
+def exact(problem):
+    """Scores, argmax, and a function of grad_scores for the gradients: float64, by autograd through the definition."""
+    queries, documents = (x.double().requires_grad_() for x in (problem.queries, problem.documents))
+    weights = torch.ones(len(queries)) if problem.query_weights is None else problem.query_weights
+    weights = weights.double().requires_grad_()
+    normed = problem.query_inverse_norms is not None
+    q, d = (torch.nn.functional.normalize(x, eps=1e-12) if normed else x for x in (queries, documents))
+    count = len(problem.query_offsets) - 1, len(problem.document_offsets) - 1
+    grid = problem.query_index is None
+    scores = {}
+    shape = (count[1], len(queries)) if grid else (len(problem.query_index), problem.max_query_length)
+    argmax = torch.zeros(shape, dtype=problem.argmax_dtype)
+    for i, j, where in pairs_of(problem):
+        rows = slice(*problem.query_offsets[i : i + 2].tolist())
+        columns = slice(*problem.document_offsets[j : j + 2].tolist())
+        similarities = q[rows] @ d[columns].T
+        if problem.document_scales is not None:
+            similarities = similarities * problem.document_scales[columns].double()
+        if problem.document_mask is not None:
+            similarities = similarities.masked_fill(~problem.document_mask[columns], -torch.inf)
+        best = similarities.max(1)
+        terms = weights[rows] * best.values
+        scores[where] = torch.where(weights[rows] != 0, terms, 0).sum()
+        if grid:
+            argmax[j, rows] = best.indices.to(argmax.dtype)
+        else:
+            argmax[where, : len(best.indices)] = best.indices.to(argmax.dtype)
+    matrix = torch.stack([scores[where] for _, _, where in pairs_of(problem)])
+    matrix = matrix.view(count) if grid else matrix
+
+    def gradients(grad_scores):
+        dq, dd, dw = torch.autograd.grad(matrix, (queries, documents, weights), grad_scores.double())
+        return dq, dd, torch.where(weights != 0, dw, 0)
+
+    return matrix.detach(), argmax, gradients
+
+
+def assert_close(actual, wanted, dtype):
+    rounding = {torch.bfloat16: 2**-8, torch.float16: 2**-11, torch.float32: 2**-20}[dtype]
+    assert not actual.isnan().any()
+    allowed = rounding * wanted.abs() + 1e-5 * wanted.abs().max().clamp_min(1e-3)
+    assert ((actual.double() - wanted).abs() <= allowed).all()
+
+
+BACKWARD_CASES = {
+    "even": dict(query_lengths=[4] * 5, document_lengths=[7] * 6, dim=128),
+    "long queries": dict(query_lengths=[2100, 41], document_lengths=[5, 30], dim=8, weights=True),
+    "ragged": dict(query_lengths=[3, 1, 9, 32], document_lengths=[40, 1, 17], dim=96, dtype="fp16"),
+    "float32": dict(query_lengths=[5, 2], document_lengths=[3, 8], dim=136, dtype="fp32", normalize=True),
+    "normalized": dict(
+        query_lengths=[4, 6], document_lengths=[9, 2, 5], dim=32, normalize=True, weights=True, scales=True
+    ),
+    "masked": dict(query_lengths=[4, 6], document_lengths=[9, 2, 5], dim=8, mask=True, scales=True),
+    "many documents": dict(query_lengths=[2], document_lengths=[3] * 70, dim=16),
+    "long document": dict(query_lengths=[20], document_lengths=[300, 20], dim=128),
+    "wide": dict(query_lengths=[5], document_lengths=[40, 3], dim=4096, normalize=True),
+    "pairs": dict(
+        query_lengths=[3, 5, 2],
+        document_lengths=[4, 9, 6, 2],
+        dim=128,
+        normalize=True,
+        pairs=[(2, 1), (0, 0), (2, 0), (1, 1), (2, 1), (0, 2)],
+    ),
+    "many pairs": dict(
+        query_lengths=[30, 5],
+        document_lengths=[40, 9],
+        dim=24,
+        weights=True,
+        pairs=[(k * 7 % 2, k // 3 % 2) for k in range(50)],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BACKWARD_CASES.values(), ids=BACKWARD_CASES)
+def test_gradients_are_those_of_the_definition(gpu, case):
+    problem = make_problem(**case)
+    scores, argmax, gradients = exact(problem)
+    grad_scores = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1))
+    grad_scores.view(-1)[::3] = 0.0
+    wanted = gradients(grad_scores)
+    dq, dd, dw = backward.maxsim_backward(problem, grad_scores, argmax, (True, True, True))
+    assert dq.dtype == dd.dtype == problem.queries.dtype
+    assert_close(dq, wanted[0], dq.dtype)
+    assert_close(dd, wanted[1], dd.dtype)
+    assert_close(dw, wanted[2], torch.float32)
