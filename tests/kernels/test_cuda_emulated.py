@@ -69,7 +69,8 @@ def compiled(tmp_path_factory):
             f'#include "emulate.hpp"\n{text}\n'
             f"static {struct} arguments;\n"
             f"static void run() {{ {name}(arguments); }}\n"
-            'extern "C" const char* launch(const void* given, const unsigned* grid, unsigned block, unsigned shared, int mode) {\n'
+            'extern "C" const char* launch(const void* given, const unsigned* grid, unsigned block, unsigned shared,\n'
+            "                              int mode) {\n"
             "    std::memcpy(&arguments, given, sizeof arguments);\n"
             "    return emulate(run, grid, block, shared, mode);\n}\n"
         )

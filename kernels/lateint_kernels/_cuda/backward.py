@@ -1,7 +1,7 @@
 """Gradients of MaxSim by the kernels document_gradient.cu and query_gradient.cu.
 
-Both gather rows in a fixed order and use no atomics: the same bits every time. Nothing is synchronised, and there are no
-buffers beside the gradients but lists of pairs.
+Both gather rows in a fixed order and use no atomics: the same bits every time. Nothing is synchronised; buffers beside
+the gradients are lists of pairs at most.
 """
 
 import ctypes

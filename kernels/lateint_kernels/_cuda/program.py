@@ -1,8 +1,8 @@
 """CUDA sources: compiled at first use with NVRTC, kept on disk, launched. No compiler of the user's, no C++ of torch's.
 
 A cubin is named by the sha256 of all that made it (source with its headers, architecture, definitions, version of
-NVRTC), never by a time, and begins with the sha256 of its bytes, so that a damaged one is noticed and made again. The folder is
-``$LATEINT_CACHE_DIR``, or ``lateint`` in the user's cache folder.
+NVRTC), never by a time, and begins with the sha256 of its bytes, so that a damaged one is noticed and made again. The
+folder is ``$LATEINT_CACHE_DIR``, or ``lateint`` in the user's cache folder.
 """
 
 import ctypes
