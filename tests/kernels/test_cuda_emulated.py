@@ -11,7 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from lateint_kernels._cuda import backward, program  # noqa: E402
+from lateint_kernels._cuda import backward, forward, program  # noqa: E402
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
@@ -187,6 +187,40 @@ def assert_close(actual, wanted, dtype):
     assert not actual.isnan().any()
     allowed = rounding * wanted.abs() + 1e-5 * wanted.abs().max().clamp_min(1e-3)
     assert ((actual.double() - wanted).abs() <= allowed).all()
+
+
+FORWARD_CASES = {
+    "even": dict(query_lengths=[32] * 5, document_lengths=[70] * 3, dim=128),
+    "one query": dict(query_lengths=[32], document_lengths=[40, 300, 129, 1, 16] * 2, dim=128),
+    "ragged": dict(query_lengths=[3, 1, 9, 20], document_lengths=[40, 1, 17], dim=96, dtype="fp16", weights=True),
+    "one token each": dict(query_lengths=[1] * 70, document_lengths=[2] * 7, dim=16),
+    "long query": dict(query_lengths=[300, 2], document_lengths=[20, 150], dim=32, normalize=True),
+    "masked": dict(query_lengths=[50], document_lengths=[20, 3], dim=32, mask=True),
+    "factors": dict(query_lengths=[4, 6], document_lengths=[90, 20, 5], dim=48, normalize=True, scales=True, mask=True),
+    "wide": dict(query_lengths=[40], document_lengths=[70, 3], dim=256),
+    "pairs": dict(
+        query_lengths=[3, 5, 20],
+        document_lengths=[4, 9, 70, 2],
+        dim=64,
+        weights=True,
+        pairs=[(2, 1), (2, 0), (2, 2), (0, 0), (1, 1), (2, 1), (0, 2), (0, 3), (0, 1), (1, 1), (1, 2), (2, 3)] * 3,
+    ),
+    "pairs of long queries": dict(
+        query_lengths=[150, 3], document_lengths=[4, 20], dim=16, normalize=True, pairs=[(0, 1), (1, 0), (1, 1), (0, 0)]
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FORWARD_CASES.values(), ids=FORWARD_CASES)
+def test_scores_are_those_of_the_definition(gpu, case):
+    problem = make_problem(**case)
+    wanted, where, _ = exact(problem)
+    scores, argmax = forward.maxsim(problem, True)
+    assert (scores.double() - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    if problem.query_weights is None:
+        assert torch.equal(argmax, where)
+    alone, nothing = forward.maxsim(problem, False)
+    assert torch.equal(alone, scores) and nothing is None
 
 
 BACKWARD_CASES = {

@@ -9,11 +9,10 @@ from ctypes import c_int, c_void_p
 from typing import TYPE_CHECKING, Any
 
 from lateint_kernels._cuda import program
+from lateint_kernels._cuda.arguments import TOKEN, aligned, pointer
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-TOKEN = {"torch.bfloat16": "bf16", "torch.float16": "fp16", "torch.float32": "fp32"}
 
 # document_gradient: threads of a block, and what it stages beside its sums (ENTRIES a thread, PICKED a warp).
 DOCUMENT_THREADS = 512
@@ -77,17 +76,17 @@ def maxsim_backward(
     """
     import torch
 
-    queries, documents = _aligned(problem.queries), _aligned(problem.documents)
+    queries, documents = aligned(problem.queries), aligned(problem.documents)
     common, kept = _common(problem, queries, documents, grad_scores, argmax)
     dq = torch.empty_like(queries) if needs[0] else None
     dd = torch.empty_like(documents) if needs[1] else None
     dw = torch.empty(len(queries), dtype=torch.float32, device=queries.device) if needs[2] else None
     if len(queries) and (needs[0] or needs[2]):
-        common.grad_queries, common.grad_weights = _pointer(dq), _pointer(dw)
+        common.grad_queries, common.grad_weights = pointer(dq), pointer(dw)
         kept += _sort_pairs(problem, common, problem.query_index, problem.query_offsets)
         _launch_queries(queries, common)
     if dd is not None and len(documents):
-        common.grad_documents = _pointer(dd)
+        common.grad_documents = pointer(dd)
         kept += _sort_pairs(problem, common, problem.document_index, problem.document_offsets)
         _launch_documents(documents, common, problem.max_document_length)
     return dq, dd, dw
@@ -150,7 +149,7 @@ def _common(
         "pair_document": problem.document_index,
     }
     arguments = Backward(
-        **{name: _pointer(tensor) for name, tensor in tensors.items()},
+        **{name: pointer(tensor) for name, tensor in tensors.items()},
         query_tokens=len(queries),
         query_count=count,
         document_count=len(problem.document_offsets) - 1,
@@ -169,14 +168,5 @@ def _sort_pairs(problem: Any, arguments: Backward, index: "Tensor | None", offse
         return []
     ordered, order = torch.sort(index, stable=True)
     begin = torch.searchsorted(ordered, torch.arange(len(offsets), device=index.device))
-    arguments.pair_order, arguments.pair_begin = _pointer(order), _pointer(begin)
+    arguments.pair_order, arguments.pair_begin = pointer(order), pointer(begin)
     return [order, begin]
-
-
-def _pointer(tensor: "Tensor | None") -> int | None:
-    return None if tensor is None else tensor.data_ptr()
-
-
-def _aligned(tokens: "Tensor") -> "Tensor":
-    """Rows are read 16 bytes at a time; a view may begin in between."""
-    return tokens if tokens.data_ptr() % 16 == 0 else tokens.clone()

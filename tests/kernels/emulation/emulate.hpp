@@ -254,6 +254,7 @@ inline unsigned __ballot_sync(unsigned, bool mine) {
 
 namespace lateint {
 
+struct bf16;
 struct fp16;
 
 inline float half_to_float(unsigned short bits) {
@@ -268,5 +269,73 @@ inline unsigned short float_to_half(float x) {
     std::memcpy(&bits, &half, 2);
     return bits;
 }
+
+inline float element(unsigned pair, int which, const fp16*) {
+    return half_to_float(static_cast<unsigned short>(pair >> which * 16));
+}
+
+inline float element(unsigned pair, int which, const bf16*) { return __uint_as_float(pair >> which * 16 << 16); }
+
+inline void copy_async(const emulation::Copy& copy) {
+    emulation::Fiber& fiber = emulation::fibers[emulation::current];
+    emulation::Group& group = fiber.groups[fiber.committed];
+    if (!emulation::lazy) return emulation::run_copy(copy);
+    if (group.count == sizeof group.copies / sizeof *group.copies) emulation::fail("too many copies in a group");
+    group.copies[group.count++] = copy;
+}
+
+inline void copy_async16(void* to, const void* from, bool there) {
+    if (reinterpret_cast<size_t>(to) % 16 || reinterpret_cast<size_t>(from) % 16) emulation::fail("a copy is not aligned");
+    copy_async({to, from, there ? 16 : 0, there ? 0 : 16});
+}
+
+inline void copy_async4(void* to, const void* from, bool there) { copy_async({to, from, there ? 4 : 0, there ? 0 : 4}); }
+
+inline void commit_copies() {
+    emulation::Fiber& fiber = emulation::fibers[emulation::current];
+    if (fiber.committed == sizeof fiber.groups / sizeof *fiber.groups - 2) emulation::fail("too many groups of copies");
+    fiber.groups[++fiber.committed].count = 0;
+}
+
+template <int KEEP>
+void wait_copies() {
+    emulation::run_groups(KEEP);
+}
+
+inline void load_matrices(unsigned (&out)[4], const void* row) {
+    const int lane = emulation::current % 32;
+    if (reinterpret_cast<size_t>(row) % 16) emulation::fail("a row of a matrix is not aligned");
+    for (int m = 0; m < 4; ++m) {
+        const void* const there = emulation::exchange(row, m * 8 + lane / 4);
+        std::memcpy(&out[m], static_cast<const char*>(there) + lane % 4 * 4, 4);
+    }
+}
+
+struct Fragments {
+    unsigned a[4], b[2];
+};
+
+// Fragments as the PTX manual draws them for m16n8k16: a lane holds rows l / 4 (and 8 more) of a, column l / 4 of b.
+template <typename T>
+void multiply(float (&sum)[4], const unsigned* a, unsigned b0, unsigned b1, T) {
+    using namespace emulation;
+    const int lane = current % 32, warp = current / 32 * 32;
+    const Fragments mine{{a[0], a[1], a[2], a[3]}, {b0, b1}};
+    std::memcpy(slots[current], &mine, sizeof mine);
+    wait_warp();
+    for (int c = 0; c < 4; ++c) {
+        const int row = lane / 4 + c / 2 * 8, column = lane % 4 * 2 + c % 2;
+        for (int k = 0; k < 16; ++k) {
+            Fragments left, right;
+            std::memcpy(&left, slots[warp + row % 8 * 4 + k % 8 / 2], sizeof left);
+            std::memcpy(&right, slots[warp + column * 4 + k % 8 / 2], sizeof right);
+            const T* const type = nullptr;
+            sum[c] += element(left.a[row / 8 + k / 8 * 2], k % 2, type) * element(right.b[k / 8], k % 2, type);
+        }
+    }
+    wait_warp();
+}
+
+inline float larger(float x, float y) { return x != x || y != y ? x + y : x > y ? x : y; }
 
 }  // namespace lateint
