@@ -1,9 +1,9 @@
 // S_ij = sum_s w_s iq_s max_t { c_t id_t <q_s, d_t> }
 //
-// A block keeps ROWS query tokens (several short queries, or a part of a long one) and streams documents past them in tiles
-// of COLUMNS tokens, copied ahead in STAGES buffers. Warps are 32 rows apart, and share a tile's columns 16 by 16. Each
-// thread keeps the maxima of its share of the products in registers; at a document's end they meet in shared memory, where
-// the sum of each query is formed in a fixed order. Nothing is added atomically.
+// A block keeps ROWS query tokens (several short queries, or a part of a long one) and streams documents past them in
+// tiles of COLUMNS tokens, copied ahead in STAGES buffers. Warps are 32 rows apart, and share a tile's columns 16
+// by 16. Each thread keeps the maxima of its share of the products in registers; at a document's end they meet in
+// shared memory, where the sum of each query is formed in a fixed order. Nothing is added atomically.
 //
 // Defined from outside: TOKEN, DIM, ROWS, COLUMNS, STAGES, and FACTORS and ARGMAX, 0 or 1.
 #define WARPS 8
@@ -12,7 +12,7 @@
 namespace lateint {
 
 constexpr int THREADS = WARPS * 32;
-constexpr int PITCH = DIM + 8;           // of a row in shared memory: the 8 rows of a matrix are in different banks
+constexpr int PITCH = DIM + 8;             // of a row in shared memory: the 8 rows of a matrix are in different banks
 constexpr int SPLITS = WARPS * 32 / ROWS;  // warps that share a tile's columns
 constexpr int GROUPS = COLUMNS / SPLITS / 16;  // of 16 columns, of a warp
 constexpr int STEPS = DIM / 16;
@@ -31,7 +31,8 @@ struct Layout {
 __device__ inline void load_queries(const Forward& a, Layout& shared, const Rows& rows) {
     for (int chunk = threadIdx.x; chunk < ROWS * DIM / 8; chunk += THREADS) {
         const int row = chunk / (DIM / 8), column = chunk % (DIM / 8) * 8, token = token_of(a, rows, row, ROWS);
-        const TOKEN* from = static_cast<const TOKEN*>(a.queries) + static_cast<int64>(token < 0 ? 0 : token) * DIM + column;
+        const TOKEN* from =
+            static_cast<const TOKEN*>(a.queries) + static_cast<int64>(token < 0 ? 0 : token) * DIM + column;
         copy_async16(shared.queries + row * PITCH + column, from, token >= 0);
     }
     for (int row = threadIdx.x; row < ROWS; row += THREADS) {
@@ -54,7 +55,8 @@ __device__ inline void load_tile(const Forward& a, Layout& shared, int stage, co
         if (FACTORS) {
             for (int token = threadIdx.x; token < COLUMNS; token += THREADS) {
                 const bool there = at.token + token < at.length;
-                copy_async4(&shared.column_factors[stage][token], a.column_factors + (there ? first + token : 0), there);
+                copy_async4(&shared.column_factors[stage][token], a.column_factors + (there ? first + token : 0),
+                            there);
             }
         }
     }
@@ -77,7 +79,8 @@ __device__ inline void hold_rows(unsigned (&held)[2][HELD ? STEPS : 1][4], const
 }
 
 // Takes similarities [16 rows, 8 columns] of one product into the maxima of its two rows in this thread.
-__device__ inline void take(Best (&best)[2], const float (&sum)[4], const float* factors, int column, int limit, int token) {
+__device__ inline void take(Best (&best)[2], const float (&sum)[4], const float* factors, int column, int limit,
+                            int token) {
 #pragma unroll
     for (int c = 0; c < 4; ++c) {
         const int at = column + c % 2;

@@ -73,7 +73,9 @@ __device__ inline int token_of(const Forward& a, const Rows& rows, int row, int 
     return token < a.query_offsets[query + 1] ? static_cast<int>(token) : -1;
 }
 
-__device__ inline int64 document_of(const Forward& a, int64 item) { return a.pair_document ? a.pair_document[item] : item; }
+__device__ inline int64 document_of(const Forward& a, int64 item) {
+    return a.pair_document ? a.pair_document[item] : item;
+}
 
 // Where a block's walk through the tokens of its documents is: `size` tokens from `token` on.
 struct Cursor {
@@ -98,9 +100,10 @@ __device__ inline void advance(const Forward& a, Cursor& at, int step) {
     enter(a, at);
 }
 
-// Sums each query's maxima and writes them. `best` [splits, block_rows] holds what each of the warps side by side found.
-__device__ inline void write_item(const Forward& a, const Rows& rows, int64 item, const Best* best, int splits, int block_rows,
-                                  const float* row_factors) {
+// Sums each query's maxima and writes them. `best` [splits, block_rows] holds what each of the warps side by side
+// found.
+__device__ inline void write_item(const Forward& a, const Rows& rows, int64 item, const Best* best, int splits,
+                                  int block_rows, const float* row_factors) {
     const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = WARPS;
     for (int q = warp; q < rows.queries; q += warps) {
         float sum = 0.0f;

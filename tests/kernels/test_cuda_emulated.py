@@ -90,6 +90,8 @@ def gpu(request, monkeypatch, compiled):
     """An emulated GPU, its threads run in one order and the other."""
     monkeypatch.setattr(program, "load", lambda name, defines, index: Emulated(compiled(name, defines), request.param))
     monkeypatch.setattr(program, "gpu", lambda index: GPU)
+    monkeypatch.setattr(forward, "BLOCKS_PER_MULTIPROCESSOR", 1)  # few blocks, each with several documents
+    monkeypatch.setattr(backward, "DOCUMENT_THREADS", 128)
 
 
 def make_problem(
@@ -191,22 +193,25 @@ def assert_close(actual, wanted, dtype):
 
 FORWARD_CASES = {
     "even": dict(query_lengths=[32] * 5, document_lengths=[70] * 3, dim=128),
-    "one query": dict(query_lengths=[32], document_lengths=[40, 300, 129, 1, 16] * 2, dim=128),
+    "one query": dict(query_lengths=[20], document_lengths=[40, 300, 129, 1, 16, 5], dim=32),
     "ragged": dict(query_lengths=[3, 1, 9, 20], document_lengths=[40, 1, 17], dim=96, dtype="fp16", weights=True),
-    "one token each": dict(query_lengths=[1] * 70, document_lengths=[2] * 7, dim=16),
-    "long query": dict(query_lengths=[300, 2], document_lengths=[20, 150], dim=32, normalize=True),
-    "masked": dict(query_lengths=[50], document_lengths=[20, 3], dim=32, mask=True),
-    "factors": dict(query_lengths=[4, 6], document_lengths=[90, 20, 5], dim=48, normalize=True, scales=True, mask=True),
-    "wide": dict(query_lengths=[40], document_lengths=[70, 3], dim=256),
+    "one token each": dict(query_lengths=[1] * 70, document_lengths=[2] * 7, dim=32),
+    "long query": dict(query_lengths=[150, 2], document_lengths=[20, 150], dim=32, normalize=True),
+    "factors": dict(query_lengths=[4, 6], document_lengths=[90, 20, 5], dim=32, normalize=True, scales=True, mask=True),
+    "wide": dict(query_lengths=[7], document_lengths=[20, 3], dim=256, mask=True),
     "pairs": dict(
         query_lengths=[3, 5, 20],
         document_lengths=[4, 9, 70, 2],
-        dim=64,
+        dim=32,
         weights=True,
-        pairs=[(2, 1), (2, 0), (2, 2), (0, 0), (1, 1), (2, 1), (0, 2), (0, 3), (0, 1), (1, 1), (1, 2), (2, 3)] * 3,
+        pairs=[(2, 1), (2, 0), (2, 2), (0, 0), (1, 1), (2, 1), (0, 2), (0, 3), (0, 1), (1, 1), (1, 2), (2, 3)] * 2,
     ),
     "pairs of long queries": dict(
-        query_lengths=[150, 3], document_lengths=[4, 20], dim=16, normalize=True, pairs=[(0, 1), (1, 0), (1, 1), (0, 0)]
+        query_lengths=[150, 3],
+        document_lengths=[4, 20],
+        dim=32,
+        normalize=True,
+        pairs=[(0, 1), (1, 0), (1, 1), (0, 0), (1, 1)] * 4,
     ),
 }
 
@@ -219,8 +224,42 @@ def test_scores_are_those_of_the_definition(gpu, case):
     assert (scores.double() - wanted).abs().max() <= 1e-5 * wanted.abs().max()
     if problem.query_weights is None:
         assert torch.equal(argmax, where)
-    alone, nothing = forward.maxsim(problem, False)
-    assert torch.equal(alone, scores) and nothing is None
+
+
+def test_scores_without_positions_are_the_same(gpu):
+    problem = make_problem([32] * 5, [70] * 3, 128)
+    scores, argmax = forward.maxsim(problem, False)
+    assert torch.equal(scores, forward.maxsim(problem, True)[0]) and argmax is None
+
+
+def test_first_of_equals_wins(gpu):
+    problem = make_problem([20], [150, 40], 32)
+    problem.documents[:] = problem.documents[0]
+    problem.documents[:7] *= -1
+    problem.documents[150:] = 0
+    _, argmax = forward.maxsim(problem, True)
+    assert torch.equal(argmax, exact(problem)[1])
+    assert set(argmax[0].tolist()) == {0, 7} and not argmax[1].any()
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_nan_counts_only_where_present(gpu, masked):
+    problem = make_problem([5, 3], [20, 30], 32, weights=True, mask=masked)
+    wanted = exact(problem)[0]
+    problem.queries[problem.query_weights == 0] = torch.nan
+    if masked:
+        problem.documents[~problem.document_mask] = torch.nan
+        assert torch.equal(forward.maxsim(problem, False)[0].isnan(), wanted.isnan())
+        problem.document_mask[25] = True
+    problem.documents[25] = torch.nan
+    assert forward.maxsim(problem, False)[0].isnan().tolist() == [[False, True]] * 2
+
+
+def test_document_without_tokens_scores_minus_infinity(gpu):
+    problem = make_problem([5], [20, 3, 1], 32, mask=True)
+    problem.document_mask[20:23] = False
+    scores, argmax = forward.maxsim(problem, True)
+    assert scores.isinf().tolist() == [[False, True, False]] and not argmax[1].any()
 
 
 BACKWARD_CASES = {

@@ -14,9 +14,9 @@ from lateint_kernels._cuda.arguments import TOKEN, aligned, pointer
 if TYPE_CHECKING:
     from torch import Tensor
 
-# document_gradient: threads of a block, and what it stages beside its sums (ENTRIES a thread, PICKED a warp).
+# document_gradient: threads of a block, and bytes of shared memory for each: two entries and a place for two picked rows.
 DOCUMENT_THREADS = 512
-STAGED = DOCUMENT_THREADS * 2 * 12 + DOCUMENT_THREADS // 32 * 64 * 2
+BYTES_PER_THREAD = 2 * 12 + 64 * 2 // 32
 BLOCKS_PER_MULTIPROCESSOR = 2
 RESERVED = 1024  # bytes of shared memory the system takes from every block
 
@@ -104,7 +104,7 @@ def _launch_queries(queries: "Tensor", arguments: Backward) -> None:
 def _launch_documents(documents: "Tensor", arguments: Backward, max_document_length: int) -> None:
     gpu = program.gpu(documents.get_device())
     arguments.slice = _slice(gpu, arguments.document_count, max_document_length, arguments.dim * 4)
-    shared = STAGED + arguments.slice * arguments.dim * 4
+    shared = DOCUMENT_THREADS * BYTES_PER_THREAD + arguments.slice * arguments.dim * 4
     slices = -(-max_document_length // arguments.slice)
     kernel = program.load("document_gradient", (("TOKEN", TOKEN[str(documents.dtype)]),), documents.get_device())
     kernel.launch((arguments.document_count, slices, 1), DOCUMENT_THREADS, shared, arguments)
@@ -113,9 +113,10 @@ def _launch_documents(documents: "Tensor", arguments: Backward, max_document_len
 def _slice(gpu: program.Gpu, documents: int, max_document_length: int, row_bytes: int) -> int:
     """Document tokens of a block: as many as fit, but enough blocks for the whole GPU."""
     room = min(gpu.shared_per_multiprocessor // BLOCKS_PER_MULTIPROCESSOR - RESERVED, gpu.shared_per_block)
-    fitting = (room - STAGED) // row_bytes
+    staged = DOCUMENT_THREADS * BYTES_PER_THREAD
+    fitting = (room - staged) // row_bytes
     if fitting < 1:  # rows too long for two blocks side by side
-        fitting = (gpu.shared_per_block - STAGED) // row_bytes
+        fitting = (gpu.shared_per_block - staged) // row_bytes
     least_slices = -(-gpu.multiprocessors * BLOCKS_PER_MULTIPROCESSOR // documents)
     slices = max(-(-max_document_length // fitting), min(least_slices, -(-max_document_length // 16)))
     return -(-max_document_length // slices)

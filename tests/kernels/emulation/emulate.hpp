@@ -3,7 +3,7 @@
 //
 // Blocks run one after another; the threads of a block are fibers, each running until it waits. What it adds to the
 // truth:
-// - fibers run in rising or falling order, so that a missing barrier changes the result;
+// - warps run in rising or falling order, each as far as it can, so that a missing barrier changes the result;
 // - shared memory begins as NaN, and what is written outside of it is noticed;
 // - asynchronous copies happen at once, or not before they are waited for, whichever the test wants;
 // - threads that wait for ever are reported.
@@ -54,8 +54,8 @@ struct Group {
 struct Fiber {
     jmp_buf state;
     ucontext_t start;
-    bool started, done;
-    int barrier;  // it waits at; -1: none. Barriers of the block come first, then one for each warp.
+    bool started, done, polled;  // polled: it looked for something, in vain, when it ran last
+    int barrier;                 // it waits at; -1: none. Barriers of the block come first, then one for each warp.
     Group groups[16];
     int committed;  // groups not yet done; groups[committed] is being filled
 };
@@ -128,6 +128,7 @@ inline void resume(int thread) {
     current = thread;
     threadIdx = {static_cast<unsigned>(thread), 0, 0};
     Fiber& fiber = fibers[thread];
+    fiber.polled = false;
     if (_setjmp(scheduler)) return;
     if (fiber.started) _longjmp(fiber.state, 1);
     fiber.started = true;
@@ -138,28 +139,39 @@ inline void resume(int thread) {
     setcontext(&fiber.start);
 }
 
-// Lets go of those at a barrier that all it is for have reached; whether there were any.
-inline bool release() {
-    int waiting[MAX_BARRIERS + MAX_THREADS / 32] = {}, alive[MAX_THREADS / 32] = {}, running = 0;
-    for (int t = 0; t < threads; ++t) {
-        if (fibers[t].done) continue;
-        ++running;
-        ++alive[t / 32];
-        if (fibers[t].barrier >= 0) ++waiting[fibers[t].barrier];
+// Lets the threads at a barrier go on if all of [first, last) that it is for have come; whether it did.
+inline bool release(int barrier, int first, int last, int need) {
+    int waiting = 0, alive = 0;
+    for (int t = first; t < last; ++t) {
+        alive += !fibers[t].done;
+        waiting += !fibers[t].done && fibers[t].barrier == barrier;
     }
-    bool released = false;
-    for (int b = 0; b < MAX_BARRIERS + MAX_THREADS / 32; ++b) {
-        const int need = b >= MAX_BARRIERS ? alive[b - MAX_BARRIERS] : wanted[b] ? wanted[b] : running;
-        if (!waiting[b] || waiting[b] < need) continue;
-        for (int t = 0; t < threads; ++t) {
-            if (!fibers[t].done && fibers[t].barrier == b) fibers[t].barrier = -1;
-        }
-        if (b < MAX_BARRIERS) wanted[b] = 0;
-        released = true;
+    if (!waiting || waiting < (need ? need : alive)) return false;
+    for (int t = first; t < last; ++t) {
+        if (fibers[t].barrier == barrier) fibers[t].barrier = -1;
     }
-    return released;
+    return true;
 }
 
+// Runs a warp until all its threads are done or wait for other warps; whether anything happened.
+inline bool run_warp(int warp, bool backwards) {
+    const int first = warp * 32, last = first + 32 < threads ? first + 32 : threads;
+    bool happened = false, again = true;
+    while (again && !error[0]) {
+        again = false;
+        for (int i = first; i < last && !error[0]; ++i) {
+            const int t = backwards ? first + last - 1 - i : i;
+            if (fibers[t].done || fibers[t].barrier >= 0) continue;
+            resume(t);
+            again = again || !fibers[t].polled;
+        }
+        again = release(MAX_BARRIERS + warp, first, last, 0) || again;
+        happened = happened || again;
+    }
+    return happened;
+}
+
+// A warp runs as far as it can before the next one does, so that a missing barrier lets it run too far.
 inline void run_block(bool backwards) {
     for (int t = 0; t < threads; ++t) {
         fibers[t].started = fibers[t].done = false;
@@ -167,19 +179,21 @@ inline void run_block(bool backwards) {
         fibers[t].committed = 0;
         fibers[t].groups[0].count = 0;
     }
+    const int warps = (threads + 31) / 32;
     while (!error[0]) {
-        bool alive = false, ran = false;
-        for (int i = 0; i < threads && !error[0]; ++i) {
-            const int t = backwards ? threads - 1 - i : i;
-            if (fibers[t].done) continue;
-            alive = true;
-            if (fibers[t].barrier >= 0) continue;
-            resume(t);
-            ran = true;
+        bool happened = false, alive = false;
+        for (int warp = 0; warp < warps; ++warp)
+            happened = run_warp(backwards ? warps - 1 - warp : warp, backwards) || happened;
+        for (int barrier = 0; barrier < MAX_BARRIERS; ++barrier) {
+            if (!release(barrier, 0, threads, wanted[barrier])) continue;
+            wanted[barrier] = 0;
+            happened = true;
         }
+        for (int t = 0; t < threads; ++t) alive = alive || !fibers[t].done;
         if (!alive) return;
-        if (!release() && !ran)
+        if (!happened && !error[0]) {
             std::snprintf(error, sizeof error, "threads of block %u, %u wait for ever", blockIdx.x, blockIdx.y);
+        }
     }
 }
 
@@ -285,11 +299,14 @@ inline void copy_async(const emulation::Copy& copy) {
 }
 
 inline void copy_async16(void* to, const void* from, bool there) {
-    if (reinterpret_cast<size_t>(to) % 16 || reinterpret_cast<size_t>(from) % 16) emulation::fail("a copy is not aligned");
+    if (reinterpret_cast<size_t>(to) % 16 || reinterpret_cast<size_t>(from) % 16)
+        emulation::fail("a copy is not aligned");
     copy_async({to, from, there ? 16 : 0, there ? 0 : 16});
 }
 
-inline void copy_async4(void* to, const void* from, bool there) { copy_async({to, from, there ? 4 : 0, there ? 0 : 4}); }
+inline void copy_async4(void* to, const void* from, bool there) {
+    copy_async({to, from, there ? 4 : 0, there ? 0 : 4});
+}
 
 inline void commit_copies() {
     emulation::Fiber& fiber = emulation::fibers[emulation::current];
