@@ -6,11 +6,11 @@
 // shared memory, where the sum of each query is formed in a fixed order. Nothing is added atomically.
 //
 // Defined from outside: TOKEN, DIM, ROWS, COLUMNS, STAGES, and FACTORS and ARGMAX, 0 or 1.
-#define WARPS 8
 #include "forward.cuh"
 
 namespace lateint {
 
+constexpr int WARPS = 8;
 constexpr int THREADS = WARPS * 32;
 constexpr int PITCH = DIM + 8;             // of a row in shared memory: the 8 rows of a matrix are in different banks
 constexpr int SPLITS = WARPS * 32 / ROWS;  // warps that share a tile's columns
@@ -178,7 +178,8 @@ __device__ inline void forward(const Forward& a, Layout& shared) {
         __syncthreads();  // this tile is there; all are done with the one before and have handed over
         load_tile(a, shared, (stage + STAGES - 1) % STAGES, ahead);
         if (ahead.item < ahead.end) advance(a, ahead, COLUMNS);
-        if (finished >= 0) write_item(a, rows, finished, shared.best[buffer ^ 1], SPLITS, ROWS, shared.row_factors);
+        if (finished >= 0)
+            write_item(a, rows, finished, shared.best[buffer ^ 1], SPLITS, ROWS, shared.row_factors, WARPS);
         finished = -1;
         if (a.pair_query && at.token == 0 && a.pair_query[at.item] != rows.first_query) {
             __syncthreads();  // all have written the item before, with its factors
@@ -197,12 +198,12 @@ __device__ inline void forward(const Forward& a, Layout& shared) {
         buffer ^= 1;
     }
     __syncthreads();
-    if (finished >= 0) write_item(a, rows, finished, shared.best[buffer ^ 1], SPLITS, ROWS, shared.row_factors);
+    if (finished >= 0) write_item(a, rows, finished, shared.best[buffer ^ 1], SPLITS, ROWS, shared.row_factors, WARPS);
 }
 
 }  // namespace lateint
 
-extern "C" __global__ void __launch_bounds__(WARPS * 32) forward(const lateint::Forward arguments) {
+extern "C" __global__ void __launch_bounds__(lateint::THREADS) forward(const lateint::Forward arguments) {
     extern __shared__ float4 shared[];
     lateint::forward(arguments, *reinterpret_cast<lateint::Layout*>(shared));
 }

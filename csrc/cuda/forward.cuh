@@ -103,8 +103,8 @@ __device__ inline void advance(const Forward& a, Cursor& at, int step) {
 // Sums each query's maxima and writes them. `best` [splits, block_rows] holds what each of the warps side by side
 // found.
 __device__ inline void write_item(const Forward& a, const Rows& rows, int64 item, const Best* best, int splits,
-                                  int block_rows, const float* row_factors) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = WARPS;
+                                  int block_rows, const float* row_factors, int warps) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32 % warps;
     for (int q = warp; q < rows.queries; q += warps) {
         float sum = 0.0f;
         for (int s = lane; s < rows.slot; s += 32) {

@@ -2,7 +2,9 @@
 
 import ctypes
 import functools
+import re
 import shutil
+import struct
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +20,8 @@ pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
 
 EMULATION = Path(__file__).parent / "emulation"
 FORWARDS, BACKWARDS, LATE = 0, 1, 2  # the order of threads; asynchronous copies as late as possible
-GPU = program.Gpu("sm_90a", multiprocessors=4, shared_per_block=227 * 1024, shared_per_multiprocessor=228 * 1024)
+AMPERE = program.Gpu("sm_80", multiprocessors=4, shared_per_block=163 * 1024, shared_per_multiprocessor=164 * 1024)
+HOPPER = program.Gpu("sm_90a", multiprocessors=2, shared_per_block=48 * 1024, shared_per_multiprocessor=228 * 1024)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
@@ -62,12 +65,12 @@ def compiled(tmp_path_factory):
     @functools.cache
     def build(name, defines):
         text = program.source_of(f"{name}.cu")
-        struct = text.rpartition(f"{name}(const ")[2].partition(" ")[0]
+        arguments = re.search(r"\b(lateint::\w+) arguments\)", text)[1]
         stem = "-".join([name, *(value for _, value in defines)])
         source = folder / f"{stem}.cpp"
         source.write_text(
             f'#include "emulate.hpp"\n{text}\n'
-            f"static {struct} arguments;\n"
+            f"static {arguments} arguments;\n"
             f"static void run() {{ {name}(arguments); }}\n"
             'extern "C" const char* launch(const void* given, const unsigned* grid, unsigned block, unsigned shared,\n'
             "                              int mode) {\n"
@@ -85,11 +88,23 @@ def compiled(tmp_path_factory):
     return build
 
 
+def describe(matrix, box_rows):
+    """What the emulated copy engine is told: struct Matrix."""
+    return struct.pack("@Pqqq", matrix.data_ptr(), *matrix.shape, box_rows).ljust(128, b"\0")
+
+
+@pytest.fixture
+def hopper(gpu, monkeypatch):
+    """An emulated GPU of sm_90a."""
+    monkeypatch.setattr(program, "gpu", lambda index: HOPPER)
+
+
 @pytest.fixture(params=[FORWARDS, BACKWARDS | LATE], ids=["rising", "falling-late"])
 def gpu(request, monkeypatch, compiled):
     """An emulated GPU, its threads run in one order and the other."""
     monkeypatch.setattr(program, "load", lambda name, defines, index: Emulated(compiled(name, defines), request.param))
-    monkeypatch.setattr(program, "gpu", lambda index: GPU)
+    monkeypatch.setattr(program, "gpu", lambda index: AMPERE)
+    monkeypatch.setattr(program, "tensor_map", describe)
     monkeypatch.setattr(forward, "BLOCKS_PER_MULTIPROCESSOR", 1)  # few blocks, each with several documents
     monkeypatch.setattr(backward, "DOCUMENT_THREADS", 128)
 
@@ -223,6 +238,30 @@ def test_scores_are_those_of_the_definition(gpu, case):
     scores, argmax = forward.maxsim(problem, True)
     assert (scores.double() - wanted).abs().max() <= 1e-5 * wanted.abs().max()
     if problem.query_weights is None:
+        assert torch.equal(argmax, where)
+
+
+HOPPER_CASES = {
+    "even": dict(query_lengths=[32] * 9, document_lengths=[70] * 3, dim=128, argmax=False),
+    "ragged": dict(
+        query_lengths=[3, 40, 1, 30] * 5, document_lengths=[100, 1, 17, 103, 208], dim=64, dtype="fp16", weights=True
+    ),
+    "factors": dict(
+        query_lengths=[130, 20], document_lengths=[90, 20, 5], dim=64, normalize=True, scales=True, mask=True
+    ),
+    "one token each": dict(query_lengths=[1] * 150, document_lengths=[2] * 7, dim=64),
+}
+
+
+@pytest.mark.parametrize("case", HOPPER_CASES.values(), ids=HOPPER_CASES)
+def test_hopper_scores_are_those_of_the_definition(hopper, case):
+    case = dict(case)
+    need_argmax = case.pop("argmax", True)
+    problem = make_problem(**case)
+    wanted, where, _ = exact(problem)
+    scores, argmax = forward.maxsim(problem, need_argmax)
+    assert (scores.double() - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+    if need_argmax and problem.query_weights is None:
         assert torch.equal(argmax, where)
 
 

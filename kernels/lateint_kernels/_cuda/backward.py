@@ -14,7 +14,7 @@ from lateint_kernels._cuda.arguments import TOKEN, aligned, pointer
 if TYPE_CHECKING:
     from torch import Tensor
 
-# document_gradient: threads of a block, and bytes of shared memory for each: two entries and a place for two picked rows.
+# document_gradient: threads of a block, and bytes of shared memory for each: two entries and two picked rows.
 DOCUMENT_THREADS = 512
 BYTES_PER_THREAD = 2 * 12 + 64 * 2 // 32
 BLOCKS_PER_MULTIPROCESSOR = 2

@@ -1,4 +1,7 @@
-"""MaxSim scores by the kernel forward.cu: bfloat16 and float16 on tensor cores."""
+"""MaxSim scores on tensor cores, of bfloat16 and float16: forward.cu anywhere, forward_hopper.cu on sm_90a.
+
+Launch sizes are chosen here, from shapes and the GPU alone: nothing is tried out, and nothing waits for the device.
+"""
 
 import ctypes
 import functools
@@ -12,10 +15,13 @@ from lateint_kernels._cuda.arguments import TOKEN, aligned, pointer
 if TYPE_CHECKING:
     from torch import Tensor
 
-THREADS = 256
-TILES = ((128, 4), (128, 3), (64, 4), (64, 3), (128, 2), (64, 2))  # columns and stages, best first
-BLOCKS_PER_MULTIPROCESSOR = 8  # at least, so that the last ones leave little idle; each reads its queries anew
-MAX_ITEMS_PER_BLOCK = 32
+TILES = ((128, 4), (128, 3), (64, 4), (64, 3), (128, 2), (64, 2))  # forward.cu: columns and stages, best first
+HOPPER_COLUMNS = (128, 112, 104, 96, 80, 64)  # those of hopper.cuh
+HOPPER_ROWS = 256  # two groups of 128
+HOPPER_DIMS = (64, 128)
+HOPPER_STAGES = 8  # at most
+WARM_ITEMS = 48  # a block's work should be at least so many documents, for each begins by loading queries
+BLOCKS_PER_MULTIPROCESSOR = 8  # of forward.cu, at least, so that the last ones leave little idle
 
 
 class Forward(ctypes.Structure):
@@ -43,20 +49,40 @@ class Forward(ctypes.Structure):
     )
 
 
+class HopperForward(ctypes.Structure):
+    """csrc/cuda/forward_hopper.cu, byte for byte."""
+
+    _fields_ = (("documents", ctypes.c_char * 128), ("forward", Forward), ("padding", ctypes.c_char * 16))
+
+
 @dataclass(frozen=True)
 class Tile:
-    """What a block of forward.cu works on at a time."""
+    """What a block works on: query tokens in `groups` of `rows`, and `columns` document tokens in each of `stages`."""
 
+    kernel: str
     dim: int
     rows: int
     columns: int
     stages: int
 
     @property
+    def groups(self) -> int:
+        """Of rows, each with its own queries."""
+        return 2 if self.kernel == "forward_hopper" else 1
+
+    @property
+    def threads(self) -> int:
+        """Of a block."""
+        return 384 if self.kernel == "forward_hopper" else 256
+
+    @property
     def shared(self) -> int:
-        """Bytes: struct Layout of forward.cu."""
+        """Bytes of shared memory: struct Layout of the kernel's source."""
+        if self.kernel == "forward_hopper":  # and up to 1024 to align it
+            held = self.groups * self.rows * (4 + 2 * 8)
+            return 1024 + held + self.stages * (self.columns * (self.dim * 2 + 4) + 2 * 8)
         tokens = (self.rows + self.stages * self.columns) * (self.dim + 8) * 2
-        return tokens + (self.stages * self.columns + self.rows) * 4 + 2 * THREADS * 8
+        return tokens + (self.stages * self.columns + self.rows) * 4 + 2 * self.threads * 8
 
 
 def maxsim(problem: Any, need_argmax: bool) -> "tuple[Tensor, Tensor | None]":
@@ -69,21 +95,24 @@ def maxsim(problem: Any, need_argmax: bool) -> "tuple[Tensor, Tensor | None]":
         need_argmax: whether positions are wanted.
 
     Returns:
-        ``[Nq, Nd]`` float32, of pairs ``[P]``; and ``[Nd, TQ]``, of pairs ``[P, max_query_length]``, or None. Products and
-        sums are float32.
+        ``[Nq, Nd]`` float32, of pairs ``[P]``; and ``[Nd, TQ]``, of pairs ``[P, max_query_length]``, or None. Products
+        and sums are float32.
     """
     import torch
 
-    queries, documents = aligned(problem.queries), aligned(problem.documents)
-    gpu = program.gpu(queries.get_device())
+    queries = problem.queries
     pairs = problem.query_index is not None
     counts = len(problem.query_offsets) - 1, len(problem.document_offsets) - 1
     items = len(problem.query_index) if pairs else counts[1]
-    rows = problem.max_query_length if pairs else len(queries)
-    tile = tile_for(gpu, rows, queries.shape[1])
+    tile = tile_for(
+        program.gpu(queries.get_device()),
+        problem.max_query_length if pairs else len(queries),
+        problem.max_document_length,
+        queries.shape[1],
+        pairs,
+    )
     assert tile is not None  # why_not has asked
     parts = -(-problem.max_query_length // tile.rows)
-    per_tile = max(1, tile.rows // problem.max_query_length)
     shape = (parts, items) if pairs else (parts, *counts)
     scores = torch.zeros(shape, dtype=torch.float32, device=queries.device)
     argmax = None
@@ -91,58 +120,83 @@ def maxsim(problem: Any, need_argmax: bool) -> "tuple[Tensor, Tensor | None]":
         wanted = (items, problem.max_query_length if pairs else len(queries))
         argmax = torch.zeros(wanted, dtype=problem.argmax_dtype, device=queries.device)
     if scores.numel():
-        row_factors, column_factors = _row_factors(problem), _column_factors(problem)
-        tiles = parts if pairs else parts * counts[0] if parts > 1 else -(-counts[0] // per_tile)
-        per_block = _items_per_block(gpu, tiles, items)
-        arguments = Forward(
-            pointer(queries),
-            pointer(problem.query_offsets),
-            pointer(documents),
-            pointer(problem.document_offsets),
-            pointer(row_factors),
-            pointer(column_factors),
-            pointer(problem.query_index),
-            pointer(problem.document_index),
-            pointer(scores),
-            pointer(argmax),
-            len(queries),
-            counts[0],
-            items,
-            per_block,
-            problem.max_query_length,
-            parts,
-            per_tile,
-            0 if argmax is None else argmax.element_size(),
-        )
-        kernel = program.load("forward", _defines(queries, tile, column_factors, argmax), queries.get_device())
-        kernel.launch((tiles, -(-items // per_block), 1), THREADS, tile.shared, arguments)
+        _launch(problem, tile, scores, argmax)
     return scores[0] if parts == 1 else scores.sum(0), argmax
 
 
 @functools.cache
-def tile_for(gpu: program.Gpu, rows: int, dim: int) -> Tile | None:
+def tile_for(gpu: program.Gpu, rows: int, max_document_length: int, dim: int, pairs: bool) -> Tile | None:
     """The best tile for so many query tokens, or None if none fits into shared memory."""
-    fitting = [size for size in (32, 64, 128) if size < 2 * rows] or [32]
-    for size in reversed(fitting):
-        for columns, stages in TILES:
-            tile = Tile(dim, size, columns, stages)
-            if columns * size >= 16 * THREADS // 2 and tile.shared <= gpu.shared_per_block:
-                return tile
-    return None
+    if gpu.arch == "sm_90a" and not pairs and rows > HOPPER_ROWS // 2 and dim in HOPPER_DIMS:
+        columns = min(HOPPER_COLUMNS, key=lambda size: -(-max_document_length // size) * size)
+        stages = range(HOPPER_STAGES, 1, -1)
+        return next(
+            t for s in stages if (t := Tile("forward_hopper", dim, 128, columns, s)).shared <= gpu.shared_per_block
+        )
+    most = 32 if rows <= 32 else 64 if rows <= 64 else 128
+    sizes = [size for size in (128, 64, 32) if size <= most]
+    tiles = (Tile("forward", dim, size, columns, stages) for size in sizes for columns, stages in TILES)
+    # Eight warps of 32 rows share the columns, 16 at least for each.
+    fitting = (t for t in tiles if t.columns >= 16 * 8 * 32 // t.rows and t.shared <= gpu.shared_per_block)
+    return next(fitting, None)
 
 
-def _items_per_block(gpu: program.Gpu, tiles: int, items: int) -> int:
-    enough = items * tiles // (gpu.multiprocessors * BLOCKS_PER_MULTIPROCESSOR)
-    return max(1, min(MAX_ITEMS_PER_BLOCK, enough), -(-items // 65535))
+def _launch(problem: Any, tile: Tile, scores: "Tensor", argmax: "Tensor | None") -> None:
+    queries, documents = aligned(problem.queries), aligned(problem.documents)
+    pairs = problem.query_index is not None
+    count, items, parts = len(problem.query_offsets) - 1, scores.shape[-1], scores.shape[0]
+    per_tile = max(1, tile.rows // problem.max_query_length)
+    tiles = parts if pairs else parts * count if parts > 1 else -(-count // per_tile)
+    blocks = -(-tiles // tile.groups)
+    per_block = _items_per_block(program.gpu(queries.get_device()), tile, blocks, items)
+    row_factors, column_factors = _row_factors(problem), _column_factors(problem)
+    arguments: ctypes.Structure = Forward(
+        pointer(queries),
+        pointer(problem.query_offsets),
+        pointer(documents),
+        pointer(problem.document_offsets),
+        pointer(row_factors),
+        pointer(column_factors),
+        pointer(problem.query_index),
+        pointer(problem.document_index),
+        pointer(scores),
+        pointer(argmax),
+        len(queries),
+        count,
+        items,
+        per_block,
+        problem.max_query_length,
+        parts,
+        per_tile,
+        0 if argmax is None else argmax.element_size(),
+    )
+    if tile.kernel == "forward_hopper":
+        described = (ctypes.c_char * 128).from_buffer_copy(program.tensor_map(documents, tile.columns))
+        arguments = HopperForward(forward=arguments)
+        ctypes.memmove(ctypes.addressof(arguments), described, 128)
+    defines = _defines(queries, tile, column_factors, argmax)
+    kernel = program.load(tile.kernel, defines, queries.get_device())
+    kernel.launch((blocks, -(-items // per_block), 1), tile.threads, tile.shared, arguments)
+
+
+def _items_per_block(gpu: program.Gpu, tile: Tile, blocks: int, items: int) -> int:
+    """How many documents, or pairs, a block walks through, when there are ``blocks`` sets of queries."""
+    work = items * blocks / gpu.multiprocessors
+    if tile.kernel == "forward_hopper":  # one block at a time on a multiprocessor
+        per_block = -(-work // max(1, round(work / WARM_ITEMS)))
+    else:
+        per_block = min(32, work // BLOCKS_PER_MULTIPROCESSOR)
+    return max(1, int(per_block), -(-items // 65535))
 
 
 def _defines(
     queries: "Tensor", tile: Tile, column_factors: "Tensor | None", argmax: "Tensor | None"
 ) -> program.Defines:
+    rows = (("ROWS", str(tile.rows)),) if tile.kernel == "forward" else ()
     return (
         ("TOKEN", TOKEN[str(queries.dtype)]),
         ("DIM", str(tile.dim)),
-        ("ROWS", str(tile.rows)),
+        *rows,
         ("COLUMNS", str(tile.columns)),
         ("STAGES", str(tile.stages)),
         ("FACTORS", str(int(column_factors is not None))),
@@ -152,19 +206,18 @@ def _defines(
 
 def _row_factors(problem: Any) -> "Tensor | None":
     """w iq; 0 where the token is absent."""
-    if problem.query_weights is None or problem.query_inverse_norms is None:
-        return problem.query_inverse_norms if problem.query_weights is None else problem.query_weights  # type: ignore[no-any-return]
-    absent = problem.query_weights == 0
-    return (problem.query_weights * problem.query_inverse_norms).masked_fill(absent, 0.0)  # type: ignore[no-any-return]
+    weights, norms = problem.query_weights, problem.query_inverse_norms
+    if weights is None or norms is None:
+        return norms if weights is None else weights  # type: ignore[no-any-return]
+    return (weights * norms).masked_fill(weights == 0, 0.0)  # type: ignore[no-any-return]
 
 
 def _column_factors(problem: Any) -> "Tensor | None":
     """c id; -0 where the token is absent, and there only."""
-    factors = problem.document_scales
-    if problem.document_inverse_norms is not None:
-        factors = problem.document_inverse_norms * (1.0 if factors is None else factors)
-    if problem.document_mask is None:
-        return None if factors is None else factors + 0.0
-    if factors is None:
-        factors = problem.document_mask.float()
-    return (factors + 0.0).masked_fill(~problem.document_mask, -0.0)  # type: ignore[no-any-return]
+    factors, norms, mask = problem.document_scales, problem.document_inverse_norms, problem.document_mask
+    if norms is not None:
+        factors = norms if factors is None else norms * factors
+    if mask is not None:
+        factors = mask.float() if factors is None else factors
+        return (factors + 0.0).masked_fill(~mask, -0.0)  # type: ignore[no-any-return]
+    return None if factors is None else factors + 0.0  # type: ignore[no-any-return]

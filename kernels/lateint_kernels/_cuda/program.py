@@ -14,7 +14,10 @@ import tempfile
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DIGEST = hashlib.sha256().digest_size
 INCLUDE = re.compile(r'#include "(\w+\.cuh)"\n')
@@ -68,6 +71,30 @@ def load(name: str, defines: Defines, device_index: int) -> Kernel:
     code = cubin(name, defines, gpu(device_index).arch)
     library = _check(driver.cuLibraryLoadData(code, [], [], 0, [], [], 0))
     return Kernel(name, _check(driver.cuLibraryGetKernel(library, name.encode())), device_index)
+
+
+def tensor_map(matrix: "Tensor", box_rows: int) -> bytes:
+    """How the copy engine reads ``[rows, dim]`` numbers of 16 bits, in swizzled boxes of 64 columns: a CUtensorMap."""
+    from cuda.bindings import driver
+
+    rows, dim = matrix.shape
+    number = driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT16
+    described = _check(
+        driver.cuTensorMapEncodeTiled(
+            number,
+            2,
+            matrix.data_ptr(),
+            [driver.cuuint64_t(dim), driver.cuuint64_t(rows)],
+            [driver.cuuint64_t(dim * 2)],
+            [driver.cuuint32_t(64), driver.cuuint32_t(box_rows)],
+            [driver.cuuint32_t(1), driver.cuuint32_t(1)],
+            driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
+            driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
+            driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+            driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
+        )
+    )
+    return ctypes.string_at(described.getPtr(), 128)
 
 
 @functools.cache

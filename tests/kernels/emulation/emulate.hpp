@@ -355,4 +355,172 @@ void multiply(float (&sum)[4], const unsigned* a, unsigned b0, unsigned b1, T) {
 
 inline float larger(float x, float y) { return x != x || y != y ? x + y : x > y ? x : y; }
 
+// What is in a barrier of shared memory: 8 bytes, as on the GPU.
+struct Phase {
+    unsigned short wanted, arrived;
+    int bytes : 31;
+    unsigned parity : 1;
+};
+static_assert(sizeof(Phase) == 8, "");
+
+struct TensorMap;
+
+// What the emulated TensorMap holds.
+struct Matrix {
+    const char* numbers;  // of 16 bits
+    long long rows, columns, box_rows;
+};
+
+struct Box {
+    char* to;
+    Matrix from;
+    int column, row;
+    Phase* barrier;
+};
+
+inline Box boxes[64];  // on their way, when copies are late
+inline int box_count;
+
+inline unsigned shared_address(const void* pointer) {
+    return static_cast<unsigned>(static_cast<const char*>(pointer) - reinterpret_cast<const char*>(shared));
+}
+
+inline unsigned swizzle(unsigned address) { return address ^ (address >> 7 & 7) << 4; }
+
+inline void settle(Phase* barrier) {
+    if (barrier->arrived < barrier->wanted || barrier->bytes) return;
+    barrier->arrived = 0;
+    barrier->parity ^= 1;
+}
+
+inline void init_barrier(unsigned long long* barrier, int arrivals) {
+    *reinterpret_cast<Phase*>(barrier) = Phase{static_cast<unsigned short>(arrivals), 0, 0, 0};
+}
+
+inline void publish_barriers() {}
+
+inline void arrive_expecting(unsigned long long* barrier, int bytes) {
+    Phase* const phase = reinterpret_cast<Phase*>(barrier);
+    phase->bytes += bytes;
+    ++phase->arrived;
+    settle(phase);
+}
+
+inline void arrive(unsigned long long* barrier) { arrive_expecting(barrier, 0); }
+
+inline void run_box(const Box& box) {
+    char* const memory = reinterpret_cast<char*>(shared);
+    for (int r = 0; r < box.from.box_rows; ++r) {
+        for (int c = 0; c < 128; ++c) {
+            const long long row = box.row + r, column = box.column + c / 2;
+            const bool there = row < box.from.rows && column < box.from.columns;
+            memory[swizzle(shared_address(box.to) + r * 128 + c)] =
+                there ? box.from.numbers[(row * box.from.columns + column) * 2 + c % 2] : 0;
+        }
+    }
+    box.barrier->bytes -= static_cast<int>(box.from.box_rows) * 128;
+    settle(box.barrier);
+}
+
+inline void copy_box(void* to, const TensorMap* map, int column, int row, unsigned long long* barrier) {
+    if (shared_address(to) % 1024) emulation::fail("a swizzled box is not aligned");
+    Box box{static_cast<char*>(to), {}, column, row, reinterpret_cast<Phase*>(barrier)};
+    std::memcpy(&box.from, map, sizeof box.from);
+    if (!emulation::lazy) return run_box(box);
+    if (box_count == sizeof boxes / sizeof *boxes) emulation::fail("too many boxes on their way");
+    boxes[box_count++] = box;
+}
+
+inline void wait_barrier(unsigned long long* barrier, int parity) {
+    Phase* const phase = reinterpret_cast<Phase*>(barrier);
+    int kept = 0;
+    for (int i = 0; i < box_count; ++i) {
+        if (boxes[i].barrier == phase) {
+            run_box(boxes[i]);
+        } else {
+            boxes[kept++] = boxes[i];
+        }
+    }
+    box_count = kept;
+    while (phase->parity == static_cast<unsigned>(parity)) {
+        emulation::fibers[emulation::current].polled = true;
+        emulation::yield();
+    }
+}
+
+inline void sync_threads(int barrier, int count) { emulation::wait_block(barrier, count); }
+
+template <int COUNT>
+void shrink_registers() {}
+
+template <int COUNT>
+void grow_registers() {}
+
+// One product of a warpgroup, as a warp's rows of it.
+struct Product {
+    unsigned a[4];
+    unsigned long long columns;
+    float* sum;
+    int width, group;
+    bool add;
+    float (*element)(unsigned, int);
+};
+
+inline Product products[emulation::MAX_THREADS][64];  // under way, when they are late
+inline int product_count[emulation::MAX_THREADS], product_groups[emulation::MAX_THREADS];
+
+inline void run_product(const Product& product) {
+    using namespace emulation;
+    const int lane = current % 32, warp = current / 32 * 32;
+    const unsigned start = static_cast<unsigned>(product.columns & 0x3fff) << 4;
+    const unsigned eight_rows = static_cast<unsigned>(product.columns >> 32 & 0x3fff) << 4;
+    if (product.columns >> 62 != 1) fail("columns are not swizzled by 128 bytes");
+    std::memcpy(slots[current], product.a, sizeof product.a);
+    wait_warp();
+    for (int i = 0; i < product.width / 2; ++i) {
+        const int row = lane / 4 + i / 2 % 2 * 8, column = i / 4 * 8 + lane % 4 * 2 + i % 2;
+        float sum = product.add ? product.sum[i] : 0.0f;
+        for (int k = 0; k < 16; ++k) {
+            unsigned left[4], right = 0;
+            std::memcpy(left, slots[warp + row % 8 * 4 + k % 8 / 2], sizeof left);
+            const unsigned place = swizzle(start + column / 8 * eight_rows + column % 8 * 128 + k * 2);
+            std::memcpy(&right, reinterpret_cast<const char*>(shared) + place, 2);
+            sum += product.element(left[row / 8 + k / 8 * 2], k % 2) * product.element(right, 0);
+        }
+        product.sum[i] = sum;
+    }
+    wait_warp();
+}
+
+template <typename T>
+float element_of(unsigned pair, int which) {
+    return element(pair, which, static_cast<const T*>(nullptr));
+}
+
+inline void begin_products() {}
+
+template <int COUNT, typename T>
+void multiply(float (&sum)[COUNT], const unsigned (&a)[4], unsigned long long columns, bool add, T) {
+    const int thread = emulation::current;
+    const Product product{{a[0], a[1], a[2], a[3]}, columns, sum,           COUNT * 2,
+                          product_groups[thread],   add,     &element_of<T>};
+    if (!emulation::lazy) return run_product(product);
+    if (product_count[thread] == sizeof products[0] / sizeof(Product)) emulation::fail("too many products under way");
+    products[thread][product_count[thread]++] = product;
+    for (float& x : sum) x = add ? x : __uint_as_float(0x7fc00000u);
+}
+
+inline void commit_products() { ++product_groups[emulation::current]; }
+
+template <int KEEP, int COUNT>
+void wait_products(float (&)[COUNT]) {
+    const int thread = emulation::current;
+    int done = 0;
+    while (done < product_count[thread] && products[thread][done].group < product_groups[thread] - KEEP) {
+        run_product(products[thread][done++]);
+    }
+    product_count[thread] -= done;
+    std::memmove(products[thread], products[thread] + done, sizeof(Product) * product_count[thread]);
+}
+
 }  // namespace lateint
