@@ -203,7 +203,7 @@ __device__ inline void forward(const Forward& a, Layout& shared) {
 
 }  // namespace lateint
 
-extern "C" __global__ void __launch_bounds__(lateint::THREADS) forward(const lateint::Forward arguments) {
+extern "C" __global__ void __launch_bounds__(lateint::THREADS, 1) forward(const lateint::Forward arguments) {
     extern __shared__ float4 shared[];
     lateint::forward(arguments, *reinterpret_cast<lateint::Layout*>(shared));
 }

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from lateint_kernels._cuda import program, support
+pytest.importorskip("torch")
+
+from lateint_kernels._cuda import backward, forward, program, support
 
 TOOLS = importlib.util.find_spec("triton")
 CUOBJDUMP = Path(TOOLS.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump" if TOOLS and TOOLS.origin else None
@@ -20,33 +22,63 @@ def nvrtc():
         pytest.skip(reason)
 
 
-def resources(code, path):
-    """Registers, and bytes of stack: what did not fit into registers."""
+def disassembled(name, defines, arch, folder):
+    """Registers of a kernel, bytes of stack (what did not fit into registers), and its instructions."""
     if CUOBJDUMP is None or not CUOBJDUMP.exists():
         pytest.skip("no cuobjdump: it comes with triton")
-    path.write_bytes(code)
-    told = subprocess.run([CUOBJDUMP, "-res-usage", path], capture_output=True, text=True, check=True).stdout
-    return int(re.search(r"REG:(\d+)", told)[1]), int(re.search(r"STACK:(\d+)", told)[1])
+    path = folder / "kernel.cubin"
+    path.write_bytes(program.compile_source(program.source_of(f"{name}.cu"), name, tuple(defines.items()), arch))
+    told = subprocess.run([CUOBJDUMP, "-res-usage", "-sass", path], capture_output=True, text=True, check=True).stdout
+    return int(re.search(r"REG:(\d+)", told)[1]), int(re.search(r"STACK:(\d+)", told)[1]), told
 
 
-BACKWARD = [("document_gradient", {"TOKEN": token}, 64) for token in ("bf16", "fp16", "fp32")] + [
-    ("query_gradient", {"TOKEN": "bf16", "LANES": "16", "BLOCKS": "1"}, 64),
-    ("query_gradient", {"TOKEN": "fp32", "LANES": "32", "BLOCKS": "1"}, 64),
-    ("query_gradient", {"TOKEN": "fp16", "LANES": "1", "BLOCKS": "1"}, 64),
-    ("query_gradient", {"TOKEN": "bf16", "LANES": "32", "BLOCKS": "2"}, 96),
-    ("query_gradient", {"TOKEN": "fp16", "LANES": "32", "BLOCKS": "16"}, 255),
-    ("query_gradient", {"TOKEN": "fp32", "LANES": "32", "BLOCKS": "16"}, 255),
-]
+def gradient(token, lanes=None, blocks=None):
+    if lanes is None:
+        return "document_gradient", {"TOKEN": token}
+    return "query_gradient", {"TOKEN": token, "LANES": str(lanes), "BLOCKS": str(blocks)}
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(
-    ("name", "defines", "registers"), BACKWARD, ids=lambda x: "-".join(x.values()) if isinstance(x, dict) else str(x)
+    ("kernel", "registers"),
+    [
+        (gradient("bf16"), 64),
+        (gradient("fp16"), 64),
+        (gradient("fp32"), 64),
+        (gradient("bf16", 16, 1), 64),
+        (gradient("fp32", 32, 1), 64),
+        (gradient("fp16", 32, 16), 255),
+    ],
 )
-def test_kernels_fit_into_registers(nvrtc, tmp_path, arch, name, defines, registers):
-    code = program.compile_source(program.source_of(f"{name}.cu"), name, tuple(defines.items()), arch)
-    used, stack = resources(code, tmp_path / "kernel.cubin")
+def test_gradients_fit_into_registers(nvrtc, tmp_path, arch, kernel, registers):
+    used, stack, _ = disassembled(*kernel, arch, tmp_path)
     assert used <= registers and stack == 0
+
+
+def forward_defines(token, dim, columns, stages, factors, argmax, **more):
+    sizes = {"DIM": dim, "COLUMNS": columns, "STAGES": stages, "FACTORS": factors, "ARGMAX": argmax, **more}
+    return {"TOKEN": token, **{name: str(size) for name, size in sizes.items()}}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(("rows", "columns", "dim"), [(128, 128, 128), (32, 128, 96), (128, 64, 256)])
+def test_scores_are_formed_on_tensor_cores(nvrtc, tmp_path, arch, rows, columns, dim):
+    defines = forward_defines("fp16" if dim == 96 else "bf16", dim, columns, 2, 1, 1, ROWS=rows)
+    used, stack, instructions = disassembled("forward", defines, arch, tmp_path)
+    assert used <= 200 and stack == 0
+    assert instructions.count("HMMA.16816.F32") == dim // 16 * 4
+
+
+@pytest.mark.parametrize(("token", "columns", "dim"), [("bf16", 112, 128), ("fp16", 104, 128), ("bf16", 80, 64)])
+def test_hopper_scores_keep_the_matrix_units_busy(nvrtc, tmp_path, token, columns, dim):
+    defines = forward_defines(token, dim, columns, 4, 1, 1)
+    _, stack, instructions = disassembled("forward_hopper", defines, "sm_90a", tmp_path)
+    assert stack == 0
+    assert len(re.findall(rf"HGMMA.64x{columns}x16.F32", instructions)) == 2 * dim // 16
+    # Two groups of products under way, each waited for once: had the compiler feared for a register, it would have
+    # waited after every product.
+    assert instructions.count("WARPGROUP.ARRIVE") == instructions.count("WARPGROUP.DEPBAR") == 2
+    assert instructions.count("UTMALDG.2D") == dim // 64 and "USETMAXREG" in instructions
 
 
 @pytest.fixture
@@ -119,15 +151,35 @@ def test_compiler_error_names_the_line(nvrtc):
 
 def test_refusals(monkeypatch):
     why_not = support.why_not
-    assert why_not("maxsim_backward", "cpu") == "runs on cuda only"
+    assert why_not("maxsim", "cpu") == "runs on cuda only"
     monkeypatch.setattr(support, "_missing", lambda: None)
-    monkeypatch.setattr(support, "_unfit", lambda index: None)
-    assert why_not("maxsim_backward", "cuda:1", "torch.bfloat16", 128) is None
-    assert why_not("maxsim_backward", "cuda", "torch.bfloat16", 100) == (
-        "takes a dim that is a multiple of 8, at most 4096 for bfloat16, not 100"
+    monkeypatch.setattr(support, "_unfit", lambda *what: None)
+    assert why_not("maxsim", "cuda:1", "torch.bfloat16", 128) is None
+    assert why_not("maxsim_backward", "cuda", "torch.float32", 2048) is None
+    assert why_not("maxsim", "cuda", "torch.float32") == "maxsim takes bfloat16 and float16, not float32"
+    assert why_not("maxsim", "cuda", "torch.float16", 40) == (
+        "maxsim takes a dim up to 256 that is a multiple of 16, not 40"
     )
-    assert why_not("maxsim_backward", "cuda", "torch.float64") == "takes float16, bfloat16, float32, not float64"
+    assert why_not("maxsim_backward", "cuda", "torch.bfloat16", 100) == (
+        "maxsim_backward takes a dim up to 4096 that is a multiple of 8, not 100"
+    )
     monkeypatch.setattr(support, "_missing", lambda: "cuda-core is not installed")
     assert why_not("maxsim_backward", "cuda") == "cuda-core is not installed"
     monkeypatch.setenv("LATEINT_CUDA", "off")
     assert why_not("maxsim_backward", "cuda") == "LATEINT_CUDA is off"
+
+
+@pytest.mark.parametrize("shared", [227, 163, 99])
+@pytest.mark.parametrize("dim", [16, 64, 96, 128, 256])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_tiles_fit_into_shared_memory(arch, dim, shared):
+    gpu = program.Gpu(arch, 132, shared * 1024, (shared + 1) * 1024)
+    for rows in (1, 33, 100, 5000):
+        for length in (1, 180, 8192):
+            for pairs in (False, True):
+                tile = forward.tile_for(gpu, rows, length, dim, pairs)
+                assert tile.shared <= gpu.shared_per_block if tile else (shared, dim) == (99, 256)
+    for length in (1, 180, 8192):
+        for size in (dim, 16 * dim):
+            size = backward._slice(gpu, 64, length, size * 4) * size * 4
+            assert size + backward.DOCUMENT_THREADS * backward.BYTES_PER_THREAD <= gpu.shared_per_block

@@ -6,13 +6,13 @@ the gradients are lists of pairs at most.
 
 import ctypes
 from ctypes import c_int, c_void_p
-from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from lateint_kernels._cuda import program
 from lateint_kernels._cuda.arguments import TOKEN, aligned, pointer
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from lateint_kernels._torch.problem import Problem
 
 # document_gradient: threads of a block, and bytes of shared memory for each: two entries and two picked rows.
 DOCUMENT_THREADS = 512
@@ -56,8 +56,8 @@ class Backward(ctypes.Structure):
 
 
 def maxsim_backward(
-    problem: Any, grad_scores: "Tensor", argmax: "Tensor", needs: tuple[bool, bool, bool]
-) -> "tuple[Tensor | None, Tensor | None, Tensor | None]":
+    problem: Problem, grad_scores: Tensor, argmax: Tensor, needs: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of the scores' weighted sum: of queries, documents and query weights, those needed.
 
     ``u_s = sum_j g_ij c_a id_a d_a``, ``dq_s = w_s iq_s (u_s - iq_s^2 <u_s, q_s> q_s)``, ``dw_s = iq_s <u_s, q_s>``;
@@ -74,8 +74,6 @@ def maxsim_backward(
         ``[TQ, dim]`` and ``[TD, dim]`` in the tokens' dtype, ``[TQ]`` float32; None where not needed. Sums are float32.
         An absent query token, one of weight 0, gets 0 in all of them.
     """
-    import torch
-
     queries, documents = aligned(problem.queries), aligned(problem.documents)
     common, kept = _common(problem, queries, documents, grad_scores, argmax)
     dq = torch.empty_like(queries) if needs[0] else None
@@ -92,7 +90,7 @@ def maxsim_backward(
     return dq, dd, dw
 
 
-def _launch_queries(queries: "Tensor", arguments: Backward) -> None:
+def _launch_queries(queries: Tensor, arguments: Backward) -> None:
     loads = -(-arguments.dim * queries.element_size() // 16)  # of 16 bytes, in a row
     lanes = min(32, 1 << (loads - 1).bit_length())
     defines = (("TOKEN", TOKEN[str(queries.dtype)]), ("LANES", str(lanes)), ("BLOCKS", str(-(-loads // lanes))))
@@ -101,7 +99,7 @@ def _launch_queries(queries: "Tensor", arguments: Backward) -> None:
     kernel.launch((blocks, 1, 1), QUERY_THREADS, 0, arguments)
 
 
-def _launch_documents(documents: "Tensor", arguments: Backward, max_document_length: int) -> None:
+def _launch_documents(documents: Tensor, arguments: Backward, max_document_length: int) -> None:
     gpu = program.gpu(documents.get_device())
     arguments.slice = _slice(gpu, arguments.document_count, max_document_length, arguments.dim * 4)
     shared = DOCUMENT_THREADS * BYTES_PER_THREAD + arguments.slice * arguments.dim * 4
@@ -123,16 +121,13 @@ def _slice(gpu: program.Gpu, documents: int, max_document_length: int, row_bytes
 
 
 def _common(
-    problem: Any, queries: "Tensor", documents: "Tensor", grad_scores: "Tensor", argmax: "Tensor"
-) -> "tuple[Backward, list[Tensor | None]]":
+    problem: Problem, queries: Tensor, documents: Tensor, grad_scores: Tensor, argmax: Tensor
+) -> tuple[Backward, list[Tensor | None]]:
     """The arguments both kernels share, and the tensors they point into."""
-    import torch
-
-    count = len(problem.query_offsets) - 1
     rows = None
-    if len(queries) != count * problem.max_query_length:
+    if len(queries) != problem.Nq * problem.max_query_length:
         lengths = problem.query_offsets.diff()
-        numbers = torch.arange(count, dtype=torch.int32, device=queries.device)
+        numbers = torch.arange(problem.Nq, dtype=torch.int32, device=queries.device)
         rows = torch.repeat_interleave(numbers, lengths, output_size=len(queries))
     tensors = {
         "queries": queries,
@@ -152,19 +147,17 @@ def _common(
     arguments = Backward(
         **{name: pointer(tensor) for name, tensor in tensors.items()},
         query_tokens=len(queries),
-        query_count=count,
-        document_count=len(problem.document_offsets) - 1,
+        query_count=problem.Nq,
+        document_count=problem.Nd,
         max_query_length=problem.max_query_length,
-        dim=queries.shape[1],
+        dim=problem.dim,
         position_bytes=argmax.element_size(),
     )
     return arguments, list(tensors.values())
 
 
-def _sort_pairs(problem: Any, arguments: Backward, index: "Tensor | None", offsets: "Tensor") -> "list[Tensor | None]":
+def _sort_pairs(problem: Problem, arguments: Backward, index: Tensor | None, offsets: Tensor) -> list[Tensor | None]:
     """Points the arguments to the pairs of each query, or document, in order; returns what they point into."""
-    import torch
-
     if index is None:
         return []
     ordered, order = torch.sort(index, stable=True)

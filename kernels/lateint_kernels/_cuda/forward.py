@@ -7,16 +7,16 @@ import ctypes
 import functools
 from ctypes import c_int, c_void_p
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from lateint_kernels._cuda import program
 from lateint_kernels._cuda.arguments import TOKEN, aligned, pointer
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from lateint_kernels._torch.problem import Problem
 
 TILES = ((128, 4), (128, 3), (64, 4), (64, 3), (128, 2), (64, 2))  # forward.cu: columns and stages, best first
-HOPPER_COLUMNS = (128, 112, 104, 96, 80, 64)  # those of hopper.cuh
+HOPPER_COLUMNS = (128, 112, 104, 96, 80, 64)  # those of hopper.cuh; 128 with factors and positions needs more registers
 HOPPER_ROWS = 256  # two groups of 128
 HOPPER_DIMS = (64, 128)
 HOPPER_STAGES = 8  # at most
@@ -85,7 +85,7 @@ class Tile:
         return tokens + (self.stages * self.columns + self.rows) * 4 + 2 * self.threads * 8
 
 
-def maxsim(problem: Any, need_argmax: bool) -> "tuple[Tensor, Tensor | None]":
+def maxsim(problem: Problem, need_argmax: bool) -> tuple[Tensor, Tensor | None]:
     """Scores, and where each query token's maximum was found.
 
     ``S_ij = sum_s w_s iq_s max_t { c_t id_t <q_s, d_t> : t present in document j }``
@@ -98,58 +98,58 @@ def maxsim(problem: Any, need_argmax: bool) -> "tuple[Tensor, Tensor | None]":
         ``[Nq, Nd]`` float32, of pairs ``[P]``; and ``[Nd, TQ]``, of pairs ``[P, max_query_length]``, or None. Products
         and sums are float32.
     """
-    import torch
-
-    queries = problem.queries
-    pairs = problem.query_index is not None
-    counts = len(problem.query_offsets) - 1, len(problem.document_offsets) - 1
-    items = len(problem.query_index) if pairs else counts[1]
+    queries, pairs = problem.queries, problem.query_index is not None
+    row_factors, column_factors = _row_factors(problem), _column_factors(problem)
     tile = tile_for(
         program.gpu(queries.get_device()),
         problem.max_query_length if pairs else len(queries),
         problem.max_document_length,
-        queries.shape[1],
+        problem.dim,
         pairs,
+        need_argmax and column_factors is not None,
     )
     assert tile is not None  # why_not has asked
     parts = -(-problem.max_query_length // tile.rows)
-    shape = (parts, items) if pairs else (parts, *counts)
-    scores = torch.zeros(shape, dtype=torch.float32, device=queries.device)
-    argmax = None
-    if need_argmax:
-        wanted = (items, problem.max_query_length if pairs else len(queries))
-        argmax = torch.zeros(wanted, dtype=problem.argmax_dtype, device=queries.device)
+    scores = queries.new_zeros((parts, *problem.scores_shape), dtype=torch.float32)
+    argmax = queries.new_zeros(problem.argmax_shape, dtype=problem.argmax_dtype) if need_argmax else None
     if scores.numel():
-        _launch(problem, tile, scores, argmax)
+        _launch(problem, tile, row_factors, column_factors, scores, argmax)
     return scores[0] if parts == 1 else scores.sum(0), argmax
 
 
 @functools.cache
-def tile_for(gpu: program.Gpu, rows: int, max_document_length: int, dim: int, pairs: bool) -> Tile | None:
+def tile_for(
+    gpu: program.Gpu, rows: int, max_document_length: int, dim: int, pairs: bool, registers_are_short: bool = False
+) -> Tile | None:
     """The best tile for so many query tokens, or None if none fits into shared memory."""
     if gpu.arch == "sm_90a" and not pairs and rows > HOPPER_ROWS // 2 and dim in HOPPER_DIMS:
-        columns = min(HOPPER_COLUMNS, key=lambda size: -(-max_document_length // size) * size)
+        columns = min(HOPPER_COLUMNS[registers_are_short:], key=lambda size: -(-max_document_length // size) * size)
         stages = range(HOPPER_STAGES, 1, -1)
         return next(
             t for s in stages if (t := Tile("forward_hopper", dim, 128, columns, s)).shared <= gpu.shared_per_block
         )
-    most = 32 if rows <= 32 else 64 if rows <= 64 else 128
-    sizes = [size for size in (128, 64, 32) if size <= most]
+    sizes = (32, 64, 128) if rows <= 32 else (64, 128, 32) if rows <= 64 else (128, 64, 32)
     tiles = (Tile("forward", dim, size, columns, stages) for size in sizes for columns, stages in TILES)
     # Eight warps of 32 rows share the columns, 16 at least for each.
     fitting = (t for t in tiles if t.columns >= 16 * 8 * 32 // t.rows and t.shared <= gpu.shared_per_block)
     return next(fitting, None)
 
 
-def _launch(problem: Any, tile: Tile, scores: "Tensor", argmax: "Tensor | None") -> None:
+def _launch(
+    problem: Problem,
+    tile: Tile,
+    row_factors: Tensor | None,
+    column_factors: Tensor | None,
+    scores: Tensor,
+    argmax: Tensor | None,
+) -> None:
     queries, documents = aligned(problem.queries), aligned(problem.documents)
     pairs = problem.query_index is not None
-    count, items, parts = len(problem.query_offsets) - 1, scores.shape[-1], scores.shape[0]
+    count, items, parts = problem.Nq, scores.shape[-1], scores.shape[0]
     per_tile = max(1, tile.rows // problem.max_query_length)
     tiles = parts if pairs else parts * count if parts > 1 else -(-count // per_tile)
     blocks = -(-tiles // tile.groups)
     per_block = _items_per_block(program.gpu(queries.get_device()), tile, blocks, items)
-    row_factors, column_factors = _row_factors(problem), _column_factors(problem)
     arguments: ctypes.Structure = Forward(
         pointer(queries),
         pointer(problem.query_offsets),
@@ -189,9 +189,7 @@ def _items_per_block(gpu: program.Gpu, tile: Tile, blocks: int, items: int) -> i
     return max(1, int(per_block), -(-items // 65535))
 
 
-def _defines(
-    queries: "Tensor", tile: Tile, column_factors: "Tensor | None", argmax: "Tensor | None"
-) -> program.Defines:
+def _defines(queries: Tensor, tile: Tile, column_factors: Tensor | None, argmax: Tensor | None) -> program.Defines:
     rows = (("ROWS", str(tile.rows)),) if tile.kernel == "forward" else ()
     return (
         ("TOKEN", TOKEN[str(queries.dtype)]),
@@ -204,20 +202,20 @@ def _defines(
     )
 
 
-def _row_factors(problem: Any) -> "Tensor | None":
+def _row_factors(problem: Problem) -> Tensor | None:
     """w iq; 0 where the token is absent."""
     weights, norms = problem.query_weights, problem.query_inverse_norms
     if weights is None or norms is None:
-        return norms if weights is None else weights  # type: ignore[no-any-return]
-    return (weights * norms).masked_fill(weights == 0, 0.0)  # type: ignore[no-any-return]
+        return norms if weights is None else weights
+    return (weights * norms).masked_fill(weights == 0, 0.0)
 
 
-def _column_factors(problem: Any) -> "Tensor | None":
+def _column_factors(problem: Problem) -> Tensor | None:
     """c id; -0 where the token is absent, and there only."""
     factors, norms, mask = problem.document_scales, problem.document_inverse_norms, problem.document_mask
     if norms is not None:
         factors = norms if factors is None else norms * factors
     if mask is not None:
         factors = mask.float() if factors is None else factors
-        return (factors + 0.0).masked_fill(~mask, -0.0)  # type: ignore[no-any-return]
-    return None if factors is None else factors + 0.0  # type: ignore[no-any-return]
+        return (factors + 0.0).masked_fill(~mask, -0.0)
+    return None if factors is None else factors + 0.0

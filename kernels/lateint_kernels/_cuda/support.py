@@ -1,53 +1,61 @@
-"""Whether the CUDA kernels can run here, and on this."""
+"""Whether the CUDA kernels can run here, and on tokens like these."""
 
 import functools
 import importlib.util
 import os
-from typing import Any
+from typing import TYPE_CHECKING
 
-# float32 rows are twice as long, and a warp holds a row's sums in registers.
-MAX_DIM = {"float16": 4096, "bfloat16": 4096, "float32": 2048}
+from lateint_kernels._cuda import program
+from lateint_kernels._cuda.forward import tile_for
+
+if TYPE_CHECKING:
+    import torch
+
+# The gradients hold a row's sums in the registers of a warp; float32 rows are twice as long. The scores are formed on
+# tensor cores, 16 numbers of a token at a time, with all of a token in shared memory.
+MAX_DIM = {
+    "maxsim": {"bfloat16": 256, "float16": 256},
+    "maxsim_backward": {"bfloat16": 4096, "float16": 4096, "float32": 2048},
+}
+DIM_STEP = {"maxsim": 16, "maxsim_backward": 8}
 
 
-def why_not(op: str, device: Any, dtype: Any = None, dim: int | None = None) -> str | None:
-    """Why an operator cannot run on a device, with tokens of this dtype and dim if given; None if it can.
+def why_not(
+    op: str, device: "torch.device | str", dtype: "torch.dtype | None" = None, dim: int | None = None
+) -> str | None:
+    """Why an operator cannot run on a device, with tokens of such dtype and dim if given; None if it can.
 
-    Args:
-        op: ``"maxsim"`` or ``"maxsim_backward"``.
-        device: a torch.device, or ``"cuda"`` or the like.
-        dtype: a torch.dtype, or None for any that can.
-        dim: of the tokens, or None for any that can.
+    >>> why_not("maxsim", "cpu")
+    'runs on cuda only'
     """
-    if os.environ.get("LATEINT_CUDA", "").lower() == "off":
-        return "LATEINT_CUDA is off"
     kind, _, index = str(device).partition(":")
     if kind != "cuda":
         return "runs on cuda only"
-    return _unsupported(op, dtype, dim) or _missing() or _unfit(int(index) if index else None)
+    if os.environ.get("LATEINT_CUDA", "").lower() == "off":
+        return "LATEINT_CUDA is off"
+    name = None if dtype is None else str(dtype).removeprefix("torch.")
+    return _unsupported(op, name, dim) or _missing() or _unfit(op, int(index) if index else None, dim)
 
 
-def _unsupported(op: str, dtype: Any, dim: int | None) -> str | None:
-    if op != "maxsim_backward":
-        return f"has no {op}"
-    name = str(dtype).removeprefix("torch.")
-    if dtype is not None and name not in MAX_DIM:
-        return f"takes {', '.join(MAX_DIM)}, not {name}"
-    if dim is not None and (dim % 8 or dim > MAX_DIM.get(name, max(MAX_DIM.values()))):
-        return f"takes a dim that is a multiple of 8, at most {MAX_DIM.get(name)} for {name}, not {dim}"
+def _unsupported(op: str, dtype: str | None, dim: int | None) -> str | None:
+    most = MAX_DIM[op]
+    if dtype is not None and dtype not in most:
+        return f"{op} takes {' and '.join(most)}, not {dtype}"
+    limit = most[dtype] if dtype is not None else max(most.values())
+    if dim is not None and (dim % DIM_STEP[op] or dim > limit):
+        return f"{op} takes a dim up to {limit} that is a multiple of {DIM_STEP[op]}, not {dim}"
     return None
 
 
 @functools.cache
 def _missing() -> str | None:
-    """What is not installed. Checked once."""
+    """What is not installed. Found out once."""
     try:
         found = importlib.util.find_spec("cuda.core") and importlib.util.find_spec("cuda.bindings")
     except ModuleNotFoundError:
         found = None
     if not found:
         return "cuda-core is not installed"
-    from lateint_kernels._cuda import program
-
     try:
         program.nvrtc_version()
     except Exception as error:  # a library that is not found is told of in several ways
@@ -56,11 +64,17 @@ def _missing() -> str | None:
 
 
 @functools.cache
-def _unfit(index: int | None) -> str | None:
-    """What the device lacks. Checked once."""
+def _unfit(op: str, index: int | None, dim: int | None) -> str | None:
+    """What the device lacks. Found out once."""
     import torch
 
     if not torch.cuda.is_available():
-        return "torch sees no CUDA device"
+        return "torch finds no CUDA device"
+    index = torch.cuda.current_device() if index is None else index
     major, minor = torch.cuda.get_device_capability(index)
-    return None if major >= 8 else f"needs compute capability 8.0, the device has {major}.{minor}"
+    if major < 8:
+        return f"needs compute capability 8.0, the device has {major}.{minor}"
+    gpu = program.gpu(index)
+    if op == "maxsim" and dim is not None and not all(tile_for(gpu, rows, 1, dim, True) for rows in (1, 64, 128)):
+        return f"a dim of {dim} needs more shared memory than the device has"
+    return None

@@ -1,4 +1,4 @@
-"""The CUDA kernels on a machine without a GPU: compiled by the host's compiler and emulated (emulation/emulate.hpp)."""
+"""The CUDA kernels against the definition: on a GPU if there is one, and always emulated (emulation/emulate.hpp)."""
 
 import ctypes
 import functools
@@ -6,44 +6,22 @@ import re
 import shutil
 import struct
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
-from lateint_kernels._cuda import backward, forward, program  # noqa: E402
+from lateint_kernels._cuda import backward, forward, program, support  # noqa: E402
+from lateint_kernels._torch.problem import Problem, inverse_norms  # noqa: E402
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
-pytestmark = pytest.mark.skipif(COMPILER is None, reason="no C++ compiler")
-
 EMULATION = Path(__file__).parent / "emulation"
 FORWARDS, BACKWARDS, LATE = 0, 1, 2  # the order of threads; asynchronous copies as late as possible
 AMPERE = program.Gpu("sm_80", multiprocessors=4, shared_per_block=163 * 1024, shared_per_multiprocessor=164 * 1024)
 HOPPER = program.Gpu("sm_90a", multiprocessors=2, shared_per_block=48 * 1024, shared_per_multiprocessor=228 * 1024)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
-
-
-@dataclass
-class Problem:
-    queries: torch.Tensor
-    query_offsets: torch.Tensor
-    documents: torch.Tensor
-    document_offsets: torch.Tensor
-    max_query_length: int
-    max_document_length: int
-    query_weights: torch.Tensor | None = None
-    query_inverse_norms: torch.Tensor | None = None
-    document_inverse_norms: torch.Tensor | None = None
-    document_scales: torch.Tensor | None = None
-    document_mask: torch.Tensor | None = None
-    query_index: torch.Tensor | None = None
-    document_index: torch.Tensor | None = None
-
-    @property
-    def argmax_dtype(self):
-        return torch.uint8 if self.max_document_length <= 256 else torch.int16
 
 
 @dataclass
@@ -93,20 +71,37 @@ def describe(matrix, box_rows):
     return struct.pack("@Pqqq", matrix.data_ptr(), *matrix.shape, box_rows).ljust(128, b"\0")
 
 
+def need_gpu():
+    if reason := support.why_not("maxsim", "cuda"):
+        pytest.skip(reason)
+
+
 @pytest.fixture
-def hopper(gpu, monkeypatch):
-    """An emulated GPU of sm_90a."""
-    monkeypatch.setattr(program, "gpu", lambda index: HOPPER)
+def hopper(device, monkeypatch):
+    """The same, of sm_90a."""
+    if device == "cpu":
+        monkeypatch.setattr(program, "gpu", lambda index: HOPPER)
+    elif program.gpu(0).arch != "sm_90a":
+        pytest.skip("needs compute capability 9.0")
+    return device
 
 
-@pytest.fixture(params=[FORWARDS, BACKWARDS | LATE], ids=["rising", "falling-late"])
-def gpu(request, monkeypatch, compiled):
-    """An emulated GPU, its threads run in one order and the other."""
+@pytest.fixture(
+    params=[FORWARDS, BACKWARDS | LATE, pytest.param("cuda", marks=pytest.mark.gpu)], ids=["rising", "falling", "real"]
+)
+def device(request, monkeypatch, compiled):
+    """A GPU: emulated, its threads run in one order and the other, or real."""
+    if request.param == "cuda":
+        need_gpu()
+        return "cuda"
+    if COMPILER is None:
+        pytest.skip("no C++ compiler to emulate with")
     monkeypatch.setattr(program, "load", lambda name, defines, index: Emulated(compiled(name, defines), request.param))
     monkeypatch.setattr(program, "gpu", lambda index: AMPERE)
     monkeypatch.setattr(program, "tensor_map", describe)
     monkeypatch.setattr(forward, "BLOCKS_PER_MULTIPROCESSOR", 1)  # few blocks, each with several documents
     monkeypatch.setattr(backward, "DOCUMENT_THREADS", 128)
+    return "cpu"
 
 
 def make_problem(
@@ -131,35 +126,45 @@ def make_problem(
         return torch.tensor([0, *lengths]).cumsum(0)
 
     queries, documents = tokens(query_lengths), tokens(document_lengths)
-    problem = Problem(
-        queries, offsets(query_lengths), documents, offsets(document_lengths), max(query_lengths), max(document_lengths)
-    )
+    more = {}
     if weights:
-        problem.query_weights = torch.rand(len(queries), generator=generator) + 0.5
-        problem.query_weights[::3] = 0.0
+        more["query_weights"] = (torch.rand(len(queries), generator=generator) + 0.5).index_fill(
+            0, torch.arange(0, len(queries), 3), 0.0
+        )
     if scales:
-        problem.document_scales = torch.rand(len(documents), generator=generator) + 0.5
-        problem.document_scales[::4] = 0.0
+        more["document_scales"] = (torch.rand(len(documents), generator=generator) + 0.5).index_fill(
+            0, torch.arange(0, len(documents), 4), 0.0
+        )
     if mask:
-        problem.document_mask = torch.rand(len(documents), generator=generator) > 0.3
-        problem.document_mask[problem.document_offsets[:-1]] = True
+        more["document_mask"] = torch.rand(len(documents), generator=generator) > 0.3
+        more["document_mask"][offsets(document_lengths)[:-1]] = True
     if normalize:
-        problem.query_inverse_norms = 1 / queries.float().norm(dim=1).clamp_min(1e-12)
-        problem.document_inverse_norms = 1 / documents.float().norm(dim=1).clamp_min(1e-12)
+        more["query_inverse_norms"], more["document_inverse_norms"] = inverse_norms(queries), inverse_norms(documents)
     if pairs is not None:
-        problem.query_index, problem.document_index = (torch.tensor(index) for index in zip(*pairs, strict=True))
-    return problem
+        more["query_index"], more["document_index"] = torch.tensor(pairs).unbind(1)
+        more = {name: tensor.contiguous() for name, tensor in more.items()}
+    longest = max(query_lengths), max(document_lengths)
+    return Problem(queries, offsets(query_lengths), documents, offsets(document_lengths), *longest, **more)
+
+
+def on(device, problem):
+    """The problem with its tensors on a device."""
+    parts = {field.name: getattr(problem, field.name) for field in fields(problem)}
+    tensors = {name: part.to(device) for name, part in parts.items() if isinstance(part, torch.Tensor)}
+    return replace(problem, **tensors)
+
+
+def maxsim(device, problem, need_argmax=True):
+    scores, argmax = forward.maxsim(on(device, problem), need_argmax)
+    return scores.cpu(), None if argmax is None else argmax.cpu()
 
 
 def pairs_of(problem):
     """(query, document, where its score is) of every pair."""
     if problem.query_index is not None:
-        return [
-            (int(i), int(j), p)
-            for p, (i, j) in enumerate(zip(problem.query_index, problem.document_index, strict=True))
-        ]
-    counts = len(problem.query_offsets) - 1, len(problem.document_offsets) - 1
-    return [(i, j, (i, j)) for i in range(counts[0]) for j in range(counts[1])]
+        chosen = zip(problem.query_index.tolist(), problem.document_index.tolist(), strict=True)
+        return [(i, j, p) for p, (i, j) in enumerate(chosen)]
+    return [(i, j, (i, j)) for i in range(problem.Nq) for j in range(problem.Nd)]
 
 
 def exact(problem):
@@ -169,11 +174,9 @@ def exact(problem):
     weights = weights.double().requires_grad_()
     normed = problem.query_inverse_norms is not None
     q, d = (torch.nn.functional.normalize(x, eps=1e-12) if normed else x for x in (queries, documents))
-    count = len(problem.query_offsets) - 1, len(problem.document_offsets) - 1
     grid = problem.query_index is None
     scores = {}
-    shape = (count[1], len(queries)) if grid else (len(problem.query_index), problem.max_query_length)
-    argmax = torch.zeros(shape, dtype=problem.argmax_dtype)
+    argmax = torch.zeros(problem.argmax_shape, dtype=problem.argmax_dtype)
     for i, j, where in pairs_of(problem):
         rows = slice(*problem.query_offsets[i : i + 2].tolist())
         columns = slice(*problem.document_offsets[j : j + 2].tolist())
@@ -190,7 +193,7 @@ def exact(problem):
         else:
             argmax[where, : len(best.indices)] = best.indices.to(argmax.dtype)
     matrix = torch.stack([scores[where] for _, _, where in pairs_of(problem)])
-    matrix = matrix.view(count) if grid else matrix
+    matrix = matrix.view(problem.scores_shape)
 
     def gradients(grad_scores):
         dq, dd, dw = torch.autograd.grad(matrix, (queries, documents, weights), grad_scores.double())
@@ -232,10 +235,10 @@ FORWARD_CASES = {
 
 
 @pytest.mark.parametrize("case", FORWARD_CASES.values(), ids=FORWARD_CASES)
-def test_scores_are_those_of_the_definition(gpu, case):
+def test_scores_are_those_of_the_definition(device, case):
     problem = make_problem(**case)
     wanted, where, _ = exact(problem)
-    scores, argmax = forward.maxsim(problem, True)
+    scores, argmax = maxsim(device, problem)
     assert (scores.double() - wanted).abs().max() <= 1e-5 * wanted.abs().max()
     if problem.query_weights is None:
         assert torch.equal(argmax, where)
@@ -259,45 +262,45 @@ def test_hopper_scores_are_those_of_the_definition(hopper, case):
     need_argmax = case.pop("argmax", True)
     problem = make_problem(**case)
     wanted, where, _ = exact(problem)
-    scores, argmax = forward.maxsim(problem, need_argmax)
+    scores, argmax = maxsim(hopper, problem, need_argmax)
     assert (scores.double() - wanted).abs().max() <= 1e-5 * wanted.abs().max()
     if need_argmax and problem.query_weights is None:
         assert torch.equal(argmax, where)
 
 
-def test_scores_without_positions_are_the_same(gpu):
+def test_scores_without_positions_are_the_same(device):
     problem = make_problem([32] * 5, [70] * 3, 128)
-    scores, argmax = forward.maxsim(problem, False)
-    assert torch.equal(scores, forward.maxsim(problem, True)[0]) and argmax is None
+    scores, argmax = maxsim(device, problem, False)
+    assert torch.equal(scores, maxsim(device, problem)[0]) and argmax is None
 
 
-def test_first_of_equals_wins(gpu):
+def test_first_of_equals_wins(device):
     problem = make_problem([20], [150, 40], 32)
     problem.documents[:] = problem.documents[0]
     problem.documents[:7] *= -1
     problem.documents[150:] = 0
-    _, argmax = forward.maxsim(problem, True)
+    _, argmax = maxsim(device, problem)
     assert torch.equal(argmax, exact(problem)[1])
     assert set(argmax[0].tolist()) == {0, 7} and not argmax[1].any()
 
 
 @pytest.mark.parametrize("masked", [False, True])
-def test_nan_counts_only_where_present(gpu, masked):
+def test_nan_counts_only_where_present(device, masked):
     problem = make_problem([5, 3], [20, 30], 32, weights=True, mask=masked)
     wanted = exact(problem)[0]
     problem.queries[problem.query_weights == 0] = torch.nan
     if masked:
         problem.documents[~problem.document_mask] = torch.nan
-        assert torch.equal(forward.maxsim(problem, False)[0].isnan(), wanted.isnan())
+        assert torch.equal(maxsim(device, problem, False)[0].isnan(), wanted.isnan())
         problem.document_mask[25] = True
     problem.documents[25] = torch.nan
-    assert forward.maxsim(problem, False)[0].isnan().tolist() == [[False, True]] * 2
+    assert maxsim(device, problem, False)[0].isnan().tolist() == [[False, True]] * 2
 
 
-def test_document_without_tokens_scores_minus_infinity(gpu):
+def test_document_without_tokens_scores_minus_infinity(device):
     problem = make_problem([5], [20, 3, 1], 32, mask=True)
     problem.document_mask[20:23] = False
-    scores, argmax = forward.maxsim(problem, True)
+    scores, argmax = maxsim(device, problem)
     assert scores.isinf().tolist() == [[False, True, False]] and not argmax[1].any()
 
 
@@ -331,14 +334,84 @@ BACKWARD_CASES = {
 
 
 @pytest.mark.parametrize("case", BACKWARD_CASES.values(), ids=BACKWARD_CASES)
-def test_gradients_are_those_of_the_definition(gpu, case):
+def test_gradients_are_those_of_the_definition(device, case):
     problem = make_problem(**case)
     scores, argmax, gradients = exact(problem)
     grad_scores = torch.randn(scores.shape, generator=torch.Generator().manual_seed(1))
     grad_scores.view(-1)[::3] = 0.0
     wanted = gradients(grad_scores)
-    dq, dd, dw = backward.maxsim_backward(problem, grad_scores, argmax, (True, True, True))
+    given = grad_scores.to(device), argmax.to(device), (True, True, True)
+    dq, dd, dw = (x.cpu() for x in backward.maxsim_backward(on(device, problem), *given))
     assert dq.dtype == dd.dtype == problem.queries.dtype
     assert_close(dq, wanted[0], dq.dtype)
     assert_close(dd, wanted[1], dd.dtype)
     assert_close(dw, wanted[2], torch.float32)
+
+
+def test_only_gradients_needed_are_formed(device):
+    problem = make_problem([3, 2], [4, 5], 8)
+    scores, argmax, gradients = exact(problem)
+    grad_scores = torch.ones_like(scores, dtype=torch.float32)
+    given = on(device, problem), grad_scores.to(device), argmax.to(device)
+    assert [x is None for x in backward.maxsim_backward(*given, (False, True, False))] == [True, False, True]
+    dq, dd, dw = backward.maxsim_backward(*given, (False, False, True))
+    assert dq is None and dd is None
+    assert_close(dw.cpu(), gradients(grad_scores)[2], torch.float32)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("pairs", [False, True], ids=["all", "pairs"])
+def test_the_same_bits_every_time(pairs):
+    need_gpu()
+    chosen = [(i, (i + k) % 40) for i in range(70) for k in range(9)] if pairs else None
+    problem = on("cuda", make_problem([32] * 70, [180, 7, 64, 33] * 10, 128, normalize=True, pairs=chosen))
+    scores, argmax = forward.maxsim(problem, True)
+    grad_scores = torch.randn_like(scores)
+    first = scores, argmax, *backward.maxsim_backward(problem, grad_scores, argmax, (True, True, True))
+    for _ in range(20):
+        again = *forward.maxsim(problem, True), *backward.maxsim_backward(problem, grad_scores, argmax, (True,) * 3)
+        assert all(torch.equal(x, y) for x, y in zip(first, again, strict=True))
+
+
+@pytest.mark.gpu
+def test_cuda_graph_records_it():
+    need_gpu()
+    problem = on("cuda", make_problem([32] * 9, [180, 7, 64, 33], 128, weights=True))
+
+    def step():
+        scores, argmax = forward.maxsim(problem, True)
+        return scores, *backward.maxsim_backward(problem, torch.ones_like(scores), argmax, (True, True, True))
+
+    wanted = step()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        found = step()
+    for _ in range(2):
+        graph.replay()
+    assert all(torch.equal(x, y) for x, y in zip(wanted, found, strict=True))
+
+
+@pytest.mark.gpu
+def test_second_device_while_the_first_is_current():
+    need_gpu()
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs")
+    problem = make_problem([32] * 9, [180, 7, 64, 33], 128)
+    scores, argmax = forward.maxsim(on("cuda:1", problem), True)
+    assert torch.equal(scores.cpu(), forward.maxsim(on("cuda:0", problem), False)[0].cpu())
+    dq, dd, _ = backward.maxsim_backward(on("cuda:1", problem), torch.ones_like(scores), argmax, (True, True, False))
+    assert str(dq.device) == str(dd.device) == "cuda:1"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("dim", [64, 96, 128, 256])
+def test_large_batch_is_as_plain_torch(dim):
+    need_gpu()
+    problem = on("cuda", make_problem([32] * 128, [200] * 128, dim, "fp16", normalize=True))
+    queries, documents = (
+        torch.nn.functional.normalize(tokens.float(), dim=1).unflatten(0, (128, -1))
+        for tokens in (problem.queries, problem.documents)
+    )
+    wanted = torch.stack([(query @ documents.mT).amax(2).sum(1) for query in queries])
+    assert (forward.maxsim(problem, True)[0] - wanted).abs().max() < 1e-2
