@@ -75,26 +75,26 @@ def load(name: str, defines: Defines, device_index: int) -> Kernel:
 
 def tensor_map(matrix: "Tensor", box_rows: int) -> bytes:
     """How the copy engine reads ``[rows, dim]`` numbers of 16 bits, in swizzled boxes of 64 columns: a CUtensorMap."""
-    from cuda.bindings import driver
-
     rows, dim = matrix.shape
-    number = driver.CUtensorMapDataType.CU_TENSOR_MAP_DATA_TYPE_UINT16
-    described = _check(
-        driver.cuTensorMapEncodeTiled(
-            number,
-            2,
-            matrix.data_ptr(),
-            [driver.cuuint64_t(dim), driver.cuuint64_t(rows)],
-            [driver.cuuint64_t(dim * 2)],
-            [driver.cuuint32_t(64), driver.cuuint32_t(box_rows)],
-            [driver.cuuint32_t(1), driver.cuuint32_t(1)],
-            driver.CUtensorMapInterleave.CU_TENSOR_MAP_INTERLEAVE_NONE,
-            driver.CUtensorMapSwizzle.CU_TENSOR_MAP_SWIZZLE_128B,
-            driver.CUtensorMapL2promotion.CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-            driver.CUtensorMapFloatOOBfill.CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE,
-        )
+    room = ctypes.create_string_buffer(128 + 64)
+    address = -(-ctypes.addressof(room) // 64) * 64  # which cuda-bindings do not see to
+    error = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
+        ctypes.c_void_p(address),
+        ctypes.c_int(1),  # unsigned numbers of 16 bits
+        ctypes.c_uint(2),
+        ctypes.c_void_p(matrix.data_ptr()),
+        (ctypes.c_uint64 * 2)(dim, rows),
+        (ctypes.c_uint64 * 1)(dim * 2),
+        (ctypes.c_uint32 * 2)(64, box_rows),
+        (ctypes.c_uint32 * 2)(1, 1),
+        ctypes.c_int(0),  # not interleaved
+        ctypes.c_int(3),  # swizzled by 128 bytes
+        ctypes.c_int(3),  # L2 reads 256 bytes
+        ctypes.c_int(0),  # zeros outside of the matrix
     )
-    return ctypes.string_at(described.getPtr(), 128)
+    if error:
+        raise RuntimeError(f"the CUDA driver does not describe a matrix of {rows} rows of {dim}: error {error}")
+    return ctypes.string_at(address, 128)
 
 
 @functools.cache
