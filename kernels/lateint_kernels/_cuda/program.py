@@ -12,6 +12,8 @@ import os
 import re
 import tempfile
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,17 +52,13 @@ class Kernel:
 
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         stream = torch.cuda.current_stream(self.device_index).cuda_stream
-        _check(driver.cuCtxPushCurrent(_context(self.device_index)))
-        try:
-            _allow_shared(self, shared)
-            function = driver.CUfunction(int(self.handle))
+        function = driver.CUfunction(int(self.handle))
+        with _context(self.device_index):
             _check(
                 driver.cuLaunchKernel(
                     function, *grid, threads, 1, 1, shared, driver.CUstream(stream), ctypes.addressof(pointers), 0
                 )
             )
-        finally:
-            _check(driver.cuCtxPopCurrent())
 
 
 @functools.cache
@@ -68,9 +66,14 @@ def load(name: str, defines: Defines, device_index: int) -> Kernel:
     """The kernel ``name`` of csrc/cuda/``name``.cu, ready for a device."""
     from cuda.bindings import driver
 
-    code = cubin(name, defines, gpu(device_index).arch)
-    library = _check(driver.cuLibraryLoadData(code, [], [], 0, [], [], 0))
-    return Kernel(name, _check(driver.cuLibraryGetKernel(library, name.encode())), device_index)
+    device = gpu(device_index)
+    code = cubin(name, defines, device.arch)
+    most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+    with _context(device_index):
+        library = _check(driver.cuLibraryLoadData(code, [], [], 0, [], [], 0))
+        kernel = _check(driver.cuLibraryGetKernel(library, name.encode()))
+        _check(driver.cuKernelSetAttribute(most, device.shared_per_block, kernel, _device(device_index)))
+    return Kernel(name, kernel, device_index)
 
 
 def tensor_map(matrix: "Tensor", box_rows: int) -> bytes:
@@ -212,20 +215,23 @@ def _device(index: int) -> Any:
 
 
 @functools.cache
-def _context(index: int) -> Any:
+def _primary_context(index: int) -> Any:
     """The context torch uses too."""
     from cuda.bindings import driver
 
     return _check(driver.cuDevicePrimaryCtxRetain(_device(index)))
 
 
-@functools.cache
-def _allow_shared(kernel: Kernel, shared: int) -> None:
-    """A kernel gets more than 48 KB only when told so, once for each size."""
+@contextmanager
+def _context(index: int) -> Iterator[None]:
+    """Makes a device the current one, whatever this thread has used so far."""
     from cuda.bindings import driver
 
-    largest = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    _check(driver.cuKernelSetAttribute(largest, shared, kernel.handle, _device(kernel.device_index)))
+    _check(driver.cuCtxPushCurrent(_primary_context(index)))
+    try:
+        yield
+    finally:
+        _check(driver.cuCtxPopCurrent())
 
 
 def _check(answer: tuple[Any, ...]) -> Any:
