@@ -53,14 +53,15 @@ __device__ inline void store_position(void* positions, int64 index, int bytes, i
     }
 }
 
-// The queries in a block's rows: `queries_per_tile` whole ones side by side, each in `slot` rows, or one part of one.
+// The queries in a block's rows: `queries_per_tile` whole ones side by side, each in `slot` rows, or one part of one. A tile
+// past the last has none.
 struct Rows {
     int first_query, queries, slot, part;
 };
 
 __device__ inline Rows rows_of(const Forward& a, int tile, int64 item, int block_rows) {
     if (a.pair_query) return Rows{static_cast<int>(a.pair_query[item]), 1, block_rows, tile};
-    if (a.parts > 1) return Rows{tile / a.parts, 1, block_rows, tile % a.parts};
+    if (a.parts > 1) return Rows{tile / a.parts, tile / a.parts < a.query_count, block_rows, tile % a.parts};
     const int first = tile * a.queries_per_tile, left = a.query_count - first;
     return Rows{first, left < a.queries_per_tile ? left : a.queries_per_tile, block_rows / a.queries_per_tile, 0};
 }

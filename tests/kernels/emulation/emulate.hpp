@@ -6,12 +6,13 @@
 // - warps run in rising or falling order, each as far as it can, so that a missing barrier changes the result;
 // - shared memory begins as NaN, and what is written outside of it is noticed;
 // - asynchronous copies happen at once, or not before they are waited for, whichever the test wants;
-// - threads that wait for ever are reported.
+// - threads that wait for ever are reported, and so is touching memory that is not there.
 #pragma once
 
 #include <ucontext.h>
 
 #include <csetjmp>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -202,6 +203,39 @@ inline void run_block(bool backwards) {
 // What `extern __shared__` names, and a margin that must stay as it is.
 alignas(1024) float4 shared[(emulation::SHARED + 1024) / sizeof(float4)];
 
+namespace emulation {
+
+struct sigaction before;
+
+// While kernels run, touching memory that is not there ends the fiber, not the process.
+inline void watch_memory() {
+    struct sigaction action = {};
+    action.sa_handler = [](int) { fail("touched memory that is not there"); };
+    action.sa_flags = SA_NODEFER;  // the handler is left by a jump
+    sigaction(SIGSEGV, &action, &before);
+}
+
+inline void leave_memory() { sigaction(SIGSEGV, &before, nullptr); }
+
+inline const char* run_grid(unsigned shared_bytes, bool backwards) {
+    for (unsigned z = 0; z < gridDim.z; ++z) {
+        for (unsigned y = 0; y < gridDim.y; ++y) {
+            for (unsigned x = 0; x < gridDim.x; ++x) {
+                blockIdx = {x, y, z};
+                std::memset(shared, 0xff, sizeof shared);
+                run_block(backwards);
+                if (error[0]) return error;
+                for (unsigned i = shared_bytes; i < sizeof shared; ++i) {
+                    if (reinterpret_cast<unsigned char*>(shared)[i] != 0xff) return "wrote outside of shared memory";
+                }
+            }
+        }
+    }
+    return nullptr;
+}
+
+}  // namespace emulation
+
 // Runs a kernel; null, or what went wrong.
 inline const char* emulate(void (*kernel)(), const unsigned* grid, unsigned block, unsigned shared_bytes, int mode) {
     emulation::kernel = kernel;
@@ -211,20 +245,10 @@ inline const char* emulate(void (*kernel)(), const unsigned* grid, unsigned bloc
     blockDim = {block, 1, 1};
     gridDim = {grid[0], grid[1], grid[2]};
     if (shared_bytes > emulation::SHARED) return "too much shared memory";
-    for (unsigned z = 0; z < grid[2]; ++z) {
-        for (unsigned y = 0; y < grid[1]; ++y) {
-            for (unsigned x = 0; x < grid[0]; ++x) {
-                blockIdx = {x, y, z};
-                std::memset(shared, 0xff, sizeof shared);
-                emulation::run_block(mode & 1);
-                if (emulation::error[0]) return emulation::error;
-                for (unsigned i = shared_bytes; i < sizeof shared; ++i) {
-                    if (reinterpret_cast<unsigned char*>(shared)[i] != 0xff) return "wrote outside of shared memory";
-                }
-            }
-        }
-    }
-    return nullptr;
+    emulation::watch_memory();
+    const char* const error = emulation::run_grid(shared_bytes, mode & 1);
+    emulation::leave_memory();
+    return error;
 }
 
 inline float __uint_as_float(unsigned bits) {
