@@ -53,8 +53,8 @@ __device__ inline void store_position(void* positions, int64 index, int bytes, i
     }
 }
 
-// The queries in a block's rows: `queries_per_tile` whole ones side by side, each in `slot` rows, or one part of one. A tile
-// past the last has none.
+// The queries in a block's rows: `queries_per_tile` whole ones side by side, each in `slot` rows, or one part of one. A
+// tile past the last has none.
 struct Rows {
     int first_query, queries, slot, part;
 };

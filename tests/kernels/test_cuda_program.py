@@ -219,6 +219,27 @@ def test_refusals(monkeypatch):
     assert why_not("maxsim_backward", "cuda") == "LATEINT_CUDA is off"
 
 
+@pytest.mark.parametrize(
+    ("arch", "dim", "reason"),
+    [
+        ("sm_80", 256, None),
+        ("sm_86", 128, None),
+        ("sm_86", 256, "maxsim with a dim of 256 needs more shared memory than sm_86 has"),
+        ("sm_90a", 64, None),
+        ("sm_90a", 96, "maxsim takes a dim of 64 or 128 on sm_90a, not 96"),
+        ("sm_100", 128, "maxsim has no kernel for the matrix units of sm_100"),
+        ("sm_120", 128, None),
+    ],
+)
+def test_devices_are_refused_with_a_reason(arch, dim, reason):
+    shared = {"sm_80": 163, "sm_90a": 227, "sm_100": 227}.get(arch, 99) * 1024
+    assert support._unfit_for_maxsim(program.Gpu(arch, 100, shared, shared + 1024), dim) == reason
+
+
+def test_architectures_known(nvrtc):
+    assert {80, 90, 100} <= program.known_architectures()
+
+
 @pytest.mark.parametrize("shared", [227, 163, 99])
 @pytest.mark.parametrize("dim", [16, 64, 96, 128, 256])
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])

@@ -152,6 +152,17 @@ def nvrtc_version() -> tuple[int, int]:
 
 
 @functools.cache
+def known_architectures() -> frozenset[int]:
+    """Those that NVRTC makes code for; 90 is sm_90 and sm_90a."""
+    from cuda.bindings import nvrtc
+
+    error, numbers = nvrtc.nvrtcGetSupportedArchs()
+    if error != nvrtc.nvrtcResult.NVRTC_SUCCESS:
+        raise RuntimeError(f"NVRTC does not say what it makes code for: {error}")
+    return frozenset(numbers)
+
+
+@functools.cache
 def source_of(file: str) -> str:
     """A source with its headers in it, each once: one text, so one digest covers all of it."""
     seen: set[str] = set()

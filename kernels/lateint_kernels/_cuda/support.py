@@ -6,7 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from lateint_kernels._cuda import program
-from lateint_kernels._cuda.forward import tile_for
+from lateint_kernels._cuda.forward import HOPPER_DIMS, tile_for
 
 if TYPE_CHECKING:
     import torch
@@ -75,6 +75,19 @@ def _unfit(op: str, index: int | None, dim: int | None) -> str | None:
     if major < 8:
         return f"needs compute capability 8.0, the device has {major}.{minor}"
     gpu = program.gpu(index)
-    if op == "maxsim" and dim is not None and not all(tile_for(gpu, rows, 1, dim, True) for rows in (1, 64, 128)):
-        return f"a dim of {dim} needs more shared memory than the device has"
+    if int(gpu.arch[3:].rstrip("a")) not in program.known_architectures():
+        return "NVRTC {}.{} does not know {}".format(*program.nvrtc_version(), gpu.arch)
+    return _unfit_for_maxsim(gpu, dim) if op == "maxsim" else None
+
+
+def _unfit_for_maxsim(gpu: program.Gpu, dim: int | None) -> str | None:
+    # These have matrix units that the instructions of sm_80 reach at a fraction of their speed; Triton's reach them.
+    if gpu.arch.startswith("sm_10"):
+        return f"maxsim has no kernel for the matrix units of {gpu.arch}"
+    if dim is None:
+        return None
+    if gpu.arch == "sm_90a" and dim not in HOPPER_DIMS:
+        return f"maxsim takes a dim of {' or '.join(map(str, HOPPER_DIMS))} on {gpu.arch}, not {dim}"
+    if not all(tile_for(gpu, rows, 1, dim, True) for rows in (1, 64, 128)):
+        return f"maxsim with a dim of {dim} needs more shared memory than {gpu.arch} has"
     return None

@@ -11,6 +11,7 @@
 
 #include <ucontext.h>
 
+#include <cmath>
 #include <csetjmp>
 #include <csignal>
 #include <cstdio>
@@ -296,16 +297,20 @@ struct bf16;
 struct fp16;
 
 inline float half_to_float(unsigned short bits) {
-    _Float16 x;
-    std::memcpy(&x, &bits, 2);
-    return x;
+    const int exponent = bits >> 10 & 31, mantissa = bits & 1023;
+    const float size = exponent == 31  ? (mantissa ? NAN : INFINITY)
+                       : exponent == 0 ? std::ldexp(static_cast<float>(mantissa), -24)
+                                       : std::ldexp(static_cast<float>(1024 + mantissa), exponent - 25);
+    return bits >> 15 ? -size : size;
 }
 
+// To nearest, ties to even.
 inline unsigned short float_to_half(float x) {
-    const _Float16 half = static_cast<_Float16>(x);
-    unsigned short bits;
-    std::memcpy(&bits, &half, 2);
-    return bits;
+    const unsigned bits = __float_as_uint(x), size = bits & 0x7fffffffu, sign = bits >> 31 << 15;
+    if (size > 0x7f800000u) return 0x7fff;
+    if (size >= 0x477ff000u) return static_cast<unsigned short>(sign | 0x7c00u);
+    if (size < 0x38800000u) return static_cast<unsigned short>(sign | std::lrint(std::ldexp(std::fabs(x), 24)));
+    return static_cast<unsigned short>(sign | (((size + 0xfffu + (size >> 13 & 1u)) >> 13) - (112u << 10)));
 }
 
 inline float element(unsigned pair, int which, const fp16*) {
