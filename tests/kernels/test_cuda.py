@@ -151,6 +151,8 @@ def make_problem(
 
 def guarded(tensor):
     """A copy that ends, but for 15 bytes at most, where memory ends: reading on is noticed."""
+    if not tensor.numel():
+        return tensor
     page, size = mmap.PAGESIZE, -(-tensor.nbytes // 16) * 16
     pages = -(-size // page) * page
     memory = mmap.mmap(-1, pages + page)
@@ -372,6 +374,23 @@ def test_only_gradients_needed_are_formed(device):
     dq, dd, dw = backward.maxsim_backward(*given, (False, False, True))
     assert dq is None and dd is None
     assert_close(dw.cpu(), gradients(grad_scores)[2], torch.float32)
+
+
+def test_no_pairs(device):
+    problem = on(device, make_problem([3, 2], [4, 5], 16))
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    problem = replace(problem, query_index=none, document_index=none)
+    scores, argmax = forward.maxsim(problem, True)
+    assert scores.shape == (0,) and argmax.shape == (0, 3)
+    gradients = backward.maxsim_backward(problem, scores, argmax, (True, True, True))
+    assert not any(gradient.any() for gradient in gradients)
+
+
+def test_documents_without_any_token(hopper):
+    problem = replace(make_problem([3] * 50, [4, 5], 64), max_document_length=0)
+    problem = replace(problem, documents=problem.documents[:0], document_offsets=torch.zeros(3, dtype=torch.int64))
+    scores, _ = maxsim(hopper, problem)
+    assert scores.isneginf().all()
 
 
 @pytest.mark.gpu

@@ -61,8 +61,10 @@ def forward_defines(token, dim, columns, stages, factors, argmax, **more):
     return {"TOKEN": token, **{name: str(size) for name, size in sizes.items()}}
 
 
-@pytest.mark.parametrize("arch", ARCHITECTURES)
-@pytest.mark.parametrize(("rows", "columns", "dim"), [(128, 128, 128), (32, 128, 96)])
+@pytest.mark.parametrize(
+    ("arch", "rows", "columns", "dim"),
+    [("sm_80", 128, 128, 128), ("sm_90a", 32, 128, 128), ("sm_100", 128, 64, 64), ("sm_80", 32, 128, 96)],
+)
 def test_scores_are_formed_on_tensor_cores(nvrtc, tmp_path, arch, rows, columns, dim):
     defines = forward_defines("fp16" if dim == 96 else "bf16", dim, columns, 2, 1, 1, ROWS=rows)
     used, stack, instructions = disassembled("forward", defines, arch, tmp_path)

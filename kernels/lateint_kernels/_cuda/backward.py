@@ -75,10 +75,12 @@ def maxsim_backward(
         An absent query token, one of weight 0, gets 0 in all of them.
     """
     queries, documents = aligned(problem.queries), aligned(problem.documents)
-    common, kept = _common(problem, queries, documents, grad_scores, argmax)
     dq = torch.empty_like(queries) if needs[0] else None
     dd = torch.empty_like(documents) if needs[1] else None
     dw = torch.empty(len(queries), dtype=torch.float32, device=queries.device) if needs[2] else None
+    if not grad_scores.numel():  # nothing was scored, and no pairs look like all pairs to the kernels
+        return tuple(None if gradient is None else gradient.zero_() for gradient in (dq, dd, dw))  # type: ignore[return-value]
+    common, kept = _common(problem, queries, documents, grad_scores, argmax)
     if len(queries) and (needs[0] or needs[2]):
         common.grad_queries, common.grad_weights = pointer(dq), pointer(dw)
         kept += _sort_pairs(problem, common, problem.query_index, problem.query_offsets)

@@ -122,7 +122,8 @@ def tile_for(
     gpu: program.Gpu, rows: int, max_document_length: int, dim: int, pairs: bool, registers_are_short: bool = False
 ) -> Tile | None:
     """The best tile for so many query tokens, or None if none fits into shared memory."""
-    if gpu.arch == "sm_90a" and not pairs and rows > HOPPER_ROWS // 2 and dim in HOPPER_DIMS:
+    hopper = gpu.arch == "sm_90a" and dim in HOPPER_DIMS and max_document_length > 0  # no map of no tokens
+    if hopper and not pairs and rows > HOPPER_ROWS // 2:
         columns = min(HOPPER_COLUMNS[registers_are_short:], key=lambda size: -(-max_document_length // size) * size)
         stages = range(HOPPER_STAGES, 1, -1)
         return next(
