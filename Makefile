@@ -17,7 +17,7 @@ DEMO := $(ENVS)/.venv-demo
 PIP_INSTALL := -m pip install --disable-pip-version-check
 INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 
-CPP := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
+CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint kernels -name '*.py')
 
 .PHONY: help demo test check lint bench dist format clean
