@@ -1,0 +1,139 @@
+"""MaxSim and its gradients with Triton: what is launched, on what."""
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from lateint_kernels._torch.problem import Problem
+from lateint_kernels._triton.forward import forward
+from lateint_kernels._triton.launch import Architecture, Launch, Tiles, architecture, documents_each, piece_size, tiles
+
+MOST_DOCUMENTS = 64  # of one program
+TOGETHER_BYTES = 8 << 20  # of queries that meet the same documents at the same time
+
+
+def maxsim(problem: Problem, need_argmax: bool) -> tuple[Tensor, Tensor | None]:
+    """Scores ``[Nq, Nd]`` or ``[P]`` float32, and where each maximum was found if asked for."""
+    scores = problem.queries.new_zeros(problem.scores_shape, dtype=torch.float32)
+    argmax = problem.queries.new_empty(problem.argmax_shape, dtype=problem.argmax_dtype) if need_argmax else None
+    if not scores.numel() or not len(problem.queries):
+        return scores, argmax
+    if not len(problem.documents):
+        return scores.fill_(-torch.inf), argmax if argmax is None else argmax.zero_()
+    with on(problem.queries.device):
+        plan, sums = forward_launch(problem, argmax, architecture(problem.queries.device))
+        plan.run()
+        return (sums.sum(1) if sums.shape[1] > 1 else sums[:, 0]), argmax
+
+
+def on(device: torch.device) -> AbstractContextManager[Any]:
+    """Launches go to this device."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def forward_launch(problem: Problem, argmax: Tensor | None, arch: Architecture) -> tuple[Launch, Tensor]:
+    """The launch, and where it puts the sums of pieces: ``[Nq, pieces, Nd]`` or ``[P, pieces]``."""
+    pairs = problem.query_index is not None
+    Lq, Ld, itemsize = problem.max_query_length, problem.max_document_length, problem.queries.element_size()
+    if pairs:
+        cut = tiles(arch, Lq, Ld, problem.dim, itemsize)
+        piece = cut.block_m
+    else:
+        piece = piece_size(Lq, arch.float32_block if itemsize == 4 else arch.block_m)
+        cut = tiles(arch, problem.Nq * triton.cdiv(Lq, piece) * piece, Ld, problem.dim, itemsize)
+        piece = min(piece, cut.block_m)
+    pieces = triton.cdiv(Lq, piece)
+    uniform_queries, uniform_documents = _uniform(problem)
+    piece_query, piece_number = (None, None) if pairs or uniform_queries or pieces == 1 else _pieces(problem, piece)
+    total = problem.Nq * pieces if piece_query is None else len(piece_query)
+    blocks = triton.cdiv(total * piece, cut.block_m)
+    if pairs:
+        programs, count = len(problem.query_index) * pieces, 1  # type: ignore[arg-type]
+        sums = problem.queries.new_empty((len(problem.query_index), pieces), dtype=torch.float32)  # type: ignore[arg-type]
+    else:
+        slots = arch.multiprocessors * max(1, min(4, arch.shared // cut.shared))
+        count = documents_each(blocks, problem.Nd, triton.cdiv(Ld, cut.block_n), slots, MOST_DOCUMENTS)
+        programs = blocks * triton.cdiv(problem.Nd, count)
+        empty = torch.empty if piece_query is None else torch.zeros
+        sums = empty((problem.Nq, pieces, problem.Nd), dtype=torch.float32, device=problem.queries.device)
+    arguments = {
+        "queries": problem.queries,
+        "query_offsets": None if uniform_queries else problem.query_offsets,
+        "row_factors": row_factors(problem),
+        "documents": problem.documents,
+        "document_offsets": None if uniform_documents else problem.document_offsets,
+        "token_factors": token_factors(problem),
+        "token_mask": problem.document_mask,
+        "query_index": problem.query_index,
+        "document_index": problem.document_index,
+        "piece_query": piece_query,
+        "piece_number": piece_number,
+        "scores": sums,
+        "argmax": argmax,
+        "TQ": len(problem.queries),
+        "TD": len(problem.documents),
+        "Nq": problem.Nq,
+        "Nd": problem.Nd,
+        "Lq": Lq,
+        "Ld": Ld,
+        "pieces": pieces,
+        "blocks": blocks,
+        "together": max(1, min(blocks, TOGETHER_BYTES // (cut.block_m * problem.dim * itemsize))),
+        "count": count,
+    }
+    constants = {**token_constants(problem.dim, cut), "PIECE": piece, "MOST": MOST_DOCUMENTS}
+    return Launch(forward, programs, arguments, constants, cut.warps, cut.stages), sums
+
+
+def token_constants(dim: int, cut: Tiles) -> dict[str, Any]:
+    """How tokens are cut up, known when a kernel is compiled."""
+    return {
+        "DIM": dim,
+        "FIRST": cut.first,
+        "REST": cut.rest,
+        "RESIDENT": cut.resident,
+        "BLOCK_M": cut.block_m,
+        "BLOCK_N": cut.block_n,
+        "STAGES": cut.stages,
+    }
+
+
+def row_factors(problem: Problem) -> Tensor | None:
+    """``w iq`` of every query token, 0 where it is absent."""
+    weights, norms = problem.query_weights, problem.query_inverse_norms
+    if weights is None or norms is None:
+        return norms if weights is None else weights
+    return torch.where(weights != 0, weights * norms, 0)
+
+
+def token_factors(problem: Problem) -> Tensor | None:
+    """``c id`` of every document token."""
+    scales, norms = problem.document_scales, problem.document_inverse_norms
+    if scales is None or norms is None:
+        return norms if scales is None else scales
+    return scales * norms
+
+
+def _uniform(problem: Problem) -> tuple[bool, bool]:
+    """Whether all queries, and all documents, have one length: then their number times that makes up the tokens."""
+    return (
+        len(problem.queries) == problem.Nq * problem.max_query_length,
+        len(problem.documents) == problem.Nd * problem.max_document_length,
+    )
+
+
+def _pieces(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
+    """The query of every piece, Nq where there is none, and which of its pieces it is; both ``[n]`` int32.
+
+    How many there are is known to the device alone, so n is an upper bound.
+    """
+    lengths = problem.query_offsets.diff()
+    ends = ((lengths + size - 1) // size).cumsum(0)
+    most = len(problem.queries) // size + problem.Nq
+    piece = torch.arange(triton.cdiv(most, 256 // size) * (256 // size), device=ends.device)  # whole blocks
+    query = torch.searchsorted(ends, piece, right=True)
+    before = torch.nn.functional.pad(ends, (1, 0))
+    return query.int(), (piece - before[query]).int()

@@ -1,0 +1,43 @@
+"""What forward and backward kernels share: loading tokens, products, and where queries and documents lie."""
+
+# mypy: ignore-errors  (kernels are Triton, not Python)
+
+import os
+
+import triton
+import triton.language as tl
+
+INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
+
+
+@triton.jit
+def dot(left, right, total):
+    """``total + left @ right`` in float32: bfloat16 and float16 products are exact, float32 ones are not shortened."""
+    if INTERPRETED and left.dtype == tl.bfloat16:  # the interpreter would multiply bit patterns
+        left, right = left.to(tl.float32), right.to(tl.float32)
+    return tl.dot(left, right, total, input_precision="ieee")
+
+
+@triton.jit
+def larger(a, b):
+    """The larger one, NaN if either is."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def load_tokens(tokens, rows, first, DIM: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
+    """Components ``first : first + BLOCK`` of tokens, 0 beyond DIM; WHOLE promises that there is nothing beyond."""
+    columns = first + tl.arange(0, BLOCK)
+    pointers = tokens + rows.to(tl.int64)[:, None] * DIM + columns[None, :]
+    if WHOLE:
+        return tl.load(pointers)  # [rows, BLOCK]
+    return tl.load(pointers, mask=columns[None, :] < DIM, other=0.0)
+
+
+@triton.jit
+def extent(offsets, number, length):
+    """First row and number of rows of a query or document; no offsets: all have one length."""
+    if offsets is None:
+        return number.to(tl.int64) * length, length + number * 0
+    first = tl.load(offsets + number)
+    return first, (tl.load(offsets + number + 1) - first).to(tl.int32)
