@@ -38,16 +38,13 @@ def similarities(
 
 
 @triton.jit
-def count_tiles(offsets, first, count, length, BLOCK_N: tl.constexpr, MOST: tl.constexpr):
-    """How many tiles ``count`` documents from ``first`` have; an empty one has one too."""
-    if offsets is None:
-        return count * tl.cdiv(length, BLOCK_N)
+def document_lengths(offsets, first, count, MOST: tl.constexpr):
+    """Of ``count`` documents from ``first``, then 0: ``[MOST]`` int32."""
     index = tl.arange(0, MOST)
     inside = index < count
     starts = tl.load(offsets + first + index, mask=inside, other=0)
     ends = tl.load(offsets + first + index + 1, mask=inside, other=0)
-    tiles = tl.cdiv(tl.maximum(ends - starts, 1), BLOCK_N)
-    return tl.sum(tl.where(inside, tiles, 0), 0).to(tl.int32)
+    return (ends - starts).to(tl.int32)
 
 
 @triton.jit(do_not_specialize=["TQ", "TD", "Nq", "Nd", "Lq", "Ld", "pieces", "blocks", "together", "count"])
@@ -109,14 +106,20 @@ def forward(
         argmax_row = tl.reshape(place, [BLOCK_M])
         argmax_valid = argmax_row < Lq
 
-    # One loop over the tiles of all documents, so that tokens of the next document are on their way when one ends.
-    tiles = count_tiles(document_offsets, document, documents_left, Ld, BLOCK_N, MOST)
+    # One loop over the tiles of all documents, so that tokens of the next document are on their way when one ends. Their
+    # lengths are in registers: loads whose addresses wait for other loads could not be started early.
+    first, length = extent(document_offsets, document, Ld)
+    tiles = documents_left * tl.cdiv(tl.maximum(length, 1), BLOCK_N)
+    if query_index is None and document_offsets is not None:
+        lengths = document_lengths(document_offsets, document, documents_left, MOST)
+        known_tiles = tl.cdiv(tl.maximum(lengths, 1), BLOCK_N)
+        tiles = tl.sum(tl.where(tl.arange(0, MOST) < documents_left, known_tiles, 0), 0)
+        first_document = document
     best = tl.full([BLOCK_M], float("-inf"), tl.float32)
     where = tl.zeros([BLOCK_M], tl.int32)
     columns = tl.arange(0, BLOCK_N)
     start = 0
     for _ in tl.range(0, tiles, num_stages=STAGES):
-        first, length = extent(document_offsets, document, Ld)
         inside = tl.minimum(start + columns, tl.maximum(length - 1, 0))
         rows = tl.minimum(first + inside, TD - 1)
         if token_factors is not None:
@@ -153,5 +156,9 @@ def forward(
                 tl.store(argmax + argmax_first + argmax_row, where.to(argmax.dtype.element_ty), mask=argmax_valid)
         best = tl.where(ends, float("-inf"), best)
         where = tl.where(ends, 0, where)
-        document = tl.where(ends, document + 1, document)
         start = tl.where(ends, 0, start)
+        if query_index is None:
+            document += ends.to(tl.int32)
+            first += tl.where(ends, length, 0)
+            if document_offsets is not None:
+                length = tl.sum(tl.where(tl.arange(0, MOST) == document - first_document, lengths, 0), 0)

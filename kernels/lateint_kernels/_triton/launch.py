@@ -69,6 +69,31 @@ class Tiles:
 
 
 @dataclass(frozen=True)
+class ScatterTiles:
+    """How gradients of documents are cut up.
+
+    Args:
+        block_t: document tokens of a program.
+        block_d: components of a token at a time.
+        block_k: query tokens that are multiplied at a time.
+        width: document tokens of a bucket, a multiple of block_t.
+        buckets: of a document.
+        segment: query tokens that are put in order together, at least.
+        entries: of them, how many at a time.
+        stages: tiles on their way at a time.
+    """
+
+    block_t: int
+    block_d: int
+    block_k: int
+    width: int
+    buckets: int
+    segment: int
+    entries: int
+    stages: int
+
+
+@dataclass(frozen=True)
 class Launch:
     """A kernel with everything it is given."""
 
@@ -120,13 +145,13 @@ def tiles(arch: Architecture, rows: int, Ld: int, dim: int, itemsize: int) -> Ti
         shape = min(side, _power_of_two(rows)), min(side, _power_of_two(Ld))
         return _streamed(arch, *shape, min(32, _power_of_two(dim)), itemsize)
     block_m = min(arch.block_m, _power_of_two(rows))
-    block_n = min(arch.block_n, key=lambda n: (triton.cdiv(Ld, n) * n + n / 4, -n))
+    block_n = min(arch.block_n, key=lambda n: triton.cdiv(Ld, n) * (n + 16))
     first, rest = _components(dim)
     if first + rest <= 384:
-        for narrow in (block_n, min(arch.block_n)):
+        for programs, narrow in ((2, block_n), (1, block_n), (1, min(arch.block_n))):  # two hide each other's waiting
             for stages in range(arch.stages, 1, -1):
                 shared = (block_m + stages * narrow) * (first + rest) * itemsize
-                if shared <= arch.shared - 8192:
+                if shared <= arch.shared // programs - 8192:
                     return Tiles(block_m, narrow, first, rest, True, stages, _warps(block_m, narrow), shared)
     return _streamed(arch, block_m, max(arch.block_n), 64, itemsize)
 
@@ -160,6 +185,31 @@ def _warps(block_m: int, block_n: int) -> int:
 def _power_of_two(number: int) -> int:
     """The smallest power of two that is not smaller, at least the 16 that a product needs."""
     return max(16, triton.next_power_of_2(number))
+
+
+@lru_cache
+def gather_tiles(arch: Architecture, rows: int, dim: int) -> tuple[int, int, int]:
+    """Components, rows, and documents at a time of a program of `query_gradients`.
+
+    Few rows leave little to do at a time, so that more documents are taken: programs should be many.
+    """
+    block_d = _power_of_two(dim)
+    together = max(1, 4096 // block_d)
+    wanted = max(1, rows // (16 * arch.multiprocessors))
+    most = min(16, together)
+    each = min(most, triton.next_power_of_2(wanted + 1) // 2)
+    return block_d, each, together // each
+
+
+@lru_cache
+def scatter_tiles(arch: Architecture, Ld: int, dim: int, itemsize: int) -> ScatterTiles:
+    """How gradients of documents of Ld tokens are cut up."""
+    block_t = min(64, _power_of_two(Ld))
+    block_d, block_k = (128, 64) if itemsize == 2 else (64, 32)
+    width = max(block_t, triton.next_power_of_2(triton.cdiv(Ld, 32)))
+    buckets = triton.next_power_of_2(triton.cdiv(Ld, width))
+    entries = min(1024, 8192 // buckets)
+    return ScatterTiles(block_t, min(block_d, _power_of_two(dim)), block_k, width, buckets, 8192, entries, arch.stages)
 
 
 @lru_cache

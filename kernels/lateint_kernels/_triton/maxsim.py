@@ -1,5 +1,6 @@
 """MaxSim and its gradients with Triton: what is launched, on what."""
 
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -8,10 +9,22 @@ import triton
 from torch import Tensor
 
 from lateint_kernels._torch.problem import Problem
+from lateint_kernels._triton.backward import document_gradients, query_gradients, sort_winners
 from lateint_kernels._triton.forward import forward
-from lateint_kernels._triton.launch import Architecture, Launch, Tiles, architecture, documents_each, piece_size, tiles
+from lateint_kernels._triton.launch import (
+    Architecture,
+    Launch,
+    Tiles,
+    architecture,
+    documents_each,
+    gather_tiles,
+    piece_size,
+    scatter_tiles,
+    tiles,
+)
 
-MOST_DOCUMENTS = 64  # of one program
+MOST_DOCUMENTS = 32  # of one program: as many as a warp has lanes
+LIST_BYTES = 96 << 20  # of winning rows, at least; documents are taken in groups that need no more
 TOGETHER_BYTES = 8 << 20  # of queries that meet the same documents at the same time
 
 
@@ -27,6 +40,24 @@ def maxsim(problem: Problem, need_argmax: bool) -> tuple[Tensor, Tensor | None]:
         plan, sums = forward_launch(problem, argmax, architecture(problem.queries.device))
         plan.run()
         return (sums.sum(1) if sums.shape[1] > 1 else sums[:, 0]), argmax
+
+
+def maxsim_backward(
+    problem: Problem, grad_scores: Tensor, argmax: Tensor, needs: tuple[bool, bool, bool]
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Gradients of queries, documents and query weights; None for those not needed."""
+    queries, documents, weights = needs
+    grad_queries = torch.empty_like(problem.queries) if queries else None
+    grad_documents = torch.empty_like(problem.documents) if documents else None
+    grad_weights = problem.queries.new_empty(len(problem.queries), dtype=torch.float32) if weights else None
+    grad_scores, arch = grad_scores.contiguous(), architecture(problem.queries.device)
+    with on(problem.queries.device):
+        if queries or weights:
+            query_launch(problem, grad_scores, argmax, grad_queries, grad_weights, arch).run()
+        if documents:
+            for step in document_launches(problem, grad_scores, argmax, grad_documents, arch):
+                step.run()
+    return grad_queries, grad_documents, grad_weights
 
 
 def on(device: torch.device) -> AbstractContextManager[Any]:
@@ -88,6 +119,110 @@ def forward_launch(problem: Problem, argmax: Tensor | None, arch: Architecture) 
     return Launch(forward, programs, arguments, constants, cut.warps, cut.stages), sums
 
 
+def query_launch(
+    problem: Problem,
+    grad_scores: Tensor,
+    argmax: Tensor,
+    grad_queries: Tensor | None,
+    grad_weights: Tensor | None,
+    arch: Architecture,
+) -> Launch:
+    """The launch that writes the gradients of queries and their weights."""
+    uniform_queries, uniform_documents = _uniform(problem)
+    order, starts = _group(problem.query_index, problem.Nq)
+    block_d, rows, lanes = gather_tiles(arch, len(problem.queries), problem.dim)
+    blocks = triton.cdiv(problem.max_query_length, rows)
+    arguments = {
+        "queries": problem.queries,
+        "query_offsets": None if uniform_queries else problem.query_offsets,
+        "query_weights": problem.query_weights,
+        "query_norms": problem.query_inverse_norms,
+        "documents": problem.documents,
+        "document_offsets": None if uniform_documents else problem.document_offsets,
+        "token_factors": token_factors(problem),
+        "token_mask": problem.document_mask,
+        "document_index": problem.document_index,
+        "pair_order": order,
+        "pair_starts": starts,
+        "grad_scores": grad_scores,
+        "argmax": argmax,
+        "grad_queries": grad_queries,
+        "grad_weights": grad_weights,
+        "TQ": len(problem.queries),
+        "Nd": problem.Nd,
+        "Lq": problem.max_query_length,
+        "Ld": problem.max_document_length,
+        "blocks": blocks,
+    }
+    constants = {"DIM": problem.dim, "BLOCK_D": block_d, "ROWS": rows, "LANES": lanes}
+    return Launch(query_gradients, problem.Nq * blocks, arguments, constants)
+
+
+def document_launches(
+    problem: Problem, grad_scores: Tensor, argmax: Tensor, grad_documents: Tensor, arch: Architecture
+) -> Iterator[Launch]:
+    """The launches that write the gradients of documents, two for each group of documents."""
+    uniform_queries, uniform_documents = _uniform(problem)
+    order, pair_starts = _group(problem.document_index, problem.Nd)
+    pairs, TQ = order is not None, len(problem.queries)
+    cut = scatter_tiles(arch, problem.max_document_length, problem.dim, problem.queries.element_size())
+    entries = len(order) * problem.max_query_length if order is not None else TQ
+    segment = max(cut.segment, triton.cdiv(entries, 64))
+    segments = 1 if pairs else triton.cdiv(entries, segment)
+    budget = max(LIST_BYTES, argmax.numel() * argmax.element_size() // 8)
+    together = problem.Nd if pairs else max(1, min(problem.Nd, budget // (entries * (8 + argmax.element_size()))))
+    listed = entries if pairs else entries * together
+    rows = torch.empty(listed, dtype=torch.int32, device=grad_scores.device)
+    places = torch.empty(listed, dtype=argmax.dtype, device=grad_scores.device)
+    factors = torch.empty(listed, dtype=torch.float32, device=grad_scores.device)
+    starts = torch.empty((2, together * segments, cut.buckets), dtype=torch.int32, device=grad_scores.device)
+    scales = torch.empty(together * segments, dtype=torch.float32, device=grad_scores.device)
+    shared = {
+        "pair_starts": pair_starts,
+        "rows": rows,
+        "places": places,
+        "factors": factors,
+        "starts": starts,
+        "scales": scales,
+        "TQ": TQ,
+        "Lq": problem.max_query_length,
+        "segments": segments,
+        "segment": segment,
+    }
+    sorting = {
+        **shared,
+        "query_offsets": None if uniform_queries else problem.query_offsets,
+        "row_factors": row_factors(problem),
+        "row_query": None if uniform_queries or pairs else _query_of_row(problem),
+        "query_index": problem.query_index,
+        "pair_order": order,
+        "grad_scores": grad_scores,
+        "argmax": argmax,
+        "Nd": problem.Nd,
+    }
+    adding = {
+        **shared,
+        "queries": problem.queries,
+        "documents": problem.documents,
+        "document_offsets": None if uniform_documents else problem.document_offsets,
+        "token_factors": token_factors(problem),
+        "document_norms": problem.document_inverse_norms,
+        "token_mask": problem.document_mask,
+        "grad_documents": grad_documents,
+        "Ld": problem.max_document_length,
+        "tiles": triton.cdiv(problem.max_document_length, cut.block_t),
+    }
+    buckets = {"WIDTH": cut.width, "BUCKETS": cut.buckets}
+    sizes = {"DIM": problem.dim, "BLOCK_D": cut.block_d, "BLOCK_T": cut.block_t, "BLOCK_K": cut.block_k}
+    for first in range(0, problem.Nd, together):
+        count = min(together, problem.Nd - first)
+        here = {"first_document": first}
+        yield Launch(sort_winners, count * segments, sorting | here, {**buckets, "ENTRIES": cut.entries}, 8)
+        here["programs"] = count * segments
+        constants = {**buckets, **sizes, "STAGES": cut.stages}
+        yield Launch(document_gradients, count * adding["tiles"], adding | here, constants, 4, cut.stages)
+
+
 def token_constants(dim: int, cut: Tiles) -> dict[str, Any]:
     """How tokens are cut up, known when a kernel is compiled."""
     return {
@@ -137,3 +272,17 @@ def _pieces(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
     query = torch.searchsorted(ends, piece, right=True)
     before = torch.nn.functional.pad(ends, (1, 0))
     return query.int(), (piece - before[query]).int()
+
+
+def _query_of_row(problem: Problem) -> Tensor:
+    """The query of every query token: ``[TQ]`` int32."""
+    row = torch.arange(len(problem.queries), device=problem.queries.device)
+    return (torch.searchsorted(problem.query_offsets, row, right=True) - 1).int()
+
+
+def _group(index: Tensor | None, count: int) -> tuple[Tensor | None, Tensor | None]:
+    """Pairs in order of their query (or document), and where each of ``count`` begins: ``[P]``, ``[count + 1]``."""
+    if index is None:
+        return None, None
+    ordered, order = index.sort(stable=True)
+    return order, torch.searchsorted(ordered, torch.arange(count + 1, device=index.device))

@@ -31,7 +31,8 @@ def load_tokens(tokens, rows, first, DIM: tl.constexpr, BLOCK: tl.constexpr, WHO
     pointers = tokens + rows.to(tl.int64)[:, None] * DIM + columns[None, :]
     if WHOLE:
         return tl.load(pointers)  # [rows, BLOCK]
-    return tl.load(pointers, mask=columns[None, :] < DIM, other=0.0)
+    else:
+        return tl.load(pointers, mask=columns[None, :] < DIM, other=0.0)
 
 
 @triton.jit
@@ -39,5 +40,6 @@ def extent(offsets, number, length):
     """First row and number of rows of a query or document; no offsets: all have one length."""
     if offsets is None:
         return number.to(tl.int64) * length, length + number * 0
-    first = tl.load(offsets + number)
-    return first, (tl.load(offsets + number + 1) - first).to(tl.int32)
+    else:
+        first = tl.load(offsets + number)
+        return first, (tl.load(offsets + number + 1) - first).to(tl.int32)
