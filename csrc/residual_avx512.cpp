@@ -5,7 +5,7 @@
 namespace lateint {
 namespace {
 
-constexpr int64_t kAhead = 12;  // tokens between the prefetch of a centroid and its use
+constexpr int64_t kAhead = 24;  // tokens between the prefetch of a centroid and its use
 
 inline void prefetch_centroid(const Codec& codec, const Tokens& tokens, int64_t token) {
     const uint8_t* row = codec.centroids + tokens.centroid(token) * codec.depth;
