@@ -11,7 +11,7 @@ bucket, with the query tokens in it, on the matrix units.
 import triton
 import triton.language as tl
 
-from lateint_kernels._triton.tiles import dot, extent, load_tokens
+from lateint_kernels._triton.tiles import dot, extent, narrow
 
 TOO_SHORT = tl.constexpr((1 - 1e-6) * 1e12)  # inverse norm of a token that normalisation only multiplies
 
@@ -101,7 +101,7 @@ def query_gradients(
     if grad_weights is not None:
         tl.store(grad_weights + row, along, mask=valid)
     if grad_queries is not None:
-        tl.store(grad_queries + pointers, (u * factor[:, None]).to(grad_queries.dtype.element_ty), mask=inside)
+        tl.store(grad_queries + pointers, narrow(u * factor[:, None], grad_queries.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -237,7 +237,7 @@ def won(
             pointers = queries + row.to(tl.int64)[:, None] * DIM + columns[None, :]
             q = tl.load(pointers, mask=inside[:, None] & (columns[None, :] < DIM), other=0.0)
             one_hot = tl.where(place[None, :] == token[:, None], factor[None, :], 0.0)
-            total = dot(one_hot.to(q.dtype), q, total)
+            total = dot(narrow(one_hot, q.dtype), q, total)
     return total * unit
 
 
@@ -291,7 +291,7 @@ def document_gradients(
             columns = column + tl.arange(0, BLOCK_D)
             pointers = grad_documents + token[:, None] * DIM + columns[None, :]
             inside = valid[:, None] & (columns[None, :] < DIM)
-            tl.store(pointers, v.to(grad_documents.dtype.element_ty), mask=inside)
+            tl.store(pointers, narrow(v, grad_documents.dtype.element_ty), mask=inside)
 
 
 @triton.jit

@@ -21,6 +21,7 @@ class Architecture:
         block_n: document tokens of a tile: of these, the one that wastes least.
         stages: most tiles on their way at a time.
         float32_block: rows and tokens of a tile of float32, which the matrix units cannot multiply.
+        block_k: query rows that `document_gradients` takes at a time, fewer where registers are short.
     """
 
     multiprocessors: int
@@ -29,15 +30,16 @@ class Architecture:
     block_n: tuple[int, ...] = (64, 128)
     stages: int = 3
     float32_block: int = 64
+    block_k: int = 64
 
 
 # By compute capability; the number of multiprocessors is then asked of the device.
 ARCHITECTURES = {
-    80: Architecture(108, 163 << 10),
-    86: Architecture(84, 99 << 10),
+    80: Architecture(108, 163 << 10, block_k=32),
+    86: Architecture(84, 99 << 10, block_k=32),
     90: Architecture(132, 227 << 10),
     100: Architecture(148, 227 << 10),
-    120: Architecture(170, 99 << 10),
+    120: Architecture(170, 99 << 10, block_k=32),
 }
 # Few programs, for each takes milliseconds.
 INTERPRETER = Architecture(1, 227 << 10, block_m=64, block_n=(32,), stages=2, float32_block=32)
@@ -80,7 +82,7 @@ class ScatterTiles:
         buckets: of a document.
         segment: query tokens that are put in order together, at least.
         entries: of them, how many at a time.
-        stages: tiles on their way at a time.
+        stages: 2 steps, of what to load and of the query tokens, each 2 ahead of the product.
     """
 
     block_t: int
@@ -90,7 +92,7 @@ class ScatterTiles:
     buckets: int
     segment: int
     entries: int
-    stages: int
+    stages: int = 5
 
 
 @dataclass(frozen=True)
@@ -107,7 +109,7 @@ class Launch:
     def run(self) -> None:
         """Starts it, unless there is nothing to do."""
         if self.programs:
-            options = {"num_warps": self.warps, "num_stages": self.stages}
+            options = {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
             self.kernel[(self.programs,)](**self.arguments, **self.constants, **options)
 
 
@@ -143,7 +145,7 @@ def tiles(arch: Architecture, rows: int, Ld: int, dim: int, itemsize: int) -> Ti
     if itemsize == 4:
         side = arch.float32_block
         shape = min(side, _power_of_two(rows)), min(side, _power_of_two(Ld))
-        return _streamed(arch, *shape, min(32, _power_of_two(dim)), itemsize)
+        return _streamed(arch, *shape, 16, itemsize)
     block_m = min(arch.block_m, _power_of_two(rows))
     block_n = min(arch.block_n, key=lambda n: triton.cdiv(Ld, n) * (n + 16))
     first, rest = _components(dim)
@@ -151,14 +153,14 @@ def tiles(arch: Architecture, rows: int, Ld: int, dim: int, itemsize: int) -> Ti
         for programs, narrow in ((2, block_n), (1, block_n), (1, min(arch.block_n))):  # two hide each other's waiting
             for stages in range(arch.stages, 1, -1):
                 shared = (block_m + stages * narrow) * (first + rest) * itemsize
-                if shared <= arch.shared // programs - 8192:
+                if shared <= arch.shared // programs - 1536:
                     return Tiles(block_m, narrow, first, rest, True, stages, _warps(block_m, narrow), shared)
     return _streamed(arch, block_m, max(arch.block_n), 64, itemsize)
 
 
 def _streamed(arch: Architecture, block_m: int, block_n: int, first: int, itemsize: int) -> Tiles:
     stages = arch.stages
-    while stages > 2 and stages * (block_m + block_n) * first * itemsize > arch.shared - 8192:
+    while stages > 2 and stages * (block_m + block_n) * first * itemsize > arch.shared - 1536:
         stages -= 1
     shared = stages * (block_m + block_n) * first * itemsize
     return Tiles(block_m, block_n, first, 0, False, stages, _warps(block_m, block_n), shared)
@@ -205,11 +207,11 @@ def gather_tiles(arch: Architecture, rows: int, dim: int) -> tuple[int, int, int
 def scatter_tiles(arch: Architecture, Ld: int, dim: int, itemsize: int) -> ScatterTiles:
     """How gradients of documents of Ld tokens are cut up."""
     block_t = min(64, _power_of_two(Ld))
-    block_d, block_k = (128, 64) if itemsize == 2 else (64, 32)
+    block_d, block_k = (128, arch.block_k) if itemsize == 2 else (64, 32)
     width = max(block_t, triton.next_power_of_2(triton.cdiv(Ld, 32)))
     buckets = triton.next_power_of_2(triton.cdiv(Ld, width))
-    entries = min(1024, 8192 // buckets)
-    return ScatterTiles(block_t, min(block_d, _power_of_two(dim)), block_k, width, buckets, 8192, entries, arch.stages)
+    block_d, entries = min(block_d, _power_of_two(dim)), min(1024, 4096 // buckets)
+    return ScatterTiles(block_t, block_d, block_k, width, buckets, 8192, entries)
 
 
 @lru_cache

@@ -30,15 +30,14 @@ TOGETHER_BYTES = 8 << 20  # of queries that meet the same documents at the same 
 
 def maxsim(problem: Problem, need_argmax: bool) -> tuple[Tensor, Tensor | None]:
     """Scores ``[Nq, Nd]`` or ``[P]`` float32, and where each maximum was found if asked for."""
-    scores = problem.queries.new_zeros(problem.scores_shape, dtype=torch.float32)
     argmax = problem.queries.new_empty(problem.argmax_shape, dtype=problem.argmax_dtype) if need_argmax else None
-    if not scores.numel() or not len(problem.queries):
-        return scores, argmax
-    if not len(problem.documents):
-        return scores.fill_(-torch.inf), argmax if argmax is None else argmax.zero_()
+    if 0 in (len(problem.queries), len(problem.documents), *problem.scores_shape):
+        nothing = 0.0 if not len(problem.queries) else -torch.inf
+        scores = problem.queries.new_full(problem.scores_shape, nothing, dtype=torch.float32)
+        return scores, None if argmax is None else argmax.zero_()
     with on(problem.queries.device):
-        plan, sums = forward_launch(problem, argmax, architecture(problem.queries.device))
-        plan.run()
+        launch, sums = forward_launch(problem, argmax, architecture(problem.queries.device))
+        launch.run()
         return (sums.sum(1) if sums.shape[1] > 1 else sums[:, 0]), argmax
 
 
@@ -58,6 +57,13 @@ def maxsim_backward(
             for step in document_launches(problem, grad_scores, argmax, grad_documents, arch):
                 step.run()
     return grad_queries, grad_documents, grad_weights
+
+
+def why_not(op: str, device: torch.device | str, dtype: torch.dtype | None) -> str | None:
+    """Why these kernels cannot run on a device; None if they can."""
+    if torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        return "needs compute capability 8.0"
+    return None
 
 
 def on(device: torch.device) -> AbstractContextManager[Any]:
@@ -220,7 +226,7 @@ def document_launches(
         yield Launch(sort_winners, count * segments, sorting | here, {**buckets, "ENTRIES": cut.entries}, 8)
         here["programs"] = count * segments
         constants = {**buckets, **sizes, "STAGES": cut.stages}
-        yield Launch(document_gradients, count * adding["tiles"], adding | here, constants, 4, cut.stages)
+        yield Launch(document_gradients, count * adding["tiles"], adding | here, constants, 8, cut.stages)
 
 
 def token_constants(dim: int, cut: Tiles) -> dict[str, Any]:

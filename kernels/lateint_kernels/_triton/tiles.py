@@ -19,6 +19,16 @@ def dot(left, right, total):
 
 
 @triton.jit
+def narrow(x, dtype: tl.constexpr):
+    """float32 rounded to the nearest number of another type."""
+    if INTERPRETED and dtype == tl.bfloat16:  # the interpreter would cut off
+        bits = x.to(tl.uint32, bitcast=True)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        x = tl.where(x == x, rounded.to(tl.float32, bitcast=True), x)
+    return x.to(dtype)
+
+
+@triton.jit
 def larger(a, b):
     """The larger one, NaN if either is."""
     return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
