@@ -23,6 +23,7 @@ from lateint_kernels._triton.launch import (
     tiles,
 )
 
+MOST_DIM = 8192  # a row of so many numbers is in the registers of a program
 MOST_DOCUMENTS = 32  # of one program: as many as a warp has lanes
 LIST_BYTES = 96 << 20  # of winning rows, at least; documents are taken in groups that need no more
 TOGETHER_BYTES = 8 << 20  # of queries that meet the same documents at the same time
@@ -59,8 +60,10 @@ def maxsim_backward(
     return grad_queries, grad_documents, grad_weights
 
 
-def why_not(op: str, device: torch.device | str, dtype: torch.dtype | None) -> str | None:
-    """Why these kernels cannot run on a device; None if they can."""
+def why_not(op: str, device: torch.device | str, dtype: torch.dtype | None, dim: int | None) -> str | None:
+    """Why these kernels cannot run on a device with tokens of such dim; None if they can."""
+    if dim is not None and dim > MOST_DIM:
+        return f"takes dim up to {MOST_DIM}, not {dim}"
     if torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         return "needs compute capability 8.0"
     return None
