@@ -13,7 +13,7 @@ nor the first place where the maximum is found, so nothing has to be masked.
 import triton
 import triton.language as tl
 
-from lateint_kernels._triton.tiles import dot, extent, larger, load_tokens
+from lateint_kernels._triton.tiles import dot, extent, larger, largest, load_tokens
 
 
 @triton.jit
@@ -131,7 +131,7 @@ def forward(
             s *= token_factor[None, :]
         if token_mask is not None:
             s = tl.where(token_present[None, :], s, float("-inf"))
-        top = tl.reduce(s, 1, larger)
+        top = largest(s)
         if argmax is not None:
             column = tl.min(tl.where(s == top[:, None], columns[None, :], BLOCK_N), 1)
             where = tl.where(top > best, start + column, where)

@@ -21,6 +21,8 @@ class Architecture:
         block_n: document tokens of a tile: of these, the one that wastes least.
         stages: most tiles on their way at a time.
         float32_block: rows and tokens of a tile of float32, which the matrix units cannot multiply.
+        float32_step: components of it at a time, at least 16.
+        gathering: programs of `query_gradients` that there should be for each multiprocessor.
         block_k: query rows that `document_gradients` takes at a time, fewer where registers are short.
     """
 
@@ -30,6 +32,8 @@ class Architecture:
     block_n: tuple[int, ...] = (64, 128)
     stages: int = 3
     float32_block: int = 64
+    float32_step: int = 16
+    gathering: int = 16
     block_k: int = 64
 
 
@@ -42,7 +46,7 @@ ARCHITECTURES = {
     120: Architecture(170, 99 << 10, block_k=32),
 }
 # Few programs, for each takes milliseconds.
-INTERPRETER = Architecture(1, 227 << 10, block_m=64, block_n=(32,), stages=2, float32_block=32)
+INTERPRETER = Architecture(1, 227 << 10, block_m=64, block_n=(32,), stages=2, float32_block=64, float32_step=64, gathering=1)
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,7 @@ def tiles(arch: Architecture, rows: int, Ld: int, dim: int, itemsize: int) -> Ti
     if itemsize == 4:
         side = arch.float32_block
         shape = min(side, _power_of_two(rows)), min(side, _power_of_two(Ld))
-        return _streamed(arch, *shape, 16, itemsize)
+        return _streamed(arch, *shape, arch.float32_step, itemsize)
     block_m = min(arch.block_m, _power_of_two(rows))
     block_n = min(arch.block_n, key=lambda n: triton.cdiv(Ld, n) * (n + 16))
     first, rest = _components(dim)
@@ -197,7 +201,7 @@ def gather_tiles(arch: Architecture, rows: int, dim: int) -> tuple[int, int, int
     """
     block_d = _power_of_two(dim)
     together = max(1, 4096 // block_d)
-    wanted = max(1, rows // (16 * arch.multiprocessors))
+    wanted = max(1, rows // (arch.gathering * arch.multiprocessors))
     most = min(16, together)
     each = min(most, triton.next_power_of_2(wanted + 1) // 2)
     return block_d, each, together // each

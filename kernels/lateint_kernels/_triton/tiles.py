@@ -35,6 +35,17 @@ def larger(a, b):
 
 
 @triton.jit
+def largest(x):
+    """The largest number of each row of ``[M, N]``, NaN if there is one."""
+    if INTERPRETED:  # which would take them one by one
+        unknown = x != x
+        found = tl.max(tl.where(unknown, float("-inf"), x), 1)
+        return tl.where(tl.sum(unknown.to(tl.int32), 1) > 0, float("nan"), found)
+    else:
+        return tl.reduce(x, 1, larger)
+
+
+@triton.jit
 def load_tokens(tokens, rows, first, DIM: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
     """Components ``first : first + BLOCK`` of tokens, 0 beyond DIM; WHOLE promises that there is nothing beyond."""
     columns = first + tl.arange(0, BLOCK)
