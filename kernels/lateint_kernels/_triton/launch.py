@@ -1,9 +1,11 @@
 """Which sizes a kernel is launched with: one table per architecture, nothing is tried out at run time."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 
@@ -22,6 +24,7 @@ class Architecture:
         stages: most tiles on their way at a time.
         float32_block: rows and tokens of a tile of float32, which the matrix units cannot multiply.
         float32_step: components of it at a time, at least 16.
+        warp_numbers: similarities of a warp, at least; a program has 4 warps or 8.
         gathering: programs of `query_gradients` that there should be for each multiprocessor.
         block_k: query rows that `document_gradients` takes at a time, fewer where registers are short.
     """
@@ -33,6 +36,7 @@ class Architecture:
     stages: int = 3
     float32_block: int = 64
     float32_step: int = 16
+    warp_numbers: int = 2048
     gathering: int = 16
     block_k: int = 64
 
@@ -42,7 +46,7 @@ ARCHITECTURES = {
     80: Architecture(108, 163 << 10, block_k=32),
     86: Architecture(84, 99 << 10, block_k=32),
     90: Architecture(132, 227 << 10),
-    100: Architecture(148, 227 << 10),
+    100: Architecture(148, 227 << 10, warp_numbers=1024),
     120: Architecture(170, 99 << 10, block_k=32),
 }
 # Few programs, for each takes milliseconds.
@@ -110,11 +114,25 @@ class Launch:
     warps: int = 4
     stages: int = 3
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """For the compiler."""
+        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+
     def run(self) -> None:
         """Starts it, unless there is nothing to do."""
         if self.programs:
-            options = {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
-            self.kernel[(self.programs,)](**self.arguments, **self.constants, **options)
+            with _numpy_is_silent() if INTERPRETED.value else nullcontext():
+                self.kernel[(self.programs,)](**self.arguments, **self.constants, **self.options)
+
+    def compile(self) -> None:
+        """Compiles it for the current device without starting it, or finds it in Triton's cache on disk."""
+        self.kernel.warmup(**self.arguments, **self.constants, **self.options, grid=(1,))
+
+
+def _numpy_is_silent() -> AbstractContextManager[Any]:
+    """About infinity and NaN, which tokens may hold: the interpreter computes with numpy."""
+    return np.errstate(all="ignore")
 
 
 def architecture(device: torch.device) -> Architecture:
@@ -151,14 +169,13 @@ def tiles(arch: Architecture, rows: int, Ld: int, dim: int, itemsize: int) -> Ti
         shape = min(side, _power_of_two(rows)), min(side, _power_of_two(Ld))
         return _streamed(arch, *shape, arch.float32_step, itemsize)
     block_m = min(arch.block_m, _power_of_two(rows))
-    block_n = min(arch.block_n, key=lambda n: triton.cdiv(Ld, n) * (n + 16))
+    by_waste = sorted(arch.block_n, key=lambda n: triton.cdiv(Ld, n) * (n + 16))
     first, rest = _components(dim)
-    if first + rest <= 384:
-        for programs, narrow in ((2, block_n), (1, block_n), (1, min(arch.block_n))):  # two hide each other's waiting
-            for stages in range(arch.stages, 1, -1):
-                shared = (block_m + stages * narrow) * (first + rest) * itemsize
-                if shared <= arch.shared // programs - 1536:
-                    return Tiles(block_m, narrow, first, rest, True, stages, _warps(block_m, narrow), shared)
+    choices = [(two, n, arch.stages) for two in (2, 1) for n in by_waste] + [(1, n, 2) for n in by_waste]
+    for programs, block_n, stages in choices if first + rest <= 384 else ():  # two programs hide each other's waiting
+        shared = (block_m + stages * block_n) * (first + rest) * itemsize
+        if shared <= arch.shared // programs - 1536:
+            return Tiles(block_m, block_n, first, rest, True, stages, _warps(arch, block_m, block_n), shared)
     return _streamed(arch, block_m, max(arch.block_n), 64, itemsize)
 
 
@@ -167,7 +184,7 @@ def _streamed(arch: Architecture, block_m: int, block_n: int, first: int, itemsi
     while stages > 2 and stages * (block_m + block_n) * first * itemsize > arch.shared - 1536:
         stages -= 1
     shared = stages * (block_m + block_n) * first * itemsize
-    return Tiles(block_m, block_n, first, 0, False, stages, _warps(block_m, block_n), shared)
+    return Tiles(block_m, block_n, first, 0, False, stages, _warps(arch, block_m, block_n), shared)
 
 
 def _components(dim: int) -> tuple[int, int]:
@@ -184,8 +201,8 @@ def _components(dim: int) -> tuple[int, int]:
     return (half, rest) if half >= 16 and half + rest < whole else (whole, 0)
 
 
-def _warps(block_m: int, block_n: int) -> int:
-    return 8 if block_m * block_n >= 128 * 128 else 4
+def _warps(arch: Architecture, block_m: int, block_n: int) -> int:
+    return 8 if block_m * block_n >= 8 * arch.warp_numbers else 4
 
 
 def _power_of_two(number: int) -> int:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from typing import Any
 
 import torch
@@ -58,6 +59,44 @@ def maxsim_backward(
             for step in document_launches(problem, grad_scores, argmax, grad_documents, arch):
                 step.run()
     return grad_queries, grad_documents, grad_weights
+
+
+def warmup(dim: int, dtype: torch.dtype = torch.bfloat16, *, Lq: int = 32, Ld: int = 180, device: str = "cuda") -> None:
+    """Compiles, or loads from Triton's cache, what the first calls need: so that they take milliseconds.
+
+    That is for training with 256 queries and documents of about so many tokens, masked or not, and for one query with
+    thousands of documents. How many there are is not compiled in, but few sizes of tiles follow from it.
+    """
+    arch = architecture(torch.device(device))
+
+    def empty(*shape: int, of: torch.dtype = torch.float32) -> Tensor:
+        return torch.empty(shape, dtype=of, device="meta")
+
+    with on(torch.device(device)):
+        for Nq, Nd, masked in ((256, 256, False), (256, 256, True), (1, 4096, False)):
+            problem = Problem(
+                queries=empty(Nq * Lq, dim, of=dtype),
+                query_offsets=empty(Nq + 1, of=torch.int64),
+                documents=empty(Nd * Ld, dim, of=dtype),
+                document_offsets=empty(Nd + 1, of=torch.int64),
+                max_query_length=Lq,
+                max_document_length=Ld,
+                query_weights=empty(Nq * Lq) if masked else None,
+                document_mask=empty(Nd * Ld, of=torch.bool) if masked else None,
+            )
+            for launch in all_launches(problem, arch):
+                launch.compile()
+
+
+def all_launches(problem: Problem, arch: Architecture) -> Iterator[Launch]:
+    """Every kernel that a problem needs: forward alone, forward before a backward, and one group of the backward."""
+    argmax = problem.queries.new_empty(problem.argmax_shape, dtype=problem.argmax_dtype)
+    grad_scores = problem.queries.new_empty(problem.scores_shape, dtype=torch.float32)
+    weights = problem.query_weights
+    yield forward_launch(problem, None, arch)[0]
+    yield forward_launch(problem, argmax, arch)[0]
+    yield query_launch(problem, grad_scores, argmax, problem.queries, weights, arch)
+    yield from islice(document_launches(problem, grad_scores, argmax, problem.documents, arch), 2)
 
 
 def why_not(op: str, device: torch.device | str, dtype: torch.dtype | None, dim: int | None) -> str | None:
