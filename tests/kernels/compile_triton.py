@@ -14,13 +14,13 @@ from pathlib import Path
 os.environ.pop("TRITON_INTERPRET", None)
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
-import torch  # noqa: E402
-import triton  # noqa: E402
-from triton.backends.compiler import GPUTarget  # noqa: E402
-from triton.compiler import ASTSource  # noqa: E402
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
 
-from lateint_kernels._torch.problem import Problem  # noqa: E402
-from lateint_kernels._triton import launch, maxsim  # noqa: E402
+from lateint_kernels._torch.problem import Problem
+from lateint_kernels._triton import launch, maxsim
 
 TYPES = {
     torch.float32: "*fp32",
@@ -82,7 +82,12 @@ PROBLEMS = {
     "widest": {"dim": 4096, "Ld": 5000},
     "float32": {"dtype": torch.float32},
 }
-FEW = ("training", "everything", "float32")  # on the architectures that are not the first
+ALL = {"forward", "query_gradients", "sort_winners", "document_gradients"}
+WANTED = {  # what else differs from the kernels of the first two
+    80: {"training": ALL, "everything": {"forward"}},
+    90: {name: {"forward", "document_gradients"} for name in PROBLEMS} | {"training": ALL, "everything": ALL},
+    100: {"training": ALL, "everything": {"forward"}},
+}
 
 
 def compiled(planned, capability):
@@ -125,11 +130,12 @@ def report(kernel):
 
 def main(capability):
     """One line for each kernel."""
-    for name in PROBLEMS if capability == 90 else FEW:
+    for name, wanted in WANTED[capability].items():
         for planned in maxsim.all_launches(problem(**PROBLEMS[name]), launch.ARCHITECTURES[capability]):
-            found = {"kernel": planned.kernel.__name__, "argmax": planned.arguments.get("argmax") is not None}
-            found |= report(compiled(planned, capability))
-            print(json.dumps({"capability": capability, "problem": name, **found}), flush=True)
+            kernel, argmax = planned.kernel.__name__, planned.arguments.get("argmax")
+            if kernel in wanted and (argmax is not None or name == "training" or kernel == "document_gradients"):
+                found = {"capability": capability, "problem": name, "kernel": kernel}
+                print(json.dumps(found | report(compiled(planned, capability))), flush=True)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 
 torch = pytest.importorskip("torch")
-pytest.importorskip("triton")
+triton = pytest.importorskip("triton")
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if DEVICE == "cpu":
-    os.environ.setdefault("TRITON_INTERPRET", "1")
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels look at it when they are imported
 
 from lateint_kernels import backends  # noqa: E402
 from lateint_kernels._torch import maxsim as plain  # noqa: E402
@@ -30,8 +30,10 @@ def small(monkeypatch):
             2, 40 << 10, block_m=32, block_n=(16,), stages=2, float32_block=16, float32_step=16, gathering=1, block_k=16
         )
 
-    def scatter_tiles(*arguments):
-        return replace(launch.scatter_tiles(*arguments), block_t=16, block_d=32, width=32, segment=32, entries=32)
+    def scatter_tiles(arch, Ld, dim, itemsize):
+        cut = launch.scatter_tiles(arch, Ld, dim, itemsize)
+        buckets = triton.next_power_of_2(triton.cdiv(Ld, 32))
+        return replace(cut, block_t=16, block_d=32, width=32, buckets=buckets, segment=32, entries=32)
 
     monkeypatch.setattr(maxsim, "architecture", arch)
     monkeypatch.setattr(maxsim, "scatter_tiles", scatter_tiles)
@@ -45,8 +47,7 @@ def problem(query_lengths, document_lengths, dim, dtype=torch.float32, *, pairs=
     rng = torch.Generator().manual_seed(0)
     offsets = [torch.tensor([0, *lengths]).cumsum(0).to(DEVICE) for lengths in (query_lengths, document_lengths)]
     queries, documents = (
-        torch.randn(sum(lengths), dim, generator=rng).to(DEVICE, dtype)
-        for lengths in (query_lengths, document_lengths)
+        torch.randn(sum(lengths), dim, generator=rng).to(DEVICE, dtype) for lengths in (query_lengths, document_lengths)
     )
     given = {}
     if everything:
@@ -61,9 +62,7 @@ def problem(query_lengths, document_lengths, dim, dtype=torch.float32, *, pairs=
         given["document_mask"][offsets[1][:-1]] = True
     if pairs is not None:
         given["query_index"], given["document_index"] = torch.tensor(pairs, device=DEVICE).T.contiguous()
-    return Problem(
-        queries, offsets[0], documents, offsets[1], max(query_lengths), max(document_lengths), **given
-    )
+    return Problem(queries, offsets[0], documents, offsets[1], max(query_lengths), max(document_lengths), **given)
 
 
 def exact(given):
@@ -73,28 +72,31 @@ def exact(given):
 
 
 CASES = {
-    "one length": ([32] * 4, [48] * 5, 32),
-    "queries of several pieces": ([70] * 3, [20] * 6, 16),
-    "ragged queries of several pieces": ([70, 3, 33], [17, 64, 3, 33, 1], 24),
-    "more documents than a program takes": ([5, 9], [1, 16, 17, 2, 31, 40, 3, 5, 33, 2], 16),
-    "long documents": ([40, 17], [300, 257, 90], 16),
+    "one length": ([32] * 4, [40] * 3, 32),
+    "queries of several pieces": ([70] * 2, [20] * 3, 16),
+    "ragged queries of several pieces": ([70, 3, 33], [17, 3, 33, 1], 24),
+    "more documents than a program takes": ([5, 9], [1, 16, 17, 2, 31, 3, 5, 33, 2], 16),
+    "long documents": ([20, 5], [270, 40], 16),
     "components in two parts": ([16], [20, 33], 48),
-    "components one after another": ([16, 5], [20, 33], 200),
+    "components one after another": ([16, 5], [20, 9], 200),
     "one token": ([1], [1], 1),
     "a query without tokens": ([4, 0, 3], [5, 17], 16),
 }
 
 
-@pytest.mark.parametrize("everything", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.usefixtures("small")
-def test_grid(case, dtype, everything):
-    check(problem(*CASES[case], dtype, everything=everything))
+def test_grid_with_all_factors_and_masks(case):
+    check(problem(*CASES[case], torch.float16, everything=True))
 
 
-@pytest.mark.parametrize("everything", [False, True])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("case", ["one length", "queries of several pieces", "components one after another"])
+@pytest.mark.usefixtures("small")
+def test_grid_of_float32(case):
+    check(problem(*CASES[case]))
+
+
+@pytest.mark.parametrize(("dtype", "everything"), [(torch.float32, False), (torch.bfloat16, True)])
 @pytest.mark.usefixtures("small")
 def test_pairs(dtype, everything):
     pairs = [(2, 3), (0, 1), (0, 0), (2, 1), (2, 3), (0, 3)]
@@ -117,19 +119,19 @@ def check(given):
     found = maxsim.maxsim_backward(given, grad_scores.to(DEVICE), places.to(DEVICE), (True, True, True))
     exactly = plain.maxsim_backward(exact(given), grad_scores.double(), places, (True, True, True))
     for gradient, right, error in zip(found, exactly, (narrow, narrow, 1e-6), strict=True):
-        assert (gradient.cpu().double() - right).abs().max() <= error * right.abs().max().clamp_min(1e-30)
+        assert (gradient.cpu().double() - right).abs().max() <= error * right.abs().max() + 1e-7
 
 
 @pytest.mark.usefixtures("small")
 def test_small_gradients_survive_float16():
     """The matrix of winners is as narrow as the tokens: factors of 1e-7 would be 0 in it."""
     given = problem([20, 17], [40, 9, 33], 16, torch.float16)
-    given.queries.mul_(100)
+    given.queries.mul_(1000)
     _, argmax = maxsim.maxsim(given, True)
     grad_scores = torch.tensor([[1e-7, 3e-7, 0.0], [2e-7, 1e-7, 1e-8]], device=DEVICE)
     _, found, _ = maxsim.maxsim_backward(given, grad_scores, argmax, (False, True, False))
     _, right, _ = plain.maxsim_backward(exact(given), grad_scores.cpu().double(), argmax.cpu(), (False, True, False))
-    assert (found.cpu().double() - right).abs().max() <= 6e-8  # float16 knows multiples of that
+    assert (found.cpu().double() - right).abs().max() <= 1e-3 * right.abs().max()
 
 
 @pytest.mark.usefixtures("small")

@@ -1,12 +1,13 @@
 """Gradients, each owned by one program: no atomics, and sums always in the same order.
 
-A query token gathers the document tokens that won it. A document token would have to search all rows of argmax for those
-it won, so these are first put in order: `sort_winners` writes, for each document, one list of winning rows per bucket of
-tokens. A program of `document_gradients` then owns some tokens and multiplies a one-hot matrix, made of the list of their
-bucket, with the query tokens in it, on the matrix units.
+A query token gathers the document tokens that it found. A document token would have to search all of argmax for query
+tokens that found it, so these are first put in order: `sort_winners` writes, for each document, one list of query rows
+per bucket of tokens. A program of `document_gradients` then owns some tokens and multiplies a one-hot matrix, made of
+the list of their bucket, with the query tokens in it, on the matrix units.
 """
 
-# mypy: ignore-errors  (kernels are Triton, not Python)
+# Kernels are Triton, whose types mypy does not know.
+# mypy: ignore-errors
 
 import triton
 import triton.language as tl
@@ -18,7 +19,7 @@ TOO_SHORT = tl.constexpr((1 - 1e-6) * 1e12)  # inverse norm of a token that norm
 
 @triton.jit
 def remove_length(gradient, tokens, along, norms):
-    """The gradient before ``x / |x|``, but for the factor 1 / |x|: what lies along x goes; ``along`` is <gradient, x>."""
+    """The gradient before ``x / |x|``, but for the factor 1 / |x|: less what lies along x; along is <gradient, x>."""
     square = tl.where(norms < TOO_SHORT, norms * norms, 0.0)
     return gradient - tokens * (along * square)[:, None]
 
@@ -109,7 +110,7 @@ def winners(
     entry, inside, begin, document, query_offsets, row_factors, row_query, query_index, pair_order, grad_scores, argmax,
     TQ, Nd, Lq,
 ):  # fmt: skip
-    """Query rows, the places they won in the document, with which factor, and whether that is not 0: all ``[ENTRIES]``.
+    """Query rows, the places they found in the document, the factors, and whether these are not 0: all ``[ENTRIES]``.
 
     Entries are counted from row ``begin``, or from the first row of pair ``begin`` in their order.
     """
@@ -165,8 +166,9 @@ def sort_winners(
 ):  # fmt: skip
     """Lists, for a segment of query rows and a document, the rows that count, by bucket of WIDTH tokens, else in order.
 
-    ``rows``, ``places`` and ``factors`` ``[documents, TQ]`` (or ``[P * Lq]``), ``starts [documents, segments, BUCKETS]``
-    and ``scales [documents, segments]``: factors are divided by a power of two, for they must fit into float16.
+    ``rows``, ``places`` and ``factors`` are ``[documents, TQ]`` (or ``[P * Lq]``), starts and ends of lists
+    ``starts [2, documents, segments, BUCKETS]``, and ``scales [documents, segments]``: factors are divided by a power
+    of two, for they must fit into float16.
     """
     program = tl.program_id(0)
     document = first_document + program // segments
@@ -215,7 +217,7 @@ def won(
     DIM: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_K: tl.constexpr,
     WIDTH: tl.constexpr, BUCKETS: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
-    """``v_t = sum g w iq q`` of what tokens t of a tile have won: components from ``column``, ``[BLOCK_T, BLOCK_D]``."""
+    """``v_t = sum g w iq q`` over the rows that found token t: of a tile, from ``column``, ``[BLOCK_T, BLOCK_D]``."""
     token = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     bucket = tile * BLOCK_T // WIDTH
     total = tl.zeros([BLOCK_T, BLOCK_D], tl.float32)

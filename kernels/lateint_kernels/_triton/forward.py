@@ -1,14 +1,15 @@
 """Scores: query tokens stay in a block of rows, document tokens stream past it, each row keeps its maximum.
 
 Rows of many queries lie in one block, so that the products are large enough for the matrix units. A block is made of
-pieces of ``PIECE`` rows; a piece belongs to one query, and its weighted maxima are summed in the block. Queries of several
-pieces are summed afterwards: there are no atomics, and the order is always the same.
+pieces of ``PIECE`` rows; a piece belongs to one query, and its weighted maxima are summed in the block. Queries of
+several pieces are summed afterwards: there are no atomics, and the order is always the same.
 
 Where a tile reaches past the end of its document (or query), the last token is repeated. It cannot change the maximum,
 nor the first place where the maximum is found, so nothing has to be masked.
 """
 
-# mypy: ignore-errors  (kernels are Triton, not Python)
+# Kernels are Triton, whose types mypy does not know.
+# mypy: ignore-errors
 
 import triton
 import triton.language as tl
@@ -57,9 +58,9 @@ def forward(
 ):  # fmt: skip
     """Sums of pieces ``[Nq, pieces, Nd]``, or ``[P, pieces]`` with query_index and document_index.
 
-    ``sum_s row_factors_s max_t { token_factors_t <q_s, d_t> : token_mask_t }`` over the rows s of a piece; a factor of 0
-    is an absent row. Program: a block of rows with ``count`` documents, or a piece of a pair. ``blocks`` blocks of rows
-    there are; ``together`` of them meet the same documents at the same time, which then come from the L2 cache.
+    ``sum_s row_factors_s max_t { token_factors_t <q_s, d_t> : token_mask_t }`` over the rows s of a piece; a factor of
+    0 is an absent row. Program: a block of rows with ``count`` documents, or a piece of a pair. There are ``blocks``
+    blocks of rows; ``together`` of them meet the same documents at the same time, which then come from the L2 cache.
     """
     program = tl.program_id(0)
     PIECES: tl.constexpr = BLOCK_M // PIECE
@@ -91,9 +92,8 @@ def forward(
     row = query_first[:, None] + tl.maximum(tl.minimum(place, query_length[:, None] - 1), 0)
     row = tl.reshape(tl.minimum(row, TQ - 1), [BLOCK_M])
     valid = tl.reshape(known[:, None] & (place < query_length[:, None]), [BLOCK_M])
-    if row_factors is None:
-        factor = tl.where(valid, 1.0, 0.0)
-    else:
+    factor = tl.where(valid, 1.0, 0.0)
+    if row_factors is not None:
         factor = tl.load(row_factors + row, mask=valid, other=0.0)
     q, q_rest = None, None
     if RESIDENT:
@@ -106,8 +106,8 @@ def forward(
         argmax_row = tl.reshape(place, [BLOCK_M])
         argmax_valid = argmax_row < Lq
 
-    # One loop over the tiles of all documents, so that tokens of the next document are on their way when one ends. Their
-    # lengths are in registers: loads whose addresses wait for other loads could not be started early.
+    # One loop over the tiles of all documents, so that tokens of the next document are on their way when one ends.
+    # Lengths are in registers: loads whose addresses wait for other loads could not be started early.
     first, length = extent(document_offsets, document, Ld)
     tiles = documents_left * tl.cdiv(tl.maximum(length, 1), BLOCK_N)
     if query_index is None and document_offsets is not None:

@@ -50,7 +50,9 @@ ARCHITECTURES = {
     120: Architecture(170, 99 << 10, block_k=32),
 }
 # Few programs, for each takes milliseconds.
-INTERPRETER = Architecture(1, 227 << 10, block_m=64, block_n=(32,), stages=2, float32_block=64, float32_step=64, gathering=1)
+INTERPRETER = Architecture(
+    1, 227 << 10, block_m=64, block_n=(32,), stages=2, float32_block=64, float32_step=64, gathering=1
+)
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,7 @@ def _warps(arch: Architecture, block_m: int, block_n: int) -> int:
 
 def _power_of_two(number: int) -> int:
     """The smallest power of two that is not smaller, at least the 16 that a product needs."""
-    return max(16, triton.next_power_of_2(number))
+    return max(16, int(triton.next_power_of_2(number)))
 
 
 @lru_cache
@@ -242,4 +244,8 @@ def documents_each(blocks: int, Nd: int, tiles_each: int, slots: int, most: int)
     Programs run in waves of ``slots``; reading its queries costs a program as much as about 4 tiles.
     """
     choices = range(1, min(most, max(Nd, 1)) + 1)
-    return min(choices, key=lambda n: (triton.cdiv(blocks * triton.cdiv(Nd, n), slots) * (n * tiles_each + 4), n))
+
+    def waiting(n: int) -> tuple[int, int]:
+        return triton.cdiv(blocks * triton.cdiv(Nd, n), slots) * (n * tiles_each + 4), n
+
+    return min(choices, key=waiting)

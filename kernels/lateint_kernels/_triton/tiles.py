@@ -1,6 +1,7 @@
 """What forward and backward kernels share: loading tokens, products, and where queries and documents lie."""
 
-# mypy: ignore-errors  (kernels are Triton, not Python)
+# Kernels are Triton, whose types mypy does not know.
+# mypy: ignore-errors
 
 import os
 
