@@ -92,10 +92,9 @@ def all_launches(problem: Problem, arch: Architecture) -> Iterator[Launch]:
     """Every kernel that a problem needs: forward alone, forward before a backward, and one group of the backward."""
     argmax = problem.queries.new_empty(problem.argmax_shape, dtype=problem.argmax_dtype)
     grad_scores = problem.queries.new_empty(problem.scores_shape, dtype=torch.float32)
-    weights = problem.query_weights
     yield forward_launch(problem, None, arch)[0]
     yield forward_launch(problem, argmax, arch)[0]
-    yield query_launch(problem, grad_scores, argmax, problem.queries, weights, arch)
+    yield query_launch(problem, grad_scores, argmax, problem.queries, None, arch)
     yield from islice(document_launches(problem, grad_scores, argmax, problem.documents, arch), 2)
 
 
