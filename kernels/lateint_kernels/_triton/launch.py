@@ -115,11 +115,13 @@ class Launch:
     constants: dict[str, Any]
     warps: int = 4
     stages: int = 3
+    registers: int | None = None  # of a thread, at most
 
     @property
     def options(self) -> dict[str, Any]:
         """For the compiler."""
-        return {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+        options = {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+        return options if self.registers is None else options | {"maxnreg": self.registers}
 
     def run(self) -> None:
         """Starts it, unless there is nothing to do."""

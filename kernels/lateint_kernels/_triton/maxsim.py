@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
+from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 import triton
 from torch import Tensor
@@ -23,6 +25,7 @@ from lateint_kernels._triton.launch import (
     scatter_tiles,
     tiles,
 )
+from lateint_kernels._triton.tiles import INTERPRETED
 
 MOST_DIM = 8192  # a row of so many numbers is in the registers of a program
 MOST_DOCUMENTS = 32  # of one program: as many as a warp has lanes
@@ -33,7 +36,7 @@ TOGETHER_BYTES = 8 << 20  # of queries that meet the same documents at the same 
 def maxsim(problem: Problem, need_argmax: bool) -> tuple[Tensor, Tensor | None]:
     """Scores ``[Nq, Nd]`` or ``[P]`` float32, and where each maximum was found if asked for."""
     argmax = problem.queries.new_empty(problem.argmax_shape, dtype=problem.argmax_dtype) if need_argmax else None
-    if 0 in (len(problem.queries), len(problem.documents), *problem.scores_shape):
+    if _nothing(problem):
         nothing = 0.0 if not len(problem.queries) else -torch.inf
         scores = problem.queries.new_full(problem.scores_shape, nothing, dtype=torch.float32)
         return scores, None if argmax is None else argmax.zero_()
@@ -48,9 +51,13 @@ def maxsim_backward(
 ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
     """Gradients of queries, documents and query weights; None for those not needed."""
     queries, documents, weights = needs
-    grad_queries = torch.empty_like(problem.queries) if queries else None
-    grad_documents = torch.empty_like(problem.documents) if documents else None
-    grad_weights = problem.queries.new_empty(len(problem.queries), dtype=torch.float32) if weights else None
+    nothing = _nothing(problem)
+    new = problem.queries.new_zeros if nothing else problem.queries.new_empty
+    grad_queries = new(problem.queries.shape) if queries else None
+    grad_documents = new(problem.documents.shape) if documents else None
+    grad_weights = new(len(problem.queries), dtype=torch.float32) if weights else None
+    if nothing:
+        return grad_queries, grad_documents, grad_weights
     grad_scores, arch = grad_scores.contiguous(), architecture(problem.queries.device)
     with on(problem.queries.device):
         if queries or weights:
@@ -102,9 +109,15 @@ def why_not(op: str, device: torch.device | str, dtype: torch.dtype | None, dim:
     """Why these kernels cannot run on a device with tokens of such dim; None if they can."""
     if dim is not None and dim > MOST_DIM:
         return f"takes dim up to {MOST_DIM}, not {dim}"
+    if INTERPRETED.value and _version(triton) < (3, 7) and _version(np) >= (2, 4):
+        return "the interpreter of Triton before 3.7 cannot work with NumPy from 2.4"
     if torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
         return "needs compute capability 8.0"
     return None
+
+
+def _version(module: ModuleType) -> tuple[int, ...]:
+    return tuple(int(part) for part in module.__version__.split(".")[:2])
 
 
 def on(device: torch.device) -> AbstractContextManager[Any]:
@@ -261,13 +274,15 @@ def document_launches(
     }
     buckets = {"WIDTH": cut.width, "BUCKETS": cut.buckets}
     sizes = {"DIM": problem.dim, "BLOCK_D": cut.block_d, "BLOCK_T": cut.block_t, "BLOCK_K": cut.block_k}
+    registers = 128 if problem.queries.element_size() == 2 else None  # so that a multiprocessor has two programs
     for first in range(0, problem.Nd, together):
         count = min(together, problem.Nd - first)
         here = {"first_document": first}
         yield Launch(sort_winners, count * segments, sorting | here, {**buckets, "ENTRIES": cut.entries}, 8)
         here["programs"] = count * segments
         constants = {**buckets, **sizes, "STAGES": cut.stages}
-        yield Launch(document_gradients, count * adding["tiles"], adding | here, constants, 8, cut.stages)
+        arguments = adding | here
+        yield Launch(document_gradients, count * adding["tiles"], arguments, constants, 8, cut.stages, registers)
 
 
 def token_constants(dim: int, cut: Tiles) -> dict[str, Any]:
@@ -297,6 +312,11 @@ def token_factors(problem: Problem) -> Tensor | None:
     if scales is None or norms is None:
         return norms if scales is None else scales
     return scales * norms
+
+
+def _nothing(problem: Problem) -> bool:
+    """Whether there is no token to multiply with another."""
+    return 0 in (len(problem.queries), len(problem.documents), *problem.scores_shape)
 
 
 def _uniform(problem: Problem) -> tuple[bool, bool]:
