@@ -1,0 +1,278 @@
+// Training's products with the tile registers of AMX: sixteen document tokens by sixteen query tokens per instruction.
+//
+// The hardware multiplies bf16. A float16 number is exactly the sum of two, so that four such products give the exact
+// products of float16 numbers, still faster than float32's. Sums are float32.
+#include <immintrin.h>
+
+#include "train_kernel.hpp"
+
+namespace lateint {
+namespace {
+
+constexpr int64_t kBlock = 32;        // document tokens: two tile registers
+constexpr int64_t kSumsBytes = 4096;  // of a block and two query tiles
+
+int64_t align64(int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+struct alignas(64) TileConfig {
+    uint8_t palette = 1, start_row = 0, reserved[14] = {};
+    uint16_t bytes_per_row[16] = {64, 64, 64, 64, 64, 64, 64, 64};
+    uint8_t rows[16] = {16, 16, 16, 16, 16, 16, 16, 16};
+};
+
+// Static: GCC does not know that the instruction reads it, and would not write a local one.
+constexpr TileConfig kConfig;
+
+void begin() { _tile_loadconfig(&kConfig); }
+void end() { _tile_release(); }
+
+// GCC's intrinsics do not tell the compiler what memory the tile instructions read.
+inline void memory_barrier() { __asm__ volatile("" ::: "memory"); }
+
+// How a number becomes bf16: a token is kPieces rows of `width` bytes, one after the other.
+template <Dtype dtype>
+constexpr int kPieces = dtype == Dtype::float16 ? 2 : 1;
+
+int64_t width(int64_t dim) { return align64(dim * 2); }
+
+template <Dtype dtype>
+int64_t row_bytes(int64_t dim) {
+    return width(dim) * kPieces<dtype>;
+}
+template <Dtype dtype>
+int64_t tile_bytes(int64_t dim) {
+    return row_bytes<dtype>(dim) * kTileLanes;
+}
+
+// ---- packing ----
+
+inline __m256i high_halves(__m512 x) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(x), 16)); }
+
+// One token as the kernel multiplies it. A float16 number is its first 8 bits, and the rest, which has at most 3.
+template <Dtype dtype>
+inline void pack_row(const char* from, int64_t dim, char* to) {
+    const int64_t bytes = width(dim);
+    for (int64_t k = 0; k < bytes / 2; k += 16) {
+        const int64_t left = dim - k;
+        const __mmask16 mask = left >= 16 ? 0xffff : left <= 0 ? 0 : static_cast<__mmask16>((1u << left) - 1);
+        const __m256i bits = _mm256_maskz_loadu_epi16(mask, from + k * 2);
+        if constexpr (dtype == Dtype::float16) {
+            const __m512 whole = _mm512_cvtph_ps(bits);
+            const __m512 high = _mm512_castsi512_ps(
+                _mm512_and_si512(_mm512_castps_si512(whole), _mm512_set1_epi32(static_cast<int>(0xffff0000))));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + k * 2), high_halves(high));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + bytes + k * 2),
+                                high_halves(_mm512_sub_ps(whole, high)));
+        } else {
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + k * 2), bits);
+        }
+    }
+}
+
+template <Dtype dtype>
+void pack_documents(const void* tokens, const int32_t* positions, int64_t count, int64_t dim, void* rows) {
+    for (int64_t row = 0; row < count; ++row) {
+        const int64_t from = positions != nullptr ? positions[row] : row;
+        pack_row<dtype>(static_cast<const char*>(tokens) + from * dim * 2, dim,
+                        static_cast<char*>(rows) + row * row_bytes<dtype>(dim));
+    }
+}
+
+// Columns of a 16 x 16 matrix of 32-bit numbers, from its rows.
+inline void transpose(__m512i* x) {
+    __m512i y[16];
+    for (int i = 0; i < 16; i += 4) {
+        const __m512i a = _mm512_unpacklo_epi32(x[i], x[i + 1]), b = _mm512_unpackhi_epi32(x[i], x[i + 1]);
+        const __m512i c = _mm512_unpacklo_epi32(x[i + 2], x[i + 3]), d = _mm512_unpackhi_epi32(x[i + 2], x[i + 3]);
+        y[i] = _mm512_unpacklo_epi64(a, c);
+        y[i + 1] = _mm512_unpackhi_epi64(a, c);
+        y[i + 2] = _mm512_unpacklo_epi64(b, d);
+        y[i + 3] = _mm512_unpackhi_epi64(b, d);
+    }
+    for (int i = 0; i < 4; ++i) {
+        const __m512i a = _mm512_shuffle_i32x4(y[i], y[i + 4], 0x88), b = _mm512_shuffle_i32x4(y[i], y[i + 4], 0xdd);
+        const __m512i c = _mm512_shuffle_i32x4(y[i + 8], y[i + 12], 0x88);
+        const __m512i d = _mm512_shuffle_i32x4(y[i + 8], y[i + 12], 0xdd);
+        x[i] = _mm512_shuffle_i32x4(a, c, 0x88);
+        x[i + 4] = _mm512_shuffle_i32x4(b, d, 0x88);
+        x[i + 8] = _mm512_shuffle_i32x4(a, c, 0xdd);
+        x[i + 12] = _mm512_shuffle_i32x4(b, d, 0xdd);
+    }
+}
+
+// [bytes / 4][16 lanes][4 bytes]
+template <Dtype dtype>
+void pack_queries(const void* queries, const int64_t* rows, int count, int64_t dim, void* tile) {
+    char* const target = static_cast<char*>(tile);
+    for (int64_t k = 0; k < width(dim); k += 64) {
+        alignas(64) char part[kPieces<dtype>][kTileLanes][64] = {};
+        for (int lane = 0; lane < count; ++lane) {
+            alignas(64) char both[kPieces<dtype> * 64];
+            const int64_t left = dim - k / 2;
+            pack_row<dtype>(static_cast<const char*>(queries) + rows[lane] * dim * 2 + k, left < 32 ? left : 32, both);
+            for (int piece = 0; piece < kPieces<dtype>; ++piece) {
+                __builtin_memcpy(part[piece][lane], both + piece * 64, 64);
+            }
+        }
+        for (int piece = 0; piece < kPieces<dtype>; ++piece) {
+            __m512i lanes[kTileLanes];
+            for (int lane = 0; lane < kTileLanes; ++lane) lanes[lane] = _mm512_load_si512(part[piece][lane]);
+            transpose(lanes);
+            char* const to = target + (piece * width(dim) + k) * kTileLanes;
+            for (int step = 0; step < 16; ++step) _mm512_store_si512(to + step * 64, lanes[step]);
+        }
+    }
+}
+
+// ---- products ----
+
+// The largest product of each lane of kTiles tiles, where it is, and NaN once a product was not finite.
+template <int kTiles>
+struct Leaders {
+    __m512 best[kTiles], position[kTiles], poison[kTiles];
+
+    void load(const float* from, const float* where) {
+        for (int tile = 0; tile < kTiles; ++tile) {
+            best[tile] = _mm512_loadu_ps(from + tile * kTileLanes);
+            position[tile] = _mm512_loadu_ps(where + tile * kTileLanes);
+            poison[tile] = _mm512_setzero_ps();
+        }
+    }
+    void store(float* to, float* where) const {
+        for (int tile = 0; tile < kTiles; ++tile) {
+            _mm512_storeu_ps(to + tile * kTileLanes, _mm512_add_ps(best[tile], poison[tile]));
+            _mm512_storeu_ps(where + tile * kTileLanes, position[tile]);
+        }
+    }
+    // Rows begin .. end of a block's sums; the first of the block is token `first`.
+    inline __attribute__((always_inline)) void take(const char* sums, int64_t begin, int64_t end, const float* scales,
+                                                    float first) {
+        __m512 number = _mm512_set1_ps(first + static_cast<float>(begin));
+        for (int64_t row = begin; row < end; ++row) {
+            const __m512 scale = scales != nullptr ? _mm512_set1_ps(scales[row]) : _mm512_set1_ps(1);
+#pragma GCC unroll 2
+            for (int tile = 0; tile < kTiles; ++tile) {
+                __m512 product = _mm512_load_ps(sums + tile * (kSumsBytes / 2) + row * 64);
+                if (scales != nullptr) product = _mm512_mul_ps(product, scale);
+                const __mmask16 wins = _mm512_cmp_ps_mask(product, best[tile], _CMP_GT_OQ);
+                position[tile] = _mm512_mask_mov_ps(position[tile], wins, number);
+                best[tile] = _mm512_mask_mov_ps(best[tile], wins, product);
+                poison[tile] = _mm512_fmadd_ps(product, _mm512_setzero_ps(), poison[tile]);
+            }
+            number = _mm512_add_ps(number, _mm512_set1_ps(1));
+        }
+    }
+};
+
+// sums [kTiles][32 document tokens][16]. Registers 0-3 are sums [document tile][query tile], 4-5 documents, 6-7
+// queries. The tile unit works on its own, so `between()` is called once for each step to fill that time.
+template <int kDocumentTiles, int kTiles, int kNumberPieces, class Between>
+inline __attribute__((always_inline)) void products(const char* rows, int64_t stride, const char* tiles,
+                                                    int64_t tile_stride, char* sums, const Between& between) {
+    const int64_t piece = stride / kNumberPieces;
+    memory_barrier();
+    _tile_zero(0);
+    if constexpr (kTiles == 2) _tile_zero(1);
+    if constexpr (kDocumentTiles == 2) _tile_zero(2);
+    if constexpr (kDocumentTiles == 2 && kTiles == 2) _tile_zero(3);
+#pragma GCC unroll 1
+    for (int pair = kNumberPieces * kNumberPieces - 1; pair >= 0; --pair) {  // the small ones first
+        const char* const documents = rows + pair / kNumberPieces * piece;
+        const char* const queries = tiles + pair % kNumberPieces * piece * kTileLanes;
+        for (int64_t k = 0; k < piece; k += 64) {
+            _tile_loadd(4, documents + k, stride);
+            if constexpr (kDocumentTiles == 2) _tile_loadd(5, documents + k + 16 * stride, stride);
+            _tile_loadd(6, queries + k * kTileLanes, 64);
+            if constexpr (kTiles == 2) _tile_loadd(7, queries + k * kTileLanes + tile_stride, 64);
+            _tile_dpbf16ps(0, 4, 6);
+            if constexpr (kTiles == 2) _tile_dpbf16ps(1, 4, 7);
+            if constexpr (kDocumentTiles == 2) _tile_dpbf16ps(2, 5, 6);
+            if constexpr (kDocumentTiles == 2 && kTiles == 2) _tile_dpbf16ps(3, 5, 7);
+            between();
+        }
+    }
+    _tile_stored(0, sums, 64);
+    if constexpr (kTiles == 2) _tile_stored(1, sums + kSumsBytes / 2, 64);
+    if constexpr (kDocumentTiles == 2) _tile_stored(2, sums + 1024, 64);
+    if constexpr (kDocumentTiles == 2 && kTiles == 2) _tile_stored(3, sums + kSumsBytes / 2 + 1024, 64);
+    memory_barrier();
+}
+
+// All rows against kTiles tiles. While the tile unit multiplies, the vector unit takes in the block before.
+template <int kTiles, int kNumberPieces>
+inline void over_blocks(const char* tiles, int64_t tile_stride, const char* rows, const char* last_rows, int64_t count,
+                        int64_t stride, const float* scales, float first, char* scratch, float* best, float* position) {
+    const int64_t calls = stride / 64 * kNumberPieces, share = (kBlock + calls - 1) / calls;
+    Leaders<kTiles> leaders;
+    leaders.load(best, position);
+    for (int64_t start = 0; start < count; start += kBlock) {
+        char* const sums = scratch + start / kBlock % 2 * kSumsBytes;
+        const char* const before = scratch + (start / kBlock + 1) % 2 * kSumsBytes;
+        int64_t taken = start == 0 ? kBlock : 0;
+        const auto between = [&]() __attribute__((always_inline)) {
+            if (taken == kBlock) return;
+            const int64_t end = taken + share < kBlock ? taken + share : kBlock;
+            leaders.take(before, taken, end, scales != nullptr ? scales + start - kBlock : nullptr,
+                         first + static_cast<float>(start - kBlock));
+            taken = end;
+        };
+        const bool whole = count - start >= kBlock;
+        const char* const from = whole ? rows + start * stride : last_rows;
+        if (count - start > 16) {
+            products<2, kTiles, kNumberPieces>(from, stride, tiles, tile_stride, sums, between);
+        } else {
+            products<1, kTiles, kNumberPieces>(from, stride, tiles, tile_stride, sums, between);
+        }
+    }
+    const int64_t start = (count - 1) / kBlock * kBlock;
+    leaders.take(scratch + start / kBlock % 2 * kSumsBytes, 0, count - start,
+                 scales != nullptr ? scales + start : nullptr, first + static_cast<float>(start));
+    leaders.store(best, position);
+}
+
+template <Dtype dtype>
+int64_t scratch_bytes(int64_t dim) {
+    return 2 * kSumsBytes + kBlock * row_bytes<dtype>(dim);
+}
+
+template <Dtype dtype>
+void best(const void* tiles, int64_t tile_count, const void* rows, int64_t count, int64_t dim, const float* scales,
+          int64_t first, void* scratch, float* best, float* position) {
+    const int64_t stride = row_bytes<dtype>(dim), tile_stride = tile_bytes<dtype>(dim), rest = count % kBlock;
+    const char* const from = static_cast<const char*>(rows);
+    char* const sums = static_cast<char*>(scratch);
+    char* const last_rows = sums + 2 * kSumsBytes;  // tile registers are filled whole, and there may be no more memory
+    __builtin_memcpy(last_rows, from + (count - rest) * stride, static_cast<size_t>(rest * stride));
+    __builtin_memset(last_rows + rest * stride, 0, static_cast<size_t>((kBlock - rest) * stride));
+    const float number = static_cast<float>(first);
+    int64_t tile = 0;
+    for (; tile + 2 <= tile_count; tile += 2) {
+        over_blocks<2, kPieces<dtype>>(static_cast<const char*>(tiles) + tile * tile_stride, tile_stride, from,
+                                       last_rows, count, stride, scales, number, sums, best + tile * kTileLanes,
+                                       position + tile * kTileLanes);
+    }
+    if (tile < tile_count) {
+        over_blocks<1, kPieces<dtype>>(static_cast<const char*>(tiles) + tile * tile_stride, tile_stride, from,
+                                       last_rows, count, stride, scales, number, sums, best + tile * kTileLanes,
+                                       position + tile * kTileLanes);
+    }
+}
+
+template <Dtype dtype>
+bool direct(int64_t dim) {
+    return dtype == Dtype::bfloat16 && width(dim) == dim * 2;
+}
+
+template <Dtype dtype>
+constexpr ForwardKernel kKernel = {tile_bytes<dtype>,   row_bytes<dtype>,      direct<dtype>, scratch_bytes<dtype>,
+                                   pack_queries<dtype>, pack_documents<dtype>, begin,         end,
+                                   best<dtype>};
+
+}  // namespace
+
+const ForwardKernel* forward_kernel_amx(Dtype dtype) {
+    if (dtype == Dtype::bfloat16) return &kKernel<Dtype::bfloat16>;
+    return dtype == Dtype::float16 ? &kKernel<Dtype::float16> : nullptr;
+}
+
+}  // namespace lateint
