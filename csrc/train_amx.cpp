@@ -126,34 +126,42 @@ void pack_queries(const void* queries, const int64_t* rows, int count, int64_t d
 
 // ---- products ----
 
-// The largest product of each lane of kTiles tiles, where it is, and NaN once a product was not finite.
-template <int kTiles>
-struct Leaders {
-    __m512 best[kTiles], position[kTiles], poison[kTiles];
+// Products that wait to be taken in: of a block of document tokens with one or two tiles.
+struct Pending {
+    const char* sums;  // [2 tiles][32 document tokens][16]
+    const float* scales;
+    int64_t rows;
+    float first;  // the number of the block's first token
+    int tiles;
+    float *best, *position;
+};
 
-    void load(const float* from, const float* where) {
-        for (int tile = 0; tile < kTiles; ++tile) {
-            best[tile] = _mm512_loadu_ps(from + tile * kTileLanes);
-            position[tile] = _mm512_loadu_ps(where + tile * kTileLanes);
+// The largest product of each lane, where it is, and NaN once a product was not finite.
+struct Leaders {
+    __m512 best[2], position[2], poison[2];
+
+    inline __attribute__((always_inline)) void load(const Pending& from) {
+        for (int tile = 0; tile < 2; ++tile) {
+            const int at = tile < from.tiles ? tile * kTileLanes : 0;
+            best[tile] = _mm512_loadu_ps(from.best + at);
+            position[tile] = _mm512_loadu_ps(from.position + at);
             poison[tile] = _mm512_setzero_ps();
         }
     }
-    void store(float* to, float* where) const {
-        for (int tile = 0; tile < kTiles; ++tile) {
-            _mm512_storeu_ps(to + tile * kTileLanes, _mm512_add_ps(best[tile], poison[tile]));
-            _mm512_storeu_ps(where + tile * kTileLanes, position[tile]);
+    inline __attribute__((always_inline)) void store(const Pending& to) const {
+        for (int tile = to.tiles - 1; tile >= 0; --tile) {
+            _mm512_storeu_ps(to.best + tile * kTileLanes, _mm512_add_ps(best[tile], poison[tile]));
+            _mm512_storeu_ps(to.position + tile * kTileLanes, position[tile]);
         }
     }
-    // Rows begin .. end of a block's sums; the first of the block is token `first`.
-    inline __attribute__((always_inline)) void take(const char* sums, int64_t begin, int64_t end, const float* scales,
-                                                    float first) {
-        __m512 number = _mm512_set1_ps(first + static_cast<float>(begin));
+    inline __attribute__((always_inline)) void take(const Pending& from, int64_t begin, int64_t end) {
+        __m512 number = _mm512_set1_ps(from.first + static_cast<float>(begin));
         for (int64_t row = begin; row < end; ++row) {
-            const __m512 scale = scales != nullptr ? _mm512_set1_ps(scales[row]) : _mm512_set1_ps(1);
+            const __m512 scale = _mm512_set1_ps(from.scales != nullptr ? from.scales[row] : 1);
 #pragma GCC unroll 2
-            for (int tile = 0; tile < kTiles; ++tile) {
-                __m512 product = _mm512_load_ps(sums + tile * (kSumsBytes / 2) + row * 64);
-                if (scales != nullptr) product = _mm512_mul_ps(product, scale);
+            for (int tile = 0; tile < 2; ++tile) {
+                __m512 product = _mm512_load_ps(from.sums + tile * (kSumsBytes / 2) + row * 64);
+                if (from.scales != nullptr) product = _mm512_mul_ps(product, scale);
                 const __mmask16 wins = _mm512_cmp_ps_mask(product, best[tile], _CMP_GT_OQ);
                 position[tile] = _mm512_mask_mov_ps(position[tile], wins, number);
                 best[tile] = _mm512_mask_mov_ps(best[tile], wins, product);
@@ -164,98 +172,123 @@ struct Leaders {
     }
 };
 
-// sums [kTiles][32 document tokens][16]. Registers 0-3 are sums [document tile][query tile], 4-5 documents, 6-7
-// queries. The tile unit works on its own, so `between()` is called once for each step to fill that time.
-template <int kDocumentTiles, int kTiles, int kNumberPieces, class Between>
-inline __attribute__((always_inline)) void products(const char* rows, int64_t stride, const char* tiles,
-                                                    int64_t tile_stride, char* sums, const Between& between) {
-    const int64_t piece = stride / kNumberPieces;
-    memory_barrier();
+// Registers 0-3 are sums [document tile][query tile], 4-5 documents, 6-7 queries.
+inline __attribute__((always_inline)) void load_and_multiply(const char* documents, int64_t stride, const char* queries,
+                                                             int64_t tile_stride) {
+    _tile_loadd(4, documents, stride);
+    _tile_loadd(5, documents + 16 * stride, stride);
+    _tile_loadd(6, queries, 64);
+    _tile_loadd(7, queries + tile_stride, 64);
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+// The same as the first step of a block: each sum of the block before goes to memory just before its register is
+// needed, so that storing and multiplying overlap.
+inline __attribute__((always_inline)) void store_and_multiply(const char* documents, int64_t stride,
+                                                              const char* queries, int64_t tile_stride, char* before) {
+    _tile_loadd(4, documents, stride);
+    _tile_loadd(6, queries, 64);
+    _tile_stored(0, before, 64);
     _tile_zero(0);
-    if constexpr (kTiles == 2) _tile_zero(1);
-    if constexpr (kDocumentTiles == 2) _tile_zero(2);
-    if constexpr (kDocumentTiles == 2 && kTiles == 2) _tile_zero(3);
-#pragma GCC unroll 1
-    for (int pair = kNumberPieces * kNumberPieces - 1; pair >= 0; --pair) {  // the small ones first
-        const char* const documents = rows + pair / kNumberPieces * piece;
-        const char* const queries = tiles + pair % kNumberPieces * piece * kTileLanes;
-        for (int64_t k = 0; k < piece; k += 64) {
-            _tile_loadd(4, documents + k, stride);
-            if constexpr (kDocumentTiles == 2) _tile_loadd(5, documents + k + 16 * stride, stride);
-            _tile_loadd(6, queries + k * kTileLanes, 64);
-            if constexpr (kTiles == 2) _tile_loadd(7, queries + k * kTileLanes + tile_stride, 64);
-            _tile_dpbf16ps(0, 4, 6);
-            if constexpr (kTiles == 2) _tile_dpbf16ps(1, 4, 7);
-            if constexpr (kDocumentTiles == 2) _tile_dpbf16ps(2, 5, 6);
-            if constexpr (kDocumentTiles == 2 && kTiles == 2) _tile_dpbf16ps(3, 5, 7);
-            between();
-        }
-    }
+    _tile_dpbf16ps(0, 4, 6);
+    _tile_loadd(7, queries + tile_stride, 64);
+    _tile_stored(1, before + kSumsBytes / 2, 64);
+    _tile_zero(1);
+    _tile_dpbf16ps(1, 4, 7);
+    _tile_loadd(5, documents + 16 * stride, stride);
+    _tile_stored(2, before + 1024, 64);
+    _tile_zero(2);
+    _tile_dpbf16ps(2, 5, 6);
+    _tile_stored(3, before + kSumsBytes / 2 + 1024, 64);
+    _tile_zero(3);
+    _tile_dpbf16ps(3, 5, 7);
+}
+
+inline void store_all(char* sums) {
     _tile_stored(0, sums, 64);
-    if constexpr (kTiles == 2) _tile_stored(1, sums + kSumsBytes / 2, 64);
-    if constexpr (kDocumentTiles == 2) _tile_stored(2, sums + 1024, 64);
-    if constexpr (kDocumentTiles == 2 && kTiles == 2) _tile_stored(3, sums + kSumsBytes / 2 + 1024, 64);
+    _tile_stored(1, sums + kSumsBytes / 2, 64);
+    _tile_stored(2, sums + 1024, 64);
+    _tile_stored(3, sums + kSumsBytes / 2 + 1024, 64);
     memory_barrier();
 }
 
-// All rows against kTiles tiles. While the tile unit multiplies, the vector unit takes in the block before.
-template <int kTiles, int kNumberPieces>
-inline void over_blocks(const char* tiles, int64_t tile_stride, const char* rows, const char* last_rows, int64_t count,
-                        int64_t stride, const float* scales, float first, char* scratch, float* best, float* position) {
-    const int64_t calls = stride / 64 * kNumberPieces, share = (kBlock + calls - 1) / calls;
-    Leaders<kTiles> leaders;
-    leaders.load(best, position);
-    for (int64_t start = 0; start < count; start += kBlock) {
-        char* const sums = scratch + start / kBlock % 2 * kSumsBytes;
-        const char* const before = scratch + (start / kBlock + 1) % 2 * kSumsBytes;
-        int64_t taken = start == 0 ? kBlock : 0;
-        const auto between = [&]() __attribute__((always_inline)) {
-            if (taken == kBlock) return;
-            const int64_t end = taken + share < kBlock ? taken + share : kBlock;
-            leaders.take(before, taken, end, scales != nullptr ? scales + start - kBlock : nullptr,
-                         first + static_cast<float>(start - kBlock));
+// Multiplies a block. The tile unit works on its own; meanwhile the vector unit takes in the block before.
+template <int kNumberPieces>
+inline void multiply_block(const char* rows, int64_t stride, const char* tiles, int64_t tile_stride, char* before,
+                           const Pending& pending) {
+    const int64_t piece = stride / kNumberPieces, steps = piece / 64 * kNumberPieces * kNumberPieces;
+    const int64_t share = steps > 1 ? (kBlock + steps - 2) / (steps - 1) : kBlock;
+    int64_t taken = 0;
+    Leaders leaders;
+    memory_barrier();
+    for (int pair = kNumberPieces * kNumberPieces - 1; pair >= 0; --pair) {  // the small ones first
+        const char* const documents = rows + pair / kNumberPieces * piece;
+        const char* const queries = tiles + pair % kNumberPieces * piece * kTileLanes;
+        int64_t k = 0;
+        if (pair == kNumberPieces * kNumberPieces - 1) {
+            store_and_multiply(documents, stride, queries, tile_stride, before);
+            memory_barrier();
+            leaders.load(pending);
+            k = 64;
+        }
+        for (; k < piece; k += 64) {
+            load_and_multiply(documents + k, stride, queries + k * kTileLanes, tile_stride);
+            const int64_t end = taken + share < pending.rows ? taken + share : pending.rows;
+            leaders.take(pending, taken, end);
             taken = end;
-        };
-        const bool whole = count - start >= kBlock;
-        const char* const from = whole ? rows + start * stride : last_rows;
-        if (count - start > 16) {
-            products<2, kTiles, kNumberPieces>(from, stride, tiles, tile_stride, sums, between);
-        } else {
-            products<1, kTiles, kNumberPieces>(from, stride, tiles, tile_stride, sums, between);
         }
     }
-    const int64_t start = (count - 1) / kBlock * kBlock;
-    leaders.take(scratch + start / kBlock % 2 * kSumsBytes, 0, count - start,
-                 scales != nullptr ? scales + start : nullptr, first + static_cast<float>(start));
-    leaders.store(best, position);
+    leaders.take(pending, taken, pending.rows);
+    leaders.store(pending);
 }
 
 template <Dtype dtype>
 int64_t scratch_bytes(int64_t dim) {
-    return 2 * kSumsBytes + kBlock * row_bytes<dtype>(dim);
+    return kSumsBytes + kBlock * row_bytes<dtype>(dim);
+}
+
+// Document tokens that stay in the first cache while all tiles go over them.
+int64_t chunk_rows(int64_t stride) {
+    const int64_t rows = (16 << 10) / stride / kBlock * kBlock;
+    return rows < kBlock ? kBlock : rows;
 }
 
 template <Dtype dtype>
 void best(const void* tiles, int64_t tile_count, const void* rows, int64_t count, int64_t dim, const float* scales,
           int64_t first, void* scratch, float* best, float* position) {
-    const int64_t stride = row_bytes<dtype>(dim), tile_stride = tile_bytes<dtype>(dim), rest = count % kBlock;
+    const int64_t stride = row_bytes<dtype>(dim), rest = count % kBlock, most = chunk_rows(stride);
     const char* const from = static_cast<const char*>(rows);
     char* const sums = static_cast<char*>(scratch);
-    char* const last_rows = sums + 2 * kSumsBytes;  // tile registers are filled whole, and there may be no more memory
+    char* const last_rows = sums + kSumsBytes;  // tile registers are filled whole, and there may be no more memory
     __builtin_memcpy(last_rows, from + (count - rest) * stride, static_cast<size_t>(rest * stride));
     __builtin_memset(last_rows + rest * stride, 0, static_cast<size_t>((kBlock - rest) * stride));
-    const float number = static_cast<float>(first);
-    int64_t tile = 0;
-    for (; tile + 2 <= tile_count; tile += 2) {
-        over_blocks<2, kPieces<dtype>>(static_cast<const char*>(tiles) + tile * tile_stride, tile_stride, from,
-                                       last_rows, count, stride, scales, number, sums, best + tile * kTileLanes,
-                                       position + tile * kTileLanes);
+    Pending pending = {sums, nullptr, 0, 0, 0, best, position};
+    for (int64_t start = 0; start < count; start += most) {
+        const int64_t end = start + most < count ? start + most : count;
+        for (int64_t tile = 0; tile < tile_count; tile += 2) {
+            const bool two = tile + 1 < tile_count;  // a last tile is multiplied twice instead
+            const char* const queries = static_cast<const char*>(tiles) + tile * tile_bytes<dtype>(dim);
+            for (int64_t row = start; row < end; row += kBlock) {
+                multiply_block<kPieces<dtype>>(end - row < kBlock ? last_rows : from + row * stride, stride, queries,
+                                               two ? tile_bytes<dtype>(dim) : 0, sums, pending);
+                pending = {sums,
+                           scales != nullptr ? scales + row : nullptr,
+                           end - row < kBlock ? end - row : kBlock,
+                           static_cast<float>(first + row),
+                           two ? 2 : 1,
+                           best + tile * kTileLanes,
+                           position + tile * kTileLanes};
+            }
+        }
     }
-    if (tile < tile_count) {
-        over_blocks<1, kPieces<dtype>>(static_cast<const char*>(tiles) + tile * tile_stride, tile_stride, from,
-                                       last_rows, count, stride, scales, number, sums, best + tile * kTileLanes,
-                                       position + tile * kTileLanes);
-    }
+    store_all(sums);
+    Leaders leaders;
+    leaders.load(pending);
+    leaders.take(pending, 0, pending.rows);
+    leaders.store(pending);
 }
 
 template <Dtype dtype>

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 #include <numeric>
+#include <stdexcept>
 #include <vector>
 
 #include "buffer.hpp"
@@ -12,9 +13,11 @@
 namespace lateint {
 namespace {
 
-constexpr int64_t kQuerySumBytes = 128 << 10;  // of the query tokens whose gradients a task sums
-constexpr int64_t kDocumentSumBytes = 1 << 20;
-constexpr int64_t kBlockRows = 256;  // query tokens taken together over a document
+// What is used together stays in the second cache: sums, and the rows that are added to them.
+constexpr int64_t kSumBytes = 256 << 10;
+constexpr int64_t kLongestSumBytes = 1 << 20;  // of one document, which is else cut
+constexpr int64_t kRowBytes = 256 << 10;
+constexpr int64_t kMostDocuments = 16, kMostRows = 1024, kLeastRows = 16;
 
 const BackwardKernel& choose(Dtype dtype) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -35,10 +38,26 @@ struct Groups {
     }
 };
 
+// One query, or part of it, and one document: query token s chose position[at + s].
+struct Meeting {
+    int64_t first, last;  // query tokens
+    int64_t at;
+    int64_t document;
+    float gradient;
+};
+
 struct Worker {
     Buffer sums;
+    std::vector<Meeting> meetings;
+    std::vector<Run> runs;
     std::vector<Term> terms;
+    std::vector<int32_t> places;
     std::vector<uint8_t> touched;
+};
+
+// A part of a document's tokens, and where its sums are.
+struct Slice {
+    int64_t document, first, last, sum;
 };
 
 // A norm of at most 1e-12 is taken as 1e-12, whatever the numbers: nothing to project on.
@@ -46,13 +65,17 @@ float squared_if_normal(float inverse_norm) { return inverse_norm < 0.999e12f ? 
 
 class Backward {
 public:
-    Backward(const TrainProblem& problem, const float* score_gradients, Positions positions)
+    Backward(const TrainProblem& problem, const float* score_gradients, Positions positions, int threads)
         : problem_(problem),
           score_gradients_(score_gradients),
           positions_(positions),
+          threads_(threads),
           kernel_(choose(problem.dtype)),
-          stride_(sum_stride(problem.dim)),
-          has_tokens_(problem.document_count) {
+          sum_bytes_(sum_stride(problem.dim) * 4),
+          row_bytes_(problem.dim * itemsize(problem.dtype)),
+          has_tokens_(problem.document_count),
+          by_query_(problem.query_index, problem.pairs, problem.query_count),
+          by_document_(problem.document_index, problem.pairs, problem.document_count) {
         for (int64_t j = 0; j < problem.document_count; ++j) {
             for (int64_t t = problem.document_offsets[j]; !has_tokens_[j] && t < problem.document_offsets[j + 1]; ++t) {
                 has_tokens_[j] = problem.document_present(t);
@@ -60,201 +83,272 @@ public:
         }
     }
 
-    void queries(void* gradients, float* weight_gradients, int threads);
-    void documents(void* gradients, int threads);
+    void queries(void* gradients, float* weight_gradients) const;
+    void documents(void* gradients) const;
 
 private:
-    int64_t position(int64_t at) const {
-        if (positions_.bytes == 1) return static_cast<const uint8_t*>(positions_.data)[at];
-        if (positions_.bytes == 2) return static_cast<const int16_t*>(positions_.data)[at];
-        return static_cast<const int32_t*>(positions_.data)[at];
+    // f(pointer to the positions in their own type)
+    template <class F>
+    void with_positions(const F& f) const {
+        if (positions_.bytes == 1) f(static_cast<const uint8_t*>(positions_.data));
+        if (positions_.bytes == 2) f(static_cast<const int16_t*>(positions_.data));
+        if (positions_.bytes == 4) f(static_cast<const int32_t*>(positions_.data));
     }
-    // Query tokens first .. last of one query, in one document: where their positions begin, and their gradient.
-    template <class Take>
-    void over_grid(int64_t document, int64_t first, int64_t last, const Take& take) const;
-    void query_block(int64_t first, int64_t last, const Groups* groups, int64_t query, Worker& worker) const;
-    void add_to_queries(int64_t first, int64_t last, int64_t document, float gradient, int64_t at, int64_t base,
-                        Worker& worker) const;
+    // Tokens first .. last of a query meet a document; pair < 0: of the grid.
+    void meet(int64_t first, int64_t last, int64_t query, int64_t document, int64_t pair, Worker& worker) const {
+        const float gradient = score_gradients_[pair < 0 ? query * problem_.document_count + document : pair];
+        if (gradient == 0 || first >= last || !has_tokens_[document]) return;
+        const int64_t at = pair < 0 ? document * problem_.query_rows()
+                                    : pair * problem_.max_query_length - problem_.query_offsets[query];
+        worker.meetings.push_back({first, last, at, document, gradient});
+    }
+    int64_t query_of(int64_t s) const {
+        const int64_t* const offsets = problem_.query_offsets;
+        return std::upper_bound(offsets, offsets + problem_.query_count, s) - offsets - 1;
+    }
+    std::vector<int64_t> document_chunks() const;
+    void add_to_queries(int64_t first, Worker& worker) const;
+    void add_to_documents(const Slice& slice, Worker& worker) const;
+    void sum_queries(int64_t first, int64_t last, Worker& worker) const;
     void finish_queries(int64_t first, int64_t last, void* gradients, float* weight_gradients, Worker& worker) const;
-    void document_slice(int64_t document, int64_t first, int64_t last, const Groups* groups, void* gradients,
-                        Worker& worker) const;
-    void add_to_document(int64_t first, int64_t last, int64_t start, int64_t end, float gradient, int64_t at,
-                         Worker& worker) const;
-    void flush(float* sums, const void* rows, Worker& worker) const {
-        kernel_.accumulate(sums, rows, problem_.dim, worker.terms.data(), static_cast<int64_t>(worker.terms.size()));
-        worker.terms.clear();
+    void sum_documents(const std::vector<Slice>& slices, Worker& worker) const;
+    void finish_documents(const Slice& slice, void* gradients, Worker& worker) const;
+    void start(int64_t rows, Worker& worker) const {
+        std::memset(worker.sums.get(rows * sum_bytes_), 0, rows * sum_bytes_);
+        worker.touched.assign(rows, 0);
     }
-    const void* row(const void* tokens, int64_t i) const {
-        return static_cast<const char*>(tokens) + i * problem_.dim * itemsize(problem_.dtype);
+    void flush(const void* rows, Worker& worker) const {
+        kernel_.accumulate(sum(worker, 0), rows, problem_.dim, worker.runs.data(),
+                           static_cast<int64_t>(worker.runs.size()), worker.terms.data());
+        for (const Run& run : worker.runs) worker.touched[run.target] = 1;
+        worker.runs.clear();
+        worker.meetings.clear();
+    }
+    float* sum(const Worker& worker, int64_t row) const {
+        return reinterpret_cast<float*>(worker.sums.data() + row * sum_bytes_);
     }
 
     const TrainProblem& problem_;
     const float* const score_gradients_;
     const Positions positions_;
+    const int threads_;
     const BackwardKernel& kernel_;
-    const int64_t stride_;
+    const int64_t sum_bytes_, row_bytes_;
     std::vector<uint8_t> has_tokens_;
+    const Groups by_query_, by_document_;
 };
 
-// The parts of query tokens first .. last that belong to one query each, with their gradient for `document`.
-template <class Take>
-void Backward::over_grid(int64_t document, int64_t first, int64_t last, const Take& take) const {
-    const int64_t* const offsets = problem_.query_offsets;
-    int64_t query = std::upper_bound(offsets, offsets + problem_.query_count, first) - offsets - 1;
-    for (int64_t s = first; s < last; ++query) {
-        const int64_t end = std::min(last, offsets[query + 1]);
-        const float gradient = score_gradients_[query * problem_.document_count + document];
-        if (gradient != 0 && s < end) take(s, end, gradient, document * problem_.query_rows() + s);
-        s = std::max(s, end);
-    }
-}
+// ---- queries: u_s = sum_j g_ij c_a id_a d_a ----
 
-// Terms g c_a id_a d_a for the query tokens first .. last; their positions begin at `at`, sums at token `base`.
-void Backward::add_to_queries(int64_t first, int64_t last, int64_t document, float gradient, int64_t at, int64_t base,
-                              Worker& worker) const {
-    const int64_t start = problem_.document_offsets[document];
-    for (int64_t s = first; s < last; ++s) {
-        if (!problem_.query_present(s)) continue;
-        const int64_t t = start + position(at + s - first);
-        worker.touched[s - base] = 1;
-        worker.terms.push_back({static_cast<int32_t>(s - base), gradient * problem_.document_factor(t), t});
-    }
-}
-
-// Sums of the query tokens first .. last, over all documents, or over the pairs of their query.
-void Backward::query_block(int64_t first, int64_t last, const Groups* groups, int64_t query, Worker& worker) const {
-    float* const sums = worker.sums.floats((last - first) * stride_);
-    std::fill_n(sums, (last - first) * stride_, 0.0f);
-    worker.touched.assign(last - first, 0);
-    const int64_t count =
-        groups == nullptr ? problem_.document_count : groups->starts[query + 1] - groups->starts[query];
-    for (int64_t i = 0; i < count; ++i) {
-        const int64_t pair = groups == nullptr ? 0 : groups->list[groups->starts[query] + i];
-        const int64_t document = groups == nullptr ? i : problem_.document_index[pair];
-        if (!has_tokens_[document]) continue;
-        if (groups == nullptr) {
-            over_grid(document, first, last, [&](int64_t begin, int64_t end, float gradient, int64_t at) {
-                add_to_queries(begin, end, document, gradient, at, first, worker);
-            });
-        } else if (score_gradients_[pair] != 0) {
-            add_to_queries(first, last, document, score_gradients_[pair],
-                           pair * problem_.max_query_length + first - problem_.query_offsets[query], first, worker);
+// All meetings are of the same query tokens.
+void Backward::add_to_queries(int64_t first, Worker& worker) const {
+    if (worker.meetings.empty()) return;
+    const int64_t begin = worker.meetings[0].first, end = worker.meetings[0].last;
+    const int64_t before = static_cast<int64_t>(worker.terms.size());
+    worker.terms.resize(before + (end - begin) * worker.meetings.size());
+    Term* term = &worker.terms[before];
+    with_positions([&](const auto* positions) {
+        for (int64_t s = begin; s < end; ++s) {
+            if (!problem_.query_present(s)) continue;
+            for (const Meeting& meeting : worker.meetings) {
+                const int64_t t = problem_.document_offsets[meeting.document] + positions[meeting.at + s];
+                *term++ = {static_cast<int32_t>(t), meeting.gradient * problem_.document_factor(t)};
+            }
+            worker.runs.push_back({static_cast<int32_t>(s - first), static_cast<int32_t>(worker.meetings.size())});
         }
-        flush(sums, problem_.documents, worker);
+    });
+    worker.terms.resize(term - worker.terms.data());
+    worker.meetings.clear();
+}
+
+// The ends of groups of documents whose tokens are used together.
+std::vector<int64_t> Backward::document_chunks() const {
+    std::vector<int64_t> ends;
+    for (int64_t first = 0, last; first < problem_.document_count; first = last) {
+        last = first + 1;
+        const auto bytes = [&] {
+            return (problem_.document_offsets[last + 1] - problem_.document_offsets[first]) * row_bytes_;
+        };
+        while (last < problem_.document_count && last - first < kMostDocuments && bytes() <= 2 * kRowBytes) ++last;
+        ends.push_back(last);
+    }
+    return ends;
+}
+
+// Sums of the query tokens first .. last: of the grid, or of one query's pairs.
+void Backward::sum_queries(int64_t first, int64_t last, Worker& worker) const {
+    start(last - first, worker);
+    if (problem_.grid()) {
+        int64_t document = 0;
+        for (const int64_t end : document_chunks()) {
+            worker.terms.clear();
+            for (int64_t s = first, query = query_of(first); s < last; ++query) {
+                const int64_t stop = std::min(last, problem_.query_offsets[query + 1]);
+                for (int64_t j = document; j < end; ++j) meet(s, stop, query, j, -1, worker);
+                add_to_queries(first, worker);
+                s = std::max(s, stop);
+            }
+            flush(problem_.documents, worker);
+            document = end;
+        }
+        return;
+    }
+    const int64_t query = query_of(first), end = by_query_.starts[query + 1];
+    for (int64_t i = by_query_.starts[query]; i < end;) {
+        worker.terms.clear();
+        for (const int64_t stop = std::min(end, i + kMostDocuments); i < stop; ++i) {
+            const int64_t pair = by_query_.list[i];
+            meet(first, last, query, problem_.document_index[pair], pair, worker);
+        }
+        add_to_queries(first, worker);
+        flush(problem_.documents, worker);
     }
 }
 
+// dq_s = w_s iq_s (u_s - iq_s^2 <u_s, q_s> q_s), dw_s = iq_s <u_s, q_s>
 void Backward::finish_queries(int64_t first, int64_t last, void* gradients, float* weight_gradients,
                               Worker& worker) const {
-    const int64_t dim = problem_.dim, row_bytes = dim * itemsize(problem_.dtype);
+    const int64_t dim = problem_.dim;
+    const float* const norms = problem_.query_inverse_norms;
     for (int64_t s = first; s < last; ++s) {
-        char* const out = gradients != nullptr ? static_cast<char*>(gradients) + s * row_bytes : nullptr;
+        char* const out = gradients != nullptr ? static_cast<char*>(gradients) + s * row_bytes_ : nullptr;
         if (!worker.touched[s - first]) {
-            if (out != nullptr) std::memset(out, 0, row_bytes);
+            if (out != nullptr) std::memset(out, 0, row_bytes_);
             if (weight_gradients != nullptr) weight_gradients[s] = 0;
             continue;
         }
-        const float* const sum = reinterpret_cast<const float*>(worker.sums.data()) + (s - first) * stride_;
-        const void* const token = row(problem_.queries, s);
-        const float* const norms = problem_.query_inverse_norms;
-        const float dot = weight_gradients != nullptr || norms != nullptr ? kernel_.dot(sum, token, dim) : 0;
+        const float* const u = sum(worker, s - first);
+        const void* const token = static_cast<const char*>(problem_.queries) + s * row_bytes_;
+        const float dot = weight_gradients != nullptr || norms != nullptr ? kernel_.dot(u, token, dim) : 0;
         if (weight_gradients != nullptr) weight_gradients[s] = (norms != nullptr ? norms[s] : 1) * dot;
         if (out == nullptr) continue;
         const float projection = norms != nullptr ? squared_if_normal(norms[s]) * dot : 0;
-        kernel_.finish(sum, token, problem_.query_factor(s), projection, dim, out);
+        kernel_.finish(u, token, problem_.query_factor(s), projection, dim, out);
     }
 }
 
-void Backward::queries(void* gradients, float* weight_gradients, int threads) {
-    struct Block {
-        int64_t first, last, query;
-    };
-    const int64_t most = std::max<int64_t>(kTileLanes, kQuerySumBytes / (stride_ * 4));
-    std::vector<Block> blocks;
-    const int64_t groups_of_rows = problem_.grid() ? 1 : problem_.query_count;
-    for (int64_t query = 0; query < groups_of_rows; ++query) {
-        int64_t first = problem_.grid() ? 0 : problem_.query_offsets[query];
-        const int64_t end = problem_.grid() ? problem_.query_rows() : problem_.query_offsets[query + 1];
-        for (; first < end; first += most) blocks.push_back({first, std::min(end, first + most), query});
+void Backward::queries(void* gradients, float* weight_gradients) const {
+    const int64_t rows = problem_.query_rows(), fair = (rows + 4 * threads_ - 1) / (4 * threads_);
+    const int64_t most = std::max(kLeastRows, std::min(kSumBytes / sum_bytes_, fair));
+    std::vector<std::pair<int64_t, int64_t>> blocks;
+    for (int64_t first = 0, last; first < rows; first = last) {
+        last = problem_.grid() ? rows : problem_.query_offsets[query_of(first) + 1];
+        last = std::min(last, first + most);
+        blocks.emplace_back(first, last);
     }
-    const Groups groups(problem_.query_index, problem_.grid() ? 0 : problem_.pairs, problem_.query_count);
-    std::vector<Worker> workers(threads);
-    parallel_for(static_cast<int64_t>(blocks.size()), threads, [&](int64_t task, int id) {
-        const Block& block = blocks[task];
-        query_block(block.first, block.last, problem_.grid() ? nullptr : &groups, block.query, workers[id]);
-        finish_queries(block.first, block.last, gradients, weight_gradients, workers[id]);
+    std::vector<Worker> workers(threads_);
+    parallel_for(static_cast<int64_t>(blocks.size()), threads_, [&](int64_t task, int id) {
+        const auto& [first, last] = blocks[task];
+        sum_queries(first, last, workers[id]);
+        finish_queries(first, last, gradients, weight_gradients, workers[id]);
     });
 }
 
-// Terms g w_s iq_s q_s for the document's tokens start .. end, of the query tokens first .. last.
-void Backward::add_to_document(int64_t first, int64_t last, int64_t start, int64_t end, float gradient, int64_t at,
-                               Worker& worker) const {
-    for (int64_t s = first; s < last; ++s) {
-        const int64_t t = position(at + s - first);
-        if (t < start || t >= end || !problem_.query_present(s)) continue;
-        worker.touched[t - start] = 1;
-        worker.terms.push_back({static_cast<int32_t>(t - start), gradient * problem_.query_factor(s), s});
+// ---- documents: v_t = sum_{(i, s): a = t} g_ij w_s iq_s q_s ----
+
+// Sorts the query tokens of all meetings by the document's token that they chose, and in their own order then.
+void Backward::add_to_documents(const Slice& slice, Worker& worker) const {
+    const int64_t size = slice.last - slice.first;
+    worker.places.assign(size + 1, 0);
+    int32_t* const places = worker.places.data();
+    with_positions([&](const auto* positions) {
+        const auto over_chosen = [&](const auto& take) {
+            for (const Meeting& meeting : worker.meetings) {
+                for (int64_t s = meeting.first; s < meeting.last; ++s) {
+                    const int64_t t = int64_t{positions[meeting.at + s]} - slice.first;
+                    if (t >= 0 && t < size && problem_.query_present(s)) take(t, s, meeting.gradient);
+                }
+            }
+        };
+        over_chosen([&](int64_t t, int64_t, float) { ++places[t]; });
+        int32_t total = 0;
+        for (int64_t t = 0; t < size; ++t) {
+            const int32_t count = places[t];
+            if (count > 0) worker.runs.push_back({static_cast<int32_t>(slice.sum + t), count});
+            places[t] = total;
+            total += count;
+        }
+        if (static_cast<int64_t>(worker.terms.size()) < total) worker.terms.resize(total);
+        Term* const terms = worker.terms.data();
+        over_chosen([&](int64_t t, int64_t s, float gradient) {
+            terms[places[t]++] = {static_cast<int32_t>(s), gradient * problem_.query_factor(s)};
+        });
+    });
+    flush(problem_.queries, worker);
+}
+
+void Backward::sum_documents(const std::vector<Slice>& slices, Worker& worker) const {
+    start(slices.back().sum + slices.back().last - slices.back().first, worker);
+    if (problem_.grid()) {
+        const int64_t rows = problem_.query_rows();
+        const int64_t most = std::clamp(kRowBytes / row_bytes_, kLeastRows, kMostRows);
+        for (int64_t first = 0; first < rows; first += most) {
+            const int64_t last = std::min(rows, first + most);
+            for (const Slice& slice : slices) {
+                for (int64_t s = first, query = query_of(first); s < last; ++query) {
+                    const int64_t stop = std::min(last, problem_.query_offsets[query + 1]);
+                    meet(s, stop, query, slice.document, -1, worker);
+                    s = std::max(s, stop);
+                }
+                add_to_documents(slice, worker);
+            }
+        }
+        return;
+    }
+    for (const Slice& slice : slices) {
+        int64_t rows = 0;
+        for (int64_t i = by_document_.starts[slice.document]; i < by_document_.starts[slice.document + 1]; ++i) {
+            const int64_t pair = by_document_.list[i], query = problem_.query_index[pair];
+            const int64_t first = problem_.query_offsets[query], last = problem_.query_offsets[query + 1];
+            meet(first, last, query, slice.document, pair, worker);
+            rows += last - first;
+            if (rows < kMostRows) continue;
+            add_to_documents(slice, worker);
+            rows = 0;
+        }
+        add_to_documents(slice, worker);
     }
 }
 
-// Gradients of the tokens first .. last of a document, over all query tokens that chose one of them.
-void Backward::document_slice(int64_t document, int64_t first, int64_t last, const Groups* groups, void* gradients,
-                              Worker& worker) const {
-    float* const sums = worker.sums.floats((last - first) * stride_);
-    std::fill_n(sums, (last - first) * stride_, 0.0f);
-    worker.touched.assign(last - first, 0);
-    if (has_tokens_[document] && groups == nullptr) {
-        for (int64_t s = 0; s < problem_.query_rows(); s += kBlockRows) {
-            over_grid(document, s, std::min(problem_.query_rows(), s + kBlockRows),
-                      [&](int64_t begin, int64_t end, float gradient, int64_t at) {
-                          add_to_document(begin, end, first, last, gradient, at, worker);
-                      });
-            flush(sums, problem_.queries, worker);
-        }
-    } else if (has_tokens_[document]) {
-        for (int64_t i = groups->starts[document]; i < groups->starts[document + 1]; ++i) {
-            const int64_t pair = groups->list[i], query = problem_.query_index[pair];
-            if (score_gradients_[pair] == 0) continue;
-            add_to_document(problem_.query_offsets[query], problem_.query_offsets[query + 1], first, last,
-                            score_gradients_[pair], pair * problem_.max_query_length, worker);
-            flush(sums, problem_.queries, worker);
-        }
-    }
-    const int64_t dim = problem_.dim, row_bytes = dim * itemsize(problem_.dtype);
-    const int64_t start = problem_.document_offsets[document];
+// dd_t = c_t id_t (v_t - id_t^2 <v_t, d_t> d_t)
+void Backward::finish_documents(const Slice& slice, void* gradients, Worker& worker) const {
+    const int64_t start = problem_.document_offsets[slice.document], dim = problem_.dim;
     const float* const norms = problem_.document_inverse_norms;
-    for (int64_t t = first; t < last; ++t) {
-        char* const out = static_cast<char*>(gradients) + (start + t) * row_bytes;
-        if (!worker.touched[t - first]) {
-            std::memset(out, 0, row_bytes);
+    for (int64_t t = start + slice.first, row = slice.sum; t < start + slice.last; ++t, ++row) {
+        char* const out = static_cast<char*>(gradients) + t * row_bytes_;
+        if (!worker.touched[row]) {
+            std::memset(out, 0, row_bytes_);
             continue;
         }
-        const float* const sum = sums + (t - first) * stride_;
-        const void* const token = row(problem_.documents, start + t);
-        const float projection =
-            norms != nullptr ? squared_if_normal(norms[start + t]) * kernel_.dot(sum, token, dim) : 0;
-        kernel_.finish(sum, token, problem_.document_factor(start + t), projection, dim, out);
+        const float* const v = sum(worker, row);
+        const void* const token = static_cast<const char*>(problem_.documents) + t * row_bytes_;
+        const float projection = norms != nullptr ? squared_if_normal(norms[t]) * kernel_.dot(v, token, dim) : 0;
+        kernel_.finish(v, token, problem_.document_factor(t), projection, dim, out);
     }
 }
 
-void Backward::documents(void* gradients, int threads) {
-    struct Slice {
-        int64_t document, first, last;
-    };
-    const int64_t most = std::max<int64_t>(kTileLanes, kDocumentSumBytes / (stride_ * 4));
-    std::vector<Slice> slices;
+void Backward::documents(void* gradients) const {
+    const int64_t rows = problem_.document_rows(), fair = (rows + 4 * threads_ - 1) / (4 * threads_);
+    const int64_t longest = std::max(kLeastRows, kLongestSumBytes / sum_bytes_);
+    const int64_t most = std::max(kLeastRows, std::min(2 * kSumBytes / sum_bytes_, fair));
+    std::vector<std::vector<Slice>> tasks;
+    int64_t taken = most;
     for (int64_t document = 0; document < problem_.document_count; ++document) {
         const int64_t length = problem_.document_offsets[document + 1] - problem_.document_offsets[document];
-        for (int64_t first = 0; first < length; first += most) {
-            slices.push_back({document, first, std::min(length, first + most)});
+        for (int64_t first = 0; first < length; first += longest) {
+            const int64_t last = std::min(length, first + longest);
+            if (taken + last - first > most) {
+                tasks.emplace_back();
+                taken = 0;
+            }
+            tasks.back().push_back({document, first, last, taken});
+            taken += last - first;
         }
     }
-    const Groups groups(problem_.document_index, problem_.grid() ? 0 : problem_.pairs, problem_.document_count);
-    std::vector<Worker> workers(threads);
-    parallel_for(static_cast<int64_t>(slices.size()), threads, [&](int64_t task, int id) {
-        const Slice& slice = slices[task];
-        document_slice(slice.document, slice.first, slice.last, problem_.grid() ? nullptr : &groups, gradients,
-                       workers[id]);
+    std::vector<Worker> workers(threads_);
+    parallel_for(static_cast<int64_t>(tasks.size()), threads_, [&](int64_t task, int id) {
+        sum_documents(tasks[task], workers[id]);
+        for (const Slice& slice : tasks[task]) finish_documents(slice, gradients, workers[id]);
     });
 }
 
@@ -262,12 +356,14 @@ void Backward::documents(void* gradients, int threads) {
 
 void train_backward(const TrainProblem& problem, const float* score_gradients, Positions positions,
                     void* query_gradients, void* document_gradients, float* weight_gradients, int threads) {
-    if (threads <= 0) threads = default_threads();
-    Backward backward(problem, score_gradients, positions);
-    if (query_gradients != nullptr || weight_gradients != nullptr) {
-        backward.queries(query_gradients, weight_gradients, threads);
+    if (std::max(problem.query_rows(), problem.document_rows()) > INT32_MAX) {
+        throw std::invalid_argument("queries and documents must have at most 2147483647 tokens in all");
     }
-    if (document_gradients != nullptr) backward.documents(document_gradients, threads);
+    const Backward backward(problem, score_gradients, positions, threads > 0 ? threads : default_threads());
+    if (query_gradients != nullptr || weight_gradients != nullptr) {
+        backward.queries(query_gradients, weight_gradients);
+    }
+    if (document_gradients != nullptr) backward.documents(document_gradients);
 }
 
 }  // namespace lateint

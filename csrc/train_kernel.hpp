@@ -29,16 +29,21 @@ struct ForwardKernel {
                  const float* scales, int64_t first, void* scratch, float* best, float* position);
 };
 
-// sums[target] += factor * rows[source].
+// A row, and what it is multiplied with.
 struct Term {
-    int32_t target;
+    int32_t source;
     float factor;
-    int64_t source;
+};
+
+// The next `count` terms, added to sum row `target`.
+struct Run {
+    int32_t target, count;
 };
 
 // Sums of token rows, in float32 rows of `sum_stride` numbers.
 struct BackwardKernel {
-    void (*accumulate)(float* sums, const void* rows, int64_t dim, const Term* terms, int64_t count);
+    // Adds terms one by one, in their order.
+    void (*accumulate)(float* sums, const void* rows, int64_t dim, const Run* runs, int64_t count, const Term* terms);
     float (*dot)(const float* sum, const void* row, int64_t dim);
     // out = factor * (sum - projection * row), rounded to the rows' type.
     void (*finish)(const float* sum, const void* row, float factor, float projection, int64_t dim, void* out);

@@ -208,18 +208,42 @@ struct Sums {
     static Reg widen(const char* row, int64_t k, int64_t dim) {
         return V::template widen<dtype>(row + k * kItem, dim - k < V::kWidth ? dim - k : V::kWidth);
     }
-    static void accumulate(float* sums, const void* rows, int64_t dim, const Term* terms, int64_t count) {
-        const int64_t stride = sum_stride(dim), whole = dim / V::kWidth * V::kWidth;
-        for (int64_t i = 0; i < count; ++i) {
-            const char* const row = static_cast<const char*>(rows) + terms[i].source * dim * kItem;
-            float* const sum = sums + terms[i].target * stride;
-            const Reg factor = V::set(terms[i].factor);
-            for (int64_t k = 0; k < whole; k += V::kWidth) {
-                V::store(sum + k,
-                         V::fma(V::template widen<dtype>(row + k * kItem, V::kWidth), factor, V::load(sum + k)));
+    // Columns k .. k + kRegs * kWidth, of which the last register may be part empty.
+    template <int kRegs>
+    static void accumulate_columns(float* sums, const char* rows, int64_t dim, int64_t k, const Run* runs,
+                                   int64_t count, const Term* terms) {
+        const int64_t stride = sum_stride(dim), last = k + (kRegs - 1) * V::kWidth;
+        for (const Run* run = runs; run < runs + count; ++run) {
+            float* const to = sums + run->target * stride + k;
+            Reg total[kRegs];
+#pragma GCC unroll 8
+            for (int reg = 0; reg < kRegs; ++reg) total[reg] = V::load(to + reg * V::kWidth);
+            for (const Term* const end = terms + run->count; terms < end; ++terms) {
+                const char* const row = rows + (terms->source * dim + k) * kItem;
+                const Reg factor = V::set(terms->factor);
+#pragma GCC unroll 8
+                for (int reg = 0; reg < kRegs - 1; ++reg) {
+                    total[reg] =
+                        V::fma(V::template widen<dtype>(row + reg * V::kWidth * kItem, V::kWidth), factor, total[reg]);
+                }
+                total[kRegs - 1] =
+                    V::fma(widen(rows + terms->source * dim * kItem, last, dim), factor, total[kRegs - 1]);
             }
-            if (whole < dim) V::store(sum + whole, V::fma(widen(row, whole, dim), factor, V::load(sum + whole)));
+#pragma GCC unroll 8
+            for (int reg = 0; reg < kRegs; ++reg) V::store(to + reg * V::kWidth, total[reg]);
         }
+    }
+    static void accumulate(float* sums, const void* rows, int64_t dim, const Run* runs, int64_t count,
+                           const Term* terms) {
+        const char* const from = static_cast<const char*>(rows);
+        int64_t k = 0;
+        for (; dim - k > 7 * V::kWidth; k += 8 * V::kWidth) {
+            accumulate_columns<8>(sums, from, dim, k, runs, count, terms);
+        }
+        for (; dim - k > 3 * V::kWidth; k += 4 * V::kWidth) {
+            accumulate_columns<4>(sums, from, dim, k, runs, count, terms);
+        }
+        for (; k < dim; k += V::kWidth) accumulate_columns<1>(sums, from, dim, k, runs, count, terms);
     }
     static float dot(const float* sum, const void* row, int64_t dim) {
         Reg total = V::zero();
