@@ -7,7 +7,7 @@ namespace {
 
 struct Vectors {
     using Reg = __m256;
-    static constexpr int kWidth = 8, kTiles = 1, kRows = 6;
+    static constexpr int kWidth = 8, kTiles = 1, kRows = 6, kSums = 8;
     static Reg zero() { return _mm256_setzero_ps(); }
     static Reg set(float x) { return _mm256_set1_ps(x); }
     static Reg load(const void* from) { return _mm256_loadu_ps(static_cast<const float*>(from)); }

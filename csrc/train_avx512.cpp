@@ -7,7 +7,7 @@ namespace {
 
 struct Vectors {
     using Reg = __m512;
-    static constexpr int kWidth = 16, kTiles = 2, kRows = 8;
+    static constexpr int kWidth = 16, kTiles = 2, kRows = 8, kSums = 16;
     static __mmask16 first(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
     static Reg zero() { return _mm512_setzero_ps(); }
     static Reg set(float x) { return _mm512_set1_ps(x); }

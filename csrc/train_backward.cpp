@@ -14,7 +14,7 @@ namespace lateint {
 namespace {
 
 // What is used together stays in the second cache: sums, and the rows that are added to them.
-constexpr int64_t kSumBytes = 256 << 10;
+constexpr int64_t kSumBytes = 512 << 10;
 constexpr int64_t kLongestSumBytes = 1 << 20;  // of one document, which is else cut
 constexpr int64_t kRowBytes = 256 << 10;
 constexpr int64_t kMostDocuments = 16, kMostRows = 1024, kLeastRows = 16;
@@ -50,9 +50,14 @@ struct Worker {
     Buffer sums;
     std::vector<Meeting> meetings;
     std::vector<Run> runs;
-    std::vector<Term> terms;
+    std::vector<Term> terms;  // `count` of them, and room for those that are only fetched
+    int64_t count = 0;
     std::vector<int32_t> places;
     std::vector<uint8_t> touched;
+
+    void reserve(int64_t size) {
+        if (static_cast<int64_t>(terms.size()) < size + kTermsAhead) terms.resize(size + kTermsAhead);
+    }
 };
 
 // A part of a document's tokens, and where its sums are.
@@ -118,11 +123,13 @@ private:
         worker.touched.assign(rows, 0);
     }
     void flush(const void* rows, Worker& worker) const {
+        if (worker.runs.empty()) return;
+        std::fill_n(&worker.terms[worker.count], kTermsAhead, Term{0, 0});
         kernel_.accumulate(sum(worker, 0), rows, problem_.dim, worker.runs.data(),
                            static_cast<int64_t>(worker.runs.size()), worker.terms.data());
         for (const Run& run : worker.runs) worker.touched[run.target] = 1;
         worker.runs.clear();
-        worker.meetings.clear();
+        worker.count = 0;
     }
     float* sum(const Worker& worker, int64_t row) const {
         return reinterpret_cast<float*>(worker.sums.data() + row * sum_bytes_);
@@ -144,9 +151,9 @@ private:
 void Backward::add_to_queries(int64_t first, Worker& worker) const {
     if (worker.meetings.empty()) return;
     const int64_t begin = worker.meetings[0].first, end = worker.meetings[0].last;
-    const int64_t before = static_cast<int64_t>(worker.terms.size());
-    worker.terms.resize(before + (end - begin) * worker.meetings.size());
-    Term* term = &worker.terms[before];
+    const int64_t most = worker.count + (end - begin) * static_cast<int64_t>(worker.meetings.size());
+    worker.reserve(most);
+    Term* term = &worker.terms[worker.count];
     with_positions([&](const auto* positions) {
         for (int64_t s = begin; s < end; ++s) {
             if (!problem_.query_present(s)) continue;
@@ -157,7 +164,7 @@ void Backward::add_to_queries(int64_t first, Worker& worker) const {
             worker.runs.push_back({static_cast<int32_t>(s - first), static_cast<int32_t>(worker.meetings.size())});
         }
     });
-    worker.terms.resize(term - worker.terms.data());
+    worker.count = term - worker.terms.data();
     worker.meetings.clear();
 }
 
@@ -181,7 +188,6 @@ void Backward::sum_queries(int64_t first, int64_t last, Worker& worker) const {
     if (problem_.grid()) {
         int64_t document = 0;
         for (const int64_t end : document_chunks()) {
-            worker.terms.clear();
             for (int64_t s = first, query = query_of(first); s < last; ++query) {
                 const int64_t stop = std::min(last, problem_.query_offsets[query + 1]);
                 for (int64_t j = document; j < end; ++j) meet(s, stop, query, j, -1, worker);
@@ -195,7 +201,6 @@ void Backward::sum_queries(int64_t first, int64_t last, Worker& worker) const {
     }
     const int64_t query = query_of(first), end = by_query_.starts[query + 1];
     for (int64_t i = by_query_.starts[query]; i < end;) {
-        worker.terms.clear();
         for (const int64_t stop = std::min(end, i + kMostDocuments); i < stop; ++i) {
             const int64_t pair = by_query_.list[i];
             meet(first, last, query, problem_.document_index[pair], pair, worker);
@@ -228,7 +233,7 @@ void Backward::finish_queries(int64_t first, int64_t last, void* gradients, floa
 }
 
 void Backward::queries(void* gradients, float* weight_gradients) const {
-    const int64_t rows = problem_.query_rows(), fair = (rows + 4 * threads_ - 1) / (4 * threads_);
+    const int64_t rows = problem_.query_rows(), fair = (rows + 2 * threads_ - 1) / (2 * threads_);
     const int64_t most = std::max(kLeastRows, std::min(kSumBytes / sum_bytes_, fair));
     std::vector<std::pair<int64_t, int64_t>> blocks;
     for (int64_t first = 0, last; first < rows; first = last) {
@@ -268,12 +273,14 @@ void Backward::add_to_documents(const Slice& slice, Worker& worker) const {
             places[t] = total;
             total += count;
         }
-        if (static_cast<int64_t>(worker.terms.size()) < total) worker.terms.resize(total);
+        worker.reserve(total);
+        worker.count = total;
         Term* const terms = worker.terms.data();
         over_chosen([&](int64_t t, int64_t s, float gradient) {
             terms[places[t]++] = {static_cast<int32_t>(s), gradient * problem_.query_factor(s)};
         });
     });
+    worker.meetings.clear();
     flush(problem_.queries, worker);
 }
 
@@ -330,7 +337,7 @@ void Backward::finish_documents(const Slice& slice, void* gradients, Worker& wor
 void Backward::documents(void* gradients) const {
     const int64_t rows = problem_.document_rows(), fair = (rows + 4 * threads_ - 1) / (4 * threads_);
     const int64_t longest = std::max(kLeastRows, kLongestSumBytes / sum_bytes_);
-    const int64_t most = std::max(kLeastRows, std::min(2 * kSumBytes / sum_bytes_, fair));
+    const int64_t most = std::max(kLeastRows, std::min(kSumBytes / sum_bytes_, fair));
     std::vector<std::vector<Slice>> tasks;
     int64_t taken = most;
     for (int64_t document = 0; document < problem_.document_count; ++document) {

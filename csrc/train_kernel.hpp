@@ -40,6 +40,8 @@ struct Run {
     int32_t target, count;
 };
 
+constexpr int kTermsAhead = 6;  // terms are followed by so many more, whose rows are only fetched
+
 // Sums of token rows, in float32 rows of `sum_stride` numbers.
 struct BackwardKernel {
     // Adds terms one by one, in their order.

@@ -5,6 +5,7 @@
 // against them. An instruction set describes its vectors by a struct V:
 //   Reg, kWidth              a register of floats, how many
 //   kTiles, kRows            tiles and document tokens multiplied together: kRows * kTiles * (16 / kWidth) accumulators
+//   kSums                    registers that hold a row's sums
 //   load, store, broadcast, set, zero, multiply, add, subtract, sum
 //   fma(a, b, c)             a * b + c
 //   greater(x, y)            where x > y
@@ -216,34 +217,40 @@ struct Sums {
         for (const Run* run = runs; run < runs + count; ++run) {
             float* const to = sums + run->target * stride + k;
             Reg total[kRegs];
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (int reg = 0; reg < kRegs; ++reg) total[reg] = V::load(to + reg * V::kWidth);
             for (const Term* const end = terms + run->count; terms < end; ++terms) {
-                const char* const row = rows + (terms->source * dim + k) * kItem;
+                const char* const ahead = rows + (terms[kTermsAhead].source * dim + k) * kItem;
+#pragma GCC unroll 16
+                for (int byte = 0; byte < kRegs * V::kWidth * kItem; byte += 64) __builtin_prefetch(ahead + byte);
+                const char* const row = rows + terms->source * dim * kItem;
                 const Reg factor = V::set(terms->factor);
-#pragma GCC unroll 8
+#pragma GCC unroll 16
                 for (int reg = 0; reg < kRegs - 1; ++reg) {
-                    total[reg] =
-                        V::fma(V::template widen<dtype>(row + reg * V::kWidth * kItem, V::kWidth), factor, total[reg]);
+                    const char* const from = row + (k + reg * V::kWidth) * kItem;
+                    total[reg] = V::fma(V::template widen<dtype>(from, V::kWidth), factor, total[reg]);
                 }
-                total[kRegs - 1] =
-                    V::fma(widen(rows + terms->source * dim * kItem, last, dim), factor, total[kRegs - 1]);
+                total[kRegs - 1] = V::fma(widen(row, last, dim), factor, total[kRegs - 1]);
             }
-#pragma GCC unroll 8
+#pragma GCC unroll 16
             for (int reg = 0; reg < kRegs; ++reg) V::store(to + reg * V::kWidth, total[reg]);
         }
     }
+    // As many columns as kRegs registers at a time can take; the next one.
+    template <int kRegs>
+    static int64_t accumulate_from(int64_t k, float* sums, const void* rows, int64_t dim, const Run* runs,
+                                   int64_t count, const Term* terms) {
+        for (; dim - k > (kRegs - 1) * V::kWidth; k += kRegs * V::kWidth) {
+            accumulate_columns<kRegs>(sums, static_cast<const char*>(rows), dim, k, runs, count, terms);
+        }
+        return k;
+    }
     static void accumulate(float* sums, const void* rows, int64_t dim, const Run* runs, int64_t count,
                            const Term* terms) {
-        const char* const from = static_cast<const char*>(rows);
-        int64_t k = 0;
-        for (; dim - k > 7 * V::kWidth; k += 8 * V::kWidth) {
-            accumulate_columns<8>(sums, from, dim, k, runs, count, terms);
-        }
-        for (; dim - k > 3 * V::kWidth; k += 4 * V::kWidth) {
-            accumulate_columns<4>(sums, from, dim, k, runs, count, terms);
-        }
-        for (; k < dim; k += V::kWidth) accumulate_columns<1>(sums, from, dim, k, runs, count, terms);
+        int64_t k = accumulate_from<V::kSums>(0, sums, rows, dim, runs, count, terms);
+        k = accumulate_from<V::kSums / 2>(k, sums, rows, dim, runs, count, terms);
+        k = accumulate_from<V::kSums / 4>(k, sums, rows, dim, runs, count, terms);
+        accumulate_from<1>(k, sums, rows, dim, runs, count, terms);
     }
     static float dot(const float* sum, const void* row, int64_t dim) {
         Reg total = V::zero();

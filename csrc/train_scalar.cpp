@@ -36,7 +36,7 @@ float number(const char* from, int64_t i) {
 struct Vectors {
     typedef float Reg __attribute__((vector_size(16)));
     typedef int32_t Mask __attribute__((vector_size(16)));
-    static constexpr int kWidth = 4, kTiles = 1, kRows = 2;
+    static constexpr int kWidth = 4, kTiles = 1, kRows = 2, kSums = 8;
     static Reg zero() { return Reg{}; }
     static Reg set(float x) { return Reg{x, x, x, x}; }
     static Reg load(const void* from) {
