@@ -103,6 +103,11 @@ inline __attribute__((always_inline)) void lanes_multiply(const char* tiles, int
     }
 }
 
+template <int kSize>
+struct Size {
+    static constexpr int value = kSize;
+};
+
 template <class P, int kTiles>
 inline void lanes_tiles(const char* tiles, int64_t tile_bytes, const char* rows, int64_t count, int64_t steps,
                         const float* scales, float first, float* best, float* position) {
@@ -114,16 +119,21 @@ inline void lanes_tiles(const char* tiles, int64_t tile_bytes, const char* rows,
         leaders.position[reg] = V::load(position + reg * V::kWidth);
         leaders.poison[reg] = V::zero();
     }
-    const auto from = [=](int64_t row) { return scales != nullptr ? scales + row : nullptr; };
+    const auto take = [&](auto size, int64_t row) __attribute__((always_inline)) {
+        lanes_multiply<P, decltype(size)::value, kRegs>(tiles, tile_bytes, rows + row * steps * 4, steps,
+                                                        scales != nullptr ? scales + row : nullptr,
+                                                        first + static_cast<float>(row), leaders);
+    };
+    // A token taken twice changes nothing, so that the last ones need no smaller, slower groups of their own.
     int64_t row = 0;
-    for (; row + V::kRows <= count; row += V::kRows) {
-        lanes_multiply<P, V::kRows, kRegs>(tiles, tile_bytes, rows + row * steps * 4, steps, from(row),
-                                           first + static_cast<float>(row), leaders);
+    for (; row + V::kRows <= count; row += V::kRows) take(Size<V::kRows>(), row);
+    constexpr int kHalf = V::kRows / 2;
+    if (row + kHalf < count && row > 0) {
+        take(Size<V::kRows>(), count - V::kRows);
+        row = count;
     }
-    for (; row < count; ++row) {
-        lanes_multiply<P, 1, kRegs>(tiles, tile_bytes, rows + row * steps * 4, steps, from(row),
-                                    first + static_cast<float>(row), leaders);
-    }
+    for (; row < count && count >= kHalf; row += kHalf) take(Size<kHalf>(), row + kHalf < count ? row : count - kHalf);
+    for (; row < count; ++row) take(Size<1>(), row);
     for (int reg = 0; reg < kRegs; ++reg) {
         V::store(best + reg * V::kWidth, V::add(leaders.best[reg], leaders.poison[reg]));
         V::store(position + reg * V::kWidth, leaders.position[reg]);
