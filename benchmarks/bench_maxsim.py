@@ -12,7 +12,7 @@ import pytest
 
 from benchmarks.shapes import MAXSIM_SHAPES
 from lateint_kernels import Ragged, _cpu, explain, maxsim, to_bfloat16, to_float32
-from lateint_kernels.backends import INSTRUCTION_SETS, why_not
+from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
 
 CASTS = {
     "float32": lambda x: x,

@@ -32,9 +32,9 @@ from benchmarks.rivals.run import machine
 from lateint import builder, clustering
 from lateint.codec import REACH, Rotation, train_rotation
 from lateint_kernels import _cpu, residual
-from lateint_kernels.backends import INSTRUCTION_SETS, why_not
 from lateint_kernels.centroids import invert
 from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
+from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULT, PAGE = ROOT / "benchmarks" / "results" / "design.json", ROOT / "docs" / "design.md"
@@ -395,10 +395,10 @@ class Coarse:
     def imputed(self, nprobe: int, rank: int | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Documents touched, their scores, and how far these exceed what a document without any hit would get.
 
-        A query token that no probed list gives a document takes the score of the centroid at ``rank`` (None: the first
-        not probed), or 0 where ``rank`` is 0.
+        A query token that no probed list gives a document takes the score of the centroid at ``rank`` (None: ``2
+        nprobe``, as the engine does), or 0 where ``rank`` is 0.
         """
-        rank = nprobe if rank is None else rank - 1
+        rank = (2 * nprobe if rank is None else rank) - 1
         lanes = np.arange(self.scores.shape[1])
         missing = self.scores[self.best[rank], lanes] if rank >= 0 else np.zeros(len(lanes))
         board = np.tile(missing, (len(self.coded.offsets) - 1, 1))
@@ -645,7 +645,7 @@ def stopping(sample: Sample, coded: Coded, engine: Engine, k: int) -> list[Row]:
 
     for fixed in (64, 128, 256, 512) if k == 10 else (192, 256, 512, 912):
         add_timed("fixed", fixed, [min(fixed, len(s)) for s in scores], candidates=fixed)
-    for patience in (32, 64, 96, 128):
+    for patience in (32, 64, 96, 128, 160):
         counts = [stopped(s, k, patience) for s in scores]
         add_timed("patience", patience, counts, candidates=most, patience=patience)
     views = [Coarse(coded, engine, query).imputed(nprobe) for query in sample.queries]

@@ -182,7 +182,7 @@ def imputation(result: Row) -> str:
         if rank not in (0, p, p + 1, 2 * p, 4 * p):
             continue
         label = "nothing (0)" if rank == 0 else f"centroid {rank}"
-        label += " (the last probed)" if rank == p else " (ours: the first not probed)" if rank == p + 1 else ""
+        label += {p: " (the last probed)", p + 1: " (the first not probed)", 2 * p: " (ours)"}.get(rank, "")
         body.append((str(p), label, *recall_cells(row)))
     half, whole = one(rows, nprobe=8, rank=16), one(rows, nprobe=16, rank=17)
     return (
@@ -323,9 +323,9 @@ def stopping(result: Row) -> str:
         for row in rows
         if row["value"] not in (64 if row["rule"] == "fixed" else None, 192, 0.95, 0.8)
     ]
-    fixed, patient = one(rows, k=10, rule="fixed", value=256), one(rows, k=10, rule="patience", value=96)
+    fixed, patient = one(rows, k=10, rule="fixed", value=256), one(rows, k=10, rule="patience", value=160)
     return (
-        f"{table(head, body)}\n\nRecall of the exhaustive top k on the 4-bit codes. For k = 10, patience 96 scores "
+        f"{table(head, body)}\n\nRecall of the exhaustive top k on the 4-bit codes. For k = 10, patience 160 scores "
         f"{patient['scored'] / fixed['scored']:.0%} of the documents of a fixed 256 and finds "
         f"{share(patient['recall'])} instead of {share(fixed['recall'])}."
     )

@@ -13,6 +13,8 @@ namespace {
 constexpr int kGroupTiles = 16;      // centroids are taken 256 at a time ...
 constexpr int64_t kGroupRows = 32;   // ... by 32 tokens, so that the scores stay in the first-level cache
 constexpr int32_t kNever = 1 << 30;  // bias of absent centroids
+constexpr int kIdleCells =
+    6;  // cells in a row without a centroid worth keeping, after which a query token asks for no more
 constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
 
 }  // namespace
@@ -177,6 +179,7 @@ void Prober::start(int ntiles, int64_t count, int64_t offered) {
     kept_.resize(ntiles * kLanes * capacity_);
     sizes_.assign(ntiles * kLanes, 0);
     thresholds_.assign(ntiles * kLanes, kWorst);
+    changed_.assign(ntiles * kLanes, 0);
 }
 
 void Prober::prune(int lane) {
@@ -204,6 +207,7 @@ void Prober::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t dept
                 prune(lane);
                 if (score <= thresholds_[lane]) continue;
             }
+            changed_[lane] = 1;
             kept_[lane * capacity_ + sizes_[lane]++] = key_of(score, static_cast<uint32_t>(first + r + row));
         }
         // Thresholds start low; tightening them early keeps the lists short.
@@ -234,17 +238,29 @@ void Prober::run(const Centroids& centroids, const int8_t* tiles, int ntiles, in
     start(ntiles, cells, centroids.cell_count);
     collect(centroids.cells, 0, centroids.cell_count, centroids.depth, tiles, ntiles);
     finish(lanes);
-    std::vector<uint32_t> chosen;
-    for (const Probe& probe : probes_) chosen.push_back(probe.centroid);
-    std::sort(chosen.begin(), chosen.end());
-    chosen.erase(std::unique(chosen.begin(), chosen.end()), chosen.end());
-    int64_t seen = 0;
-    for (uint32_t c : chosen) seen += centroids.cell_offsets[c + 1] - centroids.cell_offsets[c];
-    start(ntiles, std::min(count, seen), seen);
-    for (uint32_t c : chosen)
-        collect(centroids.rows, centroids.cell_offsets[c], centroids.cell_offsets[c + 1] - centroids.cell_offsets[c],
-                centroids.depth, tiles, ntiles);
+    look_into(centroids, tiles, ntiles, lanes, count);
     finish(lanes);
+}
+
+// Reads centroids cell by cell: the best cell of each token first, then the second best of each, so that thresholds
+// rise early. A token whose last few cells gave it nothing asks for no more, but profits from what others ask for.
+void Prober::look_into(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count) {
+    const std::vector<Probe> wanted = std::move(probes_);
+    const int64_t cells = width_;
+    std::vector<bool> read(centroids.cell_count, false);
+    std::vector<int> idle(lanes, 0);  // cells in a row that gave nothing
+    start(ntiles, std::min(count, centroids.count), centroids.count);
+    for (int64_t rank = 0; rank < cells; ++rank) {
+        std::fill(changed_.begin(), changed_.end(), 0);
+        for (int lane = 0; lane < lanes; ++lane) {
+            const uint32_t cell = wanted[lane * cells + rank].centroid;
+            if (idle[lane] >= kIdleCells || read[cell]) continue;
+            read[cell] = true;
+            const int64_t first = centroids.cell_offsets[cell];
+            collect(centroids.rows, first, centroids.cell_offsets[cell + 1] - first, centroids.depth, tiles, ntiles);
+        }
+        for (int lane = 0; lane < lanes; ++lane) idle[lane] = changed_[lane] ? 0 : idle[lane] + 1;
+    }
 }
 
 }  // namespace lateint

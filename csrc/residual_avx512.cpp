@@ -5,7 +5,7 @@
 namespace lateint {
 namespace {
 
-constexpr int64_t kAhead = 12;  // tokens between the prefetch of a centroid and its use
+constexpr int64_t kAhead = 24;  // tokens between the prefetch of a centroid and its use
 
 inline void prefetch_centroid(const Codec& codec, const Tokens& tokens, int64_t token) {
     const uint8_t* row = codec.centroids + tokens.centroid(token) * codec.depth;
@@ -46,6 +46,44 @@ inline void decode_128(const Codec& codec, const Tokens& tokens, int64_t first, 
     }
 }
 
+// Width up to 128, code in one register: each component's byte is brought to its place (vpermb), then shifted by the
+// plane it belongs to (vpmultishiftqb reads eight bits from any bit of its quadword; what is beyond the code is
+// masked).
+void decode_narrow(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
+    const int64_t bytes = codec.code_bytes(), end = first + n;
+    const __mmask64 code_part = bytes == 64 ? ~0ull : (1ull << bytes) - 1;
+    const int halves = codec.width > 64 ? 2 : 1;
+    __m512i places[2], shifts[2];
+    __mmask64 parts[2];
+    for (int half = 0; half < halves; ++half) {
+        uint8_t place[64] = {}, shift[64] = {};
+        const int64_t count = std::min<int64_t>(64, codec.width - 64 * half);
+        for (int64_t i = 0; i < count; ++i) {
+            const int64_t k = 64 * half + i;
+            place[i] = k % bytes;
+            shift[i] = i % 8 * 8 + k / bytes * codec.nbits;
+        }
+        places[half] = _mm512_loadu_si512(place);
+        shifts[half] = _mm512_loadu_si512(shift);
+        parts[half] = count == 64 ? ~0ull : (1ull << count) - 1;
+    }
+    const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << codec.nbits) - 1));
+    for (int64_t i = first; i < end; ++i, rows += codec.depth) {
+        if (i + kAhead < end) prefetch_centroid(codec, tokens, i + kAhead);
+        const uint8_t* centroid = codec.centroids + tokens.centroid(i) * codec.depth;
+        const __m512i levels = levels_of(codec, tokens, i);
+        const __m512i packed = _mm512_maskz_loadu_epi8(code_part, tokens.codes + i * bytes);
+        for (int half = 0; half < halves; ++half) {
+            const __m512i placed = _mm512_permutexvar_epi8(places[half], packed);
+            const __m512i index = _mm512_and_si512(_mm512_multishift_epi64_epi8(shifts[half], placed), mask);
+            // Rows are padded, so whole registers of the centroid may be read.
+            const __m512i sum =
+                _mm512_add_epi8(_mm512_loadu_si512(centroid + 64 * half), _mm512_shuffle_epi8(levels, index));
+            _mm512_mask_storeu_epi8(rows + 64 * half, parts[half], sum);
+        }
+    }
+}
+
 void decode_any(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
     const int64_t bytes = codec.code_bytes(), end = first + n;
     const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << codec.nbits) - 1));
@@ -78,6 +116,8 @@ void decode(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n, 
         decode_128<2>(codec, tokens, first, n, rows);
     } else if (codec.width == 128) {
         decode_128<4>(codec, tokens, first, n, rows);
+    } else if (codec.width < 128) {
+        decode_narrow(codec, tokens, first, n, rows);
     } else {
         decode_any(codec, tokens, first, n, rows);
     }

@@ -14,8 +14,11 @@ namespace {
 
 constexpr int64_t kDecodeRows = 64;  // tokens decoded at a time; they stay in the first-level cache
 constexpr int64_t kDocumentsPerTask = 16;
+constexpr int64_t kDocumentsAhead = 2;    // documents between the prefetch of codes and their use
+constexpr int64_t kCentroidsAhead = 24;   // tokens of the next block whose centroids are fetched before it
 constexpr int64_t kRange = 1 << 16;       // documents on the scoreboard at a time: half a megabyte
 constexpr int64_t kRound = 32;            // candidates scored between two looks at whether they still change anything
+constexpr int64_t kImputedRank = 2;       // times nprobe: the centroid whose score stands in for what was not found
 constexpr double kCoarseRange = 1 << 30;  // the largest coarse sum a query can reach
 
 bool better(const Hit& a, const Hit& b) { return a.score != b.score ? a.score > b.score : a.position < b.position; }
@@ -136,6 +139,21 @@ void Engine::prefetch(int64_t position) const {
     if (segment.tokens.scales) __builtin_prefetch(segment.tokens.scales + first);
 }
 
+// The first few centroids that decoding will need; further ones it fetches itself, a few tokens ahead.
+void Engine::prefetch_centroids(const Segment& segment, int64_t first, int64_t end) const {
+    if (!segment.tokens.scales) return;  // 8 bits: codes are whole
+    for (int64_t i = first; i < std::min(end, first + kCentroidsAhead); ++i) {
+        const uint8_t* row = codec.centroids + segment.tokens.centroid(i) * codec.depth;
+        for (int64_t k = 0; k < codec.depth; k += 64) __builtin_prefetch(row + k);
+    }
+}
+
+void Engine::prefetch_document_centroids(int64_t position) const {
+    int64_t local;
+    const Segment& segment = segment_of(position, &local);
+    prefetch_centroids(segment, segment.offsets[local], segment.offsets[local + 1]);
+}
+
 void Engine::score_block(const Query& query, const int64_t* positions, int64_t n, float* scores) const {
     const KernelScope scope;
     const ResidualKernels& residual = residual_kernels();
@@ -143,14 +161,19 @@ void Engine::score_block(const Query& query, const int64_t* positions, int64_t n
     std::vector<uint8_t> storage(kDecodeRows * depth + 64);
     uint8_t* rows = storage.data() + (64 - reinterpret_cast<uintptr_t>(storage.data()) % 64) % 64;
     std::vector<int32_t> best(query.ntiles * kLanes);
+    for (int64_t d = 0; d < std::min(kDocumentsAhead, n); ++d) prefetch(positions[d]);
     for (int64_t d = 0; d < n; ++d) {
-        if (d + 1 < n) prefetch(positions[d + 1]);
+        if (d + kDocumentsAhead < n) prefetch(positions[d + kDocumentsAhead]);
         int64_t local;
         const Segment& segment = segment_of(positions[d], &local);
         std::fill(best.begin(), best.end(), std::numeric_limits<int32_t>::min());
         const int64_t end = segment.offsets[local + 1];
         for (int64_t first = segment.offsets[local]; first < end; first += kDecodeRows) {
             const int64_t count = std::min(kDecodeRows, end - first), padded = round_up(count, kRowStep);
+            if (first + count < end)
+                prefetch_centroids(segment, first + count, end);
+            else if (d + 1 < n)
+                prefetch_document_centroids(positions[d + 1]);
             residual.decode(codec, segment.tokens, first, count, rows);
             // The last token once more in the rows that are left: a maximum does not mind.
             for (int64_t r = count; r < padded; ++r) std::memcpy(rows + r * depth, rows + (count - 1) * depth, depth);
@@ -253,13 +276,14 @@ int64_t Engine::score_range(const Query& query, int64_t lists_a_token, int64_t f
 }
 
 // score(d) ~ sum_i m_i + sum over the query tokens that probe a centroid of d of (best such centroid's score - m_i):
-// where no probed centroid holds a token of d, the score of the best centroid not probed, m_i, stands in (imputation
-// as in XTR and WARP). Lists are visited best first, so the first touch of a document by a query token is its maximum;
-// tags tell first touches apart and never need clearing. The best limits.candidates go to scratch.chosen, best first.
+// where no probed centroid holds a token of d, the score m_i of the 2 nprobe-th best centroid stands in (imputation as
+// in XTR and WARP; docs/design.md has the ranks tried). Lists are visited best first, so the first touch of a document
+// by a query token is its maximum; tags tell first touches apart and never need clearing. The best limits.candidates go
+// to scratch.chosen, best first.
 void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, Scratch& scratch,
                              SearchCounts* counts) const {
-    scratch.prober.run(centroids, query.tiles.data(), query.ntiles, static_cast<int>(query.length), limits.nprobe + 1,
-                       limits.cells);
+    scratch.prober.run(centroids, query.tiles.data(), query.ntiles, static_cast<int>(query.length),
+                       kImputedRank * limits.nprobe, limits.cells);
     const Prober& prober = scratch.prober;
     double range = 0;
     for (int64_t i = 0; i < query.length; ++i) {

@@ -102,6 +102,8 @@ private:
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
     void prefetch(int64_t position) const;
+    void prefetch_centroids(const Segment&, int64_t first, int64_t end) const;
+    void prefetch_document_centroids(int64_t position) const;
 
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Scratch>> idle_;

@@ -7,4 +7,4 @@ here=$(dirname "$0")
 "${PYTHON:-python3}" -m venv "$env"
 "$env/bin/pip" install --quiet --disable-pip-version-check ${PIP_INDEX:+--index-url "$PIP_INDEX"} torch==2.11.0
 "$env/bin/pip" install --quiet --disable-pip-version-check -r "$here/requirements.txt"
-"$env/bin/pip" list --disable-pip-version-check | grep -i -E '^(fast-plaid|xtr-warp-rs|maxsim-cpu|numkong|torch) '
+"$env/bin/pip" list --disable-pip-version-check | grep -i -E '^(fast.plaid|xtr-warp-rs|maxsim-cpu|numkong|torch) '

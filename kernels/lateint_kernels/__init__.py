@@ -1,17 +1,26 @@
-"""Operators of late interaction on CPU: numpy arrays in, numpy arrays out; torch is never imported.
+"""Operators of late interaction: numpy arrays in, numpy arrays out; torch tensors in, differentiable tensors out.
 
-Symbols, the same everywhere: ``Nq`` queries of ``Lq`` tokens, ``n`` documents of ``Ld`` tokens, ``T`` tokens in all,
-``dim`` numbers per token.
+torch is imported when a tensor is given or `RaggedTensor` is asked for, not before.
+
+Symbols, the same everywhere: ``Nq`` queries of ``Lq`` tokens, ``Nd`` documents of ``Ld`` tokens (``K`` for each query
+where it has its own), ``P`` pairs, ``T`` tokens in all, ``dim`` numbers per token.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from lateint_kernels.arrays import BFLOAT16, as_array, to_bfloat16, to_float32
-from lateint_kernels.backends import explain
+from lateint_kernels.backends import BackendError, explain
 from lateint_kernels.maxsim import maxsim, maxsim_pairs
 from lateint_kernels.ragged import Ragged, check_finite, first_nonfinite_row, first_zero_row
 
+if TYPE_CHECKING:
+    from lateint_kernels._torch.ragged import RaggedTensor
+
 __all__ = [
     "BFLOAT16",
+    "BackendError",
     "Ragged",
+    "RaggedTensor",
     "as_array",
     "check_finite",
     "explain",
@@ -22,3 +31,11 @@ __all__ = [
     "to_bfloat16",
     "to_float32",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "RaggedTensor":
+        from lateint_kernels._torch.ragged import RaggedTensor
+
+        return RaggedTensor
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

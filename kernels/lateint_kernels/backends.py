@@ -1,30 +1,127 @@
-"""Which code runs on this machine."""
+"""Which code runs: one table of preferences, one rule. A backend named by the caller is used or refused.
 
-from lateint_kernels import _cpu
+A backend is a module whose functions carry the operators' names (``maxsim``, ``maxsim_backward``) and take a
+`lateint_kernels._torch.problem.Problem`. It may have a function ``why_not(op, device, dtype)`` of its own that tells
+why it cannot do something here, or None; `why_not` below asks it last. Modules are imported at their first use.
+"""
 
-# Best first; each level includes those after it.
-INSTRUCTION_SETS = ("amx", "avx512bf16", "avx512", "avx2", "scalar")
+import os
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from lateint_kernels import _cpu, instruction_sets
+from lateint_kernels.instruction_sets import INSTRUCTION_SETS
+
+if TYPE_CHECKING:
+    import torch
+
+# Best first, for each type of device; where it is none of these, torch.
+PREFERENCE = {"cuda": ("cuda", "triton", "torch"), "cpu": ("cpp", "torch")}
+MODULES = {
+    "cpp": "lateint_kernels._cpp",
+    "cuda": "lateint_kernels._cuda.maxsim",
+    "torch": "lateint_kernels._torch.maxsim",
+    "triton": "lateint_kernels._triton.maxsim",
+}
+DTYPES = ("float32", "float16", "bfloat16")  # the torch backend takes float64 too
 
 
-def why_not(isa: str) -> str | None:
-    """Why an instruction set cannot be used on this machine; None if it can.
+class BackendError(RuntimeError):
+    """The backend asked for, or every one there is, cannot run this here."""
 
-    >>> why_not("scalar") is None
-    True
+
+@cache
+def resolve(op: str, device: "torch.device", dtype: "torch.dtype", backend: str | None = None) -> Any:
+    """The function to call for an operator on tensors of this device and dtype.
+
+    Args:
+        op: ``"maxsim"`` or ``"maxsim_backward"``.
+        device: where the tensors are.
+        dtype: of the tokens.
+        backend: a name of `MODULES`, or None for the best one.
+
+    Raises:
+        BackendError: it cannot run here; says why.
+        ValueError: there is no backend of that name.
     """
-    if isa not in INSTRUCTION_SETS:
-        raise ValueError(f"isa must be one of {', '.join(INSTRUCTION_SETS)}, got {isa!r}")
-    if INSTRUCTION_SETS.index(isa) >= INSTRUCTION_SETS.index(_cpu.best_isa()):
-        return None
-    return _cpu.isa_limit()
+    refused = []
+    for name in (backend,) if backend else PREFERENCE.get(device.type, ("torch",)):
+        reason = why_not(name, op, device, dtype)
+        if reason is None:
+            return getattr(_module(name), op)
+        refused.append(f"{name}: {reason}")
+    raise BackendError(f"cannot run {op} of {_short(dtype)} on {device.type}: " + "; ".join(refused))
+
+
+def why_not(name: str, op: str, device: "torch.device | str", dtype: "torch.dtype | None" = None) -> str | None:
+    """Why a backend cannot run an operator on such a device, with tokens of such a dtype; None if it can.
+
+    >>> why_not("cpp", "maxsim", "cuda")
+    'runs on cpu only'
+    """
+    if name not in MODULES:
+        raise ValueError(f"backend must be one of {', '.join(MODULES)}, got {name!r}")
+    kind = device if isinstance(device, str) else device.type
+    kind = kind.partition(":")[0]
+    home = {"cpp": "cpu", "cuda": "cuda", "triton": "cuda"}.get(name, kind)
+    if kind != home and not (name == "triton" and interpreting()):
+        return f"runs on {home} only"
+    if not _has_torch():
+        return "torch is not installed"
+    if dtype is not None and name != "torch" and _short(dtype) not in DTYPES:
+        return f"takes {', '.join(DTYPES[:-1])} and {DTYPES[-1]}, not {_short(dtype)}"
+    module = _module(name)
+    if isinstance(module, str):
+        return module
+    if not hasattr(module, op):
+        return f"has no {op}"
+    ask = getattr(module, "why_not", None)
+    return None if ask is None else ask(op, device, dtype)
+
+
+def interpreting() -> bool:
+    """Whether Triton kernels run in Triton's interpreter, and so on tensors of the CPU: TRITON_INTERPRET=1."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
 
 
 def explain() -> dict[str, str]:
-    """Which instruction set is in use, the others and why not, and how many threads; for bug reports.
+    """What is in use, what is not and why, and how many threads; for bug reports. Imports torch if it is installed.
 
     >>> explain()["scalar"] in {"in use", "ready"}
     True
     """
     active = _cpu.active_isa()
-    report = {isa: "in use" if isa == active else why_not(isa) or "ready" for isa in INSTRUCTION_SETS}
-    return {**report, "threads": str(_cpu.default_threads())}
+    report = {isa: "in use" if isa == active else instruction_sets.why_not(isa) or "ready" for isa in INSTRUCTION_SETS}
+    report["threads"] = str(_cpu.default_threads())
+    if not _has_torch():
+        return {**report, "tensors": "torch is not installed"}
+    import torch
+
+    for kind in ("cuda", "cpu"):
+        if kind == "cuda" and not torch.cuda.is_available():
+            report["on cuda"] = "torch finds no CUDA device"
+        else:
+            states = {name: why_not(name, "maxsim", kind) for name in PREFERENCE[kind]}
+            report[f"on {kind}"] = "; ".join(f"{name}: {why or 'ready'}" for name, why in states.items())
+    return report
+
+
+@cache
+def _module(name: str) -> ModuleType | str:
+    """The module, or why it cannot be had: found out once."""
+    try:
+        return import_module(MODULES[name])
+    except ImportError as error:
+        return f"cannot be loaded: {error}"
+
+
+@cache
+def _has_torch() -> bool:
+    return find_spec("torch") is not None
+
+
+def _short(dtype: "torch.dtype") -> str:
+    return str(dtype).removeprefix("torch.")

@@ -102,8 +102,8 @@ class Engine:
             queries: ``[T, dim]``; query i is ``queries[offsets[i]:offsets[i + 1]]``.
             nprobe: centroids probed for each query token.
             candidates: documents whose codes are scored, chosen by the coarse stage: the score of the best probed
-                centroid of a document for each query token, and the score of the first centroid not probed where there
-                is none (imputation as in XTR, arXiv 2304.01982, and WARP, arXiv 2501.17788).
+                centroid of a document for each query token, and the score of the ``2 nprobe``-th best centroid where
+                there is none (imputation as in XTR, arXiv 2304.01982, and WARP, arXiv 2501.17788).
             patience: candidates are scored best first (in rounds of 32); stop when so many in a row changed nothing
                 among the best k; 0: score them all.
             cells: look for centroids in the best ``cells`` cells of each query token; 0: score all centroids.

@@ -124,8 +124,8 @@ def coarse_scores(
     """What candidates are chosen by: a document's best probed centroid for each query token, or else what stands in.
 
     ``sum_i scale_i max(m_i, max { products[i, c] : c in d, c probed by i })`` where query token i probes the ``nprobe``
-    centroids with the largest products (the lowest id among equals) and m_i is the product of the next one, or of the
-    last one where all are probed (imputation: XTR, arXiv 2304.01982). None for a document that no token has found.
+    centroids with the largest products (the lowest id among equals) and m_i is the product of the ``2 nprobe``-th, or
+    of the last one where there are fewer (imputation: XTR, arXiv 2304.01982). None where no token has found a document.
 
     >>> coarse_scores(np.array([[5, 3, 1]]), np.array([1.0]), [[0], [1, 2], [2]], 1)
     [5.0, None, None]
@@ -138,7 +138,7 @@ def coarse_scores(
         for i, row in enumerate(rows):
             seen = [row[c] for c in order[i][:nprobe] if c in held]
             found = found or bool(seen)
-            score += float(scales[i]) * max(seen, default=row[order[i][min(nprobe, len(row) - 1)]])
+            score += float(scales[i]) * max(seen, default=row[order[i][min(2 * nprobe, len(row)) - 1]])
         scores.append(score if found else None)
     return scores
 

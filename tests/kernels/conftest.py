@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lateint_kernels import _cpu
-from lateint_kernels.backends import INSTRUCTION_SETS, why_not
+from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
 
 
 @pytest.fixture(params=INSTRUCTION_SETS)

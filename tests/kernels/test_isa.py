@@ -5,7 +5,7 @@ import sys
 import pytest
 
 from lateint_kernels import _cpu, explain
-from lateint_kernels.backends import INSTRUCTION_SETS, why_not
+from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
 
 
 def run(program, **environment):
@@ -48,7 +48,7 @@ def test_levels_above_the_best_are_refused():
 def test_explain_names_the_active_one(isa):
     report = explain()
     assert report[isa] == "in use"
-    assert list(report) == [*INSTRUCTION_SETS, "threads"]
+    assert list(report)[: len(INSTRUCTION_SETS) + 1] == [*INSTRUCTION_SETS, "threads"]
     assert int(report["threads"]) == _cpu.default_threads()
 
 

@@ -46,7 +46,7 @@ def test_another_seed_gives_another_index(collection):
 
 def test_instruction_sets_give_the_same_bytes(clustered, tmp_path):
     """A process of its own for each, as a machine without AVX-512 would be."""
-    from lateint_kernels.backends import INSTRUCTION_SETS, why_not
+    from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
 
     tokens = clustered([20] * 30, 24).tokens
     np.save(tmp_path / "tokens.npy", tokens)
