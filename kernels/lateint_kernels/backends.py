@@ -1,8 +1,8 @@
 """Which code runs: one table of preferences, one rule. A backend named by the caller is used or refused.
 
 A backend is a module whose functions carry the operators' names (``maxsim``, ``maxsim_backward``) and take a
-`lateint_kernels._torch.problem.Problem`. It may have a function ``why_not(op, device, dtype)`` of its own that tells
-why it cannot do something here, or None; `why_not` below asks it last. Modules are imported at their first use.
+`lateint_kernels._torch.problem.Problem`. It may have a function ``why_not(op, device, dtype, dim)`` of its own that
+tells why it cannot do something here, or None; `why_not` below asks it last. Modules are imported at their first use.
 """
 
 import os
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 PREFERENCE = {"cuda": ("cuda", "triton", "torch"), "cpu": ("cpp", "torch")}
 MODULES = {
     "cpp": "lateint_kernels._cpp",
-    "cuda": "lateint_kernels._cuda.maxsim",
+    "cuda": "lateint_kernels._cuda",
     "torch": "lateint_kernels._torch.maxsim",
     "triton": "lateint_kernels._triton.maxsim",
 }
@@ -34,13 +34,14 @@ class BackendError(RuntimeError):
 
 
 @cache
-def resolve(op: str, device: "torch.device", dtype: "torch.dtype", backend: str | None = None) -> Any:
-    """The function to call for an operator on tensors of this device and dtype.
+def resolve(op: str, device: "torch.device", dtype: "torch.dtype", dim: int, backend: str | None = None) -> Any:
+    """The function to call for an operator on tensors like these.
 
     Args:
         op: ``"maxsim"`` or ``"maxsim_backward"``.
         device: where the tensors are.
         dtype: of the tokens.
+        dim: of the tokens.
         backend: a name of `MODULES`, or None for the best one.
 
     Raises:
@@ -49,15 +50,17 @@ def resolve(op: str, device: "torch.device", dtype: "torch.dtype", backend: str 
     """
     refused = []
     for name in (backend,) if backend else PREFERENCE.get(device.type, ("torch",)):
-        reason = why_not(name, op, device, dtype)
+        reason = why_not(name, op, device, dtype, dim)
         if reason is None:
             return getattr(_module(name), op)
         refused.append(f"{name}: {reason}")
     raise BackendError(f"cannot run {op} of {_short(dtype)} on {device.type}: " + "; ".join(refused))
 
 
-def why_not(name: str, op: str, device: "torch.device | str", dtype: "torch.dtype | None" = None) -> str | None:
-    """Why a backend cannot run an operator on such a device, with tokens of such a dtype; None if it can.
+def why_not(
+    name: str, op: str, device: "torch.device | str", dtype: "torch.dtype | None" = None, dim: int | None = None
+) -> str | None:
+    """Why a backend cannot run an operator on such a device, with tokens of such dtype and dim; None if it can.
 
     >>> why_not("cpp", "maxsim", "cuda")
     'runs on cpu only'
@@ -79,7 +82,7 @@ def why_not(name: str, op: str, device: "torch.device | str", dtype: "torch.dtyp
     if not hasattr(module, op):
         return f"has no {op}"
     ask = getattr(module, "why_not", None)
-    return None if ask is None else ask(op, device, dtype)
+    return None if ask is None else ask(op, device, dtype, dim)
 
 
 def interpreting() -> bool:

@@ -69,7 +69,7 @@ def maxsim(
         ValueError: a shape, dim or device does not match, or a query or document is empty.
         BackendError: the backend asked for cannot run here.
 
-    >>> documents = Ragged.pack([[[-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    >>> documents = [[[-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]
     >>> maxsim([[1.0, 0.0], [0.0, 1.0]], documents)
     array([-1.,  2.], dtype=float32)
     """
@@ -119,7 +119,7 @@ def maxsim_pairs(
         ValueError: a shape or dim does not match, something is empty, or an index is out of range.
         BackendError: the backend asked for cannot run here.
 
-    >>> documents = Ragged.pack([[[-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]])
+    >>> documents = [[[-1.0, 0.0]], [[1.0, 0.0], [0.0, 1.0]]]
     >>> maxsim_pairs([[1.0, 0.0], [0.0, 1.0]], documents, [0, 0], [1, 0])
     array([ 2., -1.], dtype=float32)
     """
@@ -133,13 +133,15 @@ def maxsim_pairs(
 
 
 def _is_torch(tokens: object) -> bool:
-    torch = sys.modules.get("torch")
-    if torch is None:
+    if "torch" not in sys.modules:
         return False
+    import torch
+
+    from lateint_kernels._torch.ragged import RaggedTensor
+
     if isinstance(tokens, list | tuple) and tokens:
         tokens = tokens[0]
-    ragged = sys.modules.get("lateint_kernels._torch.ragged")
-    return isinstance(tokens, torch.Tensor) or (ragged is not None and isinstance(tokens, ragged.RaggedTensor))
+    return isinstance(tokens, torch.Tensor | RaggedTensor)
 
 
 def _refuse_threads(threads: int | None) -> None:

@@ -8,14 +8,66 @@ from numpy.typing import NDArray
 from lateint_kernels.arrays import Array, to_float32
 
 
-def maxsim(queries: Iterable[Array], documents: Iterable[Array]) -> NDArray[np.float64]:
-    """``S(q, d) = sum_i max_j <q_i, d_j>`` of each ``[Lq, dim]`` with each ``[Ld, dim]``: ``[Nq, n]``.
+def maxsim(
+    queries: Iterable[Array],
+    documents: Iterable[Array],
+    *,
+    query_weights: Sequence[Sequence[float]] | None = None,
+    document_masks: Sequence[Sequence[bool]] | None = None,
+    normalize: bool = False,
+    masking: str = "exclude",
+) -> NDArray[np.float64]:
+    """``S(q, d) = sum_i w_i max_j <q_i, d_j>`` of each ``[Lq, dim]`` with each ``[Ld, dim]``: ``[Nq, Nd]``.
+
+    Weights and masks have one number for each token, a masked query token has weight 0. Tokens of weight 0 add nothing;
+    masked document tokens are no candidates for the maximum, or with ``masking="multiply"`` their similarity is 0. A
+    document without candidates scores minus infinity. With ``normalize`` tokens are divided by ``max(|x|, 1e-12)``.
 
     >>> maxsim([np.eye(2)], [np.array([[-1.0, 0.0]]), np.eye(2)])
     array([[-1.,  2.]])
+    >>> maxsim([np.eye(2)], [np.eye(2)], query_weights=[[0.5, 2.0]], document_masks=[[False, True]], masking="multiply")
+    array([[2.]])
     """
-    matrices = [_numbers(document) for document in documents]
-    return np.array([[_score(_numbers(query), document) for document in matrices] for query in queries])
+    right = [_numbers(document) for document in documents]
+    scores: list[list[float]] = []
+    for i, query in enumerate(queries):
+        weights = [1.0] * len(query) if query_weights is None else query_weights[i]
+        scores.append([])
+        for j, document in enumerate(right):
+            mask = None if document_masks is None else document_masks[j]
+            found = maxima(_numbers(query), document, mask=mask, normalize=normalize, masking=masking)
+            terms = [w * best for w, (best, _) in zip(weights, found, strict=True) if w != 0]
+            scores[-1].append(sum(terms))
+    return np.array(scores, dtype=np.float64)
+
+
+def maxima(
+    query: NDArray[np.float64],
+    document: NDArray[np.float64],
+    *,
+    mask: Sequence[bool] | None = None,
+    normalize: bool = False,
+    masking: str = "exclude",
+) -> list[tuple[float, int]]:
+    """What each query token finds in a document and where: the first of equals; ``(-inf, -1)`` if there is nothing.
+
+    >>> maxima(np.array([[1.0]]), np.array([[2.0], [3.0], [3.0]]))
+    [(3.0, 1)]
+    """
+    if normalize:
+        query, document = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (query, document))
+    found = []
+    for token in query:
+        best, where = -np.inf, -1
+        for j, other in enumerate(document):
+            present = mask is None or bool(mask[j])
+            if not present and masking == "exclude":
+                continue
+            similarity = float(token @ other) * (1.0 if present else 0.0)
+            if where < 0 or similarity > best or (np.isnan(similarity) and not np.isnan(best)):
+                best, where = similarity, j
+        found.append((float(best), where))
+    return found
 
 
 def rotate(
@@ -141,10 +193,6 @@ def coarse_scores(
             score += float(scales[i]) * max(seen, default=row[order[i][min(2 * nprobe, len(row)) - 1]])
         scores.append(score if found else None)
     return scores
-
-
-def _score(query: NDArray[np.float64], document: NDArray[np.float64]) -> float:
-    return sum(max(float(token @ other) for other in document) for token in query)
 
 
 def _numbers(tokens: Array) -> NDArray[np.float64]:

@@ -1,10 +1,62 @@
-"""Every instruction set of this machine in turn, and what "as accurate as float32" means."""
+"""Every instruction set and every backend of this machine in turn, and what "as accurate as float32" means."""
+
+import os
+from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
 
-from lateint_kernels import _cpu
+from lateint_kernels import _cpu, backends
 from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
+
+DEVICE = "cpu"
+if find_spec("torch") is not None:
+    import torch
+
+    if torch.cuda.is_available():
+        DEVICE = "cuda"
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # its products are the same bits every time
+    else:  # Triton looks at it when it is imported
+        os.environ.setdefault("TRITON_INTERPRET", "1")
+
+
+@pytest.fixture
+def device():
+    """Where tensors of tests are."""
+    return DEVICE
+
+
+@pytest.fixture(params=["torch", "cpp", "triton", "triton-small", "cuda"])
+def backend(request, monkeypatch):
+    """Runs the test on each backend that can; "triton-small" has tiles so small that small inputs cross their edges."""
+    pytest.importorskip("torch")
+    name = request.param.removesuffix("-small")
+    if reason := backends.why_not(name, "maxsim", DEVICE):
+        pytest.skip(f"{name}: {reason}")
+    if name != request.param:
+        shrink_tiles(monkeypatch)
+    return name
+
+
+def shrink_tiles(monkeypatch):
+    from lateint_kernels._triton import launch
+
+    def small(architecture):
+        return replace(architecture, block_m=16, block_n=(16,), float32_block=16)
+
+    whole = launch._architecture
+    monkeypatch.setattr(launch, "INTERPRETER", small(launch.INTERPRETER))
+    monkeypatch.setattr(launch, "_architecture", lambda index: small(whole(index)))
+
+
+@pytest.fixture
+def strict():
+    """Uninitialised memory holds NaN or the largest integer, and what depends on the order of threads is an error."""
+    torch = pytest.importorskip("torch")
+    torch.use_deterministic_algorithms(True)
+    yield
+    torch.use_deterministic_algorithms(False)
 
 
 @pytest.fixture(params=INSTRUCTION_SETS)

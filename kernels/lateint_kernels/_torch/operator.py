@@ -6,6 +6,7 @@ elements.
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import fields
 from typing import Any
 
@@ -22,6 +23,9 @@ FIELDS = (
     "Tensor? document_index"
 )
 NAMES = [field.name for field in fields(Problem)]
+LENGTHS = slice(
+    NAMES.index("max_query_length"), NAMES.index("max_document_length") + 1
+)  # the only fields that are ints
 DIFFERENTIABLE = [NAMES.index(name) for name in ("queries", "documents", "query_weights")]
 
 
@@ -44,8 +48,8 @@ def checked_index(index: Tensor, size: int, name: str, what: str) -> Tensor:
 def _maxsim(*arguments: Any) -> tuple[Tensor, Tensor]:
     *parts, need_argmax, backend = arguments
     problem = _problem(parts)
-    with torch.autocast(problem.queries.device.type, enabled=False):
-        run = backends.resolve("maxsim", problem.queries.device, problem.queries.dtype, backend)
+    with _without_autocast(problem.queries.device.type):
+        run = backends.resolve("maxsim", *_like(problem), backend)
         scores, argmax = run(problem, need_argmax)
     return scores, _or_nothing(argmax, scores, problem.argmax_dtype)
 
@@ -58,30 +62,45 @@ def _maxsim_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
     return scores, problem.queries.new_empty(shape, dtype=problem.argmax_dtype)
 
 
-def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    *parts, _, ctx.backend = inputs
-    ctx.lengths = {i: part for i, part in enumerate(parts) if not isinstance(part, Tensor | None)}
-    ctx.save_for_backward(*(None if i in ctx.lengths else part for i, part in enumerate(parts)), output[1])
+class _Maxsim(torch.autograd.Function):  # type: ignore[misc]  # torch has no types here
+    """``lateint::maxsim`` with a gradient; `torch.library.register_autograd` would cost 0.1 ms a call."""
 
+    @staticmethod
+    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
+        scores, argmax = _below_autograd(*arguments)
+        ctx.lengths, ctx.backend = arguments[LENGTHS], arguments[-1]
+        ctx.save_for_backward(*arguments[: LENGTHS.start], *arguments[LENGTHS.stop : len(NAMES)], argmax)
+        ctx.mark_non_differentiable(argmax)
+        return scores, argmax
 
-def _maxsim_gradients(ctx: Any, grad_scores: Tensor | None, _: object) -> tuple[Tensor | None, ...]:
-    *parts, argmax = ctx.saved_tensors
-    for i, length in ctx.lengths.items():
-        parts[i] = length
-    found: list[Tensor | None] = [None] * (len(parts) + 2)
-    needs = [ctx.needs_input_grad[i] for i in DIFFERENTIABLE]
-    if grad_scores is not None:
+    @staticmethod
+    def backward(ctx: Any, grad_scores: Tensor, _: object) -> tuple[Tensor | None, ...]:
+        *tensors, argmax = ctx.saved_tensors
+        parts = (*tensors[: LENGTHS.start], *ctx.lengths, *tensors[LENGTHS.start :])
+        needs = [ctx.needs_input_grad[i] for i in DIFFERENTIABLE]
         gradients = torch.ops.lateint.maxsim_backward(*parts, grad_scores, argmax, needs, ctx.backend)
+        found: list[Tensor | None] = [None] * (len(parts) + 2)
         for i, need, gradient in zip(DIFFERENTIABLE, needs, gradients, strict=True):
             found[i] = gradient if need else None
-    return tuple(found)
+        return tuple(found)
+
+
+def _with_autograd(*arguments: Any) -> tuple[Tensor, Tensor]:
+    if torch.is_grad_enabled() and any(arguments[i] is not None and arguments[i].requires_grad for i in DIFFERENTIABLE):
+        return _Maxsim.apply(*arguments)  # type: ignore[no-any-return]
+    return _below_autograd(*arguments)
+
+
+def _below_autograd(*arguments: Any) -> tuple[Tensor, Tensor]:
+    with torch._C._AutoDispatchBelowAutograd():
+        return torch.ops.lateint.maxsim.default(*arguments)  # type: ignore[no-any-return]
 
 
 def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     *parts, grad_scores, argmax, needs, backend = arguments
     problem = _problem(parts)
-    with torch.autocast(problem.queries.device.type, enabled=False):
-        run = backends.resolve("maxsim_backward", problem.queries.device, problem.queries.dtype, backend)
+    with _without_autocast(problem.queries.device.type):
+        run = backends.resolve("maxsim_backward", *_like(problem), backend)
         of_queries, of_documents, of_weights = run(problem, grad_scores.contiguous(), argmax, tuple(needs))
     if of_weights is not None and problem.query_weights is not None:  # a token of weight 0 is absent
         of_weights = of_weights.masked_fill(problem.query_weights == 0, 0)
@@ -125,8 +144,18 @@ def _refuse_capture(tensor: Tensor) -> None:
         raise RuntimeError("check=True reads masks and indices, which a CUDA graph cannot record: pass check=False")
 
 
+def _like(problem: Problem) -> tuple[torch.device, torch.dtype, int]:
+    return problem.queries.device, problem.queries.dtype, problem.dim
+
+
+def _without_autocast(kind: str) -> AbstractContextManager[Any]:
+    return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
+
+
 def _problem(parts: Sequence[Any]) -> Problem:
-    return Problem(*(part.contiguous() if isinstance(part, Tensor) else part for part in parts))
+    """The fields as a problem, made contiguous if a compiler has rearranged them."""
+    whole: list[Any] = [part if part is None or isinstance(part, int) else part.contiguous() for part in parts]
+    return Problem(*whole)
 
 
 def _or_nothing(found: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
@@ -137,30 +166,29 @@ def _gradient_dtypes(problem: Problem) -> tuple[torch.dtype, torch.dtype, torch.
     return problem.queries.dtype, problem.documents.dtype, problem.scores_dtype
 
 
-def _register(name: str, schema: str, run: Any, fake: Any) -> None:
-    torch.library.define(f"lateint::{name}", schema, tags=(torch.Tag.pt2_compliant_tag,))
-    torch.library.impl(f"lateint::{name}", "default", run)
-    torch.library.register_fake(f"lateint::{name}", fake)
+def _register(schema: str, run: Any, fake: Any) -> None:
+    name = LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+    LIBRARY.impl(name, run, "CompositeExplicitAutograd")
+    torch.library.register_fake(f"lateint::{name}", fake, lib=LIBRARY)
 
 
-_register("maxsim", f"({FIELDS}, bool need_argmax, str? backend) -> (Tensor, Tensor)", _maxsim, _maxsim_fake)
+LIBRARY = torch.library.Library("lateint", "FRAGMENT")
+_register(f"maxsim({FIELDS}, bool need_argmax, str? backend) -> (Tensor, Tensor)", _maxsim, _maxsim_fake)
 _register(
-    "maxsim_backward",
-    f"({FIELDS}, Tensor grad_scores, Tensor argmax, bool[3] needs, str? backend) -> (Tensor, Tensor, Tensor)",
+    f"maxsim_backward({FIELDS}, Tensor grad_scores, Tensor argmax, bool[3] needs, str? backend) "
+    "-> (Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
 )
 _register(
-    "checked_mask",
-    "(Tensor mask, Tensor offsets, str what) -> Tensor",
+    "checked_mask(Tensor mask, Tensor offsets, str what) -> Tensor",
     _checked_mask,
     lambda mask, offsets, what: torch.empty_like(mask),
 )
 _register(
-    "checked_index",
-    "(Tensor index, SymInt size, str name, str what) -> Tensor",
+    "checked_index(Tensor index, SymInt size, str name, str what) -> Tensor",
     _checked_index,
     lambda index, size, name, what: torch.empty_like(index),
 )
-torch.library.register_autograd("lateint::maxsim", _maxsim_gradients, setup_context=_setup_context)
-torch.library.register_autograd("lateint::maxsim_backward", _twice)
+LIBRARY.impl("maxsim", _with_autograd, "Autograd")
+torch.library.register_autograd("lateint::maxsim_backward", _twice, lib=LIBRARY)
