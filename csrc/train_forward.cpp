@@ -144,6 +144,7 @@ bool Forward::best(const char* tiles, const int64_t* rows, int64_t count, int64_
     const bool whole = problem_.document_mask == nullptr || static_cast<int64_t>(worker.present.size()) == length;
     const int64_t size = whole ? length : static_cast<int64_t>(worker.present.size());
     if (size == 0) return false;
+    if (count == 0) return true;
 
     const bool scaled = problem_.document_scales != nullptr || problem_.document_inverse_norms != nullptr;
     float* const scales = scaled ? worker.scales.floats(size) : nullptr;

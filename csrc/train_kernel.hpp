@@ -44,7 +44,7 @@ constexpr int kTermsAhead = 6;  // terms are followed by so many more, whose row
 
 // Sums of token rows, in float32 rows of `sum_stride` numbers.
 struct BackwardKernel {
-    // Adds terms one by one, in their order.
+    // The terms of a run are added up one by one, and then added to its sum.
     void (*accumulate)(float* sums, const void* rows, int64_t dim, const Run* runs, int64_t count, const Term* terms);
     float (*dot)(const float* sum, const void* row, int64_t dim);
     // out = factor * (sum - projection * row), rounded to the rows' type.

@@ -228,7 +228,7 @@ struct Sums {
             float* const to = sums + run->target * stride + k;
             Reg total[kRegs];
 #pragma GCC unroll 16
-            for (int reg = 0; reg < kRegs; ++reg) total[reg] = V::load(to + reg * V::kWidth);
+            for (int reg = 0; reg < kRegs; ++reg) total[reg] = V::zero();
             for (const Term* const end = terms + run->count; terms < end; ++terms) {
                 const char* const ahead = rows + (terms[kTermsAhead].source * dim + k) * kItem;
 #pragma GCC unroll 16
@@ -243,7 +243,9 @@ struct Sums {
                 total[kRegs - 1] = V::fma(widen(row, last, dim), factor, total[kRegs - 1]);
             }
 #pragma GCC unroll 16
-            for (int reg = 0; reg < kRegs; ++reg) V::store(to + reg * V::kWidth, total[reg]);
+            for (int reg = 0; reg < kRegs; ++reg) {
+                V::store(to + reg * V::kWidth, V::add(V::load(to + reg * V::kWidth), total[reg]));
+            }
         }
     }
     // As many columns as kRegs registers at a time can take; the next one.
