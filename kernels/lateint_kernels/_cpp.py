@@ -34,12 +34,17 @@ def maxsim_backward(
     grad_queries = torch.empty_like(problem.queries) if need_queries else None
     grad_documents = torch.empty_like(problem.documents) if need_documents else None
     grad_weights = torch.empty(len(problem.queries), dtype=torch.float32) if need_weights else None
-    found = (grad_queries, grad_documents, grad_weights)
     grad_scores = grad_scores.contiguous()
     _native(problem).backward(
-        grad_scores.data_ptr(), argmax.data_ptr(), argmax.element_size(), *(_address(x) for x in found), 0
+        grad_scores.data_ptr(),
+        argmax.data_ptr(),
+        argmax.element_size(),
+        _address(grad_queries),
+        _address(grad_documents),
+        _address(grad_weights),
+        0,
     )
-    return found
+    return grad_queries, grad_documents, grad_weights
 
 
 def _native(problem: "Problem") -> _cpu.TrainProblem:
