@@ -85,7 +85,7 @@ def systems() -> dict[str, System]:
 
 
 def numkong_scores(queries: Tensor, documents: Tensor) -> Tensor:
-    """NumKong sums 1 - cosine over the query's tokens. In float32 it finds the maxima with int8, so not always the best."""
+    """NumKong sums 1 - cosine over the query's tokens. Maxima of float32 are looked for with int8."""
     import numkong
 
     left, right = (

@@ -1,7 +1,9 @@
 // Training's products with the tile registers of AMX: sixteen document tokens by sixteen query tokens per instruction.
 //
-// The hardware multiplies bf16. A float16 number is exactly the sum of two, so that four such products give the exact
-// products of float16 numbers, still faster than float32's. Sums are float32.
+// The hardware multiplies bf16 numbers and adds the exact products up in float32. A float16 number is exactly the sum
+// of two bf16 numbers and a float32 number of three, so four or nine such products are exactly the product of two
+// numbers: still faster than multiplying float32. Only parts below 2^-126 are lost, which the hardware takes for zero:
+// the last bits of numbers below 2^-102.
 #include <immintrin.h>
 
 #include "train_kernel.hpp"
@@ -31,7 +33,9 @@ inline void memory_barrier() { __asm__ volatile("" ::: "memory"); }
 
 // How a number becomes bf16: a token is kPieces rows of `width` bytes, one after the other.
 template <Dtype dtype>
-constexpr int kPieces = dtype == Dtype::float16 ? 2 : 1;
+constexpr int kPieces = dtype == Dtype::float32   ? 3
+                        : dtype == Dtype::float16 ? 2
+                                                  : 1;
 
 int64_t width(int64_t dim) { return align64(dim * 2); }
 
@@ -46,25 +50,25 @@ int64_t tile_bytes(int64_t dim) {
 
 // ---- packing ----
 
-inline __m256i high_halves(__m512 x) { return _mm512_cvtepi32_epi16(_mm512_srli_epi32(_mm512_castps_si512(x), 16)); }
-
-// One token as the kernel multiplies it. A float16 number is its first 8 bits, and the rest, which has at most 3.
+// One token as the kernel multiplies it: the first 8 bits of each number, the next 8, and so on.
 template <Dtype dtype>
 inline void pack_row(const char* from, int64_t dim, char* to) {
     const int64_t bytes = width(dim);
     for (int64_t k = 0; k < bytes / 2; k += 16) {
         const int64_t left = dim - k;
         const __mmask16 mask = left >= 16 ? 0xffff : left <= 0 ? 0 : static_cast<__mmask16>((1u << left) - 1);
-        const __m256i bits = _mm256_maskz_loadu_epi16(mask, from + k * 2);
-        if constexpr (dtype == Dtype::float16) {
-            const __m512 whole = _mm512_cvtph_ps(bits);
-            const __m512 high = _mm512_castsi512_ps(
-                _mm512_and_si512(_mm512_castps_si512(whole), _mm512_set1_epi32(static_cast<int>(0xffff0000))));
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + k * 2), high_halves(high));
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + bytes + k * 2),
-                                high_halves(_mm512_sub_ps(whole, high)));
+        if constexpr (dtype == Dtype::bfloat16) {
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + k * 2), _mm256_maskz_loadu_epi16(mask, from + k * 2));
         } else {
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + k * 2), bits);
+            __m512 rest;
+            if constexpr (dtype == Dtype::float32) rest = _mm512_maskz_loadu_ps(mask, from + k * 4);
+            if constexpr (dtype == Dtype::float16) rest = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, from + k * 2));
+            for (int piece = 0; piece < kPieces<dtype>; ++piece) {
+                const __m512i high = _mm512_srli_epi32(_mm512_castps_si512(rest), 16);
+                _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + piece * bytes + k * 2),
+                                    _mm512_cvtepi32_epi16(high));
+                rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(_mm512_slli_epi32(high, 16)));
+            }
         }
     }
 }
@@ -73,7 +77,7 @@ template <Dtype dtype>
 void pack_documents(const void* tokens, const int32_t* positions, int64_t count, int64_t dim, void* rows) {
     for (int64_t row = 0; row < count; ++row) {
         const int64_t from = positions != nullptr ? positions[row] : row;
-        pack_row<dtype>(static_cast<const char*>(tokens) + from * dim * 2, dim,
+        pack_row<dtype>(static_cast<const char*>(tokens) + from * dim * itemsize(dtype), dim,
                         static_cast<char*>(rows) + row * row_bytes<dtype>(dim));
     }
 }
@@ -109,7 +113,8 @@ void pack_queries(const void* queries, const int64_t* rows, int count, int64_t d
         for (int lane = 0; lane < count; ++lane) {
             alignas(64) char both[kPieces<dtype> * 64];
             const int64_t left = dim - k / 2;
-            pack_row<dtype>(static_cast<const char*>(queries) + rows[lane] * dim * 2 + k, left < 32 ? left : 32, both);
+            pack_row<dtype>(static_cast<const char*>(queries) + (rows[lane] * dim + k / 2) * itemsize(dtype),
+                            left < 32 ? left : 32, both);
             for (int piece = 0; piece < kPieces<dtype>; ++piece) {
                 __builtin_memcpy(part[piece][lane], both + piece * 64, 64);
             }
@@ -305,7 +310,7 @@ constexpr ForwardKernel kKernel = {tile_bytes<dtype>,   row_bytes<dtype>,      d
 
 const ForwardKernel* forward_kernel_amx(Dtype dtype) {
     if (dtype == Dtype::bfloat16) return &kKernel<Dtype::bfloat16>;
-    return dtype == Dtype::float16 ? &kKernel<Dtype::float16> : nullptr;
+    return dtype == Dtype::float16 ? &kKernel<Dtype::float16> : &kKernel<Dtype::float32>;
 }
 
 }  // namespace lateint
