@@ -50,24 +50,34 @@ int64_t tile_bytes(int64_t dim) {
 
 // ---- packing ----
 
-// One token as the kernel multiplies it: the first 8 bits of each number, the next 8, and so on.
+// The first `count` of sixteen numbers as floats.
+template <Dtype dtype>
+inline __m512 widen(const char* from, int64_t count) {
+    const __mmask16 mask = count >= 16 ? 0xffff : count <= 0 ? 0 : static_cast<__mmask16>((1u << count) - 1);
+    if constexpr (dtype == Dtype::float32) return _mm512_maskz_loadu_ps(mask, from);
+    return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, from));
+}
+
+// One token as the kernel multiplies it: the first 8 bits of each number, the next 8, and so on. Number i of 32 goes to
+// place 2 i if i < 16, else to 2 (i - 16) + 1, because that needs no shuffle; a sum does not mind.
 template <Dtype dtype>
 inline void pack_row(const char* from, int64_t dim, char* to) {
+    const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000));
     const int64_t bytes = width(dim);
-    for (int64_t k = 0; k < bytes / 2; k += 16) {
-        const int64_t left = dim - k;
-        const __mmask16 mask = left >= 16 ? 0xffff : left <= 0 ? 0 : static_cast<__mmask16>((1u << left) - 1);
+    for (int64_t k = 0; k < bytes / 2; k += 32) {
+        const char* const here = from + k * itemsize(dtype);
         if constexpr (dtype == Dtype::bfloat16) {
-            _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + k * 2), _mm256_maskz_loadu_epi16(mask, from + k * 2));
+            const __mmask32 mask = dim - k >= 32 ? ~__mmask32{0} : (__mmask32{1} << (dim - k)) - 1;
+            _mm512_storeu_si512(to + k * 2, _mm512_maskz_loadu_epi16(mask, here));
         } else {
-            __m512 rest;
-            if constexpr (dtype == Dtype::float32) rest = _mm512_maskz_loadu_ps(mask, from + k * 4);
-            if constexpr (dtype == Dtype::float16) rest = _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, from + k * 2));
+            __m512 even = widen<dtype>(here, dim - k), odd = widen<dtype>(here + 16 * itemsize(dtype), dim - k - 16);
+#pragma GCC unroll 3
             for (int piece = 0; piece < kPieces<dtype>; ++piece) {
-                const __m512i high = _mm512_srli_epi32(_mm512_castps_si512(rest), 16);
-                _mm256_storeu_si256(reinterpret_cast<__m256i*>(to + piece * bytes + k * 2),
-                                    _mm512_cvtepi32_epi16(high));
-                rest = _mm512_sub_ps(rest, _mm512_castsi512_ps(_mm512_slli_epi32(high, 16)));
+                const __m512i first = _mm512_and_si512(_mm512_castps_si512(even), upper);
+                const __m512i second = _mm512_and_si512(_mm512_castps_si512(odd), upper);
+                _mm512_storeu_si512(to + piece * bytes + k * 2, _mm512_or_si512(_mm512_srli_epi32(first, 16), second));
+                even = _mm512_sub_ps(even, _mm512_castsi512_ps(first));
+                odd = _mm512_sub_ps(odd, _mm512_castsi512_ps(second));
             }
         }
     }
