@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.shapes import MAXSIM_SHAPES
-from lateint_kernels import Ragged, _cpu, explain, maxsim, to_bfloat16, to_float32
+from lateint_kernels import Ragged, Sketched, _cpu, explain, maxsim, to_bfloat16, to_float32
 from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
 
 CASTS = {
@@ -88,6 +88,23 @@ def bench_maxsim_all_threads(benchmark, name, dtype):
     scores = benchmark(maxsim, queries, documents)
     check(scores, queries, documents)
     describe(benchmark, name, dtype, _cpu.default_threads())
+
+
+@pytest.mark.parametrize("name", MAXSIM_SHAPES)
+def bench_maxsim_sketched(benchmark, name):
+    """Documents whose sketch was made before; bench_sketch says what that takes."""
+    queries, documents = workload(name, "float32")
+    sketched = Sketched.of(documents)
+    scores = benchmark(maxsim, queries, sketched, threads=1)
+    np.testing.assert_array_equal(scores, maxsim(queries, documents))
+    describe(benchmark, name, "float32", 1)
+
+
+@pytest.mark.parametrize("name", MAXSIM_SHAPES)
+def bench_sketch(benchmark, name):
+    _, documents = workload(name, "float32")
+    benchmark(_cpu.sketch, documents.tokens, 1)
+    describe(benchmark, name, "float32 sketch", 1)
 
 
 @pytest.mark.parametrize("name", MAXSIM_SHAPES)

@@ -367,9 +367,9 @@ TABLES: tuple[Callable[[Row], str], ...] = (
 )
 
 
-def with_tables(page: str, result: Row) -> str:
+def with_tables(page: str, result: Row, tables: Sequence[Callable[[Row], str]] = TABLES) -> str:
     """The page with everything between its marks written anew; every table must stand in it once."""
-    makers = {make.__name__: make for make in TABLES}
+    makers = {make.__name__: make for make in tables}
     names = MARKS.findall(page)
     if sorted(names) != sorted(makers):
         raise ValueError(f"the page must hold each of {', '.join(sorted(makers))} once, got {', '.join(sorted(names))}")

@@ -57,6 +57,14 @@ const MaxsimKernel& choose(QueryKind queries, Dtype documents) {
     return *(kernel != nullptr ? kernel : maxsim_kernel_scalar(queries, documents));
 }
 
+// nullptr: the documents have no sketch, or nothing here is faster with it.
+const MaxsimKernel* choose_sketch(const Tokens& documents) {
+#if defined(__x86_64__) || defined(__i386__)
+    if (documents.codes != nullptr && active_isa() == Isa::amx) return maxsim_sketch_amx();
+#endif
+    return nullptr;
+}
+
 class Scorer {
 public:
     Scorer(const Tokens& queries, const Tokens& documents, int64_t dim)
@@ -64,10 +72,12 @@ public:
           documents_(documents),
           dim_(dim),
           integer_(queries.dtype == Dtype::int8),
-          kernel_(choose(integer_                           ? QueryKind::int8
-                         : queries.dtype == Dtype::bfloat16 ? QueryKind::bfloat16
-                                                            : QueryKind::any_float,
-                         documents.dtype)),
+          sketch_(choose_sketch(documents)),
+          kernel_(sketch_ != nullptr ? *sketch_
+                                     : choose(integer_                           ? QueryKind::int8
+                                              : queries.dtype == Dtype::bfloat16 ? QueryKind::bfloat16
+                                                                                 : QueryKind::any_float,
+                                              documents.dtype)),
           tile_bytes_(kernel_.tile_bytes(dim)),
           panel_tiles_(std::max<int64_t>(2, kPanelBytes / tile_bytes_ / 2 * 2)) {}
 
@@ -92,7 +102,13 @@ public:
     void best(const char* tiles, int64_t count, int64_t document, char* scratch, void* best) const {
         const int64_t start = documents_.offsets[document], rows = documents_.offsets[document + 1] - start;
         const void* tokens = static_cast<const char*>(documents_.data) + start * token_bytes();
-        kernel_.best(tiles, count, tokens, rows, dim_, scratch, best);
+        if (sketch_ != nullptr) {
+            const SketchedTokens sketched = {static_cast<const float*>(tokens), documents_.codes + start * dim_,
+                                             documents_.scales + start};
+            kernel_.best(tiles, count, &sketched, rows, dim_, scratch, best);
+        } else {
+            kernel_.best(tiles, count, tokens, rows, dim_, scratch, best);
+        }
     }
 
     // Sums in double and in the query's own order, so that a score does not know which lanes its query sat in.
@@ -120,6 +136,7 @@ private:
     const Tokens &queries_, &documents_;
     const int64_t dim_;
     const bool integer_;
+    const MaxsimKernel* const sketch_;
     const MaxsimKernel& kernel_;
     const int64_t tile_bytes_, panel_tiles_;
 };

@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "rows.hpp"
+#include "sketch.hpp"
 
 namespace lateint {
 
@@ -16,6 +17,9 @@ struct Tokens {
     Dtype dtype;
     const int64_t* offsets;
     int64_t count;
+    // Of float32 documents, or nullptr: faster where the instruction set has a kernel for it, and the same scores.
+    const int8_t* codes = nullptr;
+    const SketchScale* scales = nullptr;
 };
 
 // out [queries.count, documents.count]; every query and document holds a token, and both are int8 or queries are not.

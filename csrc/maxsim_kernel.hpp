@@ -36,6 +36,8 @@ const MaxsimKernel* maxsim_kernel_avx2(QueryKind queries, Dtype documents);
 const MaxsimKernel* maxsim_kernel_avx512(QueryKind queries, Dtype documents);
 const MaxsimKernel* maxsim_kernel_avx512bf16(QueryKind queries, Dtype documents);
 const MaxsimKernel* maxsim_kernel_amx(QueryKind queries, Dtype documents);
+const MaxsimKernel* maxsim_screen_amx(Dtype documents);  // any float queries
+const MaxsimKernel* maxsim_sketch_amx();                 // float queries; `tokens` of `best` points to SketchedTokens
 #endif
 
 }  // namespace lateint

@@ -1,8 +1,8 @@
 """Exact MaxSim kernels side by side: one query of 32 tokens against 1,000 documents of 300 tokens, one core.
 
 Tokens are real: the first 300,000 document tokens of the folder, cut anew every 300. NumKong scores documents it has
-packed before; what the packing costs is reported beside it, because a caller whose documents come from elsewhere pays
-it. Every result is compared with float64 after the timing.
+packed before, and so does lateint with a sketch; what that costs is reported beside it, because a caller whose
+documents come from elsewhere pays it. Every result is compared with float64 after the timing.
 """
 
 from __future__ import annotations
@@ -83,12 +83,17 @@ def own_cases(query: np.ndarray, documents: np.ndarray) -> dict[tuple[str, str],
     flat = documents.reshape(-1, documents.shape[2])
     ragged = lateint_kernels.Ragged.from_lengths(flat, lengths)
     query16 = lateint_kernels.to_bfloat16(query)
+    sketched: list[Any] = []
     ragged16 = lateint_kernels.Ragged.from_lengths(lateint_kernels.to_bfloat16(flat), lengths)
 
     def nothing() -> None:
         return None
 
+    def sketch() -> None:
+        sketched[:] = [lateint_kernels.Sketched.of(ragged)]
+
     return {
+        ("lateint Sketched", "float32"): (lambda: lateint_kernels.maxsim(query, sketched[0], threads=1), sketch),
         ("lateint", "float32"): (lambda: lateint_kernels.maxsim(query, ragged, threads=1), nothing),
         ("lateint", "bfloat16"): (lambda: lateint_kernels.maxsim(query16, ragged16, threads=1), nothing),
     }

@@ -12,6 +12,7 @@ from lateint_kernels.arrays import BFLOAT16, as_array, to_bfloat16, to_float32
 from lateint_kernels.backends import BackendError, explain
 from lateint_kernels.maxsim import maxsim, maxsim_pairs
 from lateint_kernels.ragged import Ragged, check_finite, first_nonfinite_row, first_zero_row
+from lateint_kernels.sketch import Sketched
 
 if TYPE_CHECKING:
     from lateint_kernels._torch.ragged import RaggedTensor
@@ -21,6 +22,7 @@ __all__ = [
     "BackendError",
     "Ragged",
     "RaggedTensor",
+    "Sketched",
     "as_array",
     "check_finite",
     "explain",

@@ -14,6 +14,7 @@ def default_threads() -> int: ...
 def parallel_for(tasks: int, threads: int, body: Callable[[int, int], object]) -> None: ...
 def first_nonfinite_row(tokens: NDArray[Any], dtype: int, threads: int) -> int: ...
 def first_zero_row(tokens: NDArray[Any], dtype: int, threads: int) -> int: ...
+def sketch(tokens: NDArray[np.float32], threads: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
 def maxsim(
     queries: NDArray[Any],
     query_dtype: int,
@@ -22,6 +23,8 @@ def maxsim(
     document_dtype: int,
     document_offsets: NDArray[np.int64],
     threads: int,
+    codes: NDArray[np.int8] | None = None,
+    scales: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]: ...
 def maxsim_pairs(
     queries: NDArray[Any],
@@ -33,6 +36,8 @@ def maxsim_pairs(
     query_index: NDArray[np.int64],
     document_index: NDArray[np.int64],
     threads: int,
+    codes: NDArray[np.int8] | None = None,
+    scales: NDArray[np.float32] | None = None,
 ) -> NDArray[np.float32]: ...
 def rotate(
     tokens: NDArray[Any],

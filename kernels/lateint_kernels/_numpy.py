@@ -15,6 +15,7 @@ from lateint_kernels.arrays import DTYPE_CODES, Array, as_array, to_float32
 from lateint_kernels.backends import BackendError
 from lateint_kernels.options import Options
 from lateint_kernels.ragged import Ragged
+from lateint_kernels.sketch import sketch_of
 
 MAX_DIM = 32768  # int8 sums of products stay inside int32
 Pairs = tuple[NDArray[np.int64], NDArray[np.int64]]
@@ -105,8 +106,8 @@ def _run(
 
 def _scores(queries: Ragged, documents: Ragged, pairs: Pairs | None, threads: int | None) -> NDArray[np.float32]:
     if pairs is None:
-        return _cpu.maxsim(*_parts(queries), *_parts(documents), _threads(threads))
-    return _cpu.maxsim_pairs(*_parts(queries), *_parts(documents), *pairs, _threads(threads))
+        return _cpu.maxsim(*_parts(queries), *_parts(documents), _threads(threads), *sketch_of(documents))
+    return _cpu.maxsim_pairs(*_parts(queries), *_parts(documents), *pairs, _threads(threads), *sketch_of(documents))
 
 
 def _positions(

@@ -133,7 +133,7 @@ def maxsim_pairs(
 
 
 def _is_torch(tokens: object) -> bool:
-    if "torch" not in sys.modules:
+    if sys.modules.get("torch") is None:
         return False
     import torch
 

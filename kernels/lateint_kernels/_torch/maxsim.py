@@ -92,7 +92,7 @@ def _best(problem: Problem, queries: Tensor, documents: Tensor) -> tuple[Tensor,
 def _sum_by_query(problem: Problem, best: Tensor) -> Tensor:
     """``[n, TQ]`` -> ``[n, Nq]``."""
     if best.shape[1] == problem.Nq * problem.max_query_length:
-        return best.view(-1, problem.Nq, problem.max_query_length).sum(2)
+        return best.view(len(best), problem.Nq, problem.max_query_length).sum(2)
     rows, inside = _query_rows(problem, torch.arange(problem.Nq, device=best.device))
     return best[:, rows].masked_fill_(~inside, 0).sum(2)
 

@@ -50,6 +50,8 @@ def _maxsim(*arguments: Any) -> tuple[Tensor, Tensor]:
     problem = _problem(parts)
     with _without_autocast(problem.queries.device.type):
         run = backends.resolve("maxsim", *_like(problem), backend)
+        if 0 in problem.scores_shape:  # backends need not think of it
+            return _maxsim_fake(*arguments)
         scores, argmax = run(problem, need_argmax)
     return scores, _or_nothing(argmax, scores, problem.argmax_dtype)
 
@@ -101,6 +103,8 @@ def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     problem = _problem(parts)
     with _without_autocast(problem.queries.device.type):
         run = backends.resolve("maxsim_backward", *_like(problem), backend)
+        if 0 in problem.scores_shape:
+            return tuple(gradient.zero_() for gradient in _backward_fake(*arguments))
         of_queries, of_documents, of_weights = run(problem, grad_scores.contiguous(), argmax, tuple(needs))
     if of_weights is not None and problem.query_weights is not None:  # a token of weight 0 is absent
         of_weights = of_weights.masked_fill(problem.query_weights == 0, 0)

@@ -93,7 +93,11 @@ def inverse_norms(tokens: Tensor) -> Tensor:
     """``1 / max(|x|, 1e-12)`` of each row of ``[T, dim]``: ``[T]`` float32, or float64 for float64; no gradient."""
     tokens = tokens.detach()
     dtype = torch.float64 if tokens.dtype == torch.float64 else torch.float32
-    return torch.linalg.vector_norm(tokens, dim=1, dtype=dtype).clamp_min(EPSILON).reciprocal()
+    if tokens.dtype == dtype or tokens.device.type != "cpu" or torch.compiler.is_compiling():
+        norms = torch.linalg.vector_norm(tokens, dim=1, dtype=dtype)
+    else:  # there it converts a copy of everything first
+        norms = torch.cat([torch.linalg.vector_norm(part, dim=1, dtype=dtype) for part in tokens.split(4096)])
+    return norms.clamp_min(EPSILON).reciprocal()
 
 
 def padded_rows(offsets: Tensor, numbers: Tensor, length: int, total: int) -> tuple[Tensor, Tensor]:

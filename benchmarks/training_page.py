@@ -1,0 +1,93 @@
+"""Writes the tables of ``docs/training.md`` from the JSON files in ``benchmarks/results``.
+
+python -m benchmarks.training_page            write them
+python -m benchmarks.training_page --check    fail if they are not what the JSON files say
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.design_page import Row, table, with_tables
+from benchmarks.embeddings import read_json
+from benchmarks.render import DOCS, RESULTS, number
+
+PAGE = DOCS / "training.md"
+BASE = ("torch", "float32")
+ADAPTED = {"pylate": "PyLate", "sentence_transformers": "sentence-transformers", "colpali": "colpali-engine"}
+
+
+def cpu(results: Row) -> str:
+    """Forward, and forward with backward, beside the others."""
+    measured = results["train"]
+    versions = ", ".join(f"{name} {version}" for name, version in sorted(measured["versions"].items()))
+    parts = [f"{measured['rows'][0]['threads']} threads, {measured['isa']}; {versions}."]
+    for shape in dict.fromkeys(row["shape"] for row in measured["rows"]):
+        rows = [row for row in measured["rows"] if row["shape"] == shape]
+        base = next(row for row in rows if (row["system"], row["dtype"]) == BASE)
+        body = [
+            (
+                row["system"],
+                row["dtype"],
+                _against(row, base, "forward_ms", " ms", 1),
+                _against(row, base, "step_ms", " ms", 1),
+                _against(row, base, "extra_bytes", " MB", 1e6),
+            )
+            for row in sorted(rows, key=lambda row: row["forward_ms"])
+        ]
+        head = (f"`{shape}`", "dtype", "forward", "forward and backward", "extra memory")
+        parts.append(table(head, body))
+    return "\n\n".join(parts)
+
+
+def errors(results: Row) -> str:
+    """Largest errors against float64."""
+    rows = [row for row in results["train"]["rows"] if row["system"] in ("lateint", "torch")]
+    body = [
+        (
+            f"`{row['shape']}`",
+            row["dtype"],
+            row["system"],
+            *(f"{row['errors'][name]:.1e}" for name in ("scores", "queries", "documents")),
+        )
+        for row in sorted(rows, key=lambda row: (row["shape"], row["dtype"], row["system"]))
+    ]
+    return table(("shape", "dtype", "", "scores", "gradient of queries", "gradient of documents"), body)
+
+
+def adapters(results: Row) -> str:
+    """What the packages' own tests of scores and steps say."""
+    body = []
+    for name, row in results["adapters"]["adapters"].items():
+        versions = ", ".join(f"{package} {version}" for package, version in row["versions"].items())
+        outcome = f"{row['passed']} passed" + (f", {row['failed']} failed" if row["failed"] else "")
+        body.append((ADAPTED[name], versions, outcome, f"{row['scores']['speedup']}x", f"{row['step']['speedup']}x"))
+    return table(("package", "versions", "tests", "scores", "scores with backward"), body)
+
+
+def _against(row: Row, base: Row, key: str, unit: str, size: float) -> str:
+    """A figure, and how many times less it is than torch's in float32."""
+    if row.get(key) is None:
+        return "-"
+    return f"{number(row[key] / size)}{unit} ({number(base[key] / row[key], 2)}x)"
+
+
+def main() -> None:
+    """Renders everything, or checks that it is rendered."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
+    args = parser.parse_args()
+    results = {
+        name: read_json(RESULTS / f"{file}.json") for name, file in (("train", "cpu-train"), ("adapters", "adapters"))
+    }
+    page = PAGE.read_text()
+    rendered = with_tables(page, results, (cpu, errors, adapters))
+    if args.check and rendered != page:
+        sys.exit(f"{PAGE.name} is not what benchmarks/results say; run python -m benchmarks.training_page")
+    if not args.check:
+        PAGE.write_text(rendered)
+
+
+if __name__ == "__main__":
+    main()

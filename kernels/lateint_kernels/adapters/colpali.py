@@ -1,0 +1,42 @@
+"""colpali-engine (tested with 0.3.18): its scores and the ColbertLoss family with our scorer, on CPU and GPU.
+
+It knows no masks: padding is zero and takes part, with similarity 0; so it does here. Gradients differ from those of
+its torch path in one thing: that one shares a gradient among equal maxima, such as several rows of padding, and here
+the first gets it. Scores are float32 even where its torch path would be half precision.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from lateint_kernels.adapters.switch import Switch
+from lateint_kernels.maxsim import maxsim
+
+
+def maxsim_inbatch(query: Any, doc: Any) -> Any:
+    """`colpali_engine.utils.maxsim.maxsim_inbatch`: ``[Nq, Lq, dim]`` with ``[Nd, Ld, dim]`` -> ``[Nq, Nd]``."""
+    return maxsim(query, doc)
+
+
+def maxsim_kd(query: Any, doc: Any) -> Any:
+    """`colpali_engine.utils.maxsim.maxsim_kd`: each query with its own ``[Nq, K, Ld, dim]`` -> ``[Nq, K]``."""
+    return maxsim(query, doc)
+
+
+def score_multi_vector(qs: Any, ps: Any, batch_size: int = 128, device: Any = None) -> Any:
+    """``score_multi_vector`` of its processors: lists of ``[L, dim]``, or padded -> ``[Nq, Nd]`` float32 on the CPU.
+
+    Padded with zeros ``batch_size`` at a time, as there, so that the numbers are the same.
+    """
+    processor = import_module("colpali_engine.utils.processing_utils").BaseVisualRetrieverProcessor
+    with patch():
+        return processor.score_multi_vector(qs, ps, batch_size=batch_size, device=device)
+
+
+def patch() -> Switch:
+    """Makes colpali-engine score with `lateint_kernels` wherever its backend is "auto", its default, or "lik".
+
+    It is done where colpali-engine calls the kernels it knows, so losses and processors that exist already are reached,
+    too. ``COLPALI_SCORES_BACKEND=torch`` stays what it is, to compare with.
+    """
+    kernels = import_module("colpali_engine.utils._lik_backend")
+    return Switch({(kernels, "maxsim_inbatch_lik"): maxsim_inbatch, (kernels, "maxsim_kd_lik"): maxsim_kd})

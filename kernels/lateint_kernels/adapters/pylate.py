@@ -1,0 +1,99 @@
+"""PyLate (tested with 1.6.0): its scores, losses, evaluators and re-ranking with our scorer, on CPU and GPU.
+
+PyLate's document masks multiply similarities by 0, so that a masked token can win over negative ones; so they do here
+(``masking="multiply"``). Scores are float32 even where PyLate's would be half precision.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from lateint_kernels.adapters.switch import Switch
+from lateint_kernels.maxsim import maxsim, maxsim_pairs
+
+
+def colbert_scores(
+    queries_embeddings: Any,
+    documents_embeddings: Any,
+    queries_mask: Any = None,
+    documents_mask: Any = None,
+    backend: str | None = None,
+) -> Any:
+    """`pylate.scores.colbert_scores`: queries ``[Nq, Lq, dim]``, documents ``[Nd, Ld, dim]`` -> ``[Nq, Nd]``.
+
+    Masks ``[Nq, Lq]`` and ``[Nd, Ld]``. ``backend`` is one of ours; see `lateint_kernels.maxsim`.
+    """
+    queries, documents = _tensor(queries_embeddings), _tensor(documents_embeddings)
+    return maxsim(
+        queries,
+        documents,
+        query_mask=_mask(queries_mask, queries),
+        document_mask=_mask(documents_mask, documents),
+        masking="multiply",
+        backend=backend,
+    )
+
+
+def colbert_kd_scores(
+    queries_embeddings: Any,
+    documents_embeddings: Any,
+    queries_mask: Any = None,
+    documents_mask: Any = None,
+    backend: str | None = None,
+) -> Any:
+    """`pylate.scores.colbert_kd_scores`: each query with its own documents ``[Nq, K, Ld, dim]`` -> ``[Nq, K]``."""
+    return colbert_scores(queries_embeddings, documents_embeddings, queries_mask, documents_mask, backend)
+
+
+def colbert_scores_pairwise(queries_embeddings: Any, documents_embeddings: Any, backend: str | None = None) -> Any:
+    """`pylate.scores.colbert_scores_pairwise`: query b with document b -> ``[B]``; lengths may differ."""
+    # PyLate stops at the shorter of the two.
+    pairs = list(zip(queries_embeddings, documents_embeddings, strict=False))
+    queries, documents = ([_tensor(matrix) for matrix in side] for side in zip(*pairs, strict=True))
+    return maxsim_pairs(queries, documents, backend=backend)
+
+
+class ColBERTScores:
+    """`pylate.scores.ColBERTScores`, the default ``score_metric`` of PyLate's contrastive losses.
+
+    Queries ``[Nq, Lq, dim]`` with the documents of all queries ``[Nd, K, Ld, dim]`` -> ``[Nq, Nd * K]``, in one call.
+    """
+
+    def __call__(
+        self,
+        queries_embeddings: Any,
+        documents_embeddings: Any,
+        queries_mask: Any = None,
+        documents_mask: Any = None,
+        backend: str | None = None,
+    ) -> Any:
+        documents = _tensor(documents_embeddings).flatten(0, 1)
+        mask = None if documents_mask is None else _tensor(documents_mask).flatten(0, 1)
+        return colbert_scores(queries_embeddings, documents, queries_mask, mask, backend)
+
+
+def patch() -> Switch:
+    """Makes PyLate score with `lateint_kernels` wherever its backend is "auto", its default, or "lik".
+
+    It is done where PyLate itself chooses a backend, so functions and losses that exist already are reached, too. Its
+    backend "torch" stays what it is, to compare with.
+    """
+    chooser = import_module("pylate.scores.colbert")
+    kernels = import_module("pylate.scores._lik_backend")
+    return Switch(
+        {
+            (chooser, "_try_flash"): lambda backend, *tensors: False,
+            (chooser, "_try_lik"): lambda backend, *tensors: backend in ("auto", "lik"),
+            (kernels, "colbert_scores_lik"): colbert_scores,
+            (kernels, "colbert_kd_scores_lik"): colbert_kd_scores,
+            (kernels, "colbert_scores_pairwise_lik"): colbert_scores_pairwise,
+        }
+    )
+
+
+def _tensor(values: Any) -> Any:
+    return import_module("pylate.utils.tensor").convert_to_tensor(values)
+
+
+def _mask(mask: Any, tokens: Any) -> Any:
+    """As PyLate's broadcasting takes it: on the device of the tokens, possibly one row for all."""
+    return None if mask is None else _tensor(mask).to(tokens.device).expand(tokens.shape[:-1])

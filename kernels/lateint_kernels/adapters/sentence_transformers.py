@@ -1,0 +1,145 @@
+"""sentence-transformers 6 (tested with 6.2.0): multi-vector models, their similarity and losses with our scorer.
+
+Padding and masks mean what they mean there: masked document tokens never win, query masks may be weights, and a
+document without any token scores -1e9 and is warned of. What ``chunk_elements`` bounds there, a tensor of token
+similarities, does not exist here; it still bounds how much is padded at a time.
+"""
+
+from importlib import import_module
+from typing import Any
+
+from lateint_kernels.adapters.switch import Switch
+from lateint_kernels.maxsim import maxsim as score
+from lateint_kernels.maxsim import maxsim_pairs as score_pairs
+
+
+def maxsim(
+    a: Any,
+    b: Any,
+    a_mask: Any = None,
+    b_mask: Any = None,
+    chunk_elements: int | None = None,
+    length_normalize: bool = False,
+    device: Any = None,
+) -> Any:
+    """`sentence_transformers.util.maxsim`: queries ``a`` with documents ``b`` -> ``[Nq, Nd]`` float32."""
+    with patch():
+        return _similarity().maxsim(a, b, a_mask, b_mask, chunk_elements, length_normalize, device)
+
+
+def maxsim_pairwise(
+    a: Any,
+    b: Any,
+    a_mask: Any = None,
+    b_mask: Any = None,
+    chunk_elements: int | None = None,
+    length_normalize: bool = False,
+    device: Any = None,
+) -> Any:
+    """`sentence_transformers.util.maxsim_pairwise`: query i with document i -> ``[n]`` float32."""
+    with patch():
+        return _similarity().maxsim_pairwise(a, b, a_mask, b_mask, chunk_elements, length_normalize, device)
+
+
+def colbert_scores(
+    queries_embeddings: Any,
+    documents_embeddings: Any,
+    queries_mask: Any = None,
+    documents_mask: Any = None,
+    chunk_elements: int | None = None,
+    length_normalize: bool = False,
+) -> Any:
+    """``colbert_scores`` of its scoring functions: a ``similarity_fct`` of contrastive losses.
+
+    Queries ``[Nq, Lq, dim]`` with the documents of all queries ``[Nd, K, Ld, dim]`` -> ``[Nq, Nd * K]``, in one call.
+    """
+    documents = _tensor(documents_embeddings).flatten(0, 1)
+    mask = None if documents_mask is None else _tensor(documents_mask).flatten(0, 1)
+    return maxsim(queries_embeddings, documents, queries_mask, mask, chunk_elements, length_normalize)
+
+
+def colbert_kd_scores(
+    queries_embeddings: Any,
+    documents_embeddings: Any,
+    queries_mask: Any = None,
+    documents_mask: Any = None,
+    chunk_elements: int | None = None,
+    length_normalize: bool = False,
+) -> Any:
+    """``colbert_kd_scores``: a ``similarity_fct`` of distillation; documents ``[Nq, K, Ld, dim]`` -> ``[Nq, K]``."""
+    with patch():
+        return _scoring().colbert_kd_scores(
+            queries_embeddings, documents_embeddings, queries_mask, documents_mask, chunk_elements, length_normalize
+        )
+
+
+def colbert_scores_pairwise(
+    queries_embeddings: Any,
+    documents_embeddings: Any,
+    queries_mask: Any = None,
+    documents_mask: Any = None,
+    chunk_elements: int | None = None,
+    length_normalize: bool = False,
+) -> Any:
+    """``colbert_scores_pairwise``: a ``similarity_fct`` of margin-MSE; query b with document b -> ``[B]``."""
+    return maxsim_pairwise(
+        queries_embeddings, documents_embeddings, queries_mask, documents_mask, chunk_elements, length_normalize
+    )
+
+
+def patch() -> Switch:
+    """Makes sentence-transformers score with `lateint_kernels`: similarity of models, losses and evaluators.
+
+    It is done where a padded chunk is scored, so that models, losses and functions that exist already are reached, too,
+    and everything around it stays theirs.
+    """
+    similarity = _similarity()
+    return Switch(
+        {
+            (similarity, "_maxsim_score_documents"): _score_documents,
+            (similarity, "_maxsim_score_pairs"): _score_pairs,
+        }
+    )
+
+
+def _score_documents(a: Any, b: Any, a_mask: Any, b_mask: Any) -> Any:
+    return _filled(_score(score, a, b, a_mask, b_mask), b, b_mask)
+
+
+def _score_pairs(a: Any, b: Any, a_mask: Any, b_mask: Any) -> Any:
+    return _filled(_score(score_pairs, a, b, a_mask, b_mask), b, b_mask)
+
+
+def _score(function: Any, a: Any, b: Any, a_mask: Any, b_mask: Any) -> Any:
+    if b.shape[1] == 0:
+        # No token anywhere: what is scored instead does not matter, and is overwritten.
+        b, b_mask = b.new_zeros(b.shape[0], 1, b.shape[2]), b.new_zeros(b.shape[0], 1)
+    weights = None if a_mask is None else a_mask.to(_torch().promote_types(a.dtype, _torch().float32))
+    return function(a, b.to(a.dtype), query_weights=weights, document_mask=b_mask, check=False)
+
+
+def _filled(scores: Any, b: Any, b_mask: Any) -> Any:
+    """With -1e9 for documents without a token, and their warning."""
+    if b.shape[1] == 0:
+        empty = _torch().ones(b.shape[0], dtype=_torch().bool, device=b.device)
+    elif b_mask is None:
+        return scores
+    else:
+        empty = ~b_mask.bool().any(dim=-1)
+    return _similarity()._fill_empty_document_scores(scores, empty)
+
+
+def _similarity() -> Any:
+    return import_module("sentence_transformers.util.similarity")
+
+
+def _scoring() -> Any:
+    return import_module("sentence_transformers.multi_vector_encoder.scoring")
+
+
+def _tensor(values: Any) -> Any:
+    return import_module("sentence_transformers.util.tensor")._convert_to_tensor(values)
+
+
+def _torch() -> Any:
+    return import_module("torch")

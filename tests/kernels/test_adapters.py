@@ -1,0 +1,63 @@
+"""What adapters need no other library for; test_adapters_*.py compare them with the real ones where these are."""
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from lateint_kernels.adapters.switch import Switch
+
+ADAPTERS = {"pylate": "pylate", "sentence_transformers": "sentence_transformers", "colpali": "colpali_engine"}
+
+
+def test_switch_replaces_and_puts_back():
+    module = types.ModuleType("module")
+    module.first, module.second = 1, 2
+    switch = Switch({(module, "first"): 10, (module, "second"): 20})
+    assert (module.first, module.second) == (10, 20)
+    switch.undo()
+    switch.undo()
+    assert (module.first, module.second) == (1, 2)
+    with pytest.raises(ZeroDivisionError), Switch({(module, "first"): 10}):
+        raise ZeroDivisionError
+    assert module.first == 1
+
+
+def test_switches_nest():
+    module = types.ModuleType("module")
+    module.first = 1
+    with Switch({(module, "first"): 2}), Switch({(module, "first"): 3}):
+        assert module.first == 3
+    assert module.first == 1
+
+
+def test_an_unknown_version_is_refused_and_left_alone():
+    module = types.ModuleType("module")
+    module.first = 1
+    with pytest.raises(RuntimeError, match="module has no second: this adapter does not know its version"):
+        Switch({(module, "first"): 2, (module, "second"): 3})
+    assert module.first == 1
+
+
+@pytest.mark.parametrize("name", ADAPTERS)
+def test_importing_an_adapter_imports_nothing_else(name):
+    program = f"""
+import sys
+import lateint_kernels.adapters.{name}
+print(*sorted({{"torch", "transformers", *{list(ADAPTERS.values())}}} & sys.modules.keys()))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+@pytest.mark.parametrize(("name", "package"), ADAPTERS.items())
+def test_a_missing_library_is_named(name, package):
+    program = f"""
+import sys
+sys.modules[{package!r}] = None
+from lateint_kernels.adapters import {name}
+{name}.patch()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ModuleNotFoundError" in done.stderr and package in done.stderr.splitlines()[-1]
