@@ -6,4 +6,5 @@ PYBIND11_MODULE(_cpu, m) {
     lateint::bind_platform(m);
     lateint::bind_maxsim(m);
     lateint::bind_codes(m);
+    lateint::bind_train(m);
 }

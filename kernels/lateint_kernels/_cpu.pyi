@@ -110,3 +110,39 @@ class Engine:
     def score(self, query: NDArray[np.float32], positions: NDArray[np.int64], threads: int) -> NDArray[np.float32]: ...
     def prepare(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float64], float]: ...
     def decode(self, segment: int, first: int, n: int) -> NDArray[np.uint8]: ...
+
+class TrainProblem:
+    """Tensors are addresses of contiguous memory that the caller keeps alive; 0: not given."""
+
+    def __init__(
+        self,
+        *,
+        dtype: int,
+        dim: int,
+        query_count: int,
+        document_count: int,
+        max_query_length: int,
+        pairs: int,
+        queries: int,
+        query_offsets: int,
+        documents: int,
+        document_offsets: int,
+        query_weights: int,
+        query_inverse_norms: int,
+        document_inverse_norms: int,
+        document_scales: int,
+        document_mask: int,
+        query_index: int,
+        document_index: int,
+    ) -> None: ...
+    def forward(self, scores: int, positions: int, position_bytes: int, threads: int) -> None: ...
+    def backward(
+        self,
+        score_gradients: int,
+        positions: int,
+        position_bytes: int,
+        query_gradients: int,
+        document_gradients: int,
+        weight_gradients: int,
+        threads: int,
+    ) -> None: ...
