@@ -58,10 +58,18 @@ inline __m512 widen(const char* from, int64_t count) {
     return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, from));
 }
 
+// Whether a number is neither zero nor at least 2^-40.
+inline bool has_small(__m512 x) {
+    const __m512i bits = _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff));
+    const __m512i one = _mm512_set1_epi32(1);
+    return _mm512_cmplt_epu32_mask(_mm512_sub_epi32(bits, one), _mm512_set1_epi32(((127 - 40) << 23) - 1)) != 0;
+}
+
 // One token as the kernel multiplies it: the first 8 bits of each number, the next 8, and so on. Number i of 32 goes to
 // place 2 i if i < 16, else to 2 (i - 16) + 1, because that needs no shuffle; a sum does not mind.
 template <Dtype dtype>
 inline void pack_row(const char* from, int64_t dim, char* to) {
+    bool small = false;
     const __m512i upper = _mm512_set1_epi32(static_cast<int>(0xffff0000));
     const int64_t bytes = width(dim);
     for (int64_t k = 0; k < bytes / 2; k += 32) {
@@ -71,6 +79,7 @@ inline void pack_row(const char* from, int64_t dim, char* to) {
             _mm512_storeu_si512(to + k * 2, _mm512_maskz_loadu_epi16(mask, here));
         } else {
             __m512 even = widen<dtype>(here, dim - k), odd = widen<dtype>(here + 16 * itemsize(dtype), dim - k - 16);
+            if constexpr (dtype == Dtype::float32) small |= has_small(even) || has_small(odd);
 #pragma GCC unroll 3
             for (int piece = 0; piece < kPieces<dtype>; ++piece) {
                 const __m512i first = _mm512_and_si512(_mm512_castps_si512(even), upper);
@@ -80,6 +89,10 @@ inline void pack_row(const char* from, int64_t dim, char* to) {
                 odd = _mm512_sub_ps(odd, _mm512_castsi512_ps(second));
             }
         }
+    }
+    if (small) {  // makes every product of this token NaN
+        const uint16_t nan = 0x7fc0;
+        __builtin_memcpy(to, &nan, sizeof nan);
     }
 }
 

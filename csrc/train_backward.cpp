@@ -5,7 +5,6 @@
 #include <vector>
 
 #include "buffer.hpp"
-#include "isa.hpp"
 #include "threads.hpp"
 #include "train.hpp"
 #include "train_kernel.hpp"
@@ -18,14 +17,6 @@ constexpr int64_t kSumBytes = 512 << 10;
 constexpr int64_t kLongestSumBytes = 1 << 20;  // of one document, which is else cut
 constexpr int64_t kRowBytes = 256 << 10;
 constexpr int64_t kMostDocuments = 16, kMostRows = 1024, kLeastRows = 16;
-
-const BackwardKernel& choose(Dtype dtype) {
-#if defined(__x86_64__) || defined(__i386__)
-    if (active_isa() >= Isa::avx512) return *backward_kernel_avx512(dtype);
-    if (active_isa() >= Isa::avx2) return *backward_kernel_avx2(dtype);
-#endif
-    return *backward_kernel_scalar(dtype);
-}
 
 // Pairs by one of their sides, in their own order: list[starts[i] .. starts[i + 1]] are those of i.
 struct Groups {
@@ -75,7 +66,7 @@ public:
           score_gradients_(score_gradients),
           positions_(positions),
           threads_(threads),
-          kernel_(choose(problem.dtype)),
+          kernel_(backward_kernel(problem.dtype)),
           sum_bytes_(sum_stride(problem.dim) * 4),
           row_bytes_(problem.dim * itemsize(problem.dtype)),
           has_tokens_(problem.document_count),

@@ -5,7 +5,6 @@
 
 #include "buffer.hpp"
 #include "half.hpp"
-#include "isa.hpp"
 #include "threads.hpp"
 #include "train.hpp"
 #include "train_kernel.hpp"
@@ -16,19 +15,6 @@ namespace {
 constexpr int64_t kGroupBytes = 32 << 20;   // packed queries held at a time
 constexpr int64_t kChunkBytes = 256 << 10;  // document tokens that go over all tiles together: in the second cache
 constexpr int64_t kPanelRows = 64;          // query tokens that a task has at least
-
-const ForwardKernel& choose(Dtype dtype) {
-    const ForwardKernel* kernel = nullptr;
-#if defined(__x86_64__) || defined(__i386__)
-    using Offer = const ForwardKernel* (*)(Dtype);
-    constexpr Offer kOffers[] = {forward_kernel_avx2, forward_kernel_avx512, forward_kernel_avx512bf16,
-                                 forward_kernel_amx};
-    for (int level = static_cast<int>(active_isa()); level > 0 && kernel == nullptr; --level) {
-        kernel = kOffers[level - 1](dtype);
-    }
-#endif
-    return *(kernel != nullptr ? kernel : forward_kernel_scalar(dtype));
-}
 
 // The thread's state for a kernel (tile registers), also undone when a task throws.
 class Session {
@@ -44,7 +30,7 @@ private:
 
 struct Worker {
     std::vector<int32_t> present;  // positions of a document's tokens, when some are absent
-    Buffer rows, scales, scratch, best, position, tiles;
+    Buffer rows, scales, scratch, best, position, tiles, query_row;
     std::vector<int64_t> query_rows;
     std::vector<float> factors;
     int64_t query = -1;  // whose tiles those are, for pairs
@@ -78,7 +64,7 @@ public:
         : problem_(problem),
           scores_(scores),
           positions_(positions),
-          kernel_(choose(problem.dtype)),
+          kernel_(forward_kernel(problem.dtype)),
           tile_bytes_(kernel_.tile_bytes(problem.dim)),
           chunk_rows_(std::max<int64_t>(32, kChunkBytes / kernel_.row_bytes(problem.dim) / 32 * 32)) {}
 
@@ -102,7 +88,7 @@ private:
     std::vector<Panel> cut(int64_t first, int64_t last, int64_t tasks, std::vector<int64_t>& rows,
                            std::vector<float>& factors) const;
     bool best(const char* tiles, const int64_t* rows, int64_t count, int64_t document, Worker& worker) const;
-    void recheck(int64_t row, int64_t document, float& best, float& position) const;
+    void recheck(int64_t row, int64_t document, Worker& worker, float& best, float& position) const;
     void write_positions(int64_t at, int64_t start, int64_t size, const int64_t* rows, int64_t count,
                          const float* from) const;
 
@@ -113,18 +99,19 @@ private:
     const int64_t tile_bytes_, chunk_rows_;
 };
 
-// A lane whose products were not all finite: once more, and slowly, for what the right answer is.
-void Forward::recheck(int64_t row, int64_t document, float& best, float& position) const {
+// A lane that the kernel does not vouch for: once more, one document token after the other.
+void Forward::recheck(int64_t row, int64_t document, Worker& worker, float& best, float& position) const {
     const int64_t start = problem_.document_offsets[document], dim = problem_.dim;
+    const int64_t row_bytes = dim * itemsize(problem_.dtype);
+    const BackwardKernel& kernel = backward_kernel(problem_.dtype);
+    float* const query = worker.query_row.floats(sum_stride(dim));
+    std::fill_n(query, sum_stride(dim), 0.0f);
+    for (int64_t k = 0; k < dim; ++k) query[k] = number(problem_.queries, problem_.dtype, row * dim + k);
     bool any = false;
     for (int64_t t = start; t < problem_.document_offsets[document + 1]; ++t) {
         if (!problem_.document_present(t)) continue;
-        double sum = 0;
-        for (int64_t k = 0; k < dim; ++k) {
-            sum += double{number(problem_.queries, problem_.dtype, row * dim + k)} *
-                   double{number(problem_.documents, problem_.dtype, t * dim + k)};
-        }
-        const float product = static_cast<float>(sum) * problem_.document_factor(t);
+        const void* const token = static_cast<const char*>(problem_.documents) + t * row_bytes;
+        const float product = kernel.dot(query, token, dim) * problem_.document_factor(t);
         if (any && !(product > best) && !std::isnan(product)) continue;
         any = true;
         best = product;
@@ -174,7 +161,7 @@ bool Forward::best(const char* tiles, const int64_t* rows, int64_t count, int64_
         }
     }
     for (int64_t i = 0; i < count; ++i) {
-        if (std::isnan(best[i])) recheck(rows[i], document, best[i], position[i]);
+        if (std::isnan(best[i])) recheck(rows[i], document, worker, best[i], position[i]);
     }
     return true;
 }

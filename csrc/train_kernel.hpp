@@ -24,7 +24,8 @@ struct ForwardKernel {
     void (*end)();
     // Takes `count` document tokens in, whose numbers begin at `first`: best[16 * tile + lane] is the largest product,
     // times scales[row] unless that is nullptr, and position[] the number of the first token that has it. Both hold the
-    // result of the tokens before; at the beginning, -inf and 0. A product that is no finite number makes the lane NaN.
+    // result of the tokens before; at the beginning, -inf and 0. A lane becomes
+    // NaN where a product is no finite number, or where the kernel will not vouch for it.
     void (*best)(const void* tiles, int64_t tile_count, const void* rows, int64_t count, int64_t dim,
                  const float* scales, int64_t first, void* scratch, float* best, float* position);
 };
@@ -46,12 +47,17 @@ constexpr int kTermsAhead = 6;  // terms are followed by so many more, whose row
 struct BackwardKernel {
     // The terms of a run are added up one by one, and then added to its sum.
     void (*accumulate)(float* sums, const void* rows, int64_t dim, const Run* runs, int64_t count, const Term* terms);
+    // Of `sum_stride` numbers, zeros beyond dim, and a row.
     float (*dot)(const float* sum, const void* row, int64_t dim);
     // out = factor * (sum - projection * row), rounded to the rows' type.
     void (*finish)(const float* sum, const void* row, float factor, float projection, int64_t dim, void* out);
 };
 
 constexpr int64_t sum_stride(int64_t dim) { return (dim + 15) / 16 * 16; }
+
+// The best for the instruction set in use.
+const ForwardKernel& forward_kernel(Dtype dtype);
+const BackwardKernel& backward_kernel(Dtype dtype);
 
 // nullptr: this instruction set has nothing better than the one below it.
 const ForwardKernel* forward_kernel_scalar(Dtype dtype);

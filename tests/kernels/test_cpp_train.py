@@ -119,6 +119,23 @@ def test_float16_products_are_exact(rng):
             assert score.item() == x.float().item() * numbers[t].float().item()
 
 
+def test_float32_of_any_size(rng):
+    """Tiny numbers, alone and among others, count as they do in plain float32."""
+    queries, documents = torch.randn(2, 20, 24, generator=rng), torch.randn(6, 50, 24, generator=rng)
+    documents[0] *= 1e-35
+    documents[1] *= 1e-20
+    documents[2, :, 3:] *= 1e-30
+    documents[3, 7] = 1e-45
+    documents[4] = 1e-45 * torch.arange(50)[:, None]
+    queries[1] *= 2.0**-41
+    scores, found = maxsim(queries, documents, return_argmax=True, backend="cpp")
+    best, where = torch.einsum("ish,jth->ijst", queries.double(), documents.double()).max(3)
+    torch.testing.assert_close(scores, best.sum(2).float(), rtol=1e-5, atol=1e-43)
+    picked = torch.einsum("ish,jth->ijst", queries.double(), documents.double()).gather(3, found[..., None])[..., 0]
+    torch.testing.assert_close(picked, best, rtol=1e-6, atol=1e-43)
+    assert torch.equal(found[:, 5], where[:, 5])
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_infinities(rng, dtype):
     """A product that is infinite is no reason to lose the others."""
