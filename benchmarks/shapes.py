@@ -27,6 +27,24 @@ MAXSIM_SHAPES = {
 
 
 @dataclass(frozen=True)
+class TrainShape:
+    """Nq queries of Lq tokens and as many documents of Ld tokens, of dim numbers each."""
+
+    Nq: int
+    Lq: int
+    Ld: int
+    dim: int
+
+
+TRAIN_SHAPES = {
+    "colbert-64": TrainShape(64, 32, 180, 128),
+    "colbert-64-d96": TrainShape(64, 32, 180, 96),
+    "colbert-32x512": TrainShape(32, 32, 512, 128),
+    "colpali-8": TrainShape(8, 1024, 1024, 128),
+}
+
+
+@dataclass(frozen=True)
 class CodesShape:
     """n documents of Ld tokens as residual codes of nbits, against queries of Lq tokens."""
 
