@@ -1,7 +1,7 @@
 # Each target makes the environment it needs, in the tree and ignored by git. To change with make VARIABLE=value:
 # PYTHON   the interpreter, 3.10 or newer
 # PACKAGE  what is installed: this tree, or a wheel built from it
-# TORCH    a torch requirement for test and check, whose torch tests are skipped without one
+# TORCH    torch for test and check, whose torch tests are skipped without it; triton and cuda-core[cu13], if wanted, too
 # DEMO_TORCH, PIP_INDEX   the demo's torch, and where pip looks besides its usual index: a CPU build is much smaller
 # ENVS     the folder the environments go to
 PYTHON ?= python3
@@ -17,7 +17,7 @@ DEMO := $(ENVS)/.venv-demo
 PIP_INSTALL := -m pip install --disable-pip-version-check
 INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 
-CPP := $(shell find csrc -name '*.cpp' -o -name '*.hpp')
+CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint kernels -name '*.py')
 
 .PHONY: help demo test check lint bench dist format clean

@@ -1,7 +1,8 @@
-"""Builds the one C++ extension; everything else is declared in pyproject.toml."""
+"""Builds the one C++ extension and ships the CUDA sources; everything else is declared in pyproject.toml."""
 
 import os
 import platform
+import shutil
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from pybind11.setup_helpers import Pybind11Extension
 from setuptools import setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 X86 = platform.machine().lower() in {"x86_64", "amd64"}
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
@@ -47,6 +49,23 @@ class BuildExt(build_ext):
         super().build_extensions()
 
 
+class BuildPy(build_py):
+    """Puts the CUDA sources into the package, for they are compiled where they run; an editable install finds csrc."""
+
+    def run(self) -> None:
+        super().run()
+        for source, target in self.cuda_sources() if not self.editable_mode else ():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, target)
+
+    def get_outputs(self, include_bytecode: bool = True) -> list[str]:
+        return [*super().get_outputs(include_bytecode), *(str(target) for _, target in self.cuda_sources())]
+
+    def cuda_sources(self) -> list[tuple[Path, Path]]:
+        folder = Path(self.build_lib, "lateint_kernels", "_cuda", "src")
+        return [(source, folder / source.name) for source in sorted(Path("csrc/cuda").glob("*.cu*"))]
+
+
 def sources() -> list[str]:
     """All C++ sources; those of x86 instruction sets only on x86."""
     files = sorted(str(path) for path in Path("csrc").glob("**/*.cpp"))
@@ -54,7 +73,7 @@ def sources() -> list[str]:
 
 
 setup(
-    cmdclass={"build_ext": BuildExt},
+    cmdclass={"build_ext": BuildExt, "build_py": BuildPy},
     ext_modules=[
         Pybind11Extension(
             "lateint_kernels._cpu",

@@ -353,7 +353,15 @@ def document(rivals: Row, scale: Row | None) -> str:
             "the exhaustive scan of the same codes. Own memory is the build's peak without mapped files, which here "
             "would count the source of the perturbed tokens.",
             growth(scale),
-            *(f"{size['tokens']:.0e} tokens: {size['note']}." for size in scale["sizes"] if "note" in size),
+            *(
+                [f"Built in an earlier run of the same command: {', '.join(earlier)} tokens."]
+                if (
+                    earlier := [
+                        f"{s['tokens']:.0e}".replace("e+0", "e") for s in scale["sizes"] if s["build"].get("reused")
+                    ]
+                )
+                else []
+            ),
         ]
     lost = losses(systems) + kernel_losses(rivals["dense"])
     parts += [

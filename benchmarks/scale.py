@@ -192,6 +192,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100, help="queries a size (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads of the build (default: %(default)s)")
     parser.add_argument("--work", type=Path, help="folder for the indexes (default: a temporary one)")
+    parser.add_argument("--reuse", action="store_true", help="take the indexes that --work holds; the JSON says which")
     parser.add_argument("--keep", action="store_true", help="do not delete each index after its turn")
     parser.add_argument("--out", type=Path, help="the JSON to write")
     parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)  # how the processes for one size are started
@@ -208,9 +209,14 @@ def main() -> None:
     sizes = []
     for tokens in (int(float(size)) for size in args.tokens.split(",")):
         index = work / f"index-{tokens}"
-        shutil.rmtree(index, ignore_errors=True)
         row: dict[str, Any] = {"tokens": tokens, "nbits": args.nbits}
-        for phase in ("build", "search"):
+        built = work / f"build-{tokens}.measured.json"
+        reused = args.reuse and index.exists() and built.exists()
+        if reused:
+            row["build"] = {**read_json(built), "reused": True}
+        else:
+            shutil.rmtree(index, ignore_errors=True)
+        for phase in ("search",) if reused else ("build", "search"):
             job = {"phase": phase, "index": str(index), "data": str(args.data), "tokens": tokens, "nbits": args.nbits}
             file = work / f"{phase}-{tokens}.json"
             write_json(file, {**job, "queries": args.queries, "threads": args.threads})
@@ -219,6 +225,8 @@ def main() -> None:
             if status:
                 sys.exit(f"{phase} of {tokens} tokens failed with exit status {status}")
             row[phase] = {**read_json(file.with_suffix(".result.json")), "peak_anonymous": anonymous}
+            if phase == "build":
+                write_json(built, row[phase])
             print(json.dumps({"tokens": tokens, phase: row[phase]}), flush=True)
         sizes.append(row)
         if not args.keep:

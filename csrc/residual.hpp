@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 
 #include "isa.hpp"
 #include "rows.hpp"
@@ -20,9 +21,12 @@ struct Codec {
     int64_t depth;             // width rounded up to kDepthStep: row length of centroids and decoded tokens
     const uint8_t* centroids;  // [K, depth], padding 128
     int8_t levels[256][16];    // by scale byte and code (nbits <= 4)
+    // Of each component, in [depth]: the byte of its code modulo 64, and from which bit of the eight bytes around it
+    // the code is read where byte i of a code lies at i % 8.
+    std::shared_ptr<uint8_t[]> places, shifts;
 
     int64_t code_bytes() const { return width * nbits / 8; }
-    void fill_levels();
+    void fill_tables();
 };
 
 // Tokens as stored, document after document. Byte j of a code holds the codes of components j + s * code_bytes(),

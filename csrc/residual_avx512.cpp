@@ -46,61 +46,57 @@ inline void decode_128(const Codec& codec, const Tokens& tokens, int64_t first, 
     }
 }
 
-// Width up to 128, code in one register: each component's byte is brought to its place (vpermb), then shifted by the
-// plane it belongs to (vpmultishiftqb reads eight bits from any bit of its quadword; what is beyond the code is
-// masked).
-void decode_narrow(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
-    const int64_t bytes = codec.code_bytes(), end = first + n;
-    const __mmask64 code_part = bytes == 64 ? ~0ull : (1ull << bytes) - 1;
-    const int halves = codec.width > 64 ? 2 : 1;
-    __m512i places[2], shifts[2];
-    __mmask64 parts[2];
-    for (int half = 0; half < halves; ++half) {
-        uint8_t place[64] = {}, shift[64] = {};
-        const int64_t count = std::min<int64_t>(64, codec.width - 64 * half);
-        for (int64_t i = 0; i < count; ++i) {
-            const int64_t k = 64 * half + i;
-            place[i] = k % bytes;
-            shift[i] = i % 8 * 8 + k / bytes * codec.nbits;
-        }
-        places[half] = _mm512_loadu_si512(place);
-        shifts[half] = _mm512_loadu_si512(shift);
-        parts[half] = count == 64 ? ~0ull : (1ull << count) - 1;
-    }
-    const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << codec.nbits) - 1));
-    for (int64_t i = first; i < end; ++i, rows += codec.depth) {
-        if (i + kAhead < end) prefetch_centroid(codec, tokens, i + kAhead);
-        const uint8_t* centroid = codec.centroids + tokens.centroid(i) * codec.depth;
-        const __m512i levels = levels_of(codec, tokens, i);
-        const __m512i packed = _mm512_maskz_loadu_epi8(code_part, tokens.codes + i * bytes);
-        for (int half = 0; half < halves; ++half) {
-            const __m512i placed = _mm512_permutexvar_epi8(places[half], packed);
-            const __m512i index = _mm512_and_si512(_mm512_multishift_epi64_epi8(shifts[half], placed), mask);
-            // Rows are padded, so whole registers of the centroid may be read.
-            const __m512i sum =
-                _mm512_add_epi8(_mm512_loadu_si512(centroid + 64 * half), _mm512_shuffle_epi8(levels, index));
-            _mm512_mask_storeu_epi8(rows + 64 * half, parts[half], sum);
-        }
-    }
+// 64 components in a row are unpacked at a time: each one's byte is brought to its place, then shifted by the plane it
+// belongs to (vpmultishiftqb reads eight bits from any bit of a quadword; what is beyond the code is masked).
+struct Block {
+    int64_t from;            // of the bytes: they end with the code, or go on at its beginning
+    __mmask64 until, after;  // which are before its end, and which go on
+    __mmask64 inside;        // the width
+};
+
+inline Block block_at(const Codec& codec, int64_t first) {
+    const int64_t bytes = codec.code_bytes(), left = codec.width - first, from = first % bytes;
+    const __mmask64 inside = left < 64 ? (1ull << left) - 1 : ~0ull;
+    const __mmask64 before = bytes - from < 64 ? (1ull << (bytes - from)) - 1 : ~0ull;
+    return {from, inside & before, inside & ~before, inside};
 }
 
-void decode_any(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
-    const int64_t bytes = codec.code_bytes(), end = first + n;
+template <bool one_register>
+void decode_blocks(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
+    constexpr int64_t kBlocks = 8;
+    const int64_t bytes = codec.code_bytes();
+    const uint8_t *places = codec.places.get(), *shifts = codec.shifts.get();
+    const __mmask64 whole = bytes < 64 ? (1ull << bytes) - 1 : ~0ull;
     const __m512i mask = _mm512_set1_epi8(static_cast<char>((1 << codec.nbits) - 1));
-    for (int64_t i = first; i < end; ++i, rows += codec.depth) {
-        if (i + kAhead < end) prefetch_centroid(codec, tokens, i + kAhead);
-        const uint8_t *code = tokens.codes + i * bytes, *centroid = codec.centroids + tokens.centroid(i) * codec.depth;
-        const __m512i levels = levels_of(codec, tokens, i);
-        for (int64_t j = 0; j < bytes; j += 64) {
-            const __mmask64 part = bytes - j >= 64 ? ~0ull : (1ull << (bytes - j)) - 1;
-            const __m512i packed = _mm512_maskz_loadu_epi8(part, code + j);
-            for (int s = 0; s < 8 / codec.nbits; ++s) {
-                const int64_t k = s * bytes + j;
+    for (int64_t begin = 0; begin < codec.width; begin += 64 * kBlocks) {
+        Block blocks[kBlocks];
+        int64_t count = 0;
+        for (; count < kBlocks && begin + 64 * count < codec.width; ++count)
+            blocks[count] = block_at(codec, begin + 64 * count);
+        for (int64_t i = 0; i < n; ++i) {
+            const int64_t token = first + i;
+            if (i + kAhead < n) prefetch_centroid(codec, tokens, token + kAhead);
+            const uint8_t* code = tokens.codes + token * bytes;
+            const uint8_t* centroid = codec.centroids + tokens.centroid(token) * codec.depth + begin;
+            uint8_t* row = rows + i * codec.depth + begin;
+            const __m512i levels = levels_of(codec, tokens, token);
+            const __m512i packed = one_register ? _mm512_maskz_loadu_epi8(whole, code) : levels;
+            for (int64_t b = 0; b < count; ++b) {
+                const Block& block = blocks[b];
+                const int64_t k = begin + 64 * b;
+                __m512i placed;
+                if (one_register) {
+                    placed = _mm512_permutexvar_epi8(_mm512_loadu_si512(places + k), packed);
+                } else {
+                    placed = _mm512_maskz_loadu_epi8(block.until, code + block.from);
+                    placed = _mm512_mask_loadu_epi8(placed, block.after, code + block.from - bytes);
+                }
                 const __m512i index =
-                    _mm512_and_si512(_mm512_srl_epi16(packed, _mm_cvtsi32_si128(s * codec.nbits)), mask);
+                    _mm512_and_si512(_mm512_multishift_epi64_epi8(_mm512_loadu_si512(shifts + k), placed), mask);
+                // Rows of centroids are padded, so a whole register may be read.
                 const __m512i sum =
-                    _mm512_add_epi8(_mm512_maskz_loadu_epi8(part, centroid + k), _mm512_shuffle_epi8(levels, index));
-                _mm512_mask_storeu_epi8(rows + k, part, sum);
+                    _mm512_add_epi8(_mm512_loadu_si512(centroid + 64 * b), _mm512_shuffle_epi8(levels, index));
+                _mm512_mask_storeu_epi8(row + 64 * b, block.inside, sum);
             }
         }
     }
@@ -116,10 +112,10 @@ void decode(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n, 
         decode_128<2>(codec, tokens, first, n, rows);
     } else if (codec.width == 128) {
         decode_128<4>(codec, tokens, first, n, rows);
-    } else if (codec.width < 128) {
-        decode_narrow(codec, tokens, first, n, rows);
+    } else if (codec.code_bytes() <= 64) {
+        decode_blocks<true>(codec, tokens, first, n, rows);
     } else {
-        decode_any(codec, tokens, first, n, rows);
+        decode_blocks<false>(codec, tokens, first, n, rows);
     }
 }
 

@@ -76,7 +76,7 @@ private:
 
 void Engine::finish() {
     codec.centroids = centroids.rows;
-    codec.fill_levels();
+    codec.fill_tables();
     first_position.assign(1, 0);
     for (const Segment& segment : segments) first_position.push_back(first_position.back() + segment.documents);
 }

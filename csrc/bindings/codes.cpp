@@ -107,7 +107,7 @@ Codec make_codec(const Array<uint8_t>& centroids, int64_t width, int nbits) {
     codec.width = width;
     codec.depth = centroids.shape(1);
     codec.centroids = centroids.data();
-    codec.fill_levels();
+    codec.fill_tables();
     return codec;
 }
 

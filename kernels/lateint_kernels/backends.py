@@ -18,8 +18,8 @@ from lateint_kernels.instruction_sets import INSTRUCTION_SETS
 if TYPE_CHECKING:
     import torch
 
-# Best first, for each type of device; where it is none of these, torch.
-PREFERENCE = {"cuda": ("cuda", "triton", "torch"), "cpu": ("cpp", "torch")}
+# Best first, for each type of device; where it is none of these, torch. CUDA after Triton until it has been measured.
+PREFERENCE = {"cuda": ("triton", "cuda", "torch"), "cpu": ("cpp", "torch")}
 MODULES = {
     "cpp": "lateint_kernels._cpp",
     "cuda": "lateint_kernels._cuda",

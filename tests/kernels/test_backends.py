@@ -30,7 +30,7 @@ def resolve(op="maxsim", device=CPU, dtype=DTYPE, backend=None):
 
 def test_the_best_that_can(modules):
     assert resolve() == "maxsim of cpp"
-    assert resolve(device=SimpleNamespace(type="cuda")) == "maxsim of cuda"
+    assert resolve(device=SimpleNamespace(type="cuda")) == "maxsim of triton"
     assert resolve(device=SimpleNamespace(type="mps")) == "maxsim of torch"
     modules["cpp"] = "cannot be loaded: it is broken"
     assert resolve() == "maxsim of torch"

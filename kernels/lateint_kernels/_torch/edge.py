@@ -42,8 +42,10 @@ def maxsim(queries: Tokens, documents: Tokens, options: Options) -> Any:
                 f"{left.shape[0] if left.shape else 'one query without a batch axis'}"
                 + (" queries" if left.shape else "")
             )
-        numbers = torch.arange(len(right), device=right.tokens.device)
-        pairs, shape = (numbers // max(right.shape[1], 1), numbers), right.shape
+        shape = right.shape
+        if len(left) > 1:  # one query meets every document, as in a grid
+            numbers = torch.arange(len(right), device=right.tokens.device)
+            pairs = numbers // max(right.shape[1], 1), numbers
     return _score(left, right, pairs, shape, options)
 
 

@@ -1,0 +1,142 @@
+"""Compiles the Triton kernels for GPUs that need not be there, and prints what became of them as JSON.
+
+A script, since it must not run in Triton's interpreter, which tests have switched on.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.pop("TRITON_INTERPRET", None)
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+import torch
+import triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from lateint_kernels._torch.problem import Problem
+from lateint_kernels._triton import launch, maxsim
+
+TYPES = {
+    torch.float32: "*fp32",
+    torch.float16: "*fp16",
+    torch.bfloat16: "*bf16",
+    torch.int64: "*i64",
+    torch.int32: "*i32",
+    torch.int16: "*i16",
+    torch.uint8: "*u8",
+    torch.bool: "*i1",
+}
+BINARIES = Path(triton.__file__).parent / "backends/nvidia/bin"
+
+
+def problem(Nq=256, Lq=32, Nd=256, Ld=180, dim=128, dtype=torch.bfloat16, ragged=False, pairs=0, **given):
+    """One without numbers: sizes are all that a compiler sees."""
+
+    def empty(*shape, dtype=torch.float32):
+        return torch.empty(shape, dtype=dtype, device="meta")
+
+    TQ, TD = Nq * Lq - ragged, Nd * Ld - ragged
+    factors = {
+        "query_weights": lambda: empty(TQ),
+        "query_inverse_norms": lambda: empty(TQ),
+        "document_inverse_norms": lambda: empty(TD),
+        "document_scales": lambda: empty(TD),
+        "document_mask": lambda: empty(TD, dtype=torch.bool),
+    }
+    index = {name: empty(pairs, dtype=torch.int64) for name in ("query_index", "document_index") if pairs}
+    return Problem(
+        empty(TQ, dim, dtype=dtype),
+        empty(Nq + 1, dtype=torch.int64),
+        empty(TD, dim, dtype=dtype),
+        empty(Nd + 1, dtype=torch.int64),
+        Lq,
+        Ld,
+        **{name: factors[name]() for name, wanted in given.items() if wanted},
+        **index,
+    )
+
+
+NORMS = {"query_inverse_norms": True, "document_inverse_norms": True}
+PROBLEMS = {
+    "training": {},
+    "masked": {"ragged": True, "query_weights": True, "document_mask": True},
+    "everything": {
+        "dtype": torch.float16,
+        "ragged": True,
+        "Lq": 180,
+        **NORMS,
+        "query_weights": True,
+        "document_scales": True,
+        "document_mask": True,
+    },
+    "reranking": {"Nq": 1, "Nd": 10000, "Ld": 300},
+    "pairs": {"dtype": torch.float16, "pairs": 4096, "ragged": True, **NORMS},
+    "pages": {"Lq": 1024, "Ld": 1024},
+    "wide": {"dim": 320, **NORMS},
+    "widest": {"dim": 4096, "Ld": 5000},
+    "float32": {"dtype": torch.float32},
+}
+ALL = {"forward", "query_gradients", "sort_winners", "document_gradients"}
+WANTED = {  # what else differs from the kernels of the first two
+    80: {"training": ALL, "everything": {"forward"}},
+    90: {name: {"forward", "document_gradients"} for name in PROBLEMS} | {"training": ALL, "everything": ALL},
+    100: {"training": ALL, "everything": {"forward"}},
+}
+
+
+def compiled(planned, capability):
+    """What `Launch.run` would compile on such a device."""
+    constants, signature, attributes = dict(planned.constants), {}, {}
+    for number, name in enumerate(planned.kernel.arg_names):
+        value = planned.arguments.get(name)
+        if isinstance(value, int):
+            signature[name] = "i32"
+        elif value is None:
+            constants.setdefault(name, None)
+            signature[name] = "constexpr"
+        else:
+            signature[name] = TYPES[value.dtype]
+            attributes[(number,)] = [["tt.divisibility", 16]]
+    source = ASTSource(planned.kernel, signature, constants, attributes)
+    target = GPUTarget("cuda", capability, 32)
+    return triton.compile(source, target=target, options=planned.options)
+
+
+def report(kernel):
+    """Registers, spills and shared memory in bytes, and which instructions there are."""
+    ptx, ttgir = kernel.asm["ptx"], kernel.asm["ttgir"]
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(kernel.asm["cubin"])
+        file.flush()
+        usage = subprocess.check_output([BINARIES / "cuobjdump", "--dump-resource-usage", file.name], text=True)
+    registers, stack = (int(re.search(rf"{word}:(\d+)", usage)[1]) for word in ("REG", "STACK"))
+    return {
+        "registers": registers,
+        "spilled": stack,
+        "shared": kernel.metadata.shared,
+        "wgmma": ptx.count("wgmma.mma_async"),
+        "mma": ptx.count("mma.sync") + ptx.count("tcgen05.mma"),
+        "nan_max": ptx.count("max.NaN.f32"),
+        "ahead": max(int(n) for n in re.findall(r"async_wait.*?num = (\d+)", ttgir) or [-1]),
+        "atomics": len(re.findall(r"\b(?:atom|red)\.", ptx)),
+    }
+
+
+def main(capability):
+    """One line for each kernel."""
+    for name, wanted in WANTED[capability].items():
+        for planned in maxsim.all_launches(problem(**PROBLEMS[name]), launch.ARCHITECTURES[capability]):
+            kernel, argmax = planned.kernel.__name__, planned.arguments.get("argmax")
+            if kernel in wanted and (argmax is not None or name == "training" or kernel == "document_gradients"):
+                found = {"capability": capability, "problem": name, "kernel": kernel}
+                print(json.dumps(found | report(compiled(planned, capability))), flush=True)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

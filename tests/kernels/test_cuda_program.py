@@ -1,0 +1,258 @@
+"""CUDA sources: compiled for every architecture, kept on disk, refused with a reason. No GPU is needed."""
+
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+from lateint_kernels._cuda import backward, forward, program, support
+
+TOOLS = importlib.util.find_spec("triton")
+CUOBJDUMP = Path(TOOLS.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump" if TOOLS and TOOLS.origin else None
+ARCHITECTURES = ["sm_80", "sm_90a", "sm_100"]
+
+
+@pytest.fixture
+def nvrtc():
+    if reason := support._missing():
+        pytest.skip(reason)
+
+
+def disassembled(name, defines, arch, folder):
+    """Registers of a kernel, bytes of stack (what did not fit into registers), and its instructions."""
+    if CUOBJDUMP is None or not CUOBJDUMP.exists():
+        pytest.skip("no cuobjdump: it comes with triton")
+    path = folder / "kernel.cubin"
+    path.write_bytes(program.compile_source(program.source_of(f"{name}.cu"), name, tuple(defines.items()), arch))
+    told = subprocess.run([CUOBJDUMP, "-res-usage", "-sass", path], capture_output=True, text=True, check=True).stdout
+    return int(re.search(r"REG:(\d+)", told)[1]), int(re.search(r"STACK:(\d+)", told)[1]), told
+
+
+def gradient(token, lanes=None, blocks=None):
+    if lanes is None:
+        return "document_gradient", {"TOKEN": token}
+    return "query_gradient", {"TOKEN": token, "LANES": str(lanes), "BLOCKS": str(blocks)}
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize(
+    ("kernel", "registers"),
+    [
+        (gradient("bf16"), 64),
+        (gradient("fp32"), 64),
+        (gradient("bf16", 16, 1), 64),
+        (gradient("fp16", 32, 16), 255),
+    ],
+)
+def test_gradients_fit_into_registers(nvrtc, tmp_path, arch, kernel, registers):
+    used, stack, _ = disassembled(*kernel, arch, tmp_path)
+    assert used <= registers and stack == 0
+
+
+def forward_defines(token, dim, columns, stages, factors, argmax, **more):
+    sizes = {"DIM": dim, "COLUMNS": columns, "STAGES": stages, "FACTORS": factors, "ARGMAX": argmax, **more}
+    return {"TOKEN": token, **{name: str(size) for name, size in sizes.items()}}
+
+
+@pytest.mark.parametrize(
+    ("arch", "rows", "columns", "dim"),
+    [("sm_80", 128, 128, 128), ("sm_90a", 32, 128, 128), ("sm_100", 128, 64, 64), ("sm_80", 32, 128, 96)],
+)
+def test_scores_are_formed_on_tensor_cores(nvrtc, tmp_path, arch, rows, columns, dim):
+    defines = forward_defines("fp16" if dim == 96 else "bf16", dim, columns, 2, 1, 1, ROWS=rows)
+    used, stack, instructions = disassembled("forward", defines, arch, tmp_path)
+    assert used <= 200 and stack == 0
+    products = instructions.count("HMMA.16816.F32")
+    assert products > 0 and products % (dim // 16 * 4) == 0
+
+
+@pytest.mark.parametrize(("token", "columns", "dim"), [("bf16", 112, 128), ("fp16", 104, 64)])
+def test_hopper_scores_keep_the_matrix_units_busy(nvrtc, tmp_path, token, columns, dim):
+    defines = forward_defines(token, dim, columns, 4, 1, 1)
+    _, stack, instructions = disassembled("forward_hopper", defines, "sm_90a", tmp_path)
+    assert stack == 0
+    assert len(re.findall(rf"HGMMA.64x{columns}x16.F32", instructions)) == 2 * dim // 16
+    # Two groups of products under way, each waited for once: had the compiler feared for a register, it would have
+    # waited after every product.
+    assert instructions.count("WARPGROUP.ARRIVE") == instructions.count("WARPGROUP.DEPBAR") == 2
+    assert instructions.count("UTMALDG.2D") == dim // 64 and "USETMAXREG" in instructions
+
+
+@pytest.fixture
+def counted(monkeypatch, tmp_path):
+    """A cache of its own, and a compiler that counts."""
+    made = []
+    monkeypatch.setenv("LATEINT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.setattr(program, "nvrtc_version", lambda: (13, 0))
+    monkeypatch.setattr(program, "compile_source", lambda *what: made.append(what) or b"code " + what[3].encode())
+    program._warn_unkept.cache_clear()
+    return made
+
+
+def test_compiled_once(counted, tmp_path):
+    assert program.cubin("query_gradient", (), "sm_80") == program.cubin("query_gradient", (), "sm_80") == b"code sm_80"
+    assert len(counted) == 1
+    assert [file.suffix for file in (tmp_path / "cache").iterdir()] == [".cubin"]
+
+
+@pytest.mark.parametrize("changed", ["source", "architecture", "definitions", "NVRTC"])
+def test_compiled_again_when_made_of_something_else(counted, monkeypatch, changed):
+    program.cubin("query_gradient", (), "sm_80")
+    if changed == "source":
+        monkeypatch.setattr(program, "source_of", lambda file: "other")
+    if changed == "NVRTC":
+        monkeypatch.setattr(program, "nvrtc_version", lambda: (13, 1))
+    defines = (("TOKEN", "bf16"),) if changed == "definitions" else ()
+    program.cubin("query_gradient", defines, "sm_90a" if changed == "architecture" else "sm_80")
+    assert len(counted) == 2
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-1], lambda data: b"", lambda data: data[:40] + b"?" + data[41:]]
+)
+def test_damaged_file_is_made_again(counted, tmp_path, damage):
+    program.cubin("query_gradient", (), "sm_90a")
+    (file,) = (tmp_path / "cache").iterdir()
+    file.write_bytes(damage(file.read_bytes()))
+    assert program.cubin("query_gradient", (), "sm_90a") == b"code sm_90a"
+    assert program.cubin("query_gradient", (), "sm_90a") == b"code sm_90a"
+    assert len(counted) == 2
+
+
+def test_folder_that_cannot_be_written_is_told_of_once(counted, tmp_path):
+    (tmp_path / "cache").write_text("a file where the folder should be")
+    with pytest.warns(UserWarning, match="cannot be kept in .*cache .*; set LATEINT_CACHE_DIR"):
+        assert program.cubin("query_gradient", (), "sm_80") == b"code sm_80"
+    assert program.cubin("query_gradient", (), "sm_80") == b"code sm_80"
+    assert len(counted) == 2
+
+
+def test_cache_folder(monkeypatch):
+    monkeypatch.delenv("LATEINT_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert program.cache_folder() == Path("/xdg/lateint")
+    monkeypatch.setenv("LATEINT_CACHE_DIR", "/chosen")
+    assert program.cache_folder() == Path("/chosen")
+
+
+TOLD = """
+import ctypes, sys, types
+import torch
+from lateint_kernels._cuda import program
+
+class Argument(ctypes.Structure):
+    _fields_ = (("number", ctypes.c_longlong),)
+
+torch.cuda.current_stream = lambda index: types.SimpleNamespace(cuda_stream=70 + index)
+program.cubin = lambda name, defines, arch: b"code of " + arch.encode()
+print(program.gpu(1), flush=True)
+kernel = program.load("query_gradient", (), 1)
+for shared in (70000, 0, 70000):
+    kernel.launch((3, 4, 5), 96, shared, Argument(1234567890123))
+assert program.tensor_map(torch.zeros(10, 128, dtype=torch.bfloat16), 96) == b"m" * 128
+try:
+    kernel.launch((1, 1, 1), 32, 240000, Argument(0))
+except RuntimeError as error:
+    print(error)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the driver is libcuda.so.1 on Linux only")
+def test_driver_is_told_what_is_meant(nvrtc, tmp_path):
+    compiler = shutil.which("g++") or shutil.which("clang++")
+    if compiler is None:
+        pytest.skip("no C++ compiler")
+    source, library = Path(__file__).parent / "emulation" / "driver.cpp", tmp_path / "libcuda.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
+    environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", TOLD], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    launched = "launch 3000: 3 4 5 of 96, shared {}, stream 71, argument 1234567890123"
+    assert sorted(done.stdout.splitlines()) == sorted(
+        [
+            "Gpu(arch='sm_90a', multiprocessors=132, shared_per_block=232448, shared_per_multiprocessor=233472)",
+            "library of code",
+            "kernel query_gradient of 2000",
+            "attribute 8 of 3000 on 41: 232448",
+            *["push 1041", "pop"] * 5,
+            *[launched.format(shared) for shared in (70000, 0, 70000)],
+            "map type 1 rank 2 sizes 128 10 stride 256 box 64 96 steps 1 1: 0 3 3 0",
+            "launch 3000: 1 1 1 of 32, shared 240000, stream 71, argument 0",
+            "the CUDA driver says CUDA_ERROR_INVALID_VALUE",
+        ]
+    )
+
+
+def test_source_has_each_header_once():
+    text = program.source_of("query_gradient.cu")
+    assert "#include" not in text and "#pragma once" not in text
+    assert text.count("struct Backward {") == text.count("struct bf16 {") == 1
+
+
+def test_compiler_error_names_the_line(nvrtc):
+    with pytest.raises(Exception, match=r"query_gradient.cu\(1\)"):
+        program.compile_source("nonsense", "query_gradient", (), "sm_80")
+
+
+def test_refusals(monkeypatch):
+    why_not = support.why_not
+    assert why_not("maxsim", "cpu") == "runs on cuda only"
+    monkeypatch.setattr(support, "_missing", lambda: None)
+    monkeypatch.setattr(support, "_unfit", lambda *what: None)
+    assert why_not("maxsim", "cuda:1", "torch.bfloat16", 128) is None
+    assert why_not("maxsim_backward", "cuda", "torch.float32", 2048) is None
+    assert why_not("maxsim", "cuda", "torch.float32") == "maxsim takes bfloat16 and float16, not float32"
+    assert why_not("maxsim", "cuda", "torch.float16", 40) == (
+        "maxsim takes a dim up to 256 that is a multiple of 16, not 40"
+    )
+    assert why_not("maxsim_backward", "cuda", "torch.bfloat16", 100) == (
+        "maxsim_backward takes a dim up to 4096 that is a multiple of 8, not 100"
+    )
+    monkeypatch.setattr(support, "_missing", lambda: "cuda-core is not installed")
+    assert why_not("maxsim_backward", "cuda") == "cuda-core is not installed"
+    monkeypatch.setenv("LATEINT_CUDA", "off")
+    assert why_not("maxsim_backward", "cuda") == "LATEINT_CUDA is off"
+
+
+@pytest.mark.parametrize(
+    ("arch", "dim", "reason"),
+    [
+        ("sm_80", 256, None),
+        ("sm_86", 128, None),
+        ("sm_86", 256, "maxsim with a dim of 256 needs more shared memory than sm_86 has"),
+        ("sm_90a", 64, None),
+        ("sm_90a", 96, "maxsim takes a dim of 64 or 128 on sm_90a, not 96"),
+        ("sm_100", 128, "maxsim has no kernel for the matrix units of sm_100"),
+        ("sm_120", 128, None),
+    ],
+)
+def test_devices_are_refused_with_a_reason(arch, dim, reason):
+    shared = {"sm_80": 163, "sm_90a": 227, "sm_100": 227}.get(arch, 99) * 1024
+    assert support._unfit_for_maxsim(program.Gpu(arch, 100, shared, shared + 1024), dim) == reason
+
+
+def test_architectures_known(nvrtc):
+    assert {80, 90, 100} <= program.known_architectures()
+
+
+@pytest.mark.parametrize("shared", [227, 163, 99])
+@pytest.mark.parametrize("dim", [16, 64, 96, 128, 256])
+@pytest.mark.parametrize("arch", ["sm_80", "sm_90a"])
+def test_tiles_fit_into_shared_memory(arch, dim, shared):
+    gpu = program.Gpu(arch, 132, shared * 1024, (shared + 1) * 1024)
+    for rows in (1, 33, 100, 5000):
+        for length in (1, 180, 8192):
+            for pairs in (False, True):
+                tile = forward.tile_for(gpu, rows, length, dim, pairs)
+                assert tile.shared <= gpu.shared_per_block if tile else (shared, dim) == (99, 256)
+    for length in (1, 180, 8192):
+        for size in (dim, 16 * dim):
+            size = backward._slice(gpu, 64, length, size * 4) * size * 4
+            assert size + backward.DOCUMENT_THREADS * backward.BYTES_PER_THREAD <= gpu.shared_per_block

@@ -1,0 +1,92 @@
+"""What the Triton kernels are compiled to for three generations of GPUs, none of which need be there."""
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+from lateint_kernels import __file__ as package
+
+pytest.importorskip("torch")
+pytest.importorskip("triton")
+if find_spec("triton.backends.nvidia") is None:
+    pytest.skip("this Triton cannot compile for NVIDIA", allow_module_level=True)
+
+SHARED = {80: 163, 90: 227, 100: 227}  # KB that a program can have
+
+
+@pytest.fixture(scope="module")
+def kernels():
+    """One dict for each kernel and problem."""
+
+    def run(capability):
+        script = Path(__file__).with_name("compile_triton.py")
+        command = [sys.executable, "-W", "ignore", str(script), str(capability)]
+        path = str(Path(package).parents[1])
+        done = subprocess.run(command, capture_output=True, text=True, env={**environment(), "PYTHONPATH": path})
+        assert done.returncode == 0, done.stderr[-3000:]
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    with ThreadPoolExecutor(2) as pool:  # as many as CI has processors
+        return [kernel for found in pool.map(run, SHARED) for kernel in found]
+
+
+def environment():
+    import os
+
+    return {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+
+
+def test_all_are_there(kernels):
+    names = {kernel["kernel"] for kernel in kernels}
+    assert names == {"forward", "query_gradients", "sort_winners", "document_gradients"}
+    assert {kernel["capability"] for kernel in kernels} == set(SHARED)
+
+
+def test_tokens_fit_into_shared_memory(kernels):
+    for kernel in kernels:
+        assert kernel["shared"] <= SHARED[kernel["capability"]] << 10, kernel
+
+
+def test_registers_suffice(kernels):
+    for kernel in kernels:
+        assert kernel["spilled"] <= (0 if kernel["capability"] == 90 else 64), kernel
+
+
+def test_products_use_the_matrix_units(kernels):
+    for kernel in kernels:
+        multiplies = kernel["kernel"] in ("forward", "document_gradients") and kernel["problem"] != "float32"
+        small = kernel["problem"] in ("reranking", "pairs") and kernel["kernel"] == "forward"  # 32 rows: too few
+        if multiplies and kernel["capability"] == 90 and not small:
+            assert kernel["wgmma"] and not kernel["mma"], kernel
+        elif multiplies:
+            assert kernel["mma"], kernel
+
+
+def test_tokens_are_loaded_ahead(kernels):
+    for kernel in kernels:
+        if kernel["kernel"] in ("forward", "document_gradients"):
+            assert kernel["ahead"] >= 1, kernel
+
+
+def test_two_programs_share_a_multiprocessor(kernels):
+    """The common case waits for the matrix units and for its maxima in turn: another program must fill the gaps."""
+    for kernel in kernels:
+        if kernel["problem"] == "training" and kernel["kernel"] in ("forward", "document_gradients"):
+            threads = 256 if kernel["kernel"] == "document_gradients" or kernel["capability"] == 100 else 128
+            assert kernel["registers"] * threads * 2 <= 65536, kernel
+            assert (kernel["shared"] + 1024) * 2 <= (SHARED[kernel["capability"]] + 1) << 10, kernel
+
+
+def test_nan_wins_every_maximum(kernels):
+    for kernel in kernels:
+        assert bool(kernel["nan_max"]) == (kernel["kernel"] == "forward"), kernel
+
+
+def test_no_atomics(kernels):
+    for kernel in kernels:
+        assert kernel["atomics"] == 0, kernel
