@@ -15,6 +15,7 @@ namespace {
 constexpr int64_t kGroupBytes = 32 << 20;   // packed queries held at a time
 constexpr int64_t kChunkBytes = 256 << 10;  // document tokens that go over all tiles together: in the second cache
 constexpr int64_t kPanelRows = 64;          // query tokens that a task has at least
+constexpr int64_t kPanelBytes = 768 << 10;  // packed queries of a task, unless one alone has more: in the second cache
 
 // The thread's state for a kernel (tile registers), also undone when a task throws.
 class Session {
@@ -188,7 +189,8 @@ void Forward::write_positions(int64_t at, int64_t start, int64_t size, const int
 std::vector<Panel> Forward::cut(int64_t first, int64_t last, int64_t tasks, std::vector<int64_t>& rows,
                                 std::vector<float>& factors) const {
     const int64_t tokens = problem_.query_offsets[last] - problem_.query_offsets[first];
-    const int64_t least = std::max(kPanelRows, (tokens + tasks - 1) / tasks);
+    const int64_t most = std::max(kPanelRows, kPanelBytes / tile_bytes_ * kTileLanes);
+    const int64_t least = std::clamp((tokens + tasks - 1) / tasks, kPanelRows, most);
     std::vector<Panel> panels;
     int64_t tile = 0;
     while (first < last) {
@@ -224,8 +226,8 @@ void Forward::grid(int threads) {
             });
         }
         parallel_for(documents * count, threads, [&](int64_t task, int id) {
-            const Panel& panel = panels[task % count];
-            const int64_t document = task / count, start = problem_.query_offsets[panel.first];
+            const Panel& panel = panels[task / documents];
+            const int64_t document = task % documents, start = problem_.query_offsets[panel.first];
             Worker& worker = workers[id];
             const int64_t* const mine = rows.data() + panel.row;
             bool any;
