@@ -377,9 +377,8 @@ def document(rivals: Row, scale: Row | None) -> str:
                 "- xtr-warp-rs fills in missing similarities as XTR does; with an encoder trained for that its overlap"
                 " would matter less than its nDCG.",
                 "- The rivals import torch, and their memory includes it.",
-                f"- A latency is the best of {rivals['rounds']} round(s) for every system alike; builds ran once, and "
-                "other work took a part of the machine during them: CPU-s, the processor time of a build, is beside "
-                "them.",
+                f"- A latency is the best of {rivals['rounds']} round(s) for every system alike; builds ran once, with "
+                "CPU-s, their processor time, beside them.",
                 *(
                     [f"- Not one run: results of single processes were reused ({len(rivals['reused'])} of them)."]
                     if rivals["reused"]
