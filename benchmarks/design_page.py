@@ -323,9 +323,9 @@ def stopping(result: Row) -> str:
         for row in rows
         if row["value"] not in (64 if row["rule"] == "fixed" else None, 192, 0.95, 0.8)
     ]
-    fixed, patient = one(rows, k=10, rule="fixed", value=256), one(rows, k=10, rule="patience", value=160)
+    fixed, patient = one(rows, k=10, rule="fixed", value=256), one(rows, k=10, rule="patience", value=96)
     return (
-        f"{table(head, body)}\n\nRecall of the exhaustive top k on the 4-bit codes. For k = 10, patience 160 scores "
+        f"{table(head, body)}\n\nRecall of the exhaustive top k on the 4-bit codes. For k = 10, patience 96 scores "
         f"{patient['scored'] / fixed['scored']:.0%} of the documents of a fixed 256 and finds "
         f"{share(patient['recall'])} instead of {share(fixed['recall'])}."
     )

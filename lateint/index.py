@@ -25,7 +25,8 @@ from lateint_kernels.residual import NBITS
 
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
 CELLS_PROBED = 24  # best cells of each query token; their union serves all tokens of the query
-PATIENCE = 160  # candidates in a row that change nothing before a search stops of itself
+PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
+LARGE_PATIENCE = 160  # the same, with more than FLAT_PROBING centroids
 SMALL_SUBSET = 4096  # a subset up to this size is scored whole
 
 _open: weakref.WeakSet[Index] = weakref.WeakSet()
@@ -189,8 +190,8 @@ class Index:
                 dtype.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
             nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
-            candidates: documents scored on their codes; None: as many as it takes, best first, until 160 in a row
-                changed nothing among the best k (at most 512 + 4 k).
+            candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row (160
+                with more than 65,536 centroids) changed nothing among the best k; at most 512 + 4 k.
             exhaustive: score every document instead; ``nprobe`` and ``candidates`` then do nothing.
             subset: ids to choose from; None: all.
             threads: None: as many as the process may use. A batch is spread over queries, a single query over
@@ -321,12 +322,12 @@ class Index:
         centroids = len(self._codec.centroids)
         probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else _positive(nprobe, "nprobe")
         most = 512 + 4 * k if candidates is None else max(k, _positive(candidates, "candidates"))
-        routed = centroids > FLAT_PROBING and probes < centroids
+        large = centroids > FLAT_PROBING
         return _Limits(
             nprobe=min(probes, centroids),
             candidates=min(most, len(self._ids)),
-            patience=PATIENCE if candidates is None else 0,
-            cells=CELLS_PROBED if routed else 0,
+            patience=0 if candidates is not None else LARGE_PATIENCE if large else PATIENCE,
+            cells=CELLS_PROBED if large and probes < centroids else 0,
         )
 
     def _pruned(
