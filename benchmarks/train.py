@@ -3,7 +3,8 @@
 python -m benchmarks.train --out train.json
 
 Tokens are random unit vectors. All systems take turns, round after round, with the same tensors and number of threads,
-and the best of a system's rounds counts. Before that, scores and gradients are compared with float64. Rivals that are
+and the best of a system's rounds counts. Before that, scores and gradients are compared with float64, and a rival
+whose scores are wrong is not timed. Rivals that are
 not installed are left out; NumKong and maxsim-cpu have no gradient. NumKong's packing of tokens, which a training step
 cannot do beforehand, is timed with it; it uses one thread.
 
@@ -121,9 +122,13 @@ class Case:
         errors = {"scores": error(self.forward(), exact.detach())}
         if self.system.has_gradients:
             errors["queries"], errors["documents"] = map(error, self.step(), gradients)
-        allowed = self.system.allowed or (1e-5 if self.dtype == "float32" else 0.05)
-        assert errors["scores"] < allowed, (self.name, self.dtype, errors)
         return errors
+
+    def is_right(self, errors: dict[str, float]) -> bool:
+        """Whether the scores are what the dtype allows; ours must be."""
+        right = errors["scores"] < (self.system.allowed or (1e-5 if self.dtype == "float32" else 0.05))
+        assert right or self.name != "lateint", (self.dtype, errors)
+        return right
 
     def extra_bytes(self) -> int | None:
         """How much a step raises the peak of this process, beyond the gradients; None where that cannot be had."""
@@ -155,15 +160,19 @@ def run(name: str, shape: TrainShape, rounds: int, threads: int) -> list[dict[st
     cases = [
         Case(system, how, dtype, tensors, grad_scores) for system, how in systems().items() for dtype in how.dtypes
     ]
-    errors = [case.check() for case in cases]
+    checked = [(case, case.check()) for case in cases]
+    wrong = [(case, errors) for case, errors in checked if not case.is_right(errors)]
+    for case, errors in wrong:
+        print(f"{name}: {case.name} {case.dtype} is not timed, its scores are off by {errors['scores']:.2g}")
+    cases, errors = zip(*(pair for pair in checked if pair not in wrong), strict=True)
     for _ in range(rounds):
         for case in cases:
             case.time()
     rows = [
-        {"shape": name, "system": case.name, "dtype": case.dtype, "threads": threads, "errors": wrong}
+        {"shape": name, "system": case.name, "dtype": case.dtype, "threads": threads, "errors": found}
         | {f"{kind}_ms": best for kind, best in case.best.items()}
         | {"extra_bytes": case.extra_bytes()}
-        for case, wrong in zip(cases, errors, strict=True)
+        for case, found in zip(cases, errors, strict=True)
     ]
     show(name, rows)
     return rows
