@@ -38,7 +38,19 @@ def cpu(results: Row) -> str:
         ]
         head = (f"`{shape}`", "dtype", "forward", "forward and backward", "extra memory")
         parts.append(table(head, body))
-    return "\n\n".join(parts)
+        parts += [_lost(row, rows) for row in rows if row["system"] != "lateint"]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _lost(row: Row, rows: list[Row]) -> str:
+    """A sentence where a rival's forward is faster than ours of the same dtype."""
+    ours = next(other for other in rows if (other["system"], other["dtype"]) == ("lateint", row["dtype"]))
+    if ours["forward_ms"] <= row["forward_ms"]:
+        return ""
+    return (
+        f"lateint's forward of `{row['shape']}` in {row['dtype']} loses to {row['system']}, whose scores are off by "
+        f"{row['errors']['scores']:.1e}, lateint's by {ours['errors']['scores']:.1e}."
+    )
 
 
 def errors(results: Row) -> str:
