@@ -415,7 +415,8 @@ def readme_section(rivals: Row) -> str:
     return "\n\n".join(
         (
             f"{data['tokens']:,} token embeddings of {', '.join(data['collections'])}, the same for all, default "
-            f"settings, {rivals['machine']['cpu']}, {rivals['machine']['cores']} cores, one run:",
+            f"settings, {rivals['machine']['cpu']}, {rivals['machine']['cores']} cores"
+            f"{' (not all in one run)' if rivals['reused'] else ', one run'}:",
             table(head, rows),
             "![Overlap with the exact top 10 against latency](docs/benchmarks.svg)",
             verdict,
