@@ -279,6 +279,18 @@ def growth(scale: Row) -> str:
     return table(head, rows)
 
 
+def repeated() -> list[str]:
+    """How far another run of the same command, on the same indexes, was from the one in the table."""
+    path = RESULTS / "scale-repeat.json"
+    if not path.exists():
+        return []
+    times = [
+        f"{number(size['search']['p50_ms'])} ms at {size['tokens']:.0e}".replace("e+0", "e")
+        for size in json.loads(path.read_text())["sizes"]
+    ]
+    return [f"The same searches a few minutes earlier: p50 {', '.join(times)} tokens. So far do two runs differ."]
+
+
 def plot(systems: Sequence[Row], path: Path) -> None:
     """Overlap against latency, a line a system and its bits, as SVG."""
     import matplotlib
@@ -353,6 +365,7 @@ def document(rivals: Row, scale: Row | None) -> str:
             "the exhaustive scan of the same codes. Own memory is the build's peak without mapped files, which here "
             "would count the source of the perturbed tokens.",
             growth(scale),
+            *repeated(),
             *(
                 [f"Built in an earlier run of the same command: {', '.join(earlier)} tokens."]
                 if (
