@@ -288,7 +288,9 @@ def repeated() -> list[str]:
         f"{number(size['search']['p50_ms'])} ms at {size['tokens']:.0e}".replace("e+0", "e")
         for size in json.loads(path.read_text())["sizes"]
     ]
-    return [f"The same searches a few minutes earlier: p50 {', '.join(times)} tokens. Two runs can differ by that much."]
+    return [
+        f"The same searches a few minutes earlier: p50 {', '.join(times)} tokens. Two runs can differ by that much."
+    ]
 
 
 def plot(systems: Sequence[Row], path: Path) -> None:
