@@ -211,7 +211,7 @@ def main() -> None:
         index = work / f"index-{tokens}"
         row: dict[str, Any] = {"tokens": tokens, "nbits": args.nbits}
         built = work / f"build-{tokens}.measured.json"
-        reused = args.reuse and index.exists() and built.exists()
+        reused = args.reuse and index.exists() and built.exists() and read_json(built)["stats"]["nbits"] == args.nbits
         if reused:
             row["build"] = {**read_json(built), "reused": True}
         else:

@@ -13,8 +13,7 @@ namespace {
 constexpr int kGroupTiles = 16;      // centroids are taken 256 at a time ...
 constexpr int64_t kGroupRows = 32;   // ... by 32 tokens, so that the scores stay in the first-level cache
 constexpr int32_t kNever = 1 << 30;  // bias of absent centroids
-constexpr int kIdleCells =
-    6;  // cells in a row without a centroid worth keeping, after which a query token asks for no more
+constexpr int kIdleCells = 6;        // cells in a row that gave a query token nothing, after which it asks for no more
 constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
 
 }  // namespace

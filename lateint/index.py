@@ -24,7 +24,7 @@ from lateint_kernels.engine import CodecArrays, Engine, Ranking, SegmentArrays
 from lateint_kernels.residual import NBITS
 
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
-CELLS_PROBED = 24  # best cells of each query token; their union serves all tokens of the query
+CELLS_PROBED = 24  # best cells of each query token, at most; what one token reads serves all of the query
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 LARGE_PATIENCE = 160  # the same, with more than FLAT_PROBING centroids
 SMALL_SUBSET = 4096  # a subset up to this size is scored whole

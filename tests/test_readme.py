@@ -23,7 +23,7 @@ def blocks(text, language):
 @pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
 def test_python_blocks_run(page, tmp_path):
     programs = blocks((ROOT / page).read_text(encoding="utf-8"), "python")
-    assert programs
+    assert programs and (page != "README.md" or "assert" in programs[0])
     for program in programs:
         if "import torch" in program:
             pytest.importorskip("torch")

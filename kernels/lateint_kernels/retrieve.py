@@ -48,7 +48,8 @@ def retrieve(
     """The ``k`` documents of the highest late-interaction score, for each query; exact.
 
     The top k by ``S(q, d) = sum_i max_j <q_i, d_j>``  (ColBERT, Khattab & Zaharia 2020, eq. 3). Of equal scores the
-    document of the lowest index comes first, so the result does not depend on how the work is cut; NaN comes last.
+    document of the lowest index comes first, so the result does not depend on how the work is cut. A score that
+    is NaN comes last; arrays must not hold NaN, as for `maxsim`.
 
     Documents are scored ``chunk`` at a time and only the best are kept. Beside inputs and result that takes 40 bytes
     for each score of a chunk (1 M scores on a CPU, 8 M on a GPU, unless ``chunk`` says otherwise), and a copy of the
