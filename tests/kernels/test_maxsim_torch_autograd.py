@@ -59,6 +59,8 @@ def test_gradcheck(rng, device, pairs, normalize, masking):
     assert torch.autograd.gradcheck(run, leaves)
 
 
+# torch 2.14's opcheck itself looks at the gradients of tensors that are no leaves.
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_opcheck(problem, backend):
     from lateint_kernels._torch.operator import NAMES
 
