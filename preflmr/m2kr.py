@@ -146,7 +146,8 @@ def load(
         limit: keep so many questions: the first, or with a ``seed`` a random choice.
         strict: refuse what is likely a mistake: a question id or passage id that comes twice, an empty passage, a
             question without positives and answers, a positive that is no passage. Otherwise the first of two passages
-            counts, positives that do not exist are left out, the rest is kept, and `Dataset.dropped` counts.
+            counts, empty passages and positives that do not exist are left out, the rest is kept, and
+            `Dataset.dropped` counts.
 
     Raises:
         FileNotFoundError: the folder, the split or the passages are not there.
@@ -162,7 +163,7 @@ def load(
     questions = place.questions(split)
     if not isinstance(passages, Passages):
         passages = _read_passages(
-            place.passages(split) if passages is None else _passages_at(passages), strict, dropped
+            place.passages(split) if passages is None else rows.at(passages, "passages"), strict, dropped
         )
     if images is None:
         images = place.images()
@@ -180,7 +181,7 @@ def load_passages(source: Root, *, strict: bool = True) -> Passages:
     Raises:
         FileNotFoundError, ValueError: as `load`.
     """
-    return _read_passages(_passages_at(source), strict, Counter())
+    return _read_passages(rows.at(source, "passages"), strict, Counter())
 
 
 class _Place:
@@ -237,15 +238,6 @@ class _Place:
         )
 
 
-def _passages_at(source: Root) -> rows.Table:
-    path = Path(source)
-    folder, stem = (path, "passages") if path.is_dir() else (path.parent, path.name.split(".")[0])
-    table = rows.find(folder, stem)
-    if table is None:
-        raise FileNotFoundError(f"{path}: there are no passages; expected a .jsonl, .jsonl.gz or .parquet, or a folder")
-    return table
-
-
 def _read_passages(table: rows.Table, strict: bool, dropped: Counter[str]) -> Passages:
     ids: dict[str, None] = {}
     texts: list[str] = []
@@ -259,6 +251,7 @@ def _read_passages(table: rows.Table, strict: bool, dropped: Counter[str]) -> Pa
             continue
         if not text.strip() and not row.get("img_path"):
             _refuse(strict, dropped, "empty passages", f"{place}: passage {id!r} is empty")
+            continue
         ids[id] = None
         texts.append(text)
         images.append(row.get("img_path") or None)
@@ -319,10 +312,11 @@ def _load_beir(
     names = [name for name in _NAMES.get(split, (split,)) if _judges(folder, name)]
     collection = Collection.read(folder, names[0] if names else None if split == "test" else split)
     if passages is None:
-        for id, text in zip(collection.doc_ids, collection.documents, strict=True):
-            if not text:
-                _refuse(strict, dropped, "empty passages", f"{folder}: document {id!r} is empty")
-        passages = Passages(collection.doc_ids, collection.documents)
+        documents = dict(zip(collection.doc_ids, collection.documents, strict=True))
+        for id in [id for id, text in documents.items() if not text.strip()]:
+            _refuse(strict, dropped, "empty passages", f"{folder}: document {id!r} is empty")
+            del documents[id]
+        passages = Passages(list(documents), list(documents.values()))
     elif not isinstance(passages, Passages):
         passages = load_passages(passages, strict=strict)
     judged = collection.judged

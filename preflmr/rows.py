@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,23 @@ def find(folder: Path, stem: str) -> Table | None:
 
         return Table(str(folder / stem), datasets.load_from_disk(str(folder / stem)))
     return None
+
+
+def at(source: str | os.PathLike[str], stem: str) -> Table:
+    """The table in a file of one of these kinds, or the one called ``stem`` in a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    path = Path(source)
+    folder, name = (path, stem) if path.is_dir() else (path.parent, path.name)
+    name = name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(".parquet")
+    table = find(folder, name)
+    if table is None:
+        raise FileNotFoundError(
+            f"{path}: there is no table; expected .jsonl, .jsonl.gz or .parquet, or a folder with {stem}"
+        )
+    return table
 
 
 def on_hub(source: str, config: str, split: str) -> Table:

@@ -57,7 +57,7 @@ _TASK_ALIASES = {"CC3M": "CC", "E-VQA": "EVQA", "MM": "MSMARCO", "INFO": "Infose
 
 
 def task_of(name: str | Task) -> Task:
-    """A task by its name in `TASKS`, in any case, or ``CC3M``, ``E-VQA``, ``MM``; another name is a task of one's own."""
+    """A task by its name in `TASKS` in any case, or CC3M, E-VQA or MM; another name is a task of one's own."""
     if isinstance(name, Task):
         return name
     by_case = {key.upper(): task for key, task in TASKS.items()}
