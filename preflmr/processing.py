@@ -1,0 +1,63 @@
+"""Pictures to pixels, as the published models saw them: nothing is downloaded, everything is in the config.
+
+RGB, shortest edge resized (bicubic), the centre cut out, values divided by 255 and normalised with CLIP's mean and
+standard deviation.
+"""
+
+from collections.abc import Iterable
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+STD = (0.26862954, 0.26130258, 0.27577711)
+
+
+class ImageProcessor:
+    """``processor(pictures) -> [B, 3, image_size, image_size]`` float32.
+
+    >>> ImageProcessor(224)([blank_image()]).shape
+    torch.Size([1, 3, 224, 224])
+    """
+
+    def __init__(self, image_size: int) -> None:
+        if image_size < 1:
+            raise ValueError(f"image_size must be positive, got {image_size}")
+        self.image_size = image_size
+
+    def __call__(self, pictures: Image.Image | Iterable[Image.Image]) -> Tensor:
+        """
+        Args:
+            pictures: PIL images, or one.
+
+        Raises:
+            TypeError: something is no PIL image.
+        """
+        pictures = [pictures] if isinstance(pictures, Image.Image) else list(pictures)
+        pixels = np.empty((len(pictures), self.image_size, self.image_size, 3), np.float32)
+        for number, picture in enumerate(pictures):
+            if not isinstance(picture, Image.Image):
+                raise TypeError(f"pictures must be PIL images, got {type(picture).__name__} at number {number}")
+            pixels[number] = self._cut(picture)
+        # Order and precision are those of transformers' processor: scaled in float64, normalised in float32.
+        pixels -= np.asarray(MEAN, np.float32)
+        pixels /= np.asarray(STD, np.float32)
+        return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
+
+    def _cut(self, picture: Image.Image) -> np.ndarray:
+        size = self.image_size
+        picture = picture.convert("RGB")
+        short, long = sorted(picture.size)
+        length = max(size, int(size * long / short))
+        wide = (length, size) if picture.width > picture.height else (size, length)
+        picture = picture.resize(wide, Image.Resampling.BICUBIC)
+        left, top = (picture.width - size) // 2, (picture.height - size) // 2
+        cut = np.asarray(picture.crop((left, top, left + size, top + size)))
+        return (cut * (1 / 255)).astype(np.float32)
+
+
+def blank_image() -> Image.Image:
+    """What stands for an absent picture: black, 336 x 336; not zeros once it is normalised."""
+    return Image.new("RGB", (336, 336))
