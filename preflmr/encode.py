@@ -1,0 +1,307 @@
+"""Texts and pictures to token embeddings: batched, in order, in memory that does not grow with the collection.
+
+Documents are read a window at a time, sorted by length inside it so that a batch holds little padding, and handed out
+in the order in which they came. Rows that a model masks are left out, so what comes out goes straight into an index:
+
+    Index.build(encode_documents(model, texts), "my_index")
+
+A stream of documents runs once. `lateint.Index.build` writes such a stream to disk as it goes, next to the index, so
+every document is encoded once and never are all of them in memory.
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sized
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby, islice, repeat, zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from preflmr.images import Images
+from preflmr.workers import Job, Settings, results
+
+DTYPES = {
+    None: None,
+    "float32": None,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+    torch.float32: None,
+    torch.bfloat16: torch.bfloat16,
+    torch.float16: torch.float16,
+}
+HANDED_OUT = 256  # documents in one item of a stream
+BUDGET = 128  # tokens that a document of a full batch may have
+
+
+def encode_queries(
+    model: Any,
+    texts: Iterable[str],
+    images: Iterable[Any] | None = None,
+    *,
+    batch_size: int = 64,
+    dtype: Any = None,
+    device: Any = None,
+    progress: bool = True,
+    processes: int = 1,
+    image_source: Images | None = None,
+    text_rows: bool | None = None,
+    vision_rows: bool | None = None,
+) -> list[NDArray[np.float32]]:
+    """The rows of each query that take part in its score, ``[Lq, dim]`` float32.
+
+    Args:
+        model: a `PreFLMR` with its tokenizers.
+        texts: whole queries, instruction included: see `preflmr.instructions.join`.
+        images: one item a query: a PIL image, a path, a list of these, or None, which stands for the blank picture of
+            the published evaluation. Without ``images`` queries are made of text rows alone.
+        batch_size: queries at once.
+        dtype: ``"bfloat16"`` or ``"float16"`` to compute in that type where autocast does; None: float32.
+        device: where to encode; the model moves there. None: where it is. A list of devices is given to
+            ``processes`` in turn; None gives them all GPUs in turn if the model is on one.
+        progress: show a progress bar on standard error.
+        processes: worker processes, each with a copy of the model; 1: none, encode here.
+        image_source: where paths are looked up; None: in the working folder.
+        text_rows, vision_rows: whether these rows take part; None: as the model's configuration says.
+
+    Raises:
+        TypeError, ValueError: a text is not a string, there are not as many images as texts, or a query has neither
+            words nor a picture. The message names the query.
+        MissingImage, BrokenImage: the message names query and picture.
+        RuntimeError: the model or a worker failed; the message says at which queries.
+
+    Warns:
+        UserWarning: texts were cut to the length that the model reads; the message counts them.
+    """
+    settings = Settings(_dtype(dtype), np.dtype(np.float32), image_source)
+    _check(batch_size=batch_size, processes=processes)
+    tokenizer = _tokenizer(model, "query")
+    given = list(_paired(texts, images, "query"))
+    for number, (text, pictures) in enumerate(given):
+        if not text.strip() and not any(picture is not None for picture in pictures):
+            raise ValueError(f"query {number} has neither words nor a picture")
+    if images is not None:
+        given = [(text, pictures or (None,)) for text, pictures in given]
+    options: dict[str, bool] = {}
+    if text_rows is not None:
+        options["concat_output_from_text_encoder"] = text_rows
+    if vision_rows is not None:
+        options["concat_output_from_vision_encoder"] = vision_rows
+
+    cut = 0
+
+    def jobs() -> Iterator[Job]:
+        nonlocal cut
+        for numbers in _same_count([len(pictures) for _, pictures in given], batch_size):
+            before = tokenizer.truncated
+            tokens = {name: ids.numpy() for name, ids in tokenizer([given[n][0] for n in numbers]).items()}
+            cut += tokenizer.truncated - before
+            pictures = None if images is None else tuple(given[n][1] for n in numbers)
+            yield Job("query", tuple(numbers), tokens["input_ids"], tokens["attention_mask"], pictures, options)
+
+    encoded: list[Any] = [None] * len(given)
+    with tqdm(total=len(given), desc="encode", unit="query", disable=not progress) as bar:
+        for job, (rows, lengths) in results(model, jobs(), settings, processes=processes, device=device):
+            for number, part in zip(job.numbers, np.split(rows, np.cumsum(lengths)[:-1]), strict=True):
+                encoded[number] = part
+            bar.update(len(job.numbers))
+    _warn_cut(cut, len(given), "queries")
+    return encoded
+
+
+def encode_documents(
+    model: Any,
+    texts: Iterable[str],
+    images: Iterable[Any] | None = None,
+    *,
+    batch_size: int = 64,
+    window: int = 4096,
+    dtype: Any = None,
+    device: Any = None,
+    progress: bool = True,
+    processes: int = 1,
+    image_source: Images | None = None,
+) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+    """A stream of (tokens ``[T, dim]``, lengths ``[n]``), documents in the order of ``texts``.
+
+    Args:
+        model: a `PreFLMR` with its tokenizers.
+        texts: any iterable, read ``window`` documents at a time (two windows with several processes).
+        images: one item a document, as in `encode_queries`, for models that read pictures with documents; a document
+            with None is made of its text rows alone.
+        batch_size: documents at once, but no more than ``batch_size`` times 128 tokens with their padding.
+        window: documents sorted by length at a time, and held in memory.
+        dtype: ``"bfloat16"`` or ``"float16"`` to compute in that type where autocast does, and to get float16 tokens;
+            None: float32.
+        device, progress, processes, image_source: as in `encode_queries`.
+
+    Raises:
+        As `encode_queries`, while the stream is read: a document must have words, or a picture.
+
+    Warns:
+        UserWarning: at the end, if texts were cut to the length that the model reads; the message counts them.
+    """
+    precision = _dtype(dtype)
+    settings = Settings(precision, np.dtype(np.float32 if precision is None else np.float16), image_source)
+    _check(batch_size=batch_size, processes=processes, window=window)
+    tokenizer = _tokenizer(model, "document")
+    if images is not None and not model.config.context_concat_output_from_vision_encoder:
+        raise ValueError(
+            "images must be left out: this model reads documents without pictures "
+            "(context_concat_output_from_vision_encoder is false in its configuration)"
+        )
+    source = _paired(texts, images, "document")
+    bar = tqdm(
+        total=len(texts) if isinstance(texts, Sized) else None, desc="encode", unit="passage", disable=not progress
+    )
+    return _stream(model, tokenizer, source, settings, bar, batch_size, window, processes, device)
+
+
+@dataclass
+class _Window:
+    """Documents being encoded: the rows of each, filled in by batches; ``missing`` counts those to come."""
+
+    first: int
+    rows: list[Any]
+    missing: int
+
+
+def _stream(
+    model: Any,
+    tokenizer: Any,
+    source: Iterator[tuple[str, tuple[Any, ...]]],
+    settings: Settings,
+    bar: Any,
+    batch_size: int,
+    window: int,
+    processes: int,
+    device: Any,
+) -> Iterator[tuple[NDArray[Any], NDArray[np.int64]]]:
+    read = cut = 0
+    windows: deque[_Window] = deque()
+
+    def jobs() -> Iterator[Job]:
+        nonlocal read, cut
+        while given := list(islice(source, window)):
+            first, read = read, read + len(given)
+            for number, (text, pictures) in enumerate(given, first):
+                if not text.strip() and not pictures:
+                    raise ValueError(f"document {number} is empty")
+            windows.append(_Window(first, [None] * len(given), len(given)))
+            before = tokenizer.truncated
+            ids, lengths = _unpadded(tokenizer, [text for text, _ in given])
+            cut += tokenizer.truncated - before
+            counts = np.array([len(pictures) for _, pictures in given])
+            for chosen in _batches(lengths, counts, batch_size):
+                seen = tuple(given[i][1] for i in chosen) if counts[chosen[0]] else None
+                mask = (np.arange(lengths[chosen].max()) < lengths[chosen, None]).astype(np.int64)
+                padded = np.full(mask.shape, tokenizer.pad_token_id or 0, np.int64)
+                padded[mask == 1] = np.concatenate([ids[i] for i in chosen])
+                yield Job("document", tuple((chosen + first).tolist()), padded, mask, seen, {})
+
+    with bar, closing(results(model, jobs(), settings, processes=processes, device=device)) as encoded:
+        for job, (rows, lengths) in encoded:
+            front = windows[0]
+            for number, part in zip(job.numbers, np.split(rows, np.cumsum(lengths)[:-1]), strict=True):
+                front.rows[number - front.first] = part
+            front.missing -= len(job.numbers)
+            bar.update(len(job.numbers))
+            if not front.missing:
+                windows.popleft()
+                for start in range(0, len(front.rows), HANDED_OUT):
+                    some = front.rows[start : start + HANDED_OUT]
+                    front.rows[start : start + HANDED_OUT] = [None] * len(some)
+                    yield np.concatenate(some), np.array([len(part) for part in some], np.int64)
+    _warn_cut(cut, read, "documents")
+
+
+def _unpadded(tokenizer: Any, texts: list[str]) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
+    """The ids of each text, and how many they are."""
+    ids: list[Any] = [None] * len(texts)
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    for start in range(0, len(texts), HANDED_OUT):
+        some = order[start : start + HANDED_OUT]
+        tokens = tokenizer([texts[i] for i in some], padding="longest")
+        for i, row, mask in zip(some, tokens["input_ids"].numpy(), tokens["attention_mask"].numpy(), strict=True):
+            ids[i] = row[mask == 1]
+    return ids, np.array([len(row) for row in ids], np.int64)
+
+
+def _batches(lengths: NDArray[np.int64], counts: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
+    """Positions of documents with equally many pictures and about as many tokens, the longest first.
+
+    >>> [batch.tolist() for batch in _batches(np.array([3, 9, 3, 8]), np.array([0, 0, 1, 0]), 2)]
+    [[2], [1, 3], [0]]
+    """
+    order = np.lexsort((-lengths, -counts))
+    start = 0
+    while start < len(order):
+        longest, pictures = lengths[order[start]], counts[order[start]]
+        size = min(batch_size, max(1, batch_size * BUDGET // int(longest)))
+        some = order[start : start + size]
+        some = some[counts[some] == pictures]
+        yield some
+        start += len(some)
+
+
+def _same_count(counts: list[int], batch_size: int) -> Iterator[list[int]]:
+    """Positions of queries with equally many pictures, in their order."""
+    order = sorted(range(len(counts)), key=counts.__getitem__)
+    for _, group in groupby(order, key=counts.__getitem__):
+        while some := list(islice(group, batch_size)):
+            yield some
+
+
+def _paired(texts: Iterable[str], images: Iterable[Any] | None, what: str) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Each text with its pictures."""
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list or another iterable of strings, got one string {texts[:40]!r}")
+    end = object()
+    pairs = zip_longest(texts, repeat(None) if images is None else images, fillvalue=end)
+    for number, (text, given) in enumerate(pairs):
+        if text is end and images is None:
+            return
+        if text is end or given is end:
+            raise ValueError(
+                f"images must have one item for each of the texts, but only one of them has a {what} {number}"
+            )
+        if not isinstance(text, str):
+            raise TypeError(f"{what} {number} must be a string, got {type(text).__name__}")
+        pictures = tuple(given) if isinstance(given, (list, tuple)) else () if given is None else (given,)
+        for picture in pictures:
+            if not (picture is None or isinstance(picture, (str, os.PathLike)) or hasattr(picture, "convert")):
+                raise TypeError(
+                    f"{what} {number}: a picture must be a PIL image or a path, got {type(picture).__name__}"
+                )
+        yield text, pictures
+
+
+def _dtype(dtype: Any) -> torch.dtype | None:
+    if dtype not in DTYPES:
+        raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
+    return DTYPES[dtype]
+
+
+def _tokenizer(model: Any, kind: str) -> Any:
+    tokenizer = getattr(model, f"{kind}_tokenizer")
+    if tokenizer is None:
+        raise ValueError(f"model must have a {kind}_tokenizer, got None; load it with its tokenizers or set one")
+    return tokenizer
+
+
+def _check(**numbers: int) -> None:
+    for name, value in numbers.items():
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+
+
+def _warn_cut(cut: int, total: int, what: str) -> None:
+    if cut:
+        warnings.warn(f"{cut:,} of {total:,} {what} were longer than the model reads and were cut", stacklevel=3)
