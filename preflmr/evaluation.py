@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-import lateint_kernels
 from lateint import Index, Ragged
 from lateint.version import __version__
+from lateint_kernels.retrieve import retrieve
 from preflmr.images import MissingImage, pictures
 from preflmr.instructions import join
 from preflmr.judging import KS, Ranking, judge
@@ -75,7 +75,7 @@ def evaluate(
     index: Index | str | os.PathLike[str] | None = None,
     method: str = "index",
     instruction: str | None = None,
-    without_image: str | None = None,
+    without_image: str = "blank",
     on_missing: str = "error",
     limit: int | None = None,
     nbits: int = 4,
@@ -101,8 +101,8 @@ def evaluate(
         method: ``"index"``, ``"exact"`` (every passage is scored, no index), or ``"both"``: the index counts, and
             ``summary["exact"]`` has the exact means. The last two hold all tokens in memory.
         instruction: one for all rows; None: the row's own; "": none.
-        without_image: what a question without a picture shows the model: ``"blank"``, as the published evaluation, or
-            ``"text"``: nothing. None: blank, unless no question of the data set has a picture.
+        without_image: what a question without a picture shows a model that reads pictures: ``"blank"``, as in the
+            published evaluation, or ``"text"``: nothing.
         on_missing: what a missing or broken picture does: ``"error"``; ``"skip"`` leaves the question out, ``"blank"``
             shows a black picture; both are counted.
         limit: only the first so many questions.
@@ -121,7 +121,7 @@ def evaluate(
     """
     if method not in METHODS:
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if without_image not in (None, "blank", "text"):
+    if without_image not in ("blank", "text"):
         raise ValueError(f"without_image must be blank or text, got {without_image!r}")
     cutoffs = sorted({*ks, *([dataset.task.k] if dataset.task.metric else [])})
     if not cutoffs or cutoffs[0] < 1:
@@ -205,13 +205,11 @@ class _Asked:
         dataset: Dataset,
         encoding: Encoding,
         instruction: str | None,
-        without_image: str | None,
+        without_image: str,
         clock: _Clock,
     ) -> None:
         config = model.config
         self.sees = bool(config.use_vision_encoder and config.query_concat_output_from_vision_encoder)
-        if without_image is None:
-            without_image = "blank" if any(example.images for example in dataset.examples) else "text"
         self.model, self.images, self.encoding, self.clock = model, dataset.images, encoding, clock
         self.instruction, self.without_image = instruction, without_image if self.sees else "text"
         self.missing = 0
@@ -289,13 +287,13 @@ def _exact(
         return []
     device = next(model.parameters()).device
     if device.type == "cpu":
-        best = lateint_kernels.retrieve(Ragged.pack(queries), tokens, k, threads=threads)
+        best = retrieve(Ragged.pack(queries), tokens, k, threads=threads)
         return list(zip(best.indices.tolist(), best.scores.tolist(), strict=True))
     import torch
 
     documents = Ragged.from_offsets(torch.from_numpy(tokens.tokens), tokens.offsets)
     asked = [torch.from_numpy(query).to(device, documents.tokens.dtype) for query in queries]
-    best = lateint_kernels.retrieve(asked, documents, k)
+    best = retrieve(asked, documents, k)
     return list(zip(best.indices.tolist(), best.scores.tolist(), strict=True))
 
 
