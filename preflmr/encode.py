@@ -269,9 +269,7 @@ def _paired(texts: Iterable[str], images: Iterable[Any] | None, what: str) -> It
         if text is end and images is None:
             return
         if text is end or given is end:
-            raise ValueError(
-                f"images must have one item for each of the texts, but only one of them has a {what} {number}"
-            )
+            raise ValueError(f"images and texts must be equally many, but only one of them has {what} {number}")
         if not isinstance(text, str):
             raise TypeError(f"{what} {number} must be a string, got {type(text).__name__}")
         pictures = tuple(given) if isinstance(given, (list, tuple)) else () if given is None else (given,)

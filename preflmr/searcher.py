@@ -76,7 +76,7 @@ class Searcher:
             FileNotFoundError, ValueError: as `preflmr.collection.copy`. Nothing is left half-written.
         """
         target = Path(folder).absolute()
-        _check_free(target, overwrite)
+        check_free(target, overwrite)
         work = target.with_name(f".{target.name}.{os.getpid()}")
         work.mkdir(parents=True)
         try:
@@ -142,10 +142,15 @@ class Searcher:
         *,
         instructions: str | Sequence[str | None] | None = None,
         k: int = 5,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        exhaustive: bool = False,
+        threads: int | None = None,
         batch_size: int = 64,
+        dtype: Any = None,
+        processes: int = 1,
         image_source: Images | None = None,
         progress: bool = False,
-        **settings: Any,
     ) -> list[list[Found]]:
         """The k best passages for each question.
 
@@ -155,7 +160,8 @@ class Searcher:
             instructions: one for all or one each; None is replaced by the first that PreFLMR was trained with for such
                 a query, see `default_instruction`; "" is none.
             k: how many passages.
-            settings: see `lateint.Index.search`.
+            nprobe, candidates, exhaustive, threads: see `lateint.Index.search`.
+            batch_size, dtype, processes, image_source, progress: see `preflmr.encode.encode_queries`.
 
         Raises:
             ValueError: there are not as many images or instructions as questions, or the model reads no pictures.
@@ -183,13 +189,15 @@ class Searcher:
             texts,
             pictures if sees else None,
             batch_size=batch_size,
+            dtype=dtype,
+            processes=processes,
             progress=progress,
             image_source=image_source,
         )
-        return [
-            [self._found(position, score) for position, score in hits]
-            for hits in self.index.search(queries, k, **settings)
-        ]
+        hits = self.index.search(
+            queries, k, nprobe=nprobe, candidates=candidates, exhaustive=exhaustive, threads=threads
+        )
+        return [[self._found(position, score) for position, score in one] for one in hits]
 
     def _found(self, position: int, score: float) -> Found:
         passage = self.passages[position]
@@ -242,7 +250,13 @@ def fingerprint(model: Any) -> str:
     return hashlib.blake2b(b"".join(sorted(digests)), digest_size=16).hexdigest()
 
 
-def _check_free(folder: Path, overwrite: bool) -> None:
+def check_free(folder: str | os.PathLike[str], overwrite: bool) -> None:
+    """Whether a collection may be written to ``folder``.
+
+    Raises:
+        FileExistsError: there is something else, or another collection and it is not to be overwritten.
+    """
+    folder = Path(folder)
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
         return
     if not (folder / ABOUT).is_file():
