@@ -70,7 +70,8 @@ def _pairs(problem: Problem, scores: Tensor, argmax: Tensor | None) -> None:
 def _best(problem: Problem, queries: Tensor, documents: Tensor) -> tuple[Tensor, Tensor]:
     """The largest similarity of tokens ``[r, dim]`` or ``[n, r, dim]`` in documents ``[n]``, and where: ``[n, r]``."""
     rows, present = _document_rows(problem, documents)
-    queries = queries.to(problem.scores_dtype)
+    # torch chooses the product's kernel by whether an operand wants gradients, and kernels round differently.
+    queries = queries.detach().to(problem.scores_dtype)
     best = where = torch.empty(0)
     step = _budget(problem) // max(queries.shape[-2], problem.dim, 1)
     for first, last in _blocks(problem.max_document_length, step):
