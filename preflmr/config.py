@@ -4,14 +4,16 @@ Published files hold nested fields only where they differ from these defaults. T
 ``vision_config.implementation`` and ``text_config.base_config``.
 """
 
-from dataclasses import field
+import dataclasses
 from pathlib import Path
 from typing import Any, ClassVar
 
+import transformers
 from transformers import AutoConfig, PretrainedConfig
 
 BERT_BASE = "bert-base-uncased"
-IMPLEMENTATIONS = ("transformers", "open_clip")
+# Who runs the vision encoder; with "features" there is none, and CLS features are given instead of pixels.
+IMPLEMENTATIONS = ("transformers", "open_clip", "features")
 # What transformer_mapping_config_base may override; the rest is that of BERT-base.
 MAPPING_BASE = {
     "hidden_size": 768,
@@ -27,8 +29,8 @@ MAPPING_BASE = {
 class FLMRTextConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is untyped here
     """The text encoder: a BERT of any size.
 
-    ``text_encoder_base_model`` other than "bert-base-uncased" names another encoder of transformers, whose own config is
-    kept in ``base_config``; then ``hidden_size``, ``vocab_size`` and ``pad_token_id`` here are those of that encoder.
+    ``text_encoder_base_model`` other than "bert-base-uncased" names another encoder of transformers, whose own config
+    is kept in ``base_config``; ``hidden_size``, ``vocab_size`` and ``pad_token_id`` here are then that encoder's.
     """
 
     model_type = "flmr_text_model"
@@ -88,7 +90,7 @@ class FLMRVisionConfig(PretrainedConfig):  # type: ignore[misc]
         if self.implementation not in IMPLEMENTATIONS:
             allowed = " or ".join(map(repr, IMPLEMENTATIONS))
             raise ValueError(f"vision_config.implementation must be {allowed}, got {self.implementation!r}")
-        if self.patch_size <= 0 or self.image_size % self.patch_size:
+        if self.patch_size < 1 or self.image_size % self.patch_size:
             found = f"{self.image_size} and {self.patch_size}"
             raise ValueError(f"vision_config.image_size must be a multiple of patch_size, got {found}")
         if self.num_hidden_layers < 1:
@@ -103,8 +105,8 @@ class FLMRVisionConfig(PretrainedConfig):  # type: ignore[misc]
 class FLMRConfig(PretrainedConfig):  # type: ignore[misc]
     """PreFLMR or FLMR: two encoders, the mappings between them, and what becomes a row of a query or document.
 
-    ``transformer_mapping_config_base`` is "bert-base-uncased" (built in), a dict of `MAPPING_BASE` fields, a folder with
-    a ``config.json`` or such a file, also relative to the checkpoint, or else a model's name on the hub.
+    ``transformer_mapping_config_base`` is "bert-base-uncased" (built in), a dict of `MAPPING_BASE` fields, a folder
+    with a ``config.json`` or such a file, also relative to the checkpoint, or else a model's name on the hub.
     """
 
     model_type = "flmr"
@@ -130,7 +132,7 @@ class FLMRConfig(PretrainedConfig):  # type: ignore[misc]
     mask_instruction_token: str | None = None
     transformer_mapping_cross_attention_length: int = 32
     vision_model_version: str = "openai/clip-vit-base-patch32"
-    query_mask_input_ids_skip_list: list[int] = field(default_factory=list)
+    query_mask_input_ids_skip_list: list[int] = dataclasses.field(default_factory=list)
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name, kind in self.sub_configs.items():
@@ -147,10 +149,32 @@ class FLMRConfig(PretrainedConfig):  # type: ignore[misc]
 
     @classmethod
     def from_pretrained(cls, name_or_path: Any, **kwargs: Any) -> Any:
-        """As in transformers; the place is remembered, for ``transformer_mapping_config_base`` may be relative to it."""
+        """As in transformers; the place is remembered: ``transformer_mapping_config_base`` may be relative to it."""
         found = super().from_pretrained(name_or_path, **kwargs)
         (found[0] if isinstance(found, tuple) else found).name_or_path = name_or_path
         return found
+
+    def text_sides(self) -> tuple[str, ...]:
+        """Who has a text encoder; without "context" it is the query's."""
+        return ("query", "context") if self.separate_query_and_context_text_encoder else ("query",)
+
+    def vision_sides(self) -> tuple[str, ...]:
+        """Who has a vision encoder and an MLP mapping; without "context" they are the query's."""
+        both = ("query", "context") if self.separate_query_and_context_vision_encoder else ("query",)
+        return both if self.use_vision_encoder else ()
+
+    def to_diff_dict(self) -> dict[str, Any]:
+        """What ``config.json`` holds, as published files do: every field; of nested configs what is no default."""
+        nested = ("sub_configs", *self.sub_configs)
+        out = {name: getattr(self, name) for name in FLMRConfig.__annotations__ if name not in nested}
+        for name, kind in self.sub_configs.items():
+            given, default = getattr(self, name), kind()
+            fields = {field: getattr(given, field) for field in kind.__annotations__}
+            out[name] = {field: value for field, value in fields.items() if value != getattr(default, field)}
+            out[name]["model_type"] = kind.model_type
+        dtype = str(self.dtype or "float32").removeprefix("torch.")
+        about = {"model_type": self.model_type, "architectures": ["FLMRModelForRetrieval"], "torch_dtype": dtype}
+        return out | about | {"transformers_version": transformers.__version__}
 
     def mapping_base(self) -> dict[str, Any]:
         """The sizes of the transformer mapping's layers: the fields of `MAPPING_BASE`, found where the config says.

@@ -17,7 +17,13 @@ from transformers import AutoTokenizer, BertTokenizer
 
 logger = logging.getLogger(__name__)
 PREFIX = ". "
-SPECIAL = {"unk_token": "[UNK]", "sep_token": "[SEP]", "pad_token": "[PAD]", "cls_token": "[CLS]", "mask_token": "[MASK]"}
+SPECIAL = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
 
 
 class _Tokenizer:
@@ -36,7 +42,9 @@ class _Tokenizer:
 
     def __init__(self, tokenizer: Any, max_length: int, do_lower_case: bool = True) -> None:
         if isinstance(tokenizer, str | Path):
-            tokenizer = BertTokenizer(vocab=_vocabulary(Path(tokenizer)), do_lower_case=do_lower_case, model_max_length=512)
+            tokenizer = BertTokenizer(
+                vocab=_vocabulary(Path(tokenizer)), do_lower_case=do_lower_case, model_max_length=512
+            )
         if max_length < 3:
             raise ValueError(f"{self.limit} must be at least 3, got {max_length}")
         self.tokenizer, self.max_length = tokenizer, int(max_length)
@@ -183,9 +191,7 @@ class FLMRQueryTokenizer(_Tokenizer):
         return cls(tokenizer, length, bool(fields.get("attend_to_mask_tokens", False)))
 
     def save_pretrained(self, folder: str | Path) -> None:
-        self._save(
-            folder, {"query_maxlen": self.max_length, "attend_to_mask_tokens": bool(self.attend_to_mask_tokens)}
-        )
+        self._save(folder, {"query_maxlen": self.max_length, "attend_to_mask_tokens": bool(self.attend_to_mask_tokens)})
 
 
 class FLMRDocumentTokenizer(_Tokenizer):

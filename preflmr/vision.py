@@ -14,10 +14,21 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 from preflmr.config import FLMRVisionConfig
 
-_FIELDS = (
-    "hidden_size intermediate_size projection_dim num_hidden_layers num_attention_heads num_channels image_size "
-    "patch_size hidden_act layer_norm_eps attention_dropout initializer_range initializer_factor"
-).split()
+CLIP_FIELDS = (
+    "hidden_size",
+    "intermediate_size",
+    "projection_dim",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_channels",
+    "image_size",
+    "patch_size",
+    "hidden_act",
+    "layer_norm_eps",
+    "attention_dropout",
+    "initializer_range",
+    "initializer_factor",
+)
 
 
 class VisionOutput(NamedTuple):
@@ -40,7 +51,8 @@ class VisionEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
         # transformers' gradient_checkpointing_enable sets these two; its own layers have theirs.
         self.gradient_checkpointing = False
         self.vision_model = nn.Module()
-        self.vision_model.vision_model = _transformers(config) if config.implementation == "transformers" else _open_clip(config)
+        build = _transformers if config.implementation == "transformers" else _open_clip
+        self.vision_model.vision_model = build(config)
 
     def forward(self, pixel_values: Tensor) -> VisionOutput:
         """
@@ -49,7 +61,9 @@ class VisionEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
         """
         expected = (self.config.num_channels, self.config.image_size, self.config.image_size)
         if pixel_values.ndim != 4 or tuple(pixel_values.shape[1:]) != expected:
-            raise ValueError(f"pixel_values must be [N, {', '.join(map(str, expected))}], got {tuple(pixel_values.shape)}")
+            raise ValueError(
+                f"pixel_values must be [N, {', '.join(map(str, expected))}], got {tuple(pixel_values.shape)}"
+            )
         network = self.vision_model.vision_model
         if self.config.implementation == "transformers":
             states = network.pre_layrnorm(network.embeddings(pixel_values))
@@ -75,8 +89,11 @@ class VisionEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 
 def _transformers(config: FLMRVisionConfig) -> nn.Module:
-    model = CLIPVisionModel(CLIPVisionConfig(**{name: getattr(config, name) for name in _FIELDS}))
-    return getattr(model, "vision_model", model)  # before transformers 5, one level deeper
+    network = CLIPVisionModel(CLIPVisionConfig(**{name: getattr(config, name) for name in CLIP_FIELDS}))
+    network = getattr(network, "vision_model", network)  # before transformers 5, one level deeper
+    # In the checkpoint, and never used: without gradients, for distributed training would wait for them.
+    network.post_layernorm.requires_grad_(False)
+    return network
 
 
 def _open_clip(config: FLMRVisionConfig) -> nn.Module:
@@ -103,6 +120,7 @@ def _open_clip(config: FLMRVisionConfig) -> nn.Module:
         act_layer=activations[config.hidden_act],
         norm_layer=norm,
     )
+    network.ln_post.requires_grad_(False)
     network.proj = None  # into the space of CLIP's texts, which PreFLMR has no use for
     return network
 

@@ -1,0 +1,54 @@
+"""Text encoders: a BERT of any size, or another encoder of transformers."""
+
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModel, BertConfig, BertModel
+
+from preflmr.config import BERT_BASE, FLMRTextConfig
+
+BERT_FIELDS = (
+    "vocab_size",
+    "hidden_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "intermediate_size",
+    "hidden_act",
+    "hidden_dropout_prob",
+    "attention_probs_dropout_prob",
+    "max_position_embeddings",
+    "type_vocab_size",
+    "initializer_range",
+    "layer_norm_eps",
+    "pad_token_id",
+)
+
+
+class TextEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
+    """Ids to states; parameters have published names, ``bert_model.*``."""
+
+    def __init__(self, config: FLMRTextConfig) -> None:
+        super().__init__()
+        self.bert_model = _network(config)
+        # In the checkpoint, and never used: without gradients, for distributed training would wait for them.
+        if getattr(self.bert_model, "pooler", None) is not None:
+            self.bert_model.pooler.requires_grad_(False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """
+        Args:
+            input_ids: ``[B, tokens]`` int64.
+            attention_mask: ``[B, tokens]``, 0 for tokens that none may look at; None for none such.
+
+        Returns:
+            ``[B, tokens, hidden]``, the last layer's states.
+        """
+        states: Tensor = self.bert_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        return states
+
+
+def _network(config: FLMRTextConfig) -> nn.Module:
+    if config.text_encoder_base_model == BERT_BASE:
+        return BertModel(BertConfig(**{name: getattr(config, name) for name in BERT_FIELDS}))
+    if config.base_config is None:
+        return AutoModel.from_config(AutoConfig.from_pretrained(config.text_encoder_base_model))
+    fields = dict(config.base_config)
+    return AutoModel.from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
