@@ -162,7 +162,7 @@ def copy(
 def read(source: str | os.PathLike[str]) -> Iterator[tuple[str, Passage]]:
     """Every passage of a file, with its place in it."""
     columns: tuple[str, str] | None = None
-    for place, row in _table(Path(source)).rows(
+    for place, row in rows.at(source, "passages").rows(
         (), ("img_path", "title", *(name for names in COLUMNS for name in names))
     ):
         if columns is None or columns[0] not in row or columns[1] not in row:
@@ -174,13 +174,6 @@ def read(source: str | os.PathLike[str]) -> Iterator[tuple[str, Passage]]:
         if title and columns[1] == "text":
             text = f"{title} {text}".strip()
         yield place, Passage(str(id), text, image or None)
-
-
-def _table(path: Path) -> rows.Table:
-    table = rows.find(path.parent, path.stem) if path.suffix == ".parquet" else rows.Table(str(path), path)
-    if table is None or not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file of passages")
-    return table
 
 
 def _columns(place: str, row: Any) -> tuple[str, str]:
