@@ -200,7 +200,7 @@ class Collator:
     def __call__(self, drawn: Sequence[Drawn], corpora: Mapping[str, int]) -> Batch:
         width = 1 + self.data.negatives
         passages = [(one.dataset, position) for one in drawn for position in (one.positive, *one.negatives)]
-        queries = self.query_tokenizer([one.text for one in drawn], max_length=self.data.query_length)
+        queries = self.query_tokenizer([one.text for one in drawn])
         known = [
             [_passage_id(one.dataset, id) for id in one.example.positive_ids if id in one.dataset.passages.positions]
             for one in drawn
@@ -226,7 +226,7 @@ class Collator:
 
     def tokenize_documents(self, texts: list[str]) -> dict[str, Any]:
         """``input_ids`` and ``attention_mask``, as long as the longest of these."""
-        return dict(self.document_tokenizer(texts, max_length=self.data.document_length, padding="longest"))
+        return dict(self.document_tokenizer(texts, padding="longest"))
 
     def _document_pictures(self, dataset: Dataset, position: int) -> list[Any]:
         path = dataset.passages.images[position] if dataset.passages.images else None

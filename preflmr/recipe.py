@@ -40,11 +40,15 @@ class Model:
     Args:
         start: a checkpoint of PreFLMR or FLMR, folder or hub id; ``"previous"``: of the stage before, in a file of
             several stages.
-        config: fields of `FLMRConfig` for a model made anew; what no checkpoint fills is random.
+        config: fields of `FLMRConfig` for a model made anew; what is not given is as in published PreFLMR, and what no
+            checkpoint fills is random.
         text: where a new model's text encoder comes from: a BERT or ColBERT checkpoint, or a PreFLMR one
-            (``"previous"`` likewise).
-        vision: where a new model's vision encoder comes from: a CLIP checkpoint.
+            (``"previous"`` likewise); None: random weights by ``config.text_config``.
+        vision: where a new model's vision encoder comes from: a CLIP checkpoint; None: random weights by
+            ``config.vision_config``, or without that no vision encoder.
         tokenizer: where a new model's tokenizers come from; None: from ``text``.
+        query_length, document_length: tokens of a query, and of a document at most; None: as the checkpoint has it, or
+            32 and 512.
         separate_text_encoders: give queries and documents a text encoder each, as stage 3 does.
         lora: adapters in the text encoder.
     """
@@ -54,12 +58,17 @@ class Model:
     text: str | None = None
     vision: str | None = None
     tokenizer: str | None = None
+    query_length: int | None = None
+    document_length: int | None = None
     separate_text_encoders: bool = False
     lora: Lora | None = None
 
     def __post_init__(self) -> None:
         if (self.start is None) == (self.config is None):
             raise ValueError("model must have either start or config, got " + ("neither" if not self.start else "both"))
+        for name in ("query_length", "document_length"):
+            if getattr(self, name) is not None:
+                _at_least(getattr(self, name), 3, f"model.{name}")
         for name in ("text", "vision", "tokenizer"):
             if self.start is not None and getattr(self, name) is not None:
                 raise ValueError(f"model.{name} is for a model made from model.config, got it with model.start")
@@ -115,8 +124,6 @@ class Data:
         use_instructions: False leaves all of them out, in validation too: a query is its question alone.
         without_image: what a query without picture gets: a "blank" one, as in the paper, or "none".
         augment: names of `torchvision.transforms.v2` with their arguments, applied to pictures of queries in turn.
-        query_length: tokens of a query; None: the tokenizer's.
-        document_length: longest document in tokens; None: the tokenizer's.
         cache_documents: encode each passage once; only where documents do not change, so with a frozen text encoder.
         workers: processes that prepare batches; 0: none.
     """
@@ -130,8 +137,6 @@ class Data:
     use_instructions: bool = True
     without_image: str = "blank"
     augment: tuple[dict[str, Any], ...] = ()
-    query_length: int | None = None
-    document_length: int | None = None
     cache_documents: bool = False
     workers: int = 0
 

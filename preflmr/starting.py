@@ -8,14 +8,12 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, CLIPVisionModel, get_scheduler
+from transformers import AutoTokenizer, get_scheduler
 
 from preflmr import recipe
-from preflmr.config import FLMRConfig
 from preflmr.model import PreFLMR
+from preflmr.pretrained import is_flmr
 from preflmr.recipe import TrainConfig
-from preflmr.tokenization import FLMRDocumentTokenizer, FLMRQueryTokenizer
-from preflmr.vision import to_open_clip
 
 ADAPTER = "lora"
 
@@ -32,6 +30,7 @@ def start_model(config: TrainConfig, model: Any = None) -> Any:
         torch.manual_seed(config.seed)
         if model is None:
             model = _new(settings) if settings.start is None else PreFLMR.from_pretrained(settings.start)
+        _set_lengths(model, settings)
         if settings.separate_text_encoders:
             model.separate_text_encoders()
         if settings.lora is not None:
@@ -93,51 +92,38 @@ def save_model(model: Any, folder: Path) -> None:
 
 
 def _new(settings: recipe.Model) -> Any:
-    assert settings.config is not None
-    config = FLMRConfig(**settings.config)
-    source = settings.tokenizer or settings.text
-    if source is None:
-        raise ValueError("model.tokenizer must say where the tokenizers come from where there is no model.text")
-    model = PreFLMR(config, *_tokenizers(source, config))
-    if settings.text is not None:
-        _load_text(model, settings.text)
-    if settings.vision is not None:
-        _load_vision(model, settings.vision)
+    fields = dict(settings.config or {})
+    sizes = {name: fields.pop(name, None) for name in ("text_config", "vision_config")}
+    text, vision = settings.text or sizes["text_config"], settings.vision or sizes["vision_config"]
+    if text is None:
+        raise ValueError("model must have text, or config.text_config for random weights, got neither")
+    lengths = {"query_maxlen": settings.query_length or 32, "doc_maxlen": settings.document_length or 512}
+    found = None
+    if isinstance(text, str) and is_flmr(text):
+        found = PreFLMR.from_pretrained(text)
+        text, tokenizer = found.query_text_encoder.bert_model, found.query_tokenizer.tokenizer
+    else:
+        tokenizer = None
+    if settings.tokenizer is not None:
+        tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
+    model = PreFLMR.from_encoders(text, vision, tokenizer=tokenizer, **lengths, **fields)
+    if found is not None:
+        if found.config.dim != model.config.dim:
+            sizes_of = f"{model.config.dim} and {found.config.dim}"
+            raise ValueError(f"model.config.dim must be that of model.text, {settings.text}, got {sizes_of}")
+        model.query_text_encoder_linear.load_state_dict(found.query_text_encoder_linear.state_dict())
+    for name, said in sizes.items():
+        for field, value in (said or {}).items():
+            if (actual := getattr(getattr(model.config, name), field)) != value:
+                raise ValueError(f"model.config.{name}.{field} must be that of the checkpoint, {actual}, got {value}")
     return model
 
 
-def _tokenizers(source: str, config: FLMRConfig) -> tuple[FLMRQueryTokenizer, FLMRDocumentTokenizer]:
-    has_own = (Path(source) / "query_tokenizer").is_dir()
-    names = ("query_tokenizer", "context_tokenizer") if has_own else ("", "")
-    length = config.text_config.query_maxlen
-    return (
-        FLMRQueryTokenizer.from_pretrained(source, names[0], query_maxlen=length),
-        FLMRDocumentTokenizer.from_pretrained(source, names[1]),
-    )
-
-
-def _load_text(model: Any, source: str) -> None:
-    if (Path(source) / "query_tokenizer").is_dir():
-        found = PreFLMR.from_pretrained(source)
-        _copy(model.query_text_encoder, found.query_text_encoder.state_dict(), source)
-        _copy(model.query_text_encoder_linear, found.query_text_encoder_linear.state_dict(), source)
-        return
-    _copy(model.query_text_encoder.bert_model, AutoModel.from_pretrained(source).state_dict(), source)
-
-
-def _load_vision(model: Any, source: str) -> None:
-    found = CLIPVisionModel.from_pretrained(source)
-    weights = getattr(found, "vision_model", found).state_dict()
-    if model.config.vision_config.implementation == "open_clip":
-        weights = to_open_clip(weights)
-    _copy(model.query_vision_encoder.vision_model.vision_model, weights, source)
-
-
-def _copy(module: nn.Module, weights: dict[str, Any], source: str) -> None:
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{source} does not fit model.config: {error}") from None
+def _set_lengths(model: Any, settings: recipe.Model) -> None:
+    if settings.query_length is not None:
+        model.query_tokenizer.max_length = model.config.text_config.query_maxlen = settings.query_length
+    if settings.document_length is not None:
+        model.document_tokenizer.max_length = settings.document_length
 
 
 def _learns(name: str, config: TrainConfig) -> bool:

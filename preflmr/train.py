@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from tqdm.auto import tqdm
 
@@ -55,6 +56,7 @@ def run(
         FloatingPointError: the loss is not a number any more; the message says since when.
         FileNotFoundError, OSError, TypeError, ValueError: recipe, data or model do not fit; the message says how.
     """
+    AcceleratorState._reset_state()  # or a stage before this one would say what precision this one has
     accelerator = Accelerator(
         mixed_precision=config.precision,
         cpu=cpu,
@@ -220,7 +222,8 @@ class _Run:
             if history.best is None:
                 checkpoints.replace(self.folder / "best", lambda path: starting.save_model(self.model, path))
             checkpoints.write_json(self.folder / "summary.json", summary)
-        self.accelerator.end_training()
+        for tracker in self.accelerator.trackers:
+            tracker.finish()  # end_training would end the process group, too, which the next stage needs
         read = json.loads(json.dumps(summary))
         return dict(read)
 
