@@ -288,12 +288,12 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """The modules of ``text_encoder``, ``vision_encoder`` and ``mapping``: what is frozen, or learns, together."""
-        of = {"text_encoder": [], "vision_encoder": [], "mapping": []}
+        found: dict[str, list[nn.Module]] = {"text_encoder": [], "vision_encoder": [], "mapping": []}
         for name, module in self.named_children():
             kind = name.removeprefix("query_").removeprefix("context_")
             part = "text_encoder" if kind.startswith("text_") else kind if kind == "vision_encoder" else "mapping"
-            of[part].append(module)
-        return of
+            found[part].append(module)
+        return found
 
     def separate_text_encoders(self) -> None:
         """Copy a shared text encoder, so that queries and documents each have their own from here on (stage 3)."""
@@ -381,9 +381,10 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         if min(sizes) != max(sizes):
             raise ValueError(f"input_ids and pictures must be as many, got {sizes[0]} of {order[0]} and {sizes[1]}")
         for name in order:
-            rows, mask = blocks[name]
-            if not isinstance(flags[name], bool | None):
-                blocks[name] = rows, masks.flagged(mask, flags[name], f"concat_output_from_{name}_encoder")
+            each = flags[name]
+            if each is not None and not isinstance(each, bool):
+                rows, mask = blocks[name]
+                blocks[name] = rows, masks.flagged(mask, each, f"concat_output_from_{name}_encoder")
         rows, out.mask = (torch.cat(parts, dim=1) for parts in zip(*(blocks[name] for name in order), strict=True))
         rows = rows.masked_fill(~out.mask.unsqueeze(2), 0.0)
         out.late_interaction_output = functional.normalize(rows, dim=2)
@@ -422,25 +423,23 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
     ) -> tuple[Tensor, int]:
         """What the MLP makes of R pictures each, ``[B, R * N_vt, dim]``, and R."""
         config, size = self.config, self.config.vision_config.hidden_size
-        if (pixel_values is None) == (image_features is None):
+        if pixel_values is not None and image_features is not None:
             raise ValueError("pixel_values and image_features must not be given together")
-        given, axes = (image_features, (2, 3)) if pixel_values is None else (pixel_values, (4, 5))
-        if given.ndim not in axes or (pixel_values is None and given.shape[-1] != size):
-            rule = f"image_features must be [B, {size}] or [B, R, {size}]"
-            rule = rule if pixel_values is None else "pixel_values must be [B, 3, H, W] or [B, R, 3, H, W]"
-            raise ValueError(f"{rule}, got {tuple(given.shape)}")
-        if pixel_values is not None and config.vision_config.implementation == "features":
-            raise ValueError("image_features must be given, not pixel_values: this model has no vision encoder")
-        pictures = given.shape[1] if given.ndim == axes[1] else 1
-        seen = given.to(self.device).flatten(0, 1) if given.ndim == axes[1] else given.to(self.device)
         if pixel_values is not None:
-            states = getattr(self, f"{side}_vision_encoder")(seen)
+            if config.vision_config.implementation == "features":
+                raise ValueError("image_features must be given, not pixel_values: this model has no vision encoder")
+            pixels, pictures = _flat(pixel_values, 4, "pixel_values must be [B, 3, H, W] or [B, R, 3, H, W]")
+            states = getattr(self, f"{side}_vision_encoder")(pixels.to(self.device))
             out.vision_last_hidden_state, out.vision_penultimate_hidden_state = states
-            seen = states.last_hidden_state[:, 0]  # [B * R, hidden]: no LayerNorm on top
-        out.vision_prefix_tokens = getattr(self, f"{side}_vision_projection")(seen)
-        return out.vision_prefix_tokens.reshape(
-            -1, pictures * config.mapping_network_prefix_length, config.dim
-        ), pictures
+            features = states.last_hidden_state[:, 0]  # [B * R, hidden]: no LayerNorm on top
+        else:
+            rule = f"image_features must be [B, {size}] or [B, R, {size}]"
+            features, pictures = _flat(image_features, 2, rule)
+            if features.shape[1] != size:
+                raise ValueError(f"{rule}, got {tuple(features.shape)}")
+            features = features.to(self.device)
+        prefix = out.vision_prefix_tokens = getattr(self, f"{side}_vision_projection")(features)
+        return prefix.reshape(-1, pictures * config.mapping_network_prefix_length, config.dim), pictures
 
     def _patch_rows(self, ids: Tensor, pictures: int, out: FLMROutput) -> Tensor:
         """``[B, R * patches, dim]``: each picture's patches look at each other and at the start of the query's text."""
@@ -454,6 +453,13 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         patches = self.transformer_mapping_input_linear(out.vision_penultimate_hidden_state[:, 1:])
         rows = self.transformer_mapping_output_linear(self.transformer_mapping_network(patches, text, seen))
         return rows.reshape(len(ids), -1, self.config.dim)
+
+
+def _flat(pictures: Tensor, axes: int, rule: str) -> tuple[Tensor, int]:
+    """``[B, ...]`` as it is, ``[B, R, ...]`` as ``[B * R, ...]``; and R."""
+    if pictures.ndim not in (axes, axes + 1) or 0 in pictures.shape:
+        raise ValueError(f"{rule}, got {tuple(pictures.shape)}")
+    return (pictures, 1) if pictures.ndim == axes else (pictures.flatten(0, 1), pictures.shape[1])
 
 
 AutoModel.register(FLMRConfig, PreFLMR, exist_ok=True)

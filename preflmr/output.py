@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
 from transformers.utils import ModelOutput
 
 
@@ -27,16 +26,16 @@ class FLMROutput(ModelOutput):  # type: ignore[misc]  # transformers is untyped 
         vision_prefix_tokens: ``[B * R, N_vt * dim]``, what the MLP makes of CLS.
     """
 
-    loss: Tensor | None = None
-    scores: Tensor | None = None
-    in_batch_negative_loss: Tensor | None = None
-    query_late_interaction_output: Tensor | None = None
-    context_late_interaction_output: Tensor | None = None
+    loss: Any = None
+    scores: Any = None
+    in_batch_negative_loss: Any = None
+    query_late_interaction_output: Any = None
+    context_late_interaction_output: Any = None
     late_interaction_output: Any = None
-    mask: Tensor | None = None
-    context_mask: Tensor | None = None
-    pooler_output: Tensor | None = None
-    text_last_hidden_state: Tensor | None = None
-    vision_last_hidden_state: Tensor | None = None
-    vision_penultimate_hidden_state: Tensor | None = None
-    vision_prefix_tokens: Tensor | None = None
+    mask: Any = None
+    context_mask: Any = None
+    pooler_output: Any = None
+    text_last_hidden_state: Any = None
+    vision_last_hidden_state: Any = None
+    vision_penultimate_hidden_state: Any = None
+    vision_prefix_tokens: Any = None

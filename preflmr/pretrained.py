@@ -281,16 +281,17 @@ def tokenizers(
     """The tokenizers of a checkpoint: its two subfolders, or the one vocabulary beside the weights, or none."""
     if Path(name_or_path).is_file():
         return None, None
-    found = []
-    for kind, subfolder in ((FLMRQueryTokenizer, "query_tokenizer"), (FLMRDocumentTokenizer, "context_tokenizer")):
-        length = {"query_maxlen": query_maxlen} if kind is FLMRQueryTokenizer else {}
+
+    def place(subfolder: str) -> str | None:
         if checkpoint.find(name_or_path, f"{subfolder}/tokenizer_config.json", **hub) is not None:
-            found.append(kind.from_pretrained(name_or_path, subfolder, **length, **hub))
-        elif checkpoint.find(name_or_path, "vocab.txt", **hub) is not None:
-            found.append(kind.from_pretrained(name_or_path, **length, **hub))
-        else:
-            found.append(None)
-    return found[0], found[1]
+            return subfolder
+        return "" if checkpoint.find(name_or_path, "vocab.txt", **hub) is not None else None
+
+    query, document = place("query_tokenizer"), place("context_tokenizer")
+    return (
+        None if query is None else FLMRQueryTokenizer.from_pretrained(name_or_path, query, query_maxlen, **hub),
+        None if document is None else FLMRDocumentTokenizer.from_pretrained(name_or_path, document, **hub),
+    )
 
 
 AutoConfig.register(FLMRConfig.model_type, FLMRConfig, exist_ok=True)
