@@ -16,6 +16,7 @@ import torch
 from lateint import Index
 from lateint.version import __version__
 from preflmr import collection
+from preflmr.checkpoint import published_state
 from preflmr.collection import Passages
 from preflmr.encode import encode_documents, encode_queries
 from preflmr.images import Images
@@ -238,10 +239,13 @@ def read_about(folder: Path) -> dict[str, Any]:
 def fingerprint(model: Any) -> str:
     """Differs between models of different weights: a hash of up to `SAMPLED` evenly spaced values of each parameter.
 
-    Names, order and sharing do not matter, so that a checkpoint keeps its fingerprint when its layout changes.
+    Names, order and sharing do not matter, nor whose code runs the vision encoder, so that a checkpoint keeps its
+    fingerprint when its layout changes.
     """
     digests = set()
-    for parameter in model.parameters():
+    vision = getattr(model.config, "vision_config", None)
+    packed = getattr(vision, "implementation", None) == "open_clip"  # it keeps three matrices in one
+    for parameter in published_state(model, model.config).values() if packed else model.parameters():
         values = parameter.detach().flatten()
         chosen = torch.linspace(0, len(values) - 1, min(SAMPLED, len(values)), dtype=torch.float64).long()
         digest = hashlib.blake2b(repr(tuple(parameter.shape)).encode(), digest_size=16)
