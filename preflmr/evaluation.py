@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from lateint import Index, Ragged
 from lateint.version import __version__
 from lateint_kernels.retrieve import retrieve
-from preflmr.images import MissingImage, pictures
+from preflmr.images import ON_MISSING, MissingImage, pictures
 from preflmr.instructions import join
 from preflmr.judging import KS, Ranking, judge
 from preflmr.m2kr import Dataset, Example
@@ -123,6 +123,8 @@ def evaluate(
         raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
     if without_image not in ("blank", "text"):
         raise ValueError(f"without_image must be blank or text, got {without_image!r}")
+    if on_missing not in ON_MISSING:
+        raise ValueError(f"on_missing must be one of {', '.join(ON_MISSING)}, got {on_missing!r}")
     cutoffs = sorted({*ks, *([dataset.task.k] if dataset.task.metric else [])})
     if not cutoffs or cutoffs[0] < 1:
         raise ValueError(f"ks must be positive, got {list(ks)}")

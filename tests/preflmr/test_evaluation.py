@@ -1,0 +1,219 @@
+import json
+import shutil
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from lateint import Index  # noqa: E402
+from preflmr import encode  # noqa: E402
+from preflmr.evaluation import evaluate  # noqa: E402
+from preflmr.images import BrokenImage, Images, MissingImage  # noqa: E402
+from preflmr.m2kr import Dataset, Example, Passages, load  # noqa: E402
+from preflmr.tasks import Task  # noqa: E402
+
+DATA = Path(__file__).parents[2] / "examples" / "data"
+
+
+@pytest.fixture
+def flags():
+    """20 questions of the bundled data, among 60 passages."""
+    data = load(DATA / "flags_kbvqa", split="val", limit=20)
+    needed = {id for example in data.examples for id in example.positive_ids}
+    ids = sorted(needed) + [id for id in data.passages.ids if id not in needed][: 60 - len(needed)]
+    texts = [data.passages.texts[data.passages.position(id)] for id in ids]
+    return Dataset(data.task, data.split, data.examples, Passages(ids, texts), data.images)
+
+
+@pytest.fixture
+def tiny(make_tiny):
+    return make_tiny(query_maxlen=200, doc_maxlen=128)
+
+
+def measured(model, data, **settings):
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*longer than the model reads", UserWarning)
+        warnings.filterwarnings("ignore", ".*tokens have components", UserWarning)  # they are few here
+        return evaluate(model, data, progress=False, **settings)
+
+
+def test_a_perfect_encoder_finds_everything(monkeypatch, tiny, flags):
+    """Each passage a direction of its own, and each question that of its passage: what is judged is known by hand."""
+    directions = np.eye(60, dtype=np.float32)
+    asked = []
+
+    def queries(model, texts, images=None, **_):
+        asked.extend(zip(texts, images, strict=True))
+        gold = {(one.question, one.images): flags.passages.position(one.positive_ids[0]) for one in flags.examples}
+        keys = [(text.split(":  ")[1].strip(), tuple(shown)) for text, shown in zip(texts, images, strict=True)]
+        return [directions[[gold[key]]] for key in keys]
+
+    monkeypatch.setattr(encode, "encode_queries", queries)
+    monkeypatch.setattr(encode, "encode_documents", lambda *a, **b: iter([(directions, np.ones(60, np.int64))]))
+    found = measured(tiny, flags, ks=(1, 3), method="both", nbits=8)
+    assert found["Recall@1"] == found["Recall@5"] == found["Pseudo Recall@1"] == 1.0  # 5 is the task's
+    assert found.summary["exact"]["Recall@1"] == 1.0
+    row = found.questions[flags.examples[4].question_id]
+    assert row["retrieved_passage"][0]["passage_id"] == flags.examples[4].positive_ids[0]
+    assert len(row["retrieved_passage"]) == 5 and row["Pseudo Recall@3"] == 1.0
+    text, images = asked[0]
+    assert text == f"{flags.examples[0].instruction}  {flags.examples[0].question} "
+    assert images == list(flags.examples[0].images)
+
+
+def test_with_a_model_from_start_to_finish(tiny, flags, tmp_path):
+    found = measured(tiny, flags, run="tiny", method="both", nbits=8, index=tmp_path / "index")
+    again = measured(tiny, flags, run="tiny", method="index", nbits=8, index=tmp_path / "index")
+    assert again.questions == found.questions  # from the index on disk
+    exact = measured(tiny, flags, method="exact", limit=20)
+    assert exact.summary["measures"] == found.summary["exact"]
+    # All rows of a question take part: the first score is that of all of them against the decoded passage.
+    question = encode.encode_queries(tiny, [f"{flags.examples[0].instruction}  {flags.examples[0].question} "],
+                                     [flags.images.open(flags.examples[0].images[0])], progress=False)[0]  # fmt: skip
+    hit = found.questions[flags.examples[0].question_id]["retrieved_passage"][0]
+    index = Index.open(tmp_path / "index" / "index")
+    rows = index.reconstruct(flags.passages.position(hit["passage_id"]))
+    assert hit["score"] == pytest.approx(float((question @ rows.T).max(1).sum()), rel=2e-3)
+    assert len(question) > 100 and len(hit) == 2
+    summary = found.summary
+    assert (summary["questions"], summary["passages"], summary["left out"], summary["missing images"]) == (20, 60, 0, 0)
+    assert (
+        summary["measure"] == "Recall@5" and summary["settings"]["nbits"] == 8 and summary["index"]["documents"] == 60
+    )
+    assert {"encode passages", "index", "encode questions", "search", "exact search"} <= set(summary["seconds"])
+    assert {"lateint", "torch", "transformers"} <= set(summary["versions"])
+
+    path = found.write(tmp_path / "out")
+    assert path.name == "flags-kbvqa-valid_tiny.json"
+    assert json.loads(path.read_text(encoding="utf-8")) == found.questions
+    assert json.loads(path.with_suffix(".summary.json").read_text(encoding="utf-8")) == summary
+    assert sorted(one.name for one in (tmp_path / "out").iterdir()) == [path.name, path.stem + ".summary.json"]
+
+
+def test_eight_bits_lose_next_to_nothing(tiny, flags):
+    found = measured(tiny, flags, method="both", nbits=8)
+    for k in (1, 5, 10, 20):
+        assert found[f"Recall@{k}"] == pytest.approx(found.summary["exact"][f"Recall@{k}"], abs=0.051)
+
+
+def test_cut_texts_are_counted_and_said_once(make_tiny, flags):
+    model = make_tiny(query_maxlen=40, doc_maxlen=64)
+    with pytest.warns(UserWarning, match="^20 questions and 60 passages were longer than the model reads") as said:
+        found = evaluate(model, flags, ks=(1,), batch_size=4, progress=False)
+    assert found.summary["cut"] == {"questions": 20, "passages": 60} and len(said) == 1
+
+
+def test_instructions(monkeypatch, tiny, flags):
+    seen = []
+    real = encode.encode_queries
+    monkeypatch.setattr(
+        encode, "encode_queries", lambda model, texts, *a, **b: seen.extend(texts) or real(model, texts, *a, **b)
+    )
+    for instruction in (None, "", "Look here"):
+        measured(tiny, flags, ks=(1,), limit=1, instruction=instruction)
+    first = flags.examples[0]
+    assert seen == [
+        f"{first.instruction}  {first.question} ",
+        f":  {first.question} ",
+        f"Look here:  {first.question} ",
+    ]
+
+
+@pytest.fixture
+def holey(flags, tmp_path):
+    """The same, with one picture gone and one broken."""
+    folder = tmp_path / "pictures"
+    for example in flags.examples:
+        target = folder / example.images[0]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_bytes(flags.images.read(example.images[0]))
+    first, second = [path for example in flags.examples for path in example.images][:2]
+    (folder / first).unlink()
+    (folder / second).write_bytes(b"no picture")
+    return Dataset(flags.task, flags.split, flags.examples, flags.passages, Images(folder))
+
+
+def test_missing_and_broken_pictures(tiny, holey, tmp_path):
+    first, second = holey.examples[:2]
+    with pytest.raises(
+        MissingImage, match=f"question '{first.question_id}': image '{first.images[0]}' is missing: not in"
+    ):
+        measured(tiny, holey)
+    (tmp_path / "pictures" / first.images[0]).parent.mkdir(exist_ok=True)
+    skipped = measured(tiny, holey, on_missing="skip")
+    uses = sum(example.images[0] in (first.images[0], second.images[0]) for example in holey.examples)
+    assert (skipped.summary["left out"], skipped.summary["missing images"]) == (uses, uses)
+    assert len(skipped.questions) == 20 - uses and first.question_id not in skipped.questions
+    blank = measured(tiny, holey, on_missing="blank")
+    assert (blank.summary["left out"], blank.summary["missing images"], len(blank.questions)) == (0, uses, 20)
+    shutil.copy(tmp_path / "pictures" / holey.examples[5].images[0], tmp_path / "pictures" / first.images[0])
+    with pytest.raises(BrokenImage, match=f"image '{second.images[0]}' in .*pictures is broken: it is not a picture"):
+        measured(tiny, holey)
+    nowhere = Dataset(holey.task, holey.split, holey.examples, holey.passages, None)
+    with pytest.raises(MissingImage, match="no folder or zip of images was given"):
+        measured(tiny, nowhere)
+
+
+def test_questions_without_picture_are_shown_a_blank_or_nothing(monkeypatch, tiny, flags):
+    rows = []
+    real = encode.encode_queries
+
+    def spied(*given, **settings):
+        found = real(*given, **settings)
+        rows.extend(map(len, found))
+        return found
+
+    monkeypatch.setattr(encode, "encode_queries", spied)
+    mixed = [Example("a", "what?", "find", (), ("p0",), (), "c"), flags.examples[0]]
+    data = Dataset(
+        Task("mine"), "test", mixed, Passages(["p0", *flags.examples[0].positive_ids], ["one", "two"]), flags.images
+    )
+    measured(tiny, data, ks=(1,), without_image="blank")
+    measured(tiny, data, ks=(1,), without_image="text")
+    with_blank, _, text, picture = rows
+    assert with_blank - text == 4 + 4  # rows of the mapping and of the patches
+    assert picture > 8
+    text_model_rows = len(rows)
+    monkeypatch.setattr(tiny.config, "query_concat_output_from_vision_encoder", False)
+    measured(tiny, Dataset(data.task, "test", mixed, data.passages, None), ks=(1,))  # pictures are not even looked for
+    assert rows[text_model_rows] == text
+
+
+def test_an_index_of_other_passages_is_refused(tiny, flags, tmp_path):
+    index = Index.build(np.eye(16, dtype=np.float32)[:, None], progress=False)
+    with pytest.raises(ValueError, match="index must hold the 60 passages"):
+        measured(tiny, flags, index=index)
+    measured(tiny, flags, ks=(1,), limit=1, index=tmp_path)
+    passages = Passages(flags.passages.ids[:50], flags.passages.texts[:50])
+    fewer = Dataset(flags.task, flags.split, flags.examples, passages, flags.images)
+    with pytest.raises(ValueError, match="is stale: it was made from other passages"):
+        measured(tiny, fewer, ks=(1,), index=tmp_path)
+    by_id = Index.build(
+        [np.eye(16, dtype=np.float32)[[n % 16]] for n in range(60)], ids=flags.passages.ids, progress=False
+    )
+    assert len(measured(tiny, flags, ks=(3,), limit=2, index=by_id).questions) == 2
+
+
+def test_options_are_checked(tiny, flags):
+    for option, message in (
+        ({"method": "plaid"}, "method must be one of index, exact, both, got 'plaid'"),
+        ({"without_image": "none"}, "without_image must be blank or text, got 'none'"),
+        ({"ks": (0, 5)}, r"ks must be positive, got \[0, 5\]"),
+        ({"on_missing": "drop"}, "on_missing must be one of error, skip, blank, got 'drop'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            measured(tiny, flags, **option)
+
+
+def test_text_alone_in_beirs_layout(make_tiny):
+    data = load(DATA / "scifact", limit=3)
+    some = Passages(data.passages.ids[:40], data.passages.texts[:40])
+    examples = [Example(e.question_id, e.question, None, (), tuple(some.ids[:2]), (), "scifact") for e in data.examples]
+    model = make_tiny(query_maxlen=64, doc_maxlen=64)
+    found = measured(model, Dataset(data.task, "test", examples, some), ks=(10, 50), without_image="text")
+    assert set(found.summary["measures"]) == {"Recall@5", "Recall@10", "Recall@50", "MRR@10", "nDCG@10", "Share@50"}
+    assert found["Share@50"] == 1.0

@@ -1,0 +1,115 @@
+import json
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from lateint import Index  # noqa: E402
+from preflmr.m2kr import TASKS, Dataset, Passages  # noqa: E402
+from preflmr.passage_index import (  # noqa: E402
+    Encoding,
+    collected,
+    passage_index,
+    passage_tokens,
+    positions_of,
+    write_json,
+)
+
+QUIET = Encoding(progress=False)
+
+
+@pytest.fixture
+def data():
+    texts = [f"passage {n} tells of {word}." for n, word in enumerate(["cats", "dogs", "birds", "fish", "bees"])]
+    return Dataset(TASKS["EVQA"], "test", [], Passages([f"p{n}" for n in range(5)], texts))
+
+
+def test_an_index_is_built_once_and_used_again(make_tiny, data, tmp_path):
+    model = make_tiny()
+    built = passage_index(model, data, tmp_path / "i", QUIET)
+    assert sorted(path.name for path in (tmp_path / "i").iterdir()) == ["index", "made_from.json"]
+    stamp = (tmp_path / "i" / "index" / "index.json").stat().st_mtime_ns
+    again = passage_index(make_tiny(), data, tmp_path / "i", QUIET)
+    assert (tmp_path / "i" / "index" / "index.json").stat().st_mtime_ns == stamp
+    query = np.eye(16, dtype=np.float32)[:3]
+    assert list(again.search(query, 5)) == list(built.search(query, 5))
+    in_memory = passage_index(model, data, None, QUIET, tokens=collected(passage_tokens(model, data, QUIET)))
+    assert list(in_memory.search(query, 5)) == list(built.search(query, 5))
+
+
+def test_a_stale_index_is_refused_with_what_differs(make_tiny, data, tmp_path):
+    model = make_tiny()
+    passage_index(model, data, tmp_path, QUIET)
+    with pytest.raises(ValueError, match="is stale: it was made from nbits 4 where 8 is asked for; choose another"):
+        passage_index(model, data, tmp_path, QUIET, nbits=8)
+    passages = Passages(data.passages.ids, [*data.passages.texts[:4], "passage 4 tells of wasps."])
+    other = Dataset(data.task, "test", [], passages)
+    with pytest.raises(ValueError, match=r"index .* is stale: it was made from other passages;"):
+        passage_index(model, other, tmp_path, QUIET)
+    with torch.no_grad():
+        model.context_text_encoder_linear.weight[0, 0] += 1
+    with pytest.raises(ValueError, match="is stale: it was made from another model, other passages;"):
+        passage_index(model, other, tmp_path, QUIET)
+    assert passage_index(model, other, tmp_path, QUIET, nbits=8, overwrite=True).nbits == 8
+    assert passage_index(model, other, tmp_path, QUIET, nbits=8).nbits == 8
+
+
+def test_an_index_that_does_not_say_what_made_it_is_refused(make_tiny, data, tmp_path):
+    passage_index(make_tiny(), data, tmp_path, QUIET)
+    (tmp_path / "made_from.json").write_text("{")
+    with pytest.raises(
+        ValueError, match=r"does not say what it was made from \(made_from.json is missing or damaged\)"
+    ):
+        passage_index(make_tiny(), data, tmp_path, QUIET)
+
+
+def test_a_build_that_fails_leaves_no_index(make_tiny, data, tmp_path):
+    model = make_tiny()
+    data.passages.texts[3] = " "
+    with pytest.raises(ValueError, match="document 3 is empty"):
+        passage_index(model, data, tmp_path, QUIET)
+    assert not (tmp_path / "made_from.json").exists() and not (tmp_path / "index").exists()
+    data.passages.texts[3] = "filled"
+    assert len(passage_index(model, data, tmp_path, QUIET)) == 5
+
+
+def test_ids_of_a_given_index(data):
+    tokens = [np.eye(4, dtype=np.float32)[[n % 4]] for n in range(5)]
+    by_position = Index.build(tokens, progress=False)
+    by_id = Index.build(tokens, ids=["p4", "p3", "p2", "p1", "p0"], progress=False)
+    assert positions_of(by_position, data.passages) is None
+    assert positions_of(by_id, data.passages) == {f"p{n}": n for n in range(5)}
+    for other in (Index.build(tokens[:4], progress=False), Index.build(tokens, ids=list("abcde"), progress=False)):
+        with pytest.raises(ValueError, match="index must hold the 5 passages, by position or by id"):
+            positions_of(other, data.passages)
+
+
+def test_pictures_of_passages_are_read_where_the_model_reads_them(make_tiny, data, tmp_path):
+    from PIL import Image
+
+    from preflmr.images import Images
+
+    Image.new("RGB", (40, 40), (200, 0, 0)).save(tmp_path / "red.png")
+    passages = Passages(data.passages.ids, data.passages.texts, ["red.png", None, "gone.png", None, None])
+    data = Dataset(data.task, "test", [], passages, Images(tmp_path))
+    plain = make_tiny()
+    seeing = make_tiny(context_concat_output_from_vision_encoder=True)
+
+    def rows(model, on_missing):
+        return collected(passage_tokens(model, data, Encoding(progress=False, on_missing=on_missing))).lengths
+
+    text = rows(plain, "error")
+    assert (rows(seeing, "skip") - text).tolist() == [4, 0, 0, 0, 0]
+    assert (rows(seeing, "blank") - text).tolist() == [4, 0, 4, 0, 0]
+    with pytest.raises(FileNotFoundError, match=r"document 2: image 'gone\.png' is missing"):
+        rows(seeing, "error")
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path):
+    write_json(tmp_path / "x.json", {"ä": 1})
+    with pytest.raises(TypeError):
+        write_json(tmp_path / "x.json", {"a": object()})
+    assert json.loads((tmp_path / "x.json").read_text(encoding="utf-8")) == {"ä": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["x.json"]
