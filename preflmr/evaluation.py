@@ -145,6 +145,8 @@ def evaluate(
                     )  # fmt: skip
                 searched = _Searched(index, positions_of(index, dataset.passages), nprobe, candidates, threads)
         asked = _Asked(model, dataset, encoding, instruction, without_image, clock)
+        where = next(model.parameters()).device
+        scoring = None if where.type == "cpu" else where
         kept: list[Example] = []
         found: dict[str, list[Ranking]] = {name: [] for name in ("index", "exact") if method in (name, "both")}
         with tqdm(total=len(examples), desc=dataset.task.name, unit="question", disable=not progress) as bar:
@@ -156,7 +158,7 @@ def evaluate(
                         found["index"] += searched(queries, cutoffs[-1])
                 if "exact" in found and tokens is not None:
                     with clock("exact search"):
-                        found["exact"] += _exact(queries, tokens, cutoffs[-1], model, threads)
+                        found["exact"] += _exact(queries, tokens, cutoffs[-1], scoring, threads)
                 bar.update(len(examples[start : start + AT_ONCE]))
     if not kept:
         raise ValueError(f"{dataset.task.name} {dataset.split}: no question is left of {len(examples):,}")
@@ -282,20 +284,21 @@ class _Searched:
 
 
 def _exact(
-    queries: list[NDArray[np.float32]], tokens: Ragged, k: int, model: Any, threads: int | None
+    queries: list[NDArray[np.float32]], tokens: Ragged, k: int, device: Any, threads: int | None
 ) -> list[Ranking]:
-    """The k best passages of each query by MaxSim over all tokens, where the model is."""
+    """The k best passages of each query by MaxSim over all tokens; a device scores tensors, None arrays on the CPU."""
     if not queries:
         return []
-    device = next(model.parameters()).device
-    if device.type == "cpu":
+    if device is None:
         best = retrieve(Ragged.pack(queries), tokens, k, threads=threads)
-        return list(zip(best.indices.tolist(), best.scores.tolist(), strict=True))
-    import torch
+    else:
+        import torch
 
-    documents = Ragged.from_offsets(torch.from_numpy(tokens.tokens), tokens.offsets)
-    asked = [torch.from_numpy(query).to(device, documents.tokens.dtype) for query in queries]
-    best = retrieve(asked, documents, k)
+        from lateint_kernels import RaggedTensor
+
+        documents = RaggedTensor.from_offsets(torch.from_numpy(tokens.tokens), torch.from_numpy(tokens.offsets))
+        asked = [torch.from_numpy(query).to(device, documents.tokens.dtype) for query in queries]
+        best = retrieve(RaggedTensor.pack(asked), documents, k)  # passages are sent to the device in parts
     return list(zip(best.indices.tolist(), best.scores.tolist(), strict=True))
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+BATCH = 1000  # rows of a data set read together
+
 Row = tuple[str, Mapping[str, Any]]  # place and columns
 
 
@@ -51,9 +53,10 @@ class Table:
         chosen = kept(len(data), limit, seed)
         if chosen is not None:
             data = data.select(chosen)
-        numbers = range(len(data)) if chosen is None else chosen
-        for number, row in zip(numbers, data, strict=True):
-            yield f"{self.name}, row {number}", row
+        numbers = iter(range(len(data)) if chosen is None else chosen)
+        for batch in data.iter(BATCH):
+            for values in zip(*batch.values(), strict=True):
+                yield f"{self.name}, row {next(numbers)}", dict(zip(batch, values, strict=True))
 
     def _lines(self, needed: Sequence[str], limit: int | None, seed: int | None) -> Iterator[Row]:
         count = 0 if limit is None or seed is None else sum(1 for _ in self._texts())

@@ -9,9 +9,9 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from lateint import Index  # noqa: E402
+from lateint import Index, Ragged  # noqa: E402
 from preflmr import encode  # noqa: E402
-from preflmr.evaluation import evaluate  # noqa: E402
+from preflmr.evaluation import _exact, evaluate  # noqa: E402
 from preflmr.images import BrokenImage, Images, MissingImage  # noqa: E402
 from preflmr.m2kr import Dataset, Example, Passages, load  # noqa: E402
 from preflmr.tasks import Task  # noqa: E402
@@ -92,6 +92,19 @@ def test_with_a_model_from_start_to_finish(tiny, flags, tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == found.questions
     assert json.loads(path.with_suffix(".summary.json").read_text(encoding="utf-8")) == summary
     assert sorted(one.name for one in (tmp_path / "out").iterdir()) == [path.name, path.stem + ".summary.json"]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_exact_scores_are_the_same_as_tensors(dtype):
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 9, 50)
+    tokens = Ragged.from_lengths(rng.standard_normal((lengths.sum(), 16)).astype(dtype), lengths)
+    queries = [rng.standard_normal((n, 16)).astype(np.float32) for n in (3, 7)]
+    arrays, tensors = _exact(queries, tokens, 5, None, None), _exact(queries, tokens, 5, torch.device("cpu"), None)
+    for (ids, scores), (other_ids, other_scores) in zip(arrays, tensors, strict=True):
+        assert ids == other_ids and scores == pytest.approx(other_scores, rel=1e-5 if dtype == np.float32 else 2e-3)
+    by_hand = [float((queries[0] @ matrix.astype(np.float32).T).max(1).sum()) for matrix in tokens]
+    assert arrays[0][0] == np.argsort(by_hand)[::-1][:5].tolist()
 
 
 def test_eight_bits_lose_next_to_nothing(tiny, flags):
