@@ -223,3 +223,6 @@ def _check_heads(hidden_size: int, heads: int, name: str) -> None:
         raise ValueError(
             f"{name}.hidden_size must be a multiple of {name}.num_attention_heads, got {hidden_size} and {heads}"
         )
+
+
+AutoConfig.register(FLMRConfig.model_type, FLMRConfig, exist_ok=True)

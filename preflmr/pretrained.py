@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, AutoTokenizer, CLIPVisionModel
+from transformers import AutoModel, AutoTokenizer, CLIPVisionModel
 from transformers.initialization import no_init_weights
 
 from preflmr import checkpoint, layouts
@@ -59,8 +59,10 @@ def load(
     dtype = kwargs.pop("torch_dtype", None) if dtype is None else dtype
     fields = {name: value for name, value in kwargs.items() if name not in (*HUB, *IGNORED)}
     state = checkpoint.read(name_or_path, **hub)
-    if config is None and is_flmr(name_or_path, **hub):
-        config = FLMRConfig.from_pretrained(name_or_path, **hub)
+    if config is None and (file := flmr_config(name_or_path, **hub)) is not None:
+        config = FLMRConfig.from_pretrained(file.parent)
+        if isinstance(base := config.transformer_mapping_config_base, str) and base != BERT_BASE:
+            checkpoint.find(name_or_path, f"{base}/config.json", **hub)  # fetched, where it is relative to a repository
     elif config is None:
         config = guessed_config(name_or_path, state, **hub)
     for name, value in fields.items():
@@ -74,7 +76,7 @@ def load(
         model = cls(config, query_tokenizer, document_tokenizer, context_tokenizer=context_tokenizer)
     checkpoint.load_into(model, config, state, lora_alpha=lora_alpha)
     if model.query_tokenizer is None or model.document_tokenizer is None:
-        found = tokenizers(name_or_path, config.text_config.query_maxlen, **hub)
+        found = tokenizers(name_or_path, config.text_config, **hub)
         model.query_tokenizer = model.query_tokenizer or found[0]
         model.document_tokenizer = model.document_tokenizer or found[1]
     model.name_or_path = str(name_or_path)
@@ -158,7 +160,8 @@ def text_encoder(text: Any) -> tuple[FLMRTextConfig, dict[str, Tensor]]:
     if model.config.model_type == "bert":
         config = FLMRTextConfig(**{name: fields[name] for name in BERT_FIELDS})
     else:
-        common = {name: fields[name] for name in BERT_FIELDS if fields.get(name) is not None}
+        found = {name: getattr(model.config, name, None) for name in BERT_FIELDS}
+        common = {name: value for name, value in found.items() if value is not None}
         kept = {name: value for name, value in fields.items() if not name.startswith("_") and name != "dtype"}
         config = FLMRTextConfig(**common, text_encoder_base_model=place or model.config.model_type, base_config=kept)
     return config, {name: tensor for name, tensor in model.state_dict().items() if not name.endswith("position_ids")}
@@ -258,10 +261,12 @@ def guessed_config(name_or_path: str | Path, state: Mapping[str, Tensor], **hub:
     return FLMRConfig(**fields)
 
 
-def is_flmr(name_or_path: str | Path, **hub: Any) -> bool:
-    """Whether there is a ``config.json`` of FLMR's."""
+def flmr_config(name_or_path: str | Path, **hub: Any) -> Path | None:
+    """The ``config.json`` there, if it is FLMR's."""
     file = None if Path(name_or_path).is_file() else checkpoint.find(name_or_path, "config.json", **hub)
-    return file is not None and json.loads(file.read_text(encoding="utf-8")).get("model_type") == FLMRConfig.model_type
+    if file is None or json.loads(file.read_text(encoding="utf-8")).get("model_type") != FLMRConfig.model_type:
+        return None
+    return file
 
 
 def linear_of(text: Any, dim: int, **hub: Any) -> Tensor | None:
@@ -276,7 +281,7 @@ def linear_of(text: Any, dim: int, **hub: Any) -> Tensor | None:
 
 
 def tokenizers(
-    name_or_path: str | Path, query_maxlen: int, **hub: Any
+    name_or_path: str | Path, config: FLMRTextConfig, **hub: Any
 ) -> tuple[FLMRQueryTokenizer | None, FLMRDocumentTokenizer | None]:
     """The tokenizers of a checkpoint: its two subfolders, or the one vocabulary beside the weights, or none."""
     if Path(name_or_path).is_file():
@@ -287,11 +292,12 @@ def tokenizers(
             return subfolder
         return "" if checkpoint.find(name_or_path, "vocab.txt", **hub) is not None else None
 
-    query, document = place("query_tokenizer"), place("context_tokenizer")
+    query, document, longest = place("query_tokenizer"), place("context_tokenizer"), config.max_position_embeddings
     return (
-        None if query is None else FLMRQueryTokenizer.from_pretrained(name_or_path, query, query_maxlen, **hub),
-        None if document is None else FLMRDocumentTokenizer.from_pretrained(name_or_path, document, **hub),
+        None
+        if query is None
+        else FLMRQueryTokenizer.from_pretrained(name_or_path, query, min(config.query_maxlen, longest), **hub),
+        None
+        if document is None
+        else FLMRDocumentTokenizer.from_pretrained(name_or_path, document, min(512, longest), **hub),
     )
-
-
-AutoConfig.register(FLMRConfig.model_type, FLMRConfig, exist_ok=True)
