@@ -56,7 +56,9 @@ def choose_trained(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
             raise ValueError(f"learning_rates names {part}, which this model does not have")
         groups.append({"params": list(parameters.values()), "lr": rate, "name": part})
     if config.gradient_checkpointing:
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers 5 renamed it.
+        name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
+        getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
     return groups
 
 

@@ -61,7 +61,7 @@ def run(
         mixed_precision=config.precision,
         cpu=cpu,
         kwargs_handlers=[
-            DistributedDataParallelKwargs(find_unused_parameters=True),
+            DistributedDataParallelKwargs(find_unused_parameters=_may_leave_parameters_out(config)),
             InitProcessGroupKwargs(timeout=PATIENCE),
         ],
         log_with="tensorboard",
@@ -241,6 +241,11 @@ def peak_memory() -> int:
     if torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _may_leave_parameters_out(config: TrainConfig) -> bool:
+    """Whether a batch may have no use for something that is trained."""
+    return config.data.without_image == "none" or len(config.query_parts) == 1
 
 
 def _teacher(config: TrainConfig, accelerator: Any) -> Any:

@@ -1,0 +1,284 @@
+"""A run from start to end: what is trained, going on after a kill, stopping early, what is written."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+pytest.importorskip("accelerate")
+
+from safetensors.torch import load_file
+from training import recipe, write_squares
+
+from preflmr import checkpoints, starting, train, validation
+from preflmr.model import PreFLMR
+from preflmr.recipe import TrainConfig, Validation
+from preflmr.recipe_file import build
+from preflmr.train import run
+from preflmr.validation import History
+
+RANKS = Path(__file__).with_name("training_ranks.py")
+ON_SQUARES = {"every": 2, "tasks": {"squares": {"measure": "Recall@1"}}, "select": "squares"}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_squares(tmp_path_factory.mktemp("squares") / "squares")
+
+
+@pytest.fixture
+def trained(data, make_tiny, tmp_path):
+    """``trained(name of the output, **changes of the recipe) -> (summary, model)``."""
+
+    def trained(output, resume=False, model=None, **changes):
+        config = build(TrainConfig, recipe(tmp_path / output, data, **changes))
+        model = model or make_tiny()
+        return run(config, model=model, resume=resume, cpu=True, progress=False), model
+
+    return trained
+
+
+def state(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def assert_same_bits(one, other):
+    assert one.keys() == other.keys()
+    for name, value in one.items():
+        assert torch.equal(value, other[name]), name
+
+
+def moved(before, after):
+    """The parts whose parameters changed."""
+    names = [name for name, value in before.items() if not torch.equal(value, after[name])]
+    parts = {"text_encoder": "text_encoder", "vision_encoder": "vision_encoder"}
+    return {next((part for key, part in parts.items() if key in name), "mapping") for name in names}
+
+
+def test_a_run_trains_what_it_names_and_tells_what_it_did(trained, make_tiny, tmp_path):
+    before = state(make_tiny())
+    summary, model = trained("run", validation=ON_SQUARES)
+    assert moved(before, state(model)) == {"text_encoder", "mapping"}
+    assert (summary["steps"], summary["queries"], summary["epochs"]) == (4, 16, pytest.approx(4 / 3))
+    assert summary["peak_memory_bytes"] > 1e7 and summary["seconds"] > 0
+    assert list(summary["validation"]) == ["2", "4"]
+    best = summary["best"]
+    assert best["value"] == max(one["squares"] for one in summary["validation"].values())
+    folder = tmp_path / "run"
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 2, 4, 4]
+    assert lines[0]["learning_rate/mapping"] == 1e-3 and math.isfinite(lines[0]["loss"])
+    assert list((folder / "logs").iterdir())
+    assert [path.name for path in (folder / "checkpoints").iterdir()] == ["step-00000004"]
+    saved = PreFLMR.from_pretrained(folder / "best")
+    if best["step"] == 4:
+        assert_same_bits(state(saved), state(model))
+
+
+def test_the_vision_encoder_alone(trained, make_tiny):
+    before = state(make_tiny())
+    _, model = trained("run", learning_rates={"vision_encoder": 1e-3}, steps=1)
+    assert moved(before, state(model)) == {"vision_encoder"}
+
+
+class Killed(BaseException):
+    """As a signal would end it, nothing is caught."""
+
+
+@pytest.mark.parametrize("at", [3, 5])
+def test_a_killed_run_goes_on_to_the_same_bits(trained, monkeypatch, tmp_path, at):
+    """With dropout, momentum, a schedule, and two batches a step; killed in the middle of a step."""
+    settings = {"steps": 6, "save_every": 2, "optimizer__schedule": "cosine", "validation": ON_SQUARES}
+    whole, uninterrupted = trained("whole", **settings)
+
+    calls = []
+    forward = train.Objective.forward
+
+    def killed(self, batch):
+        calls.append(batch)
+        if len(calls) == 2 * at:
+            raise Killed
+        return forward(self, batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train.Objective, "forward", killed)
+        with pytest.raises(Killed):
+            trained("killed", **settings)
+    done = checkpoints.latest(tmp_path / "killed")
+    assert done is not None and done.name == f"step-{(at - 1) // 2 * 2:08d}"
+    summary, resumed = trained("killed", resume=True, **settings)
+    assert_same_bits(state(resumed), state(uninterrupted))
+    assert summary["validation"] == whole["validation"] and summary["best"] == whole["best"]
+    logs = [(tmp_path / name / "log.jsonl").read_text().splitlines() for name in ("whole", "killed")]
+    kept = [[json.loads(line)["step"] for line in lines] for lines in logs]
+    assert kept[0] == kept[1]
+    assert trained("killed", resume=True, **settings)[0] == summary  # there is nothing left to do
+
+
+def test_a_kill_while_saving_loses_nothing(trained, monkeypatch, tmp_path):
+    settings = {"steps": 4, "save_every": 2}
+    _, uninterrupted = trained("whole", **settings)
+    write = checkpoints.Progress.write
+
+    def killed(self, path):
+        if self.step == 4:
+            raise Killed
+        write(self, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints.Progress, "write", killed)
+        with pytest.raises(Killed):
+            trained("killed", **settings)
+    assert checkpoints.latest(tmp_path / "killed").name == "step-00000002"
+    _, resumed = trained("killed", resume=True, **settings)
+    assert_same_bits(state(resumed), state(uninterrupted))
+    assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()] == ["step-00000004"]
+
+
+def test_a_folder_half_replaced_is_put_back(tmp_path):
+    (tmp_path / "best").mkdir()
+    (tmp_path / "best" / "old").touch()
+    (tmp_path / "best").rename(tmp_path / ".best.old")
+    (tmp_path / ".best.part").mkdir()
+    checkpoints.recover(tmp_path / "best")
+    assert [path.name for path in tmp_path.iterdir()] == ["best"] and (tmp_path / "best" / "old").exists()
+    checkpoints.replace(tmp_path / "best", lambda path: path.mkdir())
+    assert [path.name for path in tmp_path.iterdir()] == ["best"] and not (tmp_path / "best" / "old").exists()
+
+
+def test_a_folder_in_use_is_refused(trained):
+    trained("run", steps=1)
+    with pytest.raises(FileExistsError, match="there is a run in this folder"):
+        trained("run", steps=1)
+    with pytest.raises(ValueError, match="only be resumed by its own recipe, this one differs in seed, steps"):
+        trained("run", steps=2, seed=1, resume=True)
+
+
+def test_several_batches_a_step_are_one_large_one(trained, monkeypatch, make_tiny):
+    """Where negatives are a query's own, and without dropout."""
+    monkeypatch.setattr(starting, "set_training", lambda model, config: model.eval())
+    found = []
+    for size in (4, 1):
+        _, model = trained(f"by{size}", batch_size=size, loss__in_batch=False, steps=2, optimizer__eps=1e-3)
+        found.append(state(model))
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("changes", [{"precision": "bf16"}, {"gradient_checkpointing": True}, {"loss__chunk": 1}])
+def test_options_change_little(trained, monkeypatch, tmp_path, changes):
+    monkeypatch.setattr(starting, "set_training", lambda model, config: model.train() and _no_dropout(model))
+    for name, settings in (("plain", {}), ("changed", changes)):
+        trained(name, steps=2, **settings)
+    plain, changed = (json.loads((tmp_path / name / "log.jsonl").read_text())["loss"] for name in ("plain", "changed"))
+    assert changed == pytest.approx(plain, rel=0.05 if "precision" in changes else 1e-4)
+
+
+def _no_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        if isinstance(getattr(module, "dropout", None), float):
+            module.dropout = 0.0
+
+
+def test_gradients_can_be_shortened(trained, make_tiny):
+    before = state(make_tiny())
+    _, model = trained("run", steps=1, optimizer={"eps": 1.0, "max_norm": 1e-6})
+    largest = max((value - before[name]).abs().max().item() for name, value in state(model).items())
+    assert 0 < largest < 1e-8
+
+
+def test_a_loss_that_is_no_number_ends_the_run(trained, monkeypatch):
+    forward = train.Objective.forward
+    monkeypatch.setattr(train.Objective, "forward", lambda self, batch: forward(self, batch) * float("nan"))
+    with pytest.raises(FloatingPointError, match="the loss became nan between steps 0 and 2"):
+        trained("run")
+
+
+def test_cached_documents_train_alike(trained, monkeypatch):
+    monkeypatch.setattr(starting, "set_training", lambda model, config: model.eval())
+    found = [
+        state(
+            trained(f"{cached}", data__cache_documents=cached, learning_rates={"mapping": 1e-3}, optimizer__eps=1e-3)[1]
+        )
+        for cached in (False, True)
+    ]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_the_best_validation_is_kept_and_the_run_ends_when_it_gets_worse(trained, monkeypatch, tmp_path):
+    values = iter([0.5, 0.9, 0.8, 0.7, 0.6])
+    monkeypatch.setattr(validation, "measured", lambda *arguments: next(values))
+    settings = {**ON_SQUARES, "every": 1, "stop_after": 2}
+    summary, _ = trained("run", steps=10, save_every=1, validation=settings)
+    assert summary["best"] == {"step": 2, "value": 0.9}
+    assert summary["stopped_early"] and summary["steps"] == 4
+    assert checkpoints.latest(tmp_path / "run").name == "step-00000004"
+
+
+def test_two_devices_train_as_one(trained, make_tiny, data, tmp_path, monkeypatch):
+    """Negatives and gradients of both, two batches a step, GradCache or not; also when resumed."""
+    monkeypatch.setattr(starting, "set_training", lambda model, config: model.eval())
+    start = tmp_path / "start"
+    make_tiny().save_pretrained(start)
+    shared = {
+        "queries_per_step": 8,
+        "steps": 3,
+        "optimizer__eps": 1e-3,
+        "validation": {**ON_SQUARES, "every": 1},
+    }
+    trained("one", model=PreFLMR.from_pretrained(start), batch_size=4, **shared)
+    settings = {"model": {"start": str(start)}, "loss__across_devices": True, "batch_size": 2, **shared}
+    recipes = [
+        recipe(tmp_path / "two", data, **settings),
+        recipe(tmp_path / "two-chunked", data, **settings, loss__chunk=1),
+    ]
+    (tmp_path / "recipes.json").write_text(json.dumps(recipes))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GLOO_SOCKET_IFNAME": "lo"}
+    subprocess.run([sys.executable, RANKS, "2", tmp_path / "recipes.json"], env=environment, check=True, timeout=120)
+    for two in ("two", "two-chunked"):
+        states = [load_file(tmp_path / name / "best" / "model.safetensors") for name in ("one", two)]
+        torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)
+        summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", two)]
+        assert [one["devices"] for one in summaries] == [1, 2]
+        assert summaries[0]["queries"] == summaries[1]["queries"] == 24
+        assert summaries[0]["validation"] == summaries[1]["validation"]
+
+
+def test_when_to_stop():
+    settings = Validation(every=1, tasks={"a": None, "b": None}, select="mean", stop_after=2)
+
+    def stops(*pairs):
+        history = History()
+        for step, (a, b) in enumerate(pairs):
+            history.add(step, {"a": a, "b": b}, settings)
+        return history.should_stop(settings), history.best
+
+    assert stops((0.5, 0.5), (0.4, 0.6)) == (False, (0, 0.5))
+    assert stops((0.5, 0.5), (0.4, 0.6), (0.3, 0.9))[0]  # a was worse twice
+    assert not stops((0.5, 0.5), (0.4, 0.6), (0.5, 0.5), (0.4, 0.6))[0]  # not in a row
+    assert not stops((0.5, 0.5), (0.5, 0.5), (0.5, 0.5))[0]  # not worse
+
+
+def test_validation_shows_the_rows_that_are_trained(trained, monkeypatch, make_tiny, data, tmp_path):
+    seen = []
+    evaluate = validation.evaluate
+
+    def watching(model, dataset, **settings):
+        seen.append((model.config.query_concat_output_from_text_encoder, settings["instruction"], settings["method"]))
+        return evaluate(model, dataset, **settings)
+
+    monkeypatch.setattr(validation, "evaluate", watching)
+    tasks = {"squares": {"measure": "Pseudo Recall@2", "exact": True, "instructions": "none"}}
+    _, model = trained("run", steps=1, query_parts=["vision"], validation={"every": 1, "tasks": tasks})
+    assert seen == [(False, "", "exact")]
+    assert model.config.query_concat_output_from_text_encoder
+    with pytest.raises(ValueError, match=r"validation.tasks.squares must name its measure"):
+        trained("other", steps=1, validation={"every": 1, "tasks": {"squares": {"task": "CC"}}})
