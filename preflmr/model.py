@@ -56,6 +56,7 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
     main_input_name = "query_input_ids"
     supports_gradient_checkpointing = True
     _supports_sdpa = True
+    _supports_flash_attn = True
 
     context_text_encoder = _shared("text_encoder")
     context_text_encoder_linear = _shared("text_encoder_linear")
@@ -317,7 +318,10 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
             return keep
         if self.query_tokenizer is None:
             raise ValueError(f"query_tokenizer must be given: instructions up to {token!r} are masked by its id")
-        after, without = masks.after_instruction(input_ids, self.query_tokenizer.convert_tokens_to_ids(token))
+        separator = self.query_tokenizer.convert_tokens_to_ids(token)
+        if separator is None or (separator == self.query_tokenizer.unk_token_id and token != "[UNK]"):
+            raise ValueError(f"mask_instruction_token must be a token of the query tokenizer, got {token!r}")
+        after, without = masks.after_instruction(input_ids, separator)
         missing = int(without.sum())
         if missing and not self.queries_without_separator:
             rule = "a query has no %r between instruction and question, so that no row of it is masked"

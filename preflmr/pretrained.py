@@ -48,7 +48,8 @@ def load(
         vision: the image encoder, for checkpoints without one; as for `start`.
         lora_alpha: of LoRA weights in a Lightning checkpoint, which are merged; None for the paper's.
         dtype: of the weights; None for that of the file.
-        kwargs: for the hub: revision, token, cache_dir, local_files_only, force_download; or fields of the config.
+        kwargs: for the hub: revision, token, cache_dir, local_files_only, force_download; attn_implementation, of both
+            encoders where transformers runs them; or fields of the config.
 
     Raises:
         CheckpointError: weights are missing, unknown or of another shape.
@@ -65,6 +66,8 @@ def load(
             checkpoint.find(name_or_path, f"{base}/config.json", **hub)  # fetched, where it is relative to a repository
     elif config is None:
         config = guessed_config(name_or_path, state, **hub)
+    if attention := fields.pop("attn_implementation", None):
+        config._attn_implementation = attention
     for name, value in fields.items():
         if not hasattr(config, name):
             raise TypeError(f"from_pretrained got an argument that is no field of the config: {name!r}")

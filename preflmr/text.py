@@ -47,8 +47,13 @@ class TextEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 def _network(config: FLMRTextConfig) -> nn.Module:
     if config.text_encoder_base_model == BERT_BASE:
-        return BertModel(BertConfig(**{name: getattr(config, name) for name in BERT_FIELDS}))
+        base = BertConfig(**{name: getattr(config, name) for name in BERT_FIELDS})
+        base._attn_implementation = config._attn_implementation
+        return BertModel(base)
     if config.base_config is None:
-        return AutoModel.from_config(AutoConfig.from_pretrained(config.text_encoder_base_model))
-    fields = dict(config.base_config)
-    return AutoModel.from_config(AutoConfig.for_model(fields.pop("model_type"), **fields))
+        base = AutoConfig.from_pretrained(config.text_encoder_base_model)
+    else:
+        fields = dict(config.base_config)
+        base = AutoConfig.for_model(fields.pop("model_type"), **fields)
+    base._attn_implementation = config._attn_implementation
+    return AutoModel.from_config(base)

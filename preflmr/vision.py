@@ -89,7 +89,9 @@ class VisionEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
 
 def _transformers(config: FLMRVisionConfig) -> nn.Module:
-    network = CLIPVisionModel(CLIPVisionConfig(**{name: getattr(config, name) for name in CLIP_FIELDS}))
+    base = CLIPVisionConfig(**{name: getattr(config, name) for name in CLIP_FIELDS})
+    base._attn_implementation = config._attn_implementation
+    network = CLIPVisionModel(base)
     network = getattr(network, "vision_model", network)  # before transformers 5, one level deeper
     # In the checkpoint, and never used: without gradients, for distributed training would wait for them.
     network.post_layernorm.requires_grad_(False)

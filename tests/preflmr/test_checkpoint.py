@@ -261,6 +261,14 @@ def test_dtype_and_overrides(tmp_path):
     assert not empty.exists()
 
 
+def test_any_attention_of_transformers():
+    models = [PreFLMR.from_pretrained(PUBLISHED, attn_implementation=kind) for kind in ("eager", "sdpa")]
+    q = models[0].query_tokenizer(["red: what"])
+    rows = [one.query(**q, pixel_values=torch.ones(1, 3, 32, 32)).late_interaction_output for one in models]
+    assert models[0].query_text_encoder.bert_model.config._attn_implementation == "eager"
+    torch.testing.assert_close(*rows, rtol=1e-5, atol=1e-5)
+
+
 def test_what_was_frozen_stays_frozen():
     model = PreFLMR.from_pretrained(PUBLISHED)
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}

@@ -230,6 +230,10 @@ def test_tokenizers_are_asked_for_where_they_are_needed(make_tiny):
         model.query(**q)
     with pytest.raises(ValueError, match="document_tokenizer must be given"):
         model.doc(**d)
+    model.config.mask_instruction_token = "::"
+    model.query_tokenizer = make_tiny().query_tokenizer
+    with pytest.raises(ValueError, match="must be a token of the query tokenizer, got '::'"):
+        model.query(**q)
     model.config.mask_instruction_token, model.config.mask_punctuation = None, False
     assert model.query(**q).mask.all() and torch.equal(model.doc(**d).mask, d["input_ids"] != 0)
 
