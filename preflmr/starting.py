@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, get_scheduler
 
 from preflmr import recipe
 from preflmr.model import PreFLMR
-from preflmr.pretrained import is_flmr
+from preflmr.pretrained import flmr_config
 from preflmr.recipe import TrainConfig
 
 ADAPTER = "lora"
@@ -101,8 +101,10 @@ def _new(settings: recipe.Model) -> Any:
         raise ValueError("model must have text, or config.text_config for random weights, got neither")
     lengths = {"query_maxlen": settings.query_length or 32, "doc_maxlen": settings.document_length or 512}
     found = None
-    if isinstance(text, str) and is_flmr(text):
+    if isinstance(text, str) and flmr_config(text) is not None:
         found = PreFLMR.from_pretrained(text)
+        if found.query_tokenizer is None:
+            raise ValueError(f"model.text must have its tokenizers, {text} has none")
         text, tokenizer = found.query_text_encoder.bert_model, found.query_tokenizer.tokenizer
     else:
         tokenizer = None

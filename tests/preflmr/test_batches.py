@@ -9,12 +9,12 @@ import pytest
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
-from training import recipe, write_squares
+from training import recipe, write_squares  # noqa: E402
 
-from preflmr.batches import Batches, augmentation, load_mix
-from preflmr.images import blank
-from preflmr.recipe import TrainConfig
-from preflmr.recipe_file import build
+from preflmr.batches import Batches, augmentation, load_mix  # noqa: E402
+from preflmr.images import Images, blank  # noqa: E402
+from preflmr.recipe import TrainConfig  # noqa: E402
+from preflmr.recipe_file import build  # noqa: E402
 
 
 @pytest.fixture(scope="module")
@@ -217,6 +217,16 @@ def test_missing_pictures(make, tmp_path):
         make(source=folder, data__on_missing="skip")[0]
 
 
+def test_pictures_can_be_kept(make, monkeypatch):
+    kept, plain = make(data__keep_images=True), make()
+    reads = []
+    read = Images.read
+    monkeypatch.setattr(Images, "read", lambda self, path: reads.append(path) or read(self, path))
+    for number in range(12):
+        assert_same(kept[number], plain[number])
+    assert len(reads) == 12 + 24
+
+
 def test_augmentation_is_drawn_with_the_query(make):
     augment = [{"RandomResizedCrop": {"size": 32, "scale": [0.3, 0.6]}}, {"RandomHorizontalFlip": None}]
     augmented, plain = make(data__augment=augment), make()
@@ -236,7 +246,7 @@ def test_cached_documents_stay_text(make):
 
 
 def test_data_that_cannot_be_trained_on_is_refused(make, tmp_path):
-    with pytest.raises(ValueError, match="squares: data.negatives must leave passages .* got 20 passages"):
+    with pytest.raises(ValueError, match=r"squares: data.negatives must leave passages .* got 20 passages"):
         make(data__negatives=19)
     folder = write_squares(tmp_path / "answers")
     rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()]

@@ -112,7 +112,8 @@ def test_a_file_is_merged_over_its_bases(tmp_path):
     (tmp_path / "a.yaml").write_text("steps: 1\nlearning_rates: {mapping: 1e-4, text_encoder: 1.0e-5}\n")
     (tmp_path / "b.yaml").write_text("steps: 2\noutput: b\n")
     (tmp_path / "c.yaml").write_text(
-        "base: [a.yaml, b.yaml]\nmodel: {start: m}\ndata: {source: d, mix: {x: {}}}\nlearning_rates: {text_encoder: null}\n"
+        "base: [a.yaml, b.yaml]\nmodel: {start: m}\ndata: {source: d, mix: {x: {}}}\n"
+        "learning_rates: {text_encoder: null}\n"
     )
     (config,) = read(tmp_path / "c.yaml", {"data.negatives": 3}).values()
     assert (config.steps, config.output, config.data.negatives) == (2, "b", 3)
@@ -158,6 +159,8 @@ def test_frozen():
         ({"data__mix__one": None}, "data.mix must name at least one data set"),
         ({"data__mix__one__hard_negatives": 1}, "data.mix.one: hard_negatives needs the file negatives"),
         ({"data__mix__one": {"negatives": "f", "hard_negatives": 9}}, "hard_negatives must be at most .* got 9 of 4"),
+        ({"data__mix__one__instructions": "OCR"}, "data.mix.one: instructions must be one of row, none, WIT, .*'OCR'"),
+        ({"model__query_length": 2}, "model.query_length must be at least 3, got 2"),
         ({"data__on_missing": "ignore"}, "data.on_missing must be one of error, skip, blank, got 'ignore'"),
         ({"data__augment": [{"A": {}, "B": {}}]}, "data.augment must list one name with its arguments each"),
         ({"data__without_image": "none", "query_parts": ["vision"]}, "data.without_image must be blank"),
@@ -172,8 +175,8 @@ def test_frozen():
         ({"loss__distillation": {}, "data__negatives": 0}, "loss.distillation needs data.negatives"),
         ({"loss__distillation__loss": "mse"}, "must be one of kl_divergence, margin_mse, got 'mse'"),
         ({"validation__every": 5}, "validation must have both every and tasks, or neither"),
-        ({"validation": {"every": 5, "tasks": {"a": {}}, "select": "b"}}, "validation.select must be one of last, mean, a"),
-        ({"validation": {"every": 5, "tasks": {"a": {"measure": "hits"}}}}, "validation.tasks.a: measure must be like Rec"),
+        ({"validation": {"every": 5, "tasks": {"a": {}}, "select": "b"}}, "select must be one of last, mean, a"),
+        ({"validation": {"every": 5, "tasks": {"a": {"measure": "hits"}}}}, "tasks.a: measure must be like Rec"),
         ({"precision": "int8"}, "precision must be one of no, bf16, fp16"),
     ],
 )  # fmt: skip

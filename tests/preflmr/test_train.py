@@ -13,15 +13,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 pytest.importorskip("accelerate")
 
-from safetensors.torch import load_file
-from training import recipe, write_squares
+from safetensors.torch import load_file  # noqa: E402
+from training import recipe, write_squares  # noqa: E402
 
-from preflmr import checkpoints, starting, train, validation
-from preflmr.model import PreFLMR
-from preflmr.recipe import TrainConfig, Validation
-from preflmr.recipe_file import build
-from preflmr.train import run
-from preflmr.validation import History
+from preflmr import checkpoints, starting, train, validation  # noqa: E402
+from preflmr.model import PreFLMR  # noqa: E402
+from preflmr.recipe import TrainConfig, Validation  # noqa: E402
+from preflmr.recipe_file import build  # noqa: E402
+from preflmr.train import run  # noqa: E402
+from preflmr.validation import History  # noqa: E402
 
 RANKS = Path(__file__).with_name("training_ranks.py")
 ON_SQUARES = {"every": 2, "tasks": {"squares": {"measure": "Recall@1"}}, "select": "squares"}
@@ -242,7 +242,7 @@ def test_two_devices_train_as_one(trained, make_tiny, data, tmp_path, monkeypatc
     ]
     (tmp_path / "recipes.json").write_text(json.dumps(recipes))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GLOO_SOCKET_IFNAME": "lo"}
-    subprocess.run([sys.executable, RANKS, "2", tmp_path / "recipes.json"], env=environment, check=True, timeout=120)
+    subprocess.run([sys.executable, RANKS, "2", tmp_path / "recipes.json"], env=environment, check=True, timeout=300)
     for two in ("two", "two-chunked"):
         states = [load_file(tmp_path / name / "best" / "model.safetensors") for name in ("one", two)]
         torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)

@@ -1,5 +1,6 @@
-"""Runs recipes on several processes: ``python training_ranks.py WORLD recipes.json``; each is killed once and resumed."""
+"""Runs recipes on several processes, each killed once and resumed: ``python training_ranks.py WORLD recipes.json``."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -35,10 +36,8 @@ def main(rank, world, port, path):
             return forward(self, batch)
 
         train.Objective.forward = killed
-        try:
+        with contextlib.suppress(Killed):
             train.run(config, cpu=True, progress=False)
-        except Killed:
-            pass
         train.Objective.forward = forward
         train.run(config, resume=True, cpu=True, progress=False)
     torch.distributed.destroy_process_group()
