@@ -17,7 +17,7 @@ def run() -> None:
     warnings.showwarning = _say
     try:
         main()
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError, FloatingPointError) as error:
         if "--debug" in sys.argv:
             raise
         sys.exit(f"preflmr: error: {error}")

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from preflmr.images import Images
-from preflmr.workers import Job, Settings, results
+from preflmr.workers import Job, Settings, devices, results
 
 DTYPES = {
     None: None,
@@ -38,7 +38,10 @@ DTYPES = {
     torch.float16: torch.float16,
 }
 HANDED_OUT = 256  # documents in one item of a stream
-BUDGET = 128  # tokens that a document of a full batch may have
+# Tokens that each document of a full batch may have: where caches are small, so are batches. On one core, MiniLM takes
+# less time for 2,048 tokens at once than for 8,192 (benchmarks/bench_encode.py).
+BUDGET = {"cpu": 32}
+LARGE_BUDGET = 128
 
 
 def encode_queries(
@@ -136,7 +139,8 @@ def encode_documents(
         texts: any iterable, read ``window`` documents at a time (two windows with several processes).
         images: one item a document, as in `encode_queries`, for models that read pictures with documents; a document
             with None is made of its text rows alone.
-        batch_size: documents at once, but no more than ``batch_size`` times 128 tokens with their padding.
+        batch_size: documents at once, but no more than ``batch_size`` times 128 tokens with their padding, or times 32
+            on the CPU, whose caches are small.
         window: documents sorted by length at a time, and held in memory.
         dtype: ``"bfloat16"`` or ``"float16"`` to compute in that type where autocast does, and to get float16 tokens;
             None: float32.
@@ -161,7 +165,9 @@ def encode_documents(
     bar = tqdm(
         total=len(texts) if isinstance(texts, Sized) else None, desc="encode", unit="passage", disable=not progress
     )
-    return _stream(model, tokenizer, source, settings, bar, batch_size, window, processes, device)
+    kind = devices(model, device, 1)[0].partition(":")[0]
+    most = batch_size, batch_size * BUDGET.get(kind, LARGE_BUDGET)
+    return _stream(model, tokenizer, source, settings, bar, most, window, processes, device)
 
 
 @dataclass
@@ -179,7 +185,7 @@ def _stream(
     source: Iterator[tuple[str, tuple[Any, ...]]],
     settings: Settings,
     bar: Any,
-    batch_size: int,
+    most: tuple[int, int],
     window: int,
     processes: int,
     device: Any,
@@ -199,7 +205,7 @@ def _stream(
             ids, lengths = _unpadded(tokenizer, [text for text, _ in given])
             cut += tokenizer.truncated - before
             counts = np.array([len(pictures) for _, pictures in given])
-            for chosen in _batches(lengths, counts, batch_size):
+            for chosen in _batches(lengths, counts, *most):
                 seen = tuple(given[i][1] for i in chosen) if counts[chosen[0]] else None
                 mask = (np.arange(lengths[chosen].max()) < lengths[chosen, None]).astype(np.int64)
                 padded = np.full(mask.shape, tokenizer.pad_token_id or 0, np.int64)
@@ -234,19 +240,20 @@ def _unpadded(tokenizer: Any, texts: list[str]) -> tuple[list[NDArray[np.int64]]
     return ids, np.array([len(row) for row in ids], np.int64)
 
 
-def _batches(lengths: NDArray[np.int64], counts: NDArray[np.int64], batch_size: int) -> Iterator[NDArray[np.int64]]:
-    """Positions of documents with equally many pictures and about as many tokens, the longest first.
+def _batches(
+    lengths: NDArray[np.int64], counts: NDArray[np.int64], documents: int, tokens: int
+) -> Iterator[NDArray[np.int64]]:
+    """Positions of documents with equally many pictures, the longest first: at most so many, padding counted.
 
-    >>> [batch.tolist() for batch in _batches(np.array([3, 9, 3, 8]), np.array([0, 0, 1, 0]), 2)]
-    [[2], [1, 3], [0]]
+    >>> [batch.tolist() for batch in _batches(np.array([3, 9, 3, 8, 8]), np.array([0, 0, 1, 0, 0]), 3, 18)]
+    [[2], [1, 3], [4, 0]]
     """
     order = np.lexsort((-lengths, -counts))
     start = 0
     while start < len(order):
-        longest, pictures = lengths[order[start]], counts[order[start]]
-        size = min(batch_size, max(1, batch_size * BUDGET // int(longest)))
+        size = min(documents, max(1, tokens // int(lengths[order[start]])))
         some = order[start : start + size]
-        some = some[counts[some] == pictures]
+        some = some[counts[some] == counts[order[start]]]
         yield some
         start += len(some)
 

@@ -103,13 +103,14 @@ def _here(model: Any, settings: Settings, processes: int, device: Any) -> Iterat
     """One model in this process; a thread opens the pictures of the next jobs meanwhile."""
     if device is not None:
         model.to(device)
+    encoder = _Encoder(model, settings)
     with ThreadPoolExecutor(1) as thread:
 
         def submit(job: Job) -> Callable[[], Rows]:
             if job.pictures is None:
-                return lambda: _rows(model, job, None, settings)
-            pixels = thread.submit(_pixels, model, job, settings.images)
-            return lambda: _rows(model, job, pixels.result(), settings)
+                return lambda: encoder.rows(job, None)
+            pixels = thread.submit(encoder.pixels, job)
+            return lambda: encoder.rows(job, pixels.result())
 
         try:
             yield submit, 1
@@ -126,7 +127,7 @@ def _workers(model: Any, settings: Settings, processes: int, device: Any) -> Ite
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="preflmr-") as folder:
         weights = Path(folder) / "model.pt"
-        with evaluating(model):
+        with evaluating(list(model.modules())):
             torch.save(model, weights)
         threads = max(1, torch.get_num_threads() // processes)
         arguments = (weights, devices(model, device, processes), context.Value("i", 0), threads, settings)
@@ -147,7 +148,7 @@ def devices(model: Any, device: Any, processes: int) -> list[str]:
     return list(itertools.islice(itertools.cycle(given), processes))
 
 
-_worker: dict[str, Any] = {}  # of a worker process: its model and settings, or why it has none
+_worker: dict[str, Any] = {}  # of a worker process: its encoder, or why it has none
 
 
 def _start(weights: Path, devices: Sequence[str], started: Any, threads: int, settings: Settings) -> None:
@@ -158,7 +159,7 @@ def _start(weights: Path, devices: Sequence[str], started: Any, threads: int, se
             started.value += 1
         torch.set_num_threads(threads)
         model = torch.load(weights, map_location="cpu", mmap=True, weights_only=False)
-        _worker.update(model=model.to(devices[number % len(devices)]), settings=settings)
+        _worker["encoder"] = _Encoder(model.to(devices[number % len(devices)]), settings)
     except Exception as error:  # an exception here would only be printed, and the pool would not say why it broke
         _worker["error"] = error
 
@@ -175,23 +176,50 @@ def _follow_parent() -> None:
 def _work(job: Job) -> Rows:
     if "error" in _worker:
         raise RuntimeError(f"a worker process could not load the model: {_worker['error']}") from _worker["error"]
-    model, settings = _worker["model"], _worker["settings"]
-    return _rows(model, job, _pixels(model, job, settings.images), settings)
+    encoder: _Encoder = _worker["encoder"]
+    return encoder.rows(job, encoder.pixels(job))
 
 
-def _pixels(model: Any, job: Job, images: Images | None) -> torch.Tensor | None:
-    """``[B, 3, H, W]``, or ``[B, R, 3, H, W]`` of several pictures each."""
-    if job.pictures is None:
-        return None
-    opened: list[Any] = []
-    for number, pictures in zip(job.numbers, job.pictures, strict=True):
+class _Encoder:
+    """A model on its device, and how it is used."""
+
+    def __init__(self, model: Any, settings: Settings) -> None:
+        self.model, self.settings = model, settings
+        self.modules = list(model.modules())  # to walk through them for each batch takes milliseconds
+
+    def pixels(self, job: Job) -> torch.Tensor | None:
+        """``[B, 3, H, W]``, or ``[B, R, 3, H, W]`` of several pictures each."""
+        if job.pictures is None:
+            return None
+        opened: list[Any] = []
+        for number, pictures in zip(job.numbers, job.pictures, strict=True):
+            try:
+                opened += [_opened(picture, self.settings.images) for picture in pictures]
+            except (OSError, ValueError) as error:  # of the kind that `preflmr.images` raises
+                raise type(error)(f"{job.kind} {number}: {error}") from error
+        pixels: torch.Tensor = self.model.image_processor(opened)
+        each = len(job.pictures[0])
+        return pixels if each == 1 else pixels.unflatten(0, (-1, each))
+
+    def rows(self, job: Job, pixels: torch.Tensor | None) -> Rows:
+        """The rows that take part, ``[T, dim]``, and how many each text has."""
+        model, settings = self.model, self.settings
+        device = next(model.parameters()).device
+        inputs = {"input_ids": torch.from_numpy(job.input_ids), "attention_mask": torch.from_numpy(job.attention_mask)}
+        if pixels is not None:
+            inputs["pixel_values"] = pixels
+        inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
+        autocast = torch.autocast(device.type, settings.autocast, enabled=settings.autocast is not None)
         try:
-            opened += [_opened(picture, images) for picture in pictures]
-        except (OSError, ValueError) as error:  # of the kind that `preflmr.images` raises
-            raise type(error)(f"{job.kind} {number}: {error}") from error
-    pixels: torch.Tensor = model.image_processor(opened)
-    each = len(job.pictures[0])
-    return pixels if each == 1 else pixels.unflatten(0, (-1, each))
+            with torch.inference_mode(), evaluating(self.modules), autocast:
+                output = (model.query if job.kind == "query" else model.doc)(**inputs, **job.options)
+            rows = output.late_interaction_output[output.mask].float()
+            if settings.autocast is not None:
+                rows = torch.nn.functional.normalize(rows, dim=-1)  # rounding left norms that differ in the third digit
+            lengths = output.mask.sum(1, dtype=torch.int64)
+        except Exception as error:
+            raise RuntimeError(f"{job.name} could not be encoded: {type(error).__name__}: {error}") from error
+        return rows.cpu().numpy().astype(settings.rows, copy=False), lengths.cpu().numpy()
 
 
 def _opened(picture: Any, images: Images | None) -> Any:
@@ -202,30 +230,10 @@ def _opened(picture: Any, images: Images | None) -> Any:
     return picture.convert("RGB")
 
 
-def _rows(model: Any, job: Job, pixels: torch.Tensor | None, settings: Settings) -> Rows:
-    """The rows that take part, ``[T, dim]``, and how many each text has."""
-    device = next(model.parameters()).device
-    inputs = {"input_ids": torch.from_numpy(job.input_ids), "attention_mask": torch.from_numpy(job.attention_mask)}
-    if pixels is not None:
-        inputs["pixel_values"] = pixels
-    inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
-    autocast = torch.autocast(device.type, settings.autocast, enabled=settings.autocast is not None)
-    try:
-        with torch.inference_mode(), evaluating(model), autocast:
-            output = (model.query if job.kind == "query" else model.doc)(**inputs, **job.options)
-        rows = output.late_interaction_output[output.mask].float()
-        if settings.autocast is not None:
-            rows = torch.nn.functional.normalize(rows, dim=-1)  # rounding left norms that differ in the third digit
-        lengths = output.mask.sum(1, dtype=torch.int64)
-    except Exception as error:
-        raise RuntimeError(f"{job.name} could not be encoded: {type(error).__name__}: {error}") from error
-    return rows.cpu().numpy().astype(settings.rows, copy=False), lengths.cpu().numpy()
-
-
 @contextmanager
-def evaluating(model: Any) -> Iterator[None]:
-    """Every module in evaluation mode for a while; those that were in training mode are so again afterwards."""
-    training = [module for module in model.modules() if module.training]
+def evaluating(modules: Sequence[Any]) -> Iterator[None]:
+    """These modules in evaluation mode for a while; those that were in training mode are so again afterwards."""
+    training = [module for module in modules if module.training]
     for module in training:
         module.training = False
     try:

@@ -245,8 +245,8 @@ def test_wrong_models(make_tiny):
         encode_documents(model, ["a"])
 
 
-def test_batches_hold_no_more_tokens_than_full_documents_may(monkeypatch):
-    monkeypatch.setattr(encode, "BUDGET", 10)
+def test_batches_hold_no_more_documents_and_tokens_than_they_may():
     lengths, counts = np.array([3, 40, 9, 10, 5, 8]), np.zeros(6, np.int64)
-    batches = [batch.tolist() for batch in encode._batches(lengths, counts, 3)]
+    batches = [batch.tolist() for batch in encode._batches(lengths, counts, 3, 30)]
     assert batches == [[1], [3, 2, 5], [4, 0]]
+    assert [len(batch) for batch in encode._batches(lengths, counts, 2, 1000)] == [2, 2, 2]

@@ -80,7 +80,7 @@ def test_devices_are_given_in_turn():
 
 def test_evaluating_restores_the_mode_of_each_module_after_an_error():
     model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())
-    with pytest.raises(KeyError), evaluating(model):
+    with pytest.raises(KeyError), evaluating(list(model.modules())):
         assert not any(module.training for module in model.modules())
         raise KeyError
     assert [module.training for module in model.modules()] == [True, True, False]
