@@ -8,6 +8,7 @@ whichever worker: to go on after a kill, a counter is enough; and two devices wi
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from preflmr import instructions
 from preflmr.collator import Batch, Collator
 from preflmr.drawing import (
     Drawn,
+    View,
     augmentation,
     augmented,
     check,
@@ -32,9 +34,9 @@ from preflmr.m2kr import Dataset
 from preflmr.mining import Mined, read_mined
 from preflmr.recipe import Data
 
-__all__ = ["Batch", "Batches", "iterate", "load_mix"]
+__all__ = ["Batch", "Batches", "View", "iterate", "load_mix"]
 
-ORDER, DRAW, REDRAW = 1, 2, 3  # what random numbers are for
+ORDER, DRAW, REDRAW, VIEW = 1, 2, 3, 4  # what random numbers are for
 
 
 class Batches:
@@ -131,13 +133,9 @@ class Batches:
     def _draw(self, number: int, row: int, rng: np.random.Generator) -> Drawn | None:
         dataset, source = self.datasets[number], self.sources[number]
         example = dataset.examples[row]
-        opened, _ = pictures(dataset.images, example.images if self.vision else (), self.data.on_missing)
+        opened = self._pictures(number, example.images if self.vision else (), rng)
         if opened is None:
             return None
-        if not opened and self.vision and self.data.without_image == "blank":
-            opened = [blank()]
-        elif opened and self.augment is not None:
-            opened = augmented(self.augment, opened, rng)
         instruction = choose_instruction(self.data, source, example, rng)
         positive = example.positive_ids[int(rng.integers(len(example.positive_ids)))]
         mined = self.mined[number].get(example.question_id, Mined({}, {}))
@@ -151,6 +149,34 @@ class Batches:
             example=example,
             dataset=dataset,
         )
+
+    def _pictures(self, number: int, paths: tuple[str, ...], rng: np.random.Generator) -> list[Any] | None:
+        """Of a query, or with ``data.cache_images`` their `View`s; None: pass the row over."""
+        dataset, views, on_missing = self.datasets[number], self.sources[number].views, self.data.on_missing
+        blanks = not paths and self.vision and self.data.without_image == "blank"
+        if not self.data.cache_images:
+            opened, _ = pictures(dataset.images, paths, on_missing)
+            if blanks:
+                return [blank()]
+            return augmented(self.augment, opened, rng) if opened and self.augment is not None else opened
+        if on_missing == "skip" and any(dataset.images is None or path not in dataset.images for path in paths):
+            return None
+        return [View(number, None, 0)] if blanks else [View(number, path, int(rng.integers(views))) for path in paths]
+
+    def pixels(self, views: list[View]) -> torch.Tensor:
+        """``[N, 3, H, W]``, of which view 0 is the picture itself, and others are augmented, always alike."""
+        opened = []
+        for view in views:
+            on_missing = "error" if self.data.on_missing == "error" else "blank"
+            found, _ = pictures(self.datasets[view.dataset].images, [view.path] if view.path else [], on_missing)
+            picture = found or [blank()]
+            if view.number:
+                seed = (VIEW, self.seed, view.number, *blake2b(str(view.path).encode(), digest_size=8).digest())
+                picture = augmented(self.augment, picture, np.random.default_rng(seed))
+            opened += picture
+        assert self.collator.image_processor is not None  # or there would be no views
+        pixels: torch.Tensor = self.collator.image_processor(opened)
+        return pixels
 
 
 class _Lookup(torch.utils.data.Dataset[Batch]):  # type: ignore[misc]  # torch is untyped here

@@ -22,7 +22,8 @@ class Batch:
 
     Attributes:
         queries: ``input_ids`` and ``attention_mask`` ``[Nq, Lq]``; if any query has pictures ``pixel_values``
-            ``[Nq, R, 3, H, W]``, and ``pictures`` ``[Nq]``, how many of R each query has.
+            ``[Nq, R, 3, H, W]``, and ``pictures`` ``[Nq]``, how many of R each query has; or the ``views`` of each,
+            where pictures are cached.
         documents: likewise; or their ``texts``, where documents are cached.
         positives: ``[Nq]`` int64, the number of each query's positive among this batch's documents.
         document_ids, document_corpora: ``[Nd]`` int64, alike on all devices.
@@ -62,13 +63,14 @@ class Collator:
     def __call__(self, drawn: Sequence[Drawn], corpora: Mapping[str, int]) -> Batch:
         width = 1 + self.data.negatives
         passages = [(one.dataset, position) for one in drawn for position in (one.positive, *one.negatives)]
-        queries = self.query_tokenizer([one.text for one in drawn])
+        queries = dict(self.query_tokenizer([one.text for one in drawn]))
+        images = [one.images for one in drawn]
         known = [
             [_passage_id(one.dataset, id) for id in one.example.positive_ids if id in one.dataset.passages.positions]
             for one in drawn
         ]
         return Batch(
-            queries={**queries, **self._pixels([one.images for one in drawn])},
+            queries=queries | ({"views": images} if self.data.cache_images else self._pixels(images)),
             documents=self._documents(passages),
             positives=torch.arange(len(drawn)) * width,
             document_ids=torch.tensor([_passage_id(one, one.passages.ids[position]) for one, position in passages]),

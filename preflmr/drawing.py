@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,12 +17,20 @@ from preflmr.mining import Mined
 from preflmr.recipe import Data, Source
 
 
+class View(NamedTuple):
+    """A version of a picture: 0 is itself, others are augmented; the blank picture has no path."""
+
+    dataset: int
+    path: str | None
+    number: int
+
+
 @dataclass(frozen=True)
 class Drawn:
     """One query of a batch with its documents, as text and paths; ``scores`` are the teacher's."""
 
     text: str
-    images: list[Any]  # PIL
+    images: list[Any]  # PIL, or with data.cache_images a View
     positive: int
     negatives: list[int]
     scores: list[float]

@@ -147,8 +147,8 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
             attention_mask: ``[B, tokens]``, likewise; None for all ones.
             pixel_values: ``[B, 3, H, W]``, or ``[B, R, 3, H, W]`` for R pictures each, whose rows follow each other in
                 each block.
-            image_features: ``[B, hidden]`` or ``[B, R, hidden]``, CLS features instead of pixels; not with a
-                transformer mapping, which needs patches.
+            image_features: ``[B, hidden]`` or ``[B, R, hidden]``, CLS features instead of pixels; with a transformer
+                mapping, which needs patches, ``[B, R, 1 + patches, hidden]``: what `image_states` returns.
             concat_output_from_vision_encoder: whether vision rows are there; or B bools that make a query's vision
                 rows zero where False; None for what the config says, and no vision rows without a picture.
             concat_output_from_text_encoder: the same of text rows.
@@ -287,6 +287,14 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
     def get_input_embeddings(self) -> nn.Module:
         return self.query_text_encoder.bert_model.get_input_embeddings()
 
+    def image_states(self, pixel_values: Tensor) -> Tensor:
+        """All that queries need of pictures, to be given again as ``image_features``: CLS, then the patches.
+
+        Shapes: ``[N, 3, H, W]`` -> ``[N, 1 + patches, hidden]``.
+        """
+        states = self.query_vision_encoder(pixel_values.to(self.device))
+        return torch.cat([states.last_hidden_state[:, :1], states.penultimate[:, 1:]], dim=1)
+
     def parts(self) -> dict[str, list[nn.Module]]:
         """The modules of ``text_encoder``, ``vision_encoder`` and ``mapping``: what is frozen, or learns, together."""
         found: dict[str, list[nn.Module]] = {"text_encoder": [], "vision_encoder": [], "mapping": []}
@@ -363,7 +371,8 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         if not any(wanted.values()):
             raise ValueError(f"a {side} must have text rows or vision rows, got input and flags that leave neither")
         mapped = side == "query" and wanted["vision"] and self.config.use_transformer_mapping_network
-        if mapped and (input_ids is None or pixel_values is None):
+        has_patches = pixel_values is not None or (image_features is not None and image_features.ndim == 4)
+        if mapped and not (has_patches and input_ids is not None):
             raise ValueError("the transformer mapping needs input_ids and pixel_values, whose patches look at the text")
         out = FLMROutput()
         blocks: dict[str, tuple[Tensor, Tensor]] = {}
@@ -437,11 +446,15 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
             out.vision_last_hidden_state, out.vision_penultimate_hidden_state = states
             features = states.last_hidden_state[:, 0]  # [B * R, hidden]: no LayerNorm on top
         else:
+            assert image_features is not None  # or no vision rows would be wanted
             rule = f"image_features must be [B, {size}] or [B, R, {size}]"
-            features, pictures = _flat(image_features, 2, rule)
-            if features.shape[1] != size:
+            with_patches = image_features.ndim == 4
+            features, pictures = _flat(image_features, 3 if with_patches else 2, rule)
+            if features.shape[-1] != size or (with_patches and features.shape[1] != 1 + config.vision_config.patches):
                 raise ValueError(f"{rule}, got {tuple(features.shape)}")
             features = features.to(self.device)
+            if with_patches:
+                out.vision_penultimate_hidden_state, features = features, features[:, 0]
         prefix = out.vision_prefix_tokens = getattr(self, f"{side}_vision_projection")(features)
         return prefix.reshape(-1, pictures * config.mapping_network_prefix_length, config.dim), pictures
 

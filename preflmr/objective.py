@@ -15,9 +15,10 @@ from torch import Tensor, nn
 from lateint_kernels import losses, maxsim
 from lateint_kernels.distributed import gather_documents, gather_rows, global_mean
 from lateint_kernels.gradcache import encode_in_chunks
-from preflmr.batches import Batch
+from preflmr.batches import Batch, Batches, View
 from preflmr.recipe import Distillation, TrainConfig
 
+PICTURES = ("pixel_values", "image_features")
 Tokens = tuple[Tensor, Tensor]  # [n, L, dim] and its mask [n, L]
 
 
@@ -27,7 +28,7 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
     Args:
         model: what is trained.
         config: the recipe.
-        tokenize: from texts to the inputs of ``model.doc``, for documents that are cached.
+        batches: where inputs of the model come from that are not cached yet.
         teacher: scores the same batch for distillation; not trained, nor part of this module.
     """
 
@@ -35,19 +36,21 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self,
         model: Any,
         config: TrainConfig,
-        tokenize: Callable[[list[str]], dict[str, Any]] | None = None,
+        batches: Batches | None = None,
         teacher: Any = None,
     ) -> None:
         super().__init__()
-        self.model, self.config, self.tokenize = model, config, tokenize
+        self.model, self.config, self.batches = model, config, batches
         self._teacher = (teacher,)  # in a tuple, for a module would become a part of this one
-        self._cache: dict[int, Tensor] = {}
+        self._documents: dict[int, Tensor] = {}
+        self._images: dict[View, Tensor] = {}
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean over queries. On several devices, with ``loss.across_devices``, the mean over devices of what they
         return is the loss, and averaged gradients are its own: see `lateint_kernels.distributed`."""
         settings = self.config.loss
-        queries, query_mask = self._encode(self._query, batch.queries)
+        inputs = self._with_images(batch.queries) if self.config.data.cache_images else batch.queries
+        queries, query_mask = self._encode(self._query, inputs)
         if self.config.data.cache_documents:
             documents, document_mask = self._cached(batch)
         else:
@@ -105,20 +108,44 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
     def _cached(self, batch: Batch) -> Tokens:
         """Documents out of the cache, which has rows that take part alone; those not yet there are encoded first."""
         ids = batch.document_ids.tolist()
-        missing = {id: text for id, text in zip(ids, batch.documents["texts"], strict=True) if id not in self._cache}
+        missing = {
+            id: text for id, text in zip(ids, batch.documents["texts"], strict=True) if id not in self._documents
+        }
         if missing:
-            assert self.tokenize is not None
-            inputs = {
-                name: value.to(self.model.device) for name, value in self.tokenize(list(missing.values())).items()
-            }
+            assert self.batches is not None
+            inputs = self.batches.collator.tokenize_documents(list(missing.values()))
+            inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
             with torch.no_grad():
                 tokens, mask = self._document(inputs)
             for id, rows, kept in zip(missing, tokens, mask, strict=True):
-                self._cache[id] = rows[kept].cpu()
-        rows = [self._cache[id] for id in ids]
+                self._documents[id] = rows[kept].cpu()
+        rows = [self._documents[id] for id in ids]
         lengths = torch.tensor([len(one) for one in rows])
         padded = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.model.device)  # [Nd, longest, dim]
         return padded, (torch.arange(padded.shape[1]) < lengths[:, None]).to(padded.device)
+
+    def _with_images(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Pictures' states in place of their views; those not yet in the cache are encoded first."""
+        views: list[list[View]] = inputs["views"]
+        rest = {name: value for name, value in inputs.items() if name != "views"}
+        missing = list(dict.fromkeys(view for some in views for view in some if view not in self._images))
+        if missing:
+            assert self.batches is not None
+            with torch.no_grad():
+                states = self.model.image_states(self.batches.pixels(missing))
+            if self.config.precision != "no":
+                states = states.half()
+            self._images.update(zip(missing, states.cpu().unbind(), strict=True))
+        counts = [len(some) for some in views]
+        if not any(counts):
+            return rest
+        size = next(iter(self._images.values())).shape
+        features = torch.zeros(len(views), max(counts), *size)  # [Nq, R, 1 + patches, hidden]
+        for row, some in zip(features, views, strict=True):
+            for place, view in zip(row, some, strict=False):
+                place.copy_(self._images[view])
+        device = self.model.device
+        return rest | {"image_features": features.to(device), "pictures": torch.tensor(counts, device=device)}
 
     def _teacher_scores(self, batch: Batch) -> Tensor:
         (teacher,) = self._teacher
@@ -154,7 +181,7 @@ def encode_by_pictures(encode: Callable[..., Any], inputs: Mapping[str, Any], pa
     for count in counts.unique().tolist():
         rows = (counts == count).nonzero()[:, 0]
         some = {name: value[rows] for name, value in text.items()}
-        pictures = {"pixel_values": inputs["pixel_values"][rows, :count]} if count else {}
+        pictures = {name: inputs[name][rows, :count] for name in PICTURES if count and name in inputs}
         own = flags if count else {**flags, "concat_output_from_vision_encoder": False}
         output = encode(**some, **pictures, **own)
         found.append((output.late_interaction_output, output.mask))

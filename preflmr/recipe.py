@@ -216,10 +216,15 @@ class TrainConfig:
             one_of(part, QUERY_PARTS, "query_parts")
         if self.data.without_image == "none" and "text" not in self.query_parts:
             raise ValueError("data.without_image must be blank where queries have no text rows, got none")
-        if self.data.cache_documents and "text_encoder" in self.learning_rates:
-            raise ValueError("data.cache_documents needs a frozen text encoder, got learning_rates.text_encoder")
-        if self.data.cache_documents and self.frozen_dropout:
-            raise ValueError("data.cache_documents needs documents without dropout, got frozen_dropout")
+        for cache, part in (("cache_documents", "text_encoder"), ("cache_images", "vision_encoder")):
+            if not getattr(self.data, cache):
+                continue
+            if part in self.learning_rates:
+                raise ValueError(f"data.{cache} needs a frozen {part}, got learning_rates.{part}")
+            if self.frozen_dropout:
+                raise ValueError(f"data.{cache} needs encoders without dropout, got frozen_dropout")
+            if self.loss.distillation is not None and self.loss.distillation.teacher is not None:
+                raise ValueError(f"data.{cache} keeps from a teacher what it reads, got loss.distillation.teacher")
         if self.model.lora is not None and "text_encoder" not in self.learning_rates:
             raise ValueError("model.lora needs learning_rates.text_encoder, got none")
         if self.loss.distillation is not None and not self.data.negatives:

@@ -79,6 +79,7 @@ class Source:
         questions: use only so many of its questions, drawn once by the seed; None: all.
         instructions: a key of `preflmr.instructions.TEMPLATES`, drawn at each access; "row": the column; "none".
         images: folder or zip of pictures; None: ``data.images``.
+        views: with ``data.cache_images``, how many versions of a picture there are: itself, and augmented ones.
         negatives: a file that `preflmr.mining` wrote.
         hard_negatives: how many of ``data.negatives`` are drawn from that file.
     """
@@ -90,11 +91,12 @@ class Source:
     questions: int | None = None
     instructions: str = "row"
     images: str | None = None
+    views: int = 1
     negatives: str | None = None
     hard_negatives: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("size", "questions"):
+        for name in ("size", "questions", "views"):
             at_least(getattr(self, name), 1, name)
         one_of(self.instructions, INSTRUCTIONS, "instructions")
         at_least(self.hard_negatives, 0, "hard_negatives")
@@ -117,6 +119,8 @@ class Data:
         without_image: what a query without picture gets: a "blank" one, as in the paper, or "none".
         augment: names of `torchvision.transforms.v2` with their arguments, applied to pictures of queries in turn.
         keep_images: read and decode each picture once, and keep it in memory.
+        cache_images: encode each version of a picture once; only where pictures do not change, so with a frozen vision
+            encoder, of which all states are kept in memory, in half precision where ``precision`` is.
         cache_documents: encode each passage once; only where documents do not change, so with a frozen text encoder.
         workers: processes that prepare batches; 0: none.
     """
@@ -131,6 +135,7 @@ class Data:
     without_image: str = "blank"
     augment: tuple[dict[str, Any], ...] = ()
     keep_images: bool = False
+    cache_images: bool = False
     cache_documents: bool = False
     workers: int = 0
 
@@ -144,6 +149,8 @@ class Data:
         for name, source in self.mix.items():
             if source.source is None and self.source is None:
                 raise ValueError(f"data.mix.{name} must name its source, or data.source that of all, got neither")
+            if source.views > 1 and not (self.cache_images and self.augment):
+                raise ValueError(f"data.mix.{name}.views needs data.cache_images and data.augment, got {source.views}")
             if source.hard_negatives > self.negatives:
                 found = f"{source.hard_negatives} of {self.negatives}"
                 raise ValueError(f"data.mix.{name}.hard_negatives must be at most data.negatives, got {found}")

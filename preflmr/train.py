@@ -24,11 +24,12 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from tqdm.auto import tqdm
 
-from preflmr import checkpoints, starting, validation
+from preflmr import checkpoints, starting
 from preflmr.batches import Batch, Batches, iterate, load_mix
 from preflmr.checkpoints import Progress
 from preflmr.objective import Objective
 from preflmr.recipe import TrainConfig
+from preflmr.validation import Validator
 
 logger = logging.getLogger(__name__)
 PATIENCE = timedelta(hours=12)  # other devices wait while the first one validates
@@ -97,7 +98,7 @@ class _Run:
         self.shows = progress and accelerator.is_main_process
         self.micro_batches = config.micro_batches(accelerator.num_processes)
         self.datasets = load_mix(config.data, config.seed)
-        self.tasks = validation.load_tasks(config) if accelerator.is_main_process else {}
+        self.validator = Validator(config) if accelerator.is_main_process else None
         self.model = starting.start_model(config, model)
         groups = starting.choose_trained(self.model, config)
         self.batches = Batches(
@@ -110,9 +111,7 @@ class _Run:
             devices=accelerator.num_processes,
             vision="vision" in config.query_parts,
         )
-        objective = Objective(
-            self.model, config, self.batches.collator.tokenize_documents, _teacher(config, accelerator)
-        )
+        objective = Objective(self.model, config, self.batches, _teacher(config, accelerator))
         optimizer = starting.make_optimizer(groups, config)
         self.schedule = starting.make_schedule(optimizer, config)
         self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
@@ -169,8 +168,8 @@ class _Run:
     def _validate(self) -> None:
         """On the first device; all of them learn what came out."""
         state, settings, accelerator = self.progress, self.config.validation, self.accelerator
-        if accelerator.is_main_process:
-            values = validation.validate(self.model, self.tasks, self.config)
+        if self.validator is not None:
+            values = self.validator(self.model)
             if state.history.add(state.step, values, settings):
                 checkpoints.replace(self.folder / "best", lambda path: starting.save_model(self.model, path))
             state.stopped_early = state.history.should_stop(settings)

@@ -10,10 +10,12 @@ from typing import Any
 
 import numpy as np
 
+from lateint import Index
 from preflmr import instructions
 from preflmr.evaluation import evaluate
 from preflmr.images import Images
 from preflmr.m2kr import Dataset, load
+from preflmr.passage_index import Encoding, passage_index
 from preflmr.recipe import Check, TrainConfig, Validation
 
 
@@ -41,32 +43,56 @@ def load_tasks(config: TrainConfig) -> dict[str, Dataset]:
     return found
 
 
-def validate(model: Any, tasks: Mapping[str, Dataset], config: TrainConfig, progress: bool = False) -> dict[str, float]:
-    """The measure of each task, between 0 and 1."""
-    checks = config.validation.tasks.items()
-    return {name: measured(model, tasks[name], check, config, progress) for name, check in checks}
+class Validator:
+    """Measures a model on the tasks of a recipe, between 0 and 1: ``validator(model) -> {task: value}``.
 
+    Passages that training does not change are indexed once.
+    """
 
-def measured(model: Any, dataset: Dataset, check: Check, config: TrainConfig, progress: bool = False) -> float:
-    """The measure of a model on a data set, whose questions have the rows that are trained, alone."""
-    measure = str(check.measure or dataset.task.measure)
-    with _rows(model, config.query_parts):
-        found = evaluate(
-            model,
-            dataset,
-            ks=(int(measure.partition("@")[2]),),
-            method="exact" if check.exact else "index",
-            instruction=_instruction(check, config),
-            without_image="blank" if config.data.without_image == "blank" else "text",
-            on_missing=config.data.on_missing,
-            nbits=config.validation.nbits,
-            batch_size=config.validation.batch_size,
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.tasks = config, load_tasks(config)
+        self._indexes: dict[str, Index] = {}
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        return {name: self.measure(model, name) for name in self.tasks}
+
+    def measure(self, model: Any, name: str) -> float:
+        """One task, whose questions have the rows that are trained, alone."""
+        config, settings = self.config, self.config.validation
+        dataset, check = self.tasks[name], settings.tasks[name]
+        measure = str(check.measure or dataset.task.measure)
+        encoding = Encoding(
+            batch_size=settings.batch_size,
             dtype={"no": None, "bf16": "bfloat16", "fp16": "float16"}[config.precision],
-            progress=progress,
+            on_missing=config.data.on_missing,
+            progress=False,
         )
-    if measure not in found.summary["measures"]:
-        raise ValueError(f"{dataset.task.name} {dataset.split}: no question has what {measure} needs")
-    return found[measure]
+        index = None if check.exact else self._indexes.get(name)
+        if index is None and not check.exact:
+            index = passage_index(model, dataset, None, encoding, nbits=settings.nbits)
+            if not self._changes_documents(model):
+                self._indexes[name] = index
+        with _rows(model, config.query_parts):
+            found = evaluate(
+                model,
+                dataset,
+                ks=(int(measure.partition("@")[2]),),
+                index=index,
+                method="exact" if check.exact else "index",
+                instruction=_instruction(check, config),
+                without_image="blank" if config.data.without_image == "blank" else "text",
+                on_missing=encoding.on_missing,
+                batch_size=encoding.batch_size,
+                dtype=encoding.dtype,
+                progress=False,
+            )
+        if measure not in found.summary["measures"]:
+            raise ValueError(f"{dataset.task.name} {dataset.split}: no question has what {measure} needs")
+        return found[measure]
+
+    def _changes_documents(self, model: Any) -> bool:
+        sees = bool(model.config.context_concat_output_from_vision_encoder)
+        return "text_encoder" in self.config.learning_rates or sees
 
 
 @dataclass

@@ -62,7 +62,7 @@ def einsum(queries: Tensor, documents: Tensor, *, query_mask: Tensor, document_m
     """``lateint_kernels.maxsim`` as one writes it in torch."""
     similarities = torch.einsum("qid,pjd->qpij", queries, documents)
     best = similarities.masked_fill(~document_mask[None, :, None, :], float("-inf")).amax(dim=3)
-    return best.masked_fill(~query_mask[:, None, :], 0.0).sum(dim=2)
+    return best.masked_fill(~query_mask[:, None, :], 0.0).sum(dim=2, dtype=torch.float32)
 
 
 WAYS: dict[str, Callable[..., Any]] = {"lateint": lateint_kernels.maxsim, "einsum": einsum}
@@ -169,7 +169,7 @@ def measure(name: str, shape: Shape, precision: str, rounds: int) -> list[dict[s
     """Both ways on one shape."""
     step = Step(shape, precision)
     (loss, gradients), (other, others) = (step.gradients(way) for way in WAYS)
-    assert abs(loss - other) <= (1e-4 if precision == "no" else 0.02) * abs(other), (loss, other)
+    assert abs(loss - other) <= (1e-4 if precision == "no" else 0.05) * abs(other), (loss, other)
     if precision == "no":
         largest = max(float(one.abs().max()) for one in others)
         assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4 * largest) for a, b in zip(gradients, others, strict=True))

@@ -31,7 +31,7 @@ def make(data, make_tiny):
         config = build(TrainConfig, recipe("out", source, batch_size=4, **changes))
         model = model or make_tiny()
         batches = Batches(config.data, load_mix(config.data), model, batch_size=4, seed=0)
-        return Objective(model, config, batches.collator.tokenize_documents, teacher).eval(), batches[0]
+        return Objective(model, config, batches, teacher).eval(), batches[0]
 
     return make
 
@@ -109,6 +109,49 @@ def test_cached_documents_give_the_same_loss(make, make_tiny):
     for name in mapping:
         gradients = [dict(one.model.named_parameters())[name].grad for one in (cached, whole)]
         torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_cached_pictures_give_the_same_loss(make, make_tiny, monkeypatch, tmp_path):
+    """Of one picture a query, several, or none."""
+    folder = write_squares(tmp_path / "several")
+    rows = [json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()][:4]
+    rows[1]["img_path"], rows[2]["img_path"] = ["1.png", "2.png"], None
+    (folder / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for source, without in ((None, "blank"), (folder, "blank"), (folder, "none")):
+        settings = {"data__without_image": without} | ({} if source is None else {"source": source})
+        whole, batch = make(make_tiny(), **settings)
+        cached, views = make(make_tiny(), data__cache_images=True, **settings)
+        seen = []
+        states = cached.model.image_states
+        monkeypatch.setattr(
+            cached.model, "image_states", lambda pixels, seen=seen, to=states: seen.append(len(pixels)) or to(pixels)
+        )
+        expected = whole(batch)
+        expected.backward()
+        for _ in range(2):
+            cached.zero_grad()
+            loss = cached(views)
+            loss.backward()
+            torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+        assert seen == [len({view for some in views.queries["views"] for view in some})]
+        name = "transformer_mapping_input_linear.weight"
+        gradients = [dict(one.model.named_parameters())[name].grad for one in (cached, whole)]
+        torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-6)
+
+
+def test_cached_pictures_have_some_views_that_stay(make, make_tiny):
+    augment = [{"RandomResizedCrop": {"size": 32, "scale": [0.3, 0.6]}}]
+    changes = {"data__cache_images": True, "data__augment": augment, "data__mix__squares": {"views": 3}}
+    objective, _ = make(make_tiny(), **changes)
+    batches = objective.batches
+    drawn = [batches.draw(epoch, index)[0].images for epoch in range(30) for index in range(12)]
+    views = sorted({view for some in drawn for view in some})
+    assert len(views) == 36
+    pixels = batches.pixels(views)
+    torch.testing.assert_close(make(make_tiny(), **changes)[0].batches.pixels(views), pixels, rtol=0, atol=0)
+    plain = batches.pixels([view for view in views if view.number == 0])
+    assert all(torch.equal(pixels[3 * i], plain[i]) for i in range(12))
+    assert len({tuple(one.flatten().tolist()) for one in pixels}) == 36
 
 
 def test_other_positives_can_be_masked(make):

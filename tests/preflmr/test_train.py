@@ -92,10 +92,13 @@ class Killed(BaseException):
     """As a signal would end it, nothing is caught."""
 
 
-@pytest.mark.parametrize("at", [3, 5])
-def test_a_killed_run_goes_on_to_the_same_bits(trained, monkeypatch, tmp_path, at):
+ADAPTED = {"model": {"start": "given", "separate_text_encoders": True, "lora": {"r": 2}}}
+
+
+@pytest.mark.parametrize("at, changes", [(3, {}), (5, {"precision": "bf16", "data__workers": 1}), (5, ADAPTED)])
+def test_a_killed_run_goes_on_to_the_same_bits(trained, monkeypatch, tmp_path, at, changes):
     """With dropout, momentum, a schedule, and two batches a step; killed in the middle of a step."""
-    settings = {"steps": 6, "save_every": 2, "optimizer__schedule": "cosine", "validation": ON_SQUARES}
+    settings = {"steps": 6, "save_every": 2, "optimizer__schedule": "cosine", "validation": ON_SQUARES, **changes}
     whole, uninterrupted = trained("whole", **settings)
 
     calls = []
@@ -215,7 +218,7 @@ def test_cached_documents_train_alike(trained, monkeypatch):
 
 def test_the_best_validation_is_kept_and_the_run_ends_when_it_gets_worse(trained, monkeypatch, tmp_path):
     values = iter([0.5, 0.9, 0.8, 0.7, 0.6])
-    monkeypatch.setattr(validation, "measured", lambda *arguments: next(values))
+    monkeypatch.setattr(validation.Validator, "measure", lambda *arguments: next(values))
     settings = {**ON_SQUARES, "every": 1, "stop_after": 2}
     summary, _ = trained("run", steps=10, save_every=1, validation=settings)
     assert summary["best"] == {"step": 2, "value": 0.9}
@@ -265,6 +268,24 @@ def test_when_to_stop():
     assert stops((0.5, 0.5), (0.4, 0.6), (0.3, 0.9))[0]  # a was worse twice
     assert not stops((0.5, 0.5), (0.4, 0.6), (0.5, 0.5), (0.4, 0.6))[0]  # not in a row
     assert not stops((0.5, 0.5), (0.5, 0.5), (0.5, 0.5))[0]  # not worse
+
+
+@pytest.mark.parametrize("rates, times", [({"mapping": 1e-3}, 1), ({"text_encoder": 1e-4}, 2)])
+def test_passages_that_do_not_change_are_indexed_once(trained, monkeypatch, rates, times):
+    calls = []
+    build_index = validation.passage_index
+    monkeypatch.setattr(
+        validation, "passage_index", lambda *given, **more: calls.append(given) or build_index(*given, **more)
+    )
+    trained("run", learning_rates=rates, validation=ON_SQUARES)
+    assert len(calls) == times
+
+
+def test_cached_pictures_train_alike(trained, monkeypatch):
+    monkeypatch.setattr(starting, "set_training", lambda model, config: model.eval())
+    settings = {"learning_rates": {"mapping": 1e-3}, "optimizer__eps": 1e-3}
+    found = [state(trained(f"{cached}", data__cache_images=cached, **settings)[1]) for cached in (False, True)]
+    torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
 
 
 def test_validation_shows_the_rows_that_are_trained(trained, monkeypatch, make_tiny, data, tmp_path):
