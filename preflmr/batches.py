@@ -104,7 +104,7 @@ class Batches:
             batch_size=None,
             sampler=range(start, stop),
             num_workers=self.data.workers,
-            persistent_workers=False,
+            generator=torch.Generator(),  # of its own, or starting one would move the random numbers of dropout
         )
 
     def order(self, epoch: int) -> NDArray[np.int64]:

@@ -92,7 +92,7 @@ class Killed(BaseException):
     """As a signal would end it, nothing is caught."""
 
 
-ADAPTED = {"model": {"start": "given", "separate_text_encoders": True, "lora": {"r": 2}}}
+ADAPTED = {"model__separate_text_encoders": True, "model__lora": {"r": 2}}
 
 
 @pytest.mark.parametrize("at, changes", [(3, {}), (5, {"precision": "bf16", "data__workers": 1}), (5, ADAPTED)])
