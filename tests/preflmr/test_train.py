@@ -17,6 +17,8 @@ from safetensors.torch import load_file  # noqa: E402
 from training import recipe, write_squares  # noqa: E402
 
 from preflmr import checkpoints, starting, train, validation  # noqa: E402
+from preflmr.m2kr import load  # noqa: E402
+from preflmr.mining import mine  # noqa: E402
 from preflmr.model import PreFLMR  # noqa: E402
 from preflmr.recipe import TrainConfig, Validation  # noqa: E402
 from preflmr.recipe_file import build  # noqa: E402
@@ -224,6 +226,27 @@ def test_the_best_validation_is_kept_and_the_run_ends_when_it_gets_worse(trained
     assert summary["best"] == {"step": 2, "value": 0.9}
     assert summary["stopped_early"] and summary["steps"] == 4
     assert checkpoints.latest(tmp_path / "run").name == "step-00000004"
+
+
+def test_the_text_stage_learns_from_mined_negatives_and_their_scores(trained, make_tiny, tmp_path, data):
+    def blind():
+        return make_tiny(use_vision_encoder=False, use_transformer_mapping_network=False)
+
+    file = tmp_path / "mined.jsonl"
+    mine(blind(), load(data, split="train"), file, k=5, without_answer=False, progress=False)
+    settings = {
+        "model": blind(),
+        "query_parts": ["text"],
+        "data__without_image": "none",
+        "data__mix__squares": {"instructions": "none", "negatives": str(file), "hard_negatives": 2},
+        "learning_rates": {"text_encoder": 1e-3},
+        "loss__in_batch": False,
+        "loss__distillation": {"loss": "margin_mse", "weight": 0.5},
+        "validation": ON_SQUARES,
+    }
+    before = state(blind())
+    summary, model = trained("text", **settings)
+    assert moved(before, state(model)) == {"text_encoder"} and "4" in summary["validation"]
 
 
 def test_two_devices_train_as_one(trained, make_tiny, data, tmp_path, monkeypatch):
