@@ -1,7 +1,7 @@
 """What a PreFLMR model is made of: the fields of a published ``config.json``, with their defaults.
 
-Published files hold nested fields only where they differ from these defaults. Two fields are ours and absent there:
-``vision_config.implementation`` and ``text_config.base_config``.
+Published files hold nested fields only where they differ from these defaults. Fields of ours, absent there:
+``vision_config.implementation``, ``vision_config.image_fit`` and ``text_config.base_config``.
 """
 
 import dataclasses
@@ -14,6 +14,7 @@ from transformers import AutoConfig, PretrainedConfig
 BERT_BASE = "bert-base-uncased"
 # Who runs the vision encoder; with "features" there is none, and CLS features are given instead of pixels.
 IMPLEMENTATIONS = ("transformers", "open_clip", "features")
+IMAGE_FITS = ("crop", "pad")
 # What transformer_mapping_config_base may override; the rest is that of BERT-base.
 MAPPING_BASE = {
     "hidden_size": 768,
@@ -64,7 +65,10 @@ class FLMRTextConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is
 
 
 class FLMRVisionConfig(PretrainedConfig):  # type: ignore[misc]
-    """The vision encoder: a CLIP image encoder; ``implementation`` says whose code runs it."""
+    """The vision encoder: a CLIP image encoder; ``implementation`` says whose code runs it.
+
+    ``image_fit`` is how a picture becomes square: "crop", as published models do it, or "pad" with white.
+    """
 
     model_type = "flmr_vision_model"
     base_config_key = "vision_config"
@@ -83,6 +87,7 @@ class FLMRVisionConfig(PretrainedConfig):  # type: ignore[misc]
     initializer_range: float = 0.02
     initializer_factor: float = 1.0
     implementation: str = "transformers"
+    image_fit: str = "crop"
 
     def __post_init__(self, **kwargs: Any) -> None:
         super().__post_init__(**kwargs)
@@ -90,6 +95,9 @@ class FLMRVisionConfig(PretrainedConfig):  # type: ignore[misc]
         if self.implementation not in IMPLEMENTATIONS:
             allowed = " or ".join(map(repr, IMPLEMENTATIONS))
             raise ValueError(f"vision_config.implementation must be {allowed}, got {self.implementation!r}")
+        if self.image_fit not in IMAGE_FITS:
+            allowed = " or ".join(map(repr, IMAGE_FITS))
+            raise ValueError(f"vision_config.image_fit must be {allowed}, got {self.image_fit!r}")
         if self.patch_size < 1 or self.image_size % self.patch_size:
             found = f"{self.image_size} and {self.patch_size}"
             raise ValueError(f"vision_config.image_size must be a multiple of patch_size, got {found}")

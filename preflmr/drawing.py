@@ -97,7 +97,7 @@ def draw_negatives(
 
 
 def augmentation(transforms: Sequence[Mapping[str, Any]]) -> Any:
-    """One function of pictures from names of `torchvision.transforms.v2` with arguments; None from none.
+    """One function of pictures: names of `torchvision.transforms.v2`, or ``Redraw``, with arguments; None from none.
 
     Raises:
         ValueError: there is no transform of a name, or it refuses its arguments.
@@ -106,10 +106,12 @@ def augmentation(transforms: Sequence[Mapping[str, Any]]) -> Any:
         return None
     from torchvision.transforms import v2
 
+    from preflmr.augment import Redraw
+
     made = []
     for transform in transforms:
         ((name, arguments),) = transform.items()
-        kind = getattr(v2, name, None)
+        kind = Redraw if name == "Redraw" else getattr(v2, name, None)
         if not (isinstance(kind, type) and issubclass(kind, v2.Transform)):
             raise ValueError(f"data.augment must name transforms of torchvision.transforms.v2, got {name!r}")
         try:

@@ -282,7 +282,7 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
     @property
     def image_processor(self) -> ImageProcessor:
         """Pictures to ``pixel_values``: ``processor(pictures) -> [B, 3, image_size, image_size]`` float32."""
-        return ImageProcessor(self.config.vision_config.image_size)
+        return ImageProcessor(self.config.vision_config.image_size, self.config.vision_config.image_fit)
 
     def get_input_embeddings(self) -> nn.Module:
         return self.query_text_encoder.bert_model.get_input_embeddings()

@@ -1,7 +1,7 @@
 """Pictures to pixels, as the published models saw them: nothing is downloaded, everything is in the config.
 
 RGB, shortest edge resized (bicubic), the centre cut out, values divided by 255 and normalised with CLIP's mean and
-standard deviation.
+standard deviation. With ``fit="pad"``, nothing is cut off: the picture is put on a white square first.
 """
 
 from collections.abc import Iterable
@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
+
+from preflmr.config import IMAGE_FITS
 
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)
@@ -22,10 +24,12 @@ class ImageProcessor:
     torch.Size([1, 3, 224, 224])
     """
 
-    def __init__(self, image_size: int) -> None:
+    def __init__(self, image_size: int, fit: str = "crop") -> None:
         if image_size < 1:
             raise ValueError(f"image_size must be positive, got {image_size}")
-        self.image_size = image_size
+        if fit not in IMAGE_FITS:
+            raise ValueError(f"fit must be {' or '.join(map(repr, IMAGE_FITS))}, got {fit!r}")
+        self.image_size, self.fit = image_size, fit
 
     def __call__(self, pictures: Image.Image | Iterable[Image.Image]) -> Tensor:
         """
@@ -49,6 +53,8 @@ class ImageProcessor:
     def _cut(self, picture: Image.Image) -> np.ndarray:
         size = self.image_size
         picture = picture.convert("RGB")
+        if self.fit == "pad":
+            picture = on_square(picture)
         short, long = sorted(picture.size)
         length = max(size, int(size * long / short))
         wide = (length, size) if picture.width > picture.height else (size, length)
@@ -56,6 +62,14 @@ class ImageProcessor:
         left, top = (picture.width - size) // 2, (picture.height - size) // 2
         cut = np.asarray(picture.crop((left, top, left + size, top + size)))
         return (cut * (1 / 255)).astype(np.float32)
+
+
+def on_square(picture: Image.Image) -> Image.Image:
+    """The picture in the middle of a white square as wide as its longer side."""
+    side = max(picture.size)
+    square = Image.new("RGB", (side, side), "white")
+    square.paste(picture, ((side - picture.width) // 2, (side - picture.height) // 2))
+    return square
 
 
 def blank_image() -> Image.Image:

@@ -117,7 +117,8 @@ class Data:
         negatives: passages drawn for each query besides its positive, from the corpus of that query.
         use_instructions: False leaves all of them out, in validation too: a query is its question alone.
         without_image: what a query without picture gets: a "blank" one, as in the paper, or "none".
-        augment: names of `torchvision.transforms.v2` with their arguments, applied to pictures of queries in turn.
+        augment: names of `torchvision.transforms.v2`, or ``Redraw`` of `preflmr.augment`, with their arguments, applied
+            to pictures of queries in turn.
         keep_images: read and decode each picture once, and keep it in memory.
         cache_images: encode each version of a picture once; only where pictures do not change, so with a frozen vision
             encoder, of which all states are kept in memory, in half precision where ``precision`` is.
