@@ -1,4 +1,4 @@
-"""Products of queries with centroids and with residual codes, in torch. All of them are integers, and exact."""
+"""Products of queries with centroids and with residual codes, in torch: integers, and exact; and their sums."""
 
 import itertools
 
@@ -49,6 +49,14 @@ def _best(index: IndexTensors, rows: Tensor, positions: Tensor, lengths: Tensor)
     found = products(decode(index, token), rows[:, : index.width])  # [tokens, len(rows)]
     best = torch.full((len(lengths), len(rows)), torch.iinfo(torch.int32).min, device=rows.device, dtype=torch.int32)
     return best.scatter_reduce_(0, owner[:, None].expand(-1, len(rows)), found.to(torch.int32), "amax")
+
+
+def weighted(best: Tensor, scales: Tensor, constants: Tensor) -> Tensor:
+    """``constants[q] + sum_i scales[q, i] * best[q, c, i]``: ``[Nq, C]`` float64, i in order, as `Engine` adds."""
+    total = constants[:, None].expand(best.shape[:2])
+    for i in range(best.shape[2]):
+        total = total + scales[:, i, None] * best[:, :, i]
+    return total
 
 
 def decode(index: IndexTensors, tokens: Tensor) -> Tensor:

@@ -48,16 +48,17 @@ def gather(
     m_i is the score of the ``2 nprobe``-th best centroid.
 
     Args:
-        stages: the module that has ``probe``.
+        stages: the module that has ``probe`` and ``weighted``.
         allowed: ``[n]`` bool, or None for all.
     """
     scores, ids = stages.probe(index, queries, min(IMPUTED_RANK * nprobe, len(index.centroids)))
     used = min(nprobe, scores.shape[1])
-    above = (scores - scores[:, -1:]).double()  # the imputed one
-    ranges = in_order(queries.padded(queries.scales * above[:, 0]))
+    above = scores - scores[:, -1:]  # the imputed one
+    widest = queries.padded(above[:, 0])[:, None]  # [Nq, 1, longest]
+    ranges = stages.weighted(widest, queries.padded(queries.scales), torch.zeros_like(queries.constants))[:, 0]
     unit = COARSE_RANGE / ranges.clamp(min=1e-30)
     owner = _owners(queries)
-    gains = (queries.scales[:, None] * above[:, :used] * unit[owner, None]).to(torch.int64)
+    gains = (queries.scales[:, None] * above[:, :used].double() * unit[owner, None]).to(torch.int64)
 
     ids = ids[:, :used, None]
     first = index.list_offsets.T[ids].squeeze(2)  # [T, used, segments]
@@ -87,29 +88,21 @@ def score(index: IndexTensors, queries: QueryTensors, stages: ModuleType, positi
     """``S(q, d)`` of candidates ``[Nq, C]`` float32; -inf for a position of -1 and for a document without tokens.
 
     Args:
-        stages: the module that has ``best_products``.
+        stages: the module that has ``best_products`` and ``weighted``.
     """
     best = stages.best_products(index, queries, positions)
-    scores = weighted(best, queries.padded(queries.scales), queries.constants)
-    return _known(index, positions, scores)
+    scores = stages.weighted(best, queries.padded(queries.scales), queries.constants)
+    return _known(index, positions, scores.float())
 
 
 def score_all(index: IndexTensors, queries: QueryTensors, stages: ModuleType, positions: Tensor) -> Tensor:
     """`score` of the same documents ``[C]`` for every query, ``[Nq, C]``: each of their tokens is decoded once."""
     best = stages.best_products(index, queries.joined(), positions[None])[0]  # [C, T]
     rows = [
-        weighted(best[None, :, first:last], queries.scales[None, first:last], queries.constants[i : i + 1])
+        stages.weighted(best[None, :, first:last], queries.scales[None, first:last], queries.constants[i : i + 1])
         for i, (first, last) in enumerate(zip(queries.cuts[:-1], queries.cuts[1:], strict=True))
     ]
-    return _known(index, positions[None], torch.cat(rows))
-
-
-def weighted(best: Tensor, scales: Tensor, constants: Tensor) -> Tensor:
-    """``constants[q] + sum_i scales[q, i] * best[q, c, i]``, in float64, i in order, as float32."""
-    total = constants[:, None].expand(best.shape[:2])
-    for i in range(best.shape[2]):
-        total = total + scales[:, i, None] * best[:, :, i]
-    return total.float()
+    return _known(index, positions[None], torch.cat(rows).float())
 
 
 def stop(positions: Tensor, scores: Tensor, k: int, patience: int) -> Tensor:
@@ -145,14 +138,6 @@ def top_k(positions: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The k best, best first, ties by position: positions and scores ``[Nq, k]``, fewer where there are fewer."""
     best = _order(scores, positions, min(k, scores.shape[1]))
     return positions.expand_as(scores).gather(1, best), scores.gather(1, best)
-
-
-def in_order(terms: Tensor) -> Tensor:
-    """Sums of the rows of ``[n, L]``, from the first term to the last, as a processor adds them."""
-    total = terms.new_zeros(len(terms))
-    for i in range(terms.shape[1]):
-        total = total + terms[:, i]
-    return total
 
 
 def _order(scores: Tensor, positions: Tensor, count: int | None = None) -> Tensor:
