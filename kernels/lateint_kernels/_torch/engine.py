@@ -30,6 +30,7 @@ class DeviceEngine:
     ``cells`` says: the ranking is the one that `Engine` finds with ``cells=0``.
 
     Args:
+        segments: arrays, which are copied to the device, or tensors that are there already.
         device: such as ``"cuda"`` or ``"cuda:1"``, or ``"cpu"``, which is for tests.
         backend: what computes products, ``"triton"`` or ``"torch"``; None: Triton on a GPU if it is there.
 
@@ -39,13 +40,20 @@ class DeviceEngine:
     """
 
     def __init__(
-        self, codec: CodecArrays, segments: Sequence[SegmentArrays], device: str, backend: str | None = None
+        self,
+        codec: CodecArrays,
+        segments: Sequence[SegmentArrays] | IndexTensors,
+        device: str,
+        backend: str | None = None,
     ) -> None:
         self.device = torch.device(device)
         self._stages = _stages(self.device, backend)
         self._preparing = Engine(codec, [])
-        self._lengths = [(int(segment.offsets[-1])) for segment in segments]
-        self.index: IndexTensors = load(codec, segments, self.device)
+        if isinstance(segments, IndexTensors):
+            self.index, self._lengths = segments, [len(segments.codes)]
+        else:
+            self.index = load(codec, segments, self.device)
+            self._lengths = [int(segment.offsets[-1]) for segment in segments]
 
     def search(
         self,
