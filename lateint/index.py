@@ -169,6 +169,7 @@ class Index:
             FormatError: it is not an index, a damaged one, or one of a newer format; the message names the file.
             TypeError, ValueError: ``device`` is none, or not there.
             BackendError: ``device`` needs torch, which is not installed.
+            MemoryError: ``device`` has not enough memory left.
         """
         place = _device(device)
         folder = Path(path).absolute()

@@ -170,7 +170,7 @@ def report(kernel):
         "shared": kernel.metadata.shared,
         "wgmma": ptx.count("wgmma.mma_async"),
         "mma": ptx.count("mma.sync") + ptx.count("tcgen05.mma"),
-        "fused": ptx.count("fma.rn.f64"),
+        "fused": len(re.findall(r"\bfma\.rn\.f(?:32|64)", ptx)),
         "nan_max": ptx.count("max.NaN.f32"),
         "ahead": max(int(n) for n in re.findall(r"async_wait.*?num = (\d+)", ttgir) or [-1]),
         "atomics": len(re.findall(r"\b(?:atom|red)\.", ptx)),

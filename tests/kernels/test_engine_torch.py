@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 
 from lateint_kernels._torch import codes, search  # noqa: E402
 from lateint_kernels._torch import engine as device_engine  # noqa: E402
+from lateint_kernels._torch.index_tensors import size  # noqa: E402
 
 LENGTHS = [1, 15, 16, 17, 63, 64, 65, 300, 0, 40, 3]
 QUERIES = [1, 15, 33, 320]
@@ -63,12 +64,20 @@ def test_products_of_wide_tokens():
     assert codes.products(largest, largest).item() == 4096 * 127 * 127
 
 
-def test_prepare():
-    rng = np.random.default_rng(0)
-    made = make(rng, LENGTHS)
-    query = rng.standard_normal((17, 40)).astype(np.float32)
-    for left, right in zip(on_torch(made).prepare(query), made.engine.prepare(query), strict=True):
-        np.testing.assert_array_equal(left, right)
+@pytest.mark.parametrize(("width", "dim"), [(8, 1), (8, 7), (40, 40), (104, 100), (320, 320)])
+def test_prepare(width, dim):
+    rng = np.random.default_rng(dim)
+    made = make(rng, LENGTHS, width=width, dim=dim)
+    queries, offsets = batch(rng, [17, 1, 5], dim)
+    queries[3], queries[4:6] = 0, queries[4:6] * np.array([[1e-31], [1e18]], np.float32)
+    ours = on_torch(made)
+    found = ours._prepared(queries, offsets)
+    for number, (first, last) in enumerate(itertools.pairwise(offsets)):
+        expected = made.engine.prepare(queries[first:last])
+        mine = found.bytes[first:last].numpy(), found.scales[first:last].numpy(), found.constants[number].item()
+        for left, right, same in zip(mine, expected, ours.prepare(queries[first:last]), strict=True):
+            np.testing.assert_array_equal(left, right)
+            np.testing.assert_array_equal(same, right)
 
 
 @pytest.mark.parametrize("nbits", [2, 8])
@@ -205,6 +214,7 @@ def test_memory(nbits, count):
     T, n, K, S, width, depth = sum(LENGTHS), len(LENGTHS), count, 2, 40, 64
     P = sum(len(segment.list_documents) for segment in made.segments)
     a_token = width if nbits == 8 else width * nbits // 8 + 1 + (2 if K <= 1 << 16 else 3)
+    assert size(made.codec, made.segments) == on_torch(made).index.bytes
     assert on_torch(made).index.bytes == T * a_token + 4 * P + 8 * n + K * (depth + 8 * S) + 8 * S + 8
 
 

@@ -27,6 +27,15 @@ def prepared(ours, rng, lengths, dim):
     return ours._prepared(rng.standard_normal((cuts[-1], dim)).astype(np.float32), cuts)
 
 
+@pytest.mark.parametrize(("width", "dim"), [(8, 7), (40, 40), (104, 100), (128, 128)])
+def test_rotate(width, dim):
+    rng = np.random.default_rng(dim)
+    ours = device_engine(make(rng, [3], width=width, dim=dim))
+    tokens = torch.from_numpy(rng.standard_normal((21, dim)).astype(np.float32)).to(DEVICE)
+    expected, found = (module.rotate(tokens, ours._rotation) for module in (codes, search))
+    assert found.cpu().numpy().tobytes() == expected.cpu().numpy().tobytes()
+
+
 @pytest.mark.parametrize("nbits", NBITS)
 @pytest.mark.parametrize("width", [8, 40, 128, 640])
 def test_best_products(nbits, width):

@@ -10,7 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lateint_kernels._torch import codes
 from lateint_kernels._torch.codes import NUMBERS, kind, products
+from lateint_kernels._torch.index_tensors import RotationTensors
 from lateint_kernels.engine import CodecArrays
 
 START = {1: 1.596, 2: 0.996, 4: 0.335}  # the best distance of uniform levels for a Gaussian of unit variance
@@ -34,18 +36,9 @@ class CentroidTensors:
 
 def rotate(tokens: Tensor, codec: CodecArrays) -> Tensor:
     """As `lateint_kernels.residual.rotate`: ``[n, dim]`` of any float type to ``[n, width]`` float32."""
-    device = tokens.device
-    mean, rotation = (torch.from_numpy(np.array(array)).to(device) for array in (codec.mean, codec.rotation))
+    mean = torch.from_numpy(np.array(codec.mean)).to(tokens.device)
     inverse = float(np.float32(1) / np.float32(codec.step))
-    blocks, block = rotation.shape[:2]
-    plain = torch.nn.functional.pad((tokens.float() - mean) * inverse, (0, blocks * block - len(mean)))
-    if blocks > 1:
-        plain = plain[:, torch.from_numpy(np.array(codec.permutation, np.int64)).to(device)]
-    plain = plain.reshape(len(tokens), blocks, block)
-    total = torch.zeros_like(plain)
-    for k in range(block):
-        total = total + plain[:, :, k, None] * rotation[:, k]
-    return total.reshape(len(tokens), blocks * block)
+    return codes.rotate((tokens.float() - mean) * inverse, RotationTensors.of(codec, tokens.device))
 
 
 def to_bytes(scaled: Tensor, depth: int) -> Tensor:
@@ -132,9 +125,9 @@ def encode(scaled: Tensor, ids: Tensor, centroids: Tensor, nbits: int) -> tuple[
         fitted = _sums(rest * level) / _sums(level * level)
         distance = torch.where(distance > 0, fitted, distance)
     scale = (distance * unit).round().clamp(1, 255)
-    codes = _levels(rest, unit / scale, top).to(torch.int16)
-    codes = _in_range(codes, scale.to(torch.int16), centroid.to(torch.int16), nbits)
-    planes = codes.to(torch.uint8).reshape(n, 8 // nbits, width * nbits // 8)
+    code = _levels(rest, unit / scale, top).to(torch.int16)
+    code = _in_range(code, scale.to(torch.int16), centroid.to(torch.int16), nbits)
+    planes = code.to(torch.uint8).reshape(n, 8 // nbits, width * nbits // 8)
     packed = planes[:, 0].clone()
     for number in range(1, 8 // nbits):
         packed |= planes[:, number] << (number * nbits)
@@ -187,16 +180,16 @@ def _sums(terms: Tensor) -> Tensor:
     return (a + c) + (b + d)
 
 
-def _in_range(codes: Tensor, scale: Tensor, centroid: Tensor, nbits: int) -> Tensor:
+def _in_range(code: Tensor, scale: Tensor, centroid: Tensor, nbits: int) -> Tensor:
     """Where a centroid and its level leave the bytes, the nearest code that does not is taken."""
     top, unit = 2**nbits - 1, 16 if nbits == 4 else 4
 
-    def decoded(codes: Tensor) -> Tensor:
-        twice = 2 * codes - top
+    def decoded(code: Tensor) -> Tensor:
+        twice = 2 * code - top
         return centroid + torch.sign(twice) * ((twice.abs() * scale[:, None] + unit) // (2 * unit))
 
     for _ in range(top):
-        codes = codes - ((decoded(codes) > 127) & (codes > 0)).to(torch.int16)
+        code = code - ((decoded(code) > 127) & (code > 0)).to(torch.int16)
     for _ in range(top):
-        codes = codes + ((decoded(codes) < -128) & (codes < top)).to(torch.int16)
-    return codes
+        code = code + ((decoded(code) < -128) & (code < top)).to(torch.int16)
+    return code

@@ -5,10 +5,24 @@ import itertools
 import torch
 from torch import Tensor
 
-from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors
+from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors
 
 NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 27}  # products, or components of decoded tokens, at a time
 EXACT_DEPTH = 1024  # 1024 * 127 * 128 < 2^24: float32 adds such products exactly, in any order
+
+
+def rotate(tokens: Tensor, rotation: RotationTensors) -> Tensor:
+    """Query tokens ``[n, dim]`` float32 permuted and turned, ``[n, width]``.
+
+    Sums run as in csrc/residual_generic.hpp: over components in their order, products rounded before they are added.
+    """
+    blocks, block = rotation.blocks.shape[:2]
+    padded = torch.nn.functional.pad(tokens, (0, blocks * block - tokens.shape[1]))
+    parts = padded[:, rotation.permutation].reshape(len(tokens), blocks, block)
+    total = torch.zeros_like(parts)
+    for k in range(block):
+        total = total + parts[:, :, k, None] * rotation.blocks[:, k]
+    return total.reshape(len(tokens), blocks * block)
 
 
 def probe(index: IndexTensors, queries: QueryTensors, count: int) -> tuple[Tensor, Tensor]:

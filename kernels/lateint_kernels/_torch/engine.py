@@ -1,9 +1,10 @@
 """`lateint_kernels.engine.Engine` on a device: the same searches on the same arrays, the same results."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from importlib import import_module
+from itertools import pairwise
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from lateint_kernels import backends
 from lateint_kernels._torch import codes, search
-from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, load
+from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors, load
 from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, SegmentArrays
 
 MODULES = {"triton": "lateint_kernels._triton.search", "torch": "lateint_kernels._torch.codes"}
@@ -36,6 +37,7 @@ class DeviceEngine:
 
     Raises:
         BackendError: there is no such backend, or it cannot run there.
+        MemoryError: a GPU has not enough memory left.
         ValueError: there are 2^31 documents or more.
     """
 
@@ -49,6 +51,8 @@ class DeviceEngine:
         self.device = torch.device(device)
         self._stages = _stages(self.device, backend)
         self._preparing = Engine(codec, [])
+        self._rotation = RotationTensors.of(codec, self.device)
+        self._mean, self._step = codec.mean.astype(np.float64), float(np.float32(codec.step))
         if isinstance(segments, IndexTensors):
             self.index, self._lengths = segments, [len(segments.codes)]
         else:
@@ -146,21 +150,28 @@ class DeviceEngine:
             first = last
 
     def _prepared(self, tokens: NDArray[np.float32], cuts: NDArray[np.int64]) -> QueryTensors:
-        """Rounded to bytes on the host, by the code that `Engine` uses."""
-        bounds = itertools.pairwise(cuts)
-        parts = [self._preparing.prepare(np.ascontiguousarray(tokens[first:last])) for first, last in bounds]
-        integers, scales, constants = zip(*parts, strict=True)
-
-        def tensor(array: NDArray[np.generic]) -> Tensor:
-            return torch.from_numpy(array).to(self.device, non_blocking=True)
-
+        """Rounded to bytes, as csrc/search.cpp does it."""
+        rotated = self._stages.rotate(self._tensor(tokens), self._rotation)  # [T, width]
+        largest = rotated.abs().amax(1)
+        scales = torch.where(largest > 1e-30, largest / largest.new_tensor(127), 1)
+        integers = (rotated / scales[:, None]).round().to(torch.int8)
+        depth = self.index.centroids.shape[1]
         return QueryTensors(
-            tensor(np.concatenate(integers)),
-            tensor(np.concatenate(scales)),
-            tensor(np.array(constants, np.float64)),
-            tensor(cuts),
+            torch.nn.functional.pad(integers, (0, depth - integers.shape[1])),
+            scales.double() * self._step,
+            self._tensor(self._constants(tokens, cuts)),
+            self._tensor(cuts),
             cuts,
         )
+
+    def _constants(self, tokens: NDArray[np.float32], cuts: NDArray[np.int64]) -> NDArray[np.float64]:
+        """``sum_i <q_i, mean>`` of each query: on the host, for the sum runs over components in order."""
+        terms = tokens.astype(np.float64) * self._mean
+        sums = [np.add.accumulate(terms[first:last].ravel())[-1] for first, last in pairwise(cuts)]
+        return np.array(sums, np.float64)
+
+    def _tensor(self, array: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(np.array(array)).to(self.device, non_blocking=True)
 
     def _mask(self, allowed: NDArray[np.uint8] | None) -> Tensor | None:
         return None if allowed is None else torch.from_numpy(allowed != 0).to(self.device)

@@ -100,11 +100,31 @@ class QueryTensors(NamedTuple):
         return torch.where(inside, values[row.clamp_(max=len(values) - 1)], 0)
 
 
+@dataclass(frozen=True, eq=False)
+class RotationTensors:
+    """What turns query tokens: see `lateint_kernels.residual.rotate`, here without mean and step.
+
+    Attributes:
+        blocks: ``[blocks, block, block]`` float32.
+        permutation: ``[width]`` int32; dim and above stand for zeros.
+    """
+
+    blocks: Tensor
+    permutation: Tensor
+
+    @classmethod
+    def of(cls, codec: CodecArrays, device: torch.device) -> "RotationTensors":
+        """Copies it to a device."""
+        arrays = (codec.rotation, codec.permutation)
+        return cls(*(torch.from_numpy(np.array(array)).to(device) for array in arrays))
+
+
 def load(codec: CodecArrays, segments: Sequence[SegmentArrays], device: torch.device) -> IndexTensors:
     """Copies an index to a device, piece by piece, so that mapped files need not fit into memory.
 
     Raises:
         ValueError: there are 2^31 documents or more.
+        MemoryError: a GPU has not enough memory left.
     """
     first = np.concatenate([[0], np.cumsum([len(segment.offsets) - 1 for segment in segments])]).astype(np.int64)
     if first[-1] >= 1 << 31:
@@ -112,6 +132,10 @@ def load(codec: CodecArrays, segments: Sequence[SegmentArrays], device: torch.de
     tokens = np.concatenate([[0], np.cumsum([int(segment.offsets[-1]) for segment in segments])]).astype(np.int64)
     entries = np.concatenate([[0], np.cumsum([len(segment.list_documents) for segment in segments])]).astype(np.int64)
     whole = codec.nbits == 8  # codes are the tokens
+    if device.type == "cuda":
+        needed, free = size(codec, segments), torch.cuda.mem_get_info(device)[0]
+        if needed > free:
+            raise MemoryError(f"the index takes {needed:,} bytes on {device}, of which only {free:,} are free")
 
     def joined(name: str, seen_as: Any = None, moved_by: NDArray[np.int64] | None = None) -> Tensor:
         return _joined([getattr(segment, name) for segment in segments], device, seen_as, moved_by)
@@ -131,6 +155,16 @@ def load(codec: CodecArrays, segments: Sequence[SegmentArrays], device: torch.de
         list_documents=joined("list_documents", np.int32, first),
         cuts=cuts,
     )
+
+
+def size(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
+    """Bytes that `load` needs: `IndexTensors.bytes` of what it gives."""
+    arrays: list[NDArray[Any]] = [codec.centroids, *(segment.list_documents for segment in segments)]
+    arrays += [getattr(segment, name) for segment in segments for name in ("codes", "list_offsets")]
+    if codec.nbits < 8:
+        names = ("scales", "centroid_ids", "centroid_high")
+        arrays += [array for segment in segments for name in names if (array := getattr(segment, name)) is not None]
+    return sum(array.nbytes for array in arrays) + 8 * (1 + sum(len(segment.offsets) - 1 for segment in segments))
 
 
 def _joined(

@@ -60,6 +60,28 @@ def decode(
         return (load_rows(centroids, centroid, first, DEPTH, BLOCK).to(tl.int32) + level).to(tl.int8)
 
 
+@triton.jit(do_not_specialize=["T", "dim"])
+def rotate(
+    tokens, blocks, permutation, rotated, T, dim,
+    BLOCKS: tl.constexpr, BLOCK: tl.constexpr, ROWS: tl.constexpr, COLUMNS: tl.constexpr,
+):  # fmt: skip
+    """Query tokens ``[T, dim]`` permuted, 0 from dim on, and each block of BLOCK components times its matrix.
+
+    Program: ROWS tokens and a block. To be compiled without fused multiply-add; sums run over components in order.
+    """
+    block = tl.program_id(0) % BLOCKS
+    row = tl.program_id(0) // BLOCKS * ROWS + tl.arange(0, ROWS)
+    column = tl.arange(0, COLUMNS)
+    total = tl.zeros([ROWS, COLUMNS], tl.float32)
+    for k in range(0, BLOCK):
+        source = tl.load(permutation + block * BLOCK + k)
+        x = tl.load(tokens + row.to(tl.int64) * dim + source, mask=(row < T) & (source < dim), other=0.0)
+        factor = tl.load(blocks + (block * BLOCK + k) * BLOCK + column, mask=column < BLOCK, other=0.0)
+        total += x[:, None] * factor[None, :]
+    target = rotated + row.to(tl.int64)[:, None] * (BLOCKS * BLOCK) + block * BLOCK + column[None, :]
+    tl.store(target, total, mask=(row < T)[:, None] & (column < BLOCK)[None, :])
+
+
 @triton.jit(do_not_specialize=["C", "longest", "pieces", "count"])
 def best_products(
     queries, query_offsets, positions, offsets, codes, scales, centroid_low, centroid_high, centroids, best,

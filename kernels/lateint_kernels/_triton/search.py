@@ -7,7 +7,7 @@ import torch
 import triton
 from torch import Tensor
 
-from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors
+from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors
 from lateint_kernels._triton import codes
 from lateint_kernels._triton.launch import Architecture, Launch, architecture
 from lateint_kernels._triton.maxsim import on
@@ -16,6 +16,14 @@ GROUP = 64  # centroids of which only the best is kept at first
 MAXIMA = 1 << 26  # of groups, at a time
 RESIDENT = 512  # a tile of tokens has all components up to so many
 SHORT = 48  # documents of so few tokens on average are taken in tiles of 32, others in tiles of 64
+
+
+def rotate(tokens: Tensor, rotation: RotationTensors) -> Tensor:
+    """Query tokens ``[n, dim]`` float32 permuted and turned, ``[n, width]``, with the bits of `Engine`."""
+    rotated = tokens.new_empty((len(tokens), len(rotation.permutation)))
+    with on(tokens.device):
+        rotation_launch(tokens, rotation, rotated).run()
+    return rotated
 
 
 def probe(index: IndexTensors, queries: QueryTensors, count: int) -> tuple[Tensor, Tensor]:
@@ -72,11 +80,35 @@ def all_launches(index: IndexTensors, queries: QueryTensors, C: int, arch: Archi
     Nq, T = len(queries.constants), len(queries.bytes)
     best = empty(Nq, C, queries.longest)
     chosen = empty(T, 32, of=torch.int64)
+    blocks = RotationTensors(empty(1, index.width, index.width, of=torch.float32), empty(index.width))
+    tokens, rotated = (empty(T, index.width, of=torch.float32) for _ in range(2))
+    yield rotation_launch(tokens, blocks, rotated)
     yield maxima_launch(queries.bytes, index, empty(T, triton.cdiv(len(index.centroids), GROUP)), arch)
     yield products_launch(queries.bytes, index, chosen, empty(T, 32, GROUP))
     yield scoring_launch(index, queries, empty(Nq, C, of=torch.int64), best, arch)
     scales = empty(Nq, queries.longest, of=torch.float64)
     yield sums_launch(best, scales, queries.constants, empty(Nq, C, of=torch.float64))
+
+
+def rotation_launch(tokens: Tensor, rotation: RotationTensors, rotated: Tensor) -> Launch:
+    """Of `codes.rotate`."""
+    blocks, block = rotation.blocks.shape[:2]
+    columns = int(triton.next_power_of_2(block))
+    rows = max(1, 1024 // columns)
+    return Launch(
+        codes.rotate,
+        blocks * triton.cdiv(len(tokens), rows),
+        {
+            "tokens": tokens,
+            "blocks": rotation.blocks,
+            "permutation": rotation.permutation,
+            "rotated": rotated,
+            "T": len(tokens),
+            "dim": tokens.shape[1],
+        },
+        {"BLOCKS": blocks, "BLOCK": block, "ROWS": rows, "COLUMNS": columns},
+        fused=False,
+    )
 
 
 def maxima_launch(rows: Tensor, index: IndexTensors, maxima: Tensor, arch: Architecture) -> Launch:
