@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 import os
+import sys
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
@@ -20,7 +21,7 @@ from lateint.clustering import Centroids
 from lateint.codec import Codec, Rotation
 from lateint.hits import Explanation, Hits
 from lateint.queries import Queries
-from lateint_kernels.engine import CodecArrays, Engine, Ranking, SegmentArrays
+from lateint_kernels.engine import CodecArrays, Ranking, SegmentArrays, check_device, engine
 from lateint_kernels.residual import NBITS
 
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
@@ -55,7 +56,9 @@ class Index:
     np.int64(7)
     """
 
-    def __init__(self, manifest: dict[str, Any], arrays: storage.Arrays, path: Path | None) -> None:
+    def __init__(
+        self, manifest: dict[str, Any], arrays: storage.Arrays, path: Path | None, device: str = "cpu"
+    ) -> None:
         self._manifest, self._arrays, self.path = manifest, arrays, path
         rotation = Rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], manifest["step"])
         centroids = Centroids(arrays["centroids"], arrays["cells"], arrays["cell_offsets"])
@@ -66,7 +69,8 @@ class Index:
         self._live = self._live_documents()
         self._ids = ids_module.Ids([_ids(arrays, name, manifest["ids"]) for name in names], self._live)
         self._seconds: dict[str, float] = {}
-        self._engine = Engine(_codec_arrays(self._codec), self._segments)
+        self.device = device
+        self._engine = engine(_codec_arrays(self._codec), self._segments, device)
         _open.add(self)
 
     # ------------------------------------------------------------------ making one
@@ -87,6 +91,7 @@ class Index:
         overwrite: bool = False,
         threads: int | None = None,
         progress: bool = True,
+        device: Any = None,
     ) -> Index:
         """Compresses documents into an index; the same input and seed give the same bytes on any number of threads.
 
@@ -107,6 +112,7 @@ class Index:
             overwrite: replace an index at ``path``.
             threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
             progress: show progress bars on standard error.
+            device: where to search, see `open`; the build itself runs on the CPU.
 
         Raises:
             TypeError: a dtype or an id of the wrong kind.
@@ -124,6 +130,7 @@ class Index:
             raise ValueError(f"ncentroids must be between 1 and {1 << 24}, got {ncentroids}")
         if _integer(seed, "seed") < 0:
             raise ValueError(f"seed must be at least 0, got {seed}")
+        place = _device(device)
         settings = {
             "nbits": nbits,
             "ncentroids": ncentroids,
@@ -136,32 +143,38 @@ class Index:
             store = storage.MemoryStore()
             documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
             seconds = _build_into(store, documents, ids, settings)
-            index = cls(store.manifest, store.arrays, None)
+            index = cls(store.manifest, store.arrays, None, place)
             index._seconds = seconds
             return index
         with storage.DiskStore(Path(path).absolute(), overwrite=overwrite) as disk:
             spool = disk.folder / "spool.bin"
             documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=spool)
             seconds = _build_into(disk, documents, ids, settings, before_commit=lambda: spool.unlink(missing_ok=True))
-        index = cls.open(path)
+        index = cls.open(path, device=place)
         index._seconds = seconds
         return index
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, verify: bool = False) -> Index:
+    def open(cls, path: str | os.PathLike[str], *, verify: bool = False, device: Any = None) -> Index:
         """Opens an index by mapping its files into memory, which takes milliseconds whatever their size.
 
         Args:
             path: the folder that `build` wrote.
             verify: compare every file with its checksum first, which reads all of them.
+            device: where searches run: None or ``"cpu"``, or ``"cuda"``, ``"cuda:1"`` or such a ``torch.device``, to
+                which the index is copied. Results are the same; see docs/scale.md.
 
         Raises:
             FileNotFoundError: there is nothing at ``path``.
             FormatError: it is not an index, a damaged one, or one of a newer format; the message names the file.
+            TypeError, ValueError: ``device`` is none, or not there.
+            BackendError: ``device`` needs torch, which is not installed.
+            MemoryError: ``device`` has not enough memory left.
         """
+        place = _device(device)
         folder = Path(path).absolute()
         manifest, arrays = storage.load(folder, verify=verify)
-        return cls(manifest, arrays, folder)
+        return cls(manifest, arrays, folder, place)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
@@ -523,6 +536,16 @@ def _positive(value: Any, name: str) -> int:
     if number < 1:
         raise ValueError(f"{name} must be at least 1, got {number}")
     return number
+
+
+def _device(device: Any) -> str:
+    """A device by its name: cpu, cuda, cuda:1, or torch:cpu, which is for tests."""
+    torch = sys.modules.get("torch")
+    if device is not None and not isinstance(device, str) and not (torch and isinstance(device, torch.device)):
+        raise TypeError(f"device must be a string or a torch.device, got {type(device).__name__}")
+    name = "cpu" if device is None else str(device)
+    check_device(name)
+    return name
 
 
 def _threads(threads: int | None) -> int:

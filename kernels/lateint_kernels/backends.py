@@ -72,7 +72,7 @@ def why_not(
     home = {"cpp": "cpu", "cuda": "cuda", "triton": "cuda"}.get(name, kind)
     if kind != home and not (name == "triton" and interpreting()):
         return f"runs on {home} only"
-    if not _has_torch():
+    if not has_torch():
         return "torch is not installed"
     if dtype is not None and name != "torch" and _short(dtype) not in DTYPES:
         return f"takes {', '.join(DTYPES[:-1])} and {DTYPES[-1]}, not {_short(dtype)}"
@@ -99,7 +99,7 @@ def explain() -> dict[str, str]:
     active = _cpu.active_isa()
     report = {isa: "in use" if isa == active else instruction_sets.why_not(isa) or "ready" for isa in INSTRUCTION_SETS}
     report["threads"] = str(_cpu.default_threads())
-    if not _has_torch():
+    if not has_torch():
         return {**report, "tensors": "torch is not installed"}
     import torch
 
@@ -122,7 +122,8 @@ def _module(name: str) -> ModuleType | str:
 
 
 @cache
-def _has_torch() -> bool:
+def has_torch() -> bool:
+    """Whether it is installed."""
     return find_spec("torch") is not None
 
 

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint_kernels import _cpu
+from lateint_kernels import _cpu, backends
+
+if TYPE_CHECKING:
+    from lateint_kernels._torch.engine import DeviceEngine
 
 Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -150,3 +153,37 @@ class Engine:
         """Tokens ``[first, first + n)`` of a segment as bytes ``[n, width]``."""
         rows: NDArray[np.uint8] = self._engine.decode(segment, first, n)
         return rows
+
+
+def engine(codec: CodecArrays, segments: Sequence[SegmentArrays], device: str = "cpu") -> Engine | DeviceEngine:
+    """The engine for a device: `Engine` for ``"cpu"``, for ``"cuda"`` or ``"cuda:1"`` one that keeps the index there.
+
+    ``"torch:cpu"`` is the latter on the CPU: slow, for tests of that path where there is no GPU.
+
+    Raises:
+        BackendError: torch is not installed.
+        ValueError: there is no such device.
+    """
+    check_device(device)
+    if device == "cpu":
+        return Engine(codec, segments)
+    from lateint_kernels._torch.engine import DeviceEngine
+
+    return DeviceEngine(codec, segments, device.removeprefix("torch:"))
+
+
+def check_device(device: str) -> None:
+    """Raises what `engine` would raise."""
+    if device == "cpu":
+        return
+    kind, _, number = device.partition(":")
+    if kind != "cuda" and device != "torch:cpu":
+        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+    if not backends.has_torch():
+        raise backends.BackendError(f"device {device} needs torch, which is not installed")
+    if kind == "cuda":
+        import torch
+
+        count = torch.cuda.device_count()
+        if not (number or "0").isdecimal() or int(number or "0") >= count:
+            raise ValueError(f"device must be there, but torch finds {count} of CUDA, got {device!r}")

@@ -14,13 +14,15 @@ from pathlib import Path
 os.environ.pop("TRITON_INTERPRET", None)
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
+import numpy as np
 import torch
 import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
+from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors
 from lateint_kernels._torch.problem import Problem
-from lateint_kernels._triton import launch, maxsim
+from lateint_kernels._triton import launch, maxsim, search
 
 TYPES = {
     torch.float32: "*fp32",
@@ -30,6 +32,8 @@ TYPES = {
     torch.int32: "*i32",
     torch.int16: "*i16",
     torch.uint8: "*u8",
+    torch.int8: "*i8",
+    torch.float64: "*fp64",
     torch.bool: "*i1",
 }
 BINARIES = Path(triton.__file__).parent / "backends/nvidia/bin"
@@ -62,6 +66,50 @@ def problem(Nq=256, Lq=32, Nd=256, Ld=180, dim=128, dtype=torch.bfloat16, ragged
     )
 
 
+def empty(*shape, dtype):
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def index(nbits, width, documents=8 << 20, Ld=128, K=1 << 20):
+    """A billion tokens, without numbers."""
+    T, depth, whole = documents * Ld, -(-width // 64) * 64, nbits == 8
+    return IndexTensors(
+        nbits=nbits,
+        width=width,
+        centroids=empty(K, depth, dtype=torch.int8),
+        offsets=empty(documents + 1, dtype=torch.int64),
+        codes=empty(T, width * nbits // 8, dtype=torch.uint8),
+        scales=None if whole else empty(T, dtype=torch.uint8),
+        centroid_low=None if whole else empty(T, dtype=torch.int16),
+        centroid_high=None if whole else empty(T, dtype=torch.uint8),
+        list_offsets=empty(1, K + 1, dtype=torch.int64),
+        list_documents=empty(T // 2, dtype=torch.int32),
+        cuts=np.broadcast_to(np.int64(0), documents + 1),
+    )
+
+
+def queries(Nq, Lq, width):
+    """Queries of one length, without numbers."""
+    return QueryTensors(
+        bytes=empty(Nq * Lq, -(-width // 64) * 64, dtype=torch.int8),
+        scales=empty(Nq * Lq, dtype=torch.float64),
+        constants=empty(Nq, dtype=torch.float64),
+        offsets=empty(Nq + 1, dtype=torch.int64),
+        cuts=np.arange(Nq + 1) * Lq,
+    )
+
+
+# nbits, width, queries and their length, and for which capabilities
+SEARCHES = {
+    "search": (4, 128, 1, 32, (80, 90, 100)),
+    "search-batch": (2, 128, 64, 32, (80, 90, 100)),
+    "search-1-bit": (1, 128, 1, 32, (90,)),
+    "search-8-bits": (8, 128, 1, 32, (90,)),
+    "search-long": (4, 128, 1, 320, (80, 90, 100)),
+    "search-longest": (4, 128, 1, 1024, (90,)),
+    "search-d96": (2, 96, 1, 32, (90,)),
+    "search-d768": (4, 768, 1, 32, (90,)),
+}
 NORMS = {"query_inverse_norms": True, "document_inverse_norms": True}
 PROBLEMS = {
     "training": {},
@@ -122,6 +170,7 @@ def report(kernel):
         "shared": kernel.metadata.shared,
         "wgmma": ptx.count("wgmma.mma_async"),
         "mma": ptx.count("mma.sync") + ptx.count("tcgen05.mma"),
+        "fused": len(re.findall(r"\bfma\.rn\.f(?:32|64)", ptx)),
         "nan_max": ptx.count("max.NaN.f32"),
         "ahead": max(int(n) for n in re.findall(r"async_wait.*?num = (\d+)", ttgir) or [-1]),
         "atomics": len(re.findall(r"\b(?:atom|red)\.", ptx)),
@@ -135,6 +184,12 @@ def main(capability):
             kernel, argmax = planned.kernel.__name__, planned.arguments.get("argmax")
             if kernel in wanted and (argmax is not None or name == "training" or kernel == "document_gradients"):
                 found = {"capability": capability, "problem": name, "kernel": kernel}
+                print(json.dumps(found | report(compiled(planned, capability))), flush=True)
+    for name, (nbits, width, Nq, Lq, capabilities) in SEARCHES.items():
+        if capability in capabilities:
+            arch = launch.ARCHITECTURES[capability]
+            for planned in search.all_launches(index(nbits, width), queries(Nq, Lq, width), 1024, arch):
+                found = {"capability": capability, "problem": name, "kernel": planned.kernel.__name__}
                 print(json.dumps(found | report(compiled(planned, capability))), flush=True)
 
 

@@ -17,7 +17,7 @@ def modules(monkeypatch):
     """What modules have; a string says why one cannot be loaded."""
     found = {name: SimpleNamespace(maxsim=f"maxsim of {name}") for name in backends.MODULES}
     monkeypatch.setattr(backends, "_module", found.__getitem__)
-    monkeypatch.setattr(backends, "_has_torch", lambda: True)
+    monkeypatch.setattr(backends, "has_torch", lambda: True)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     backends.resolve.cache_clear()
     yield found
@@ -67,7 +67,7 @@ def test_a_missing_module_says_so(monkeypatch):
 
 
 def test_without_torch(modules, monkeypatch):
-    monkeypatch.setattr(backends, "_has_torch", lambda: False)
+    monkeypatch.setattr(backends, "has_torch", lambda: False)
     assert backends.why_not("cpp", "maxsim", "cpu") == "torch is not installed"
     assert explain()["tensors"] == "torch is not installed"
 

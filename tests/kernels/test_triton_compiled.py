@@ -18,6 +18,8 @@ if find_spec("triton.backends.nvidia") is None:
 
 SHARED = {80: 163, 90: 227, 100: 227}  # KB that a program can have
 
+SEARCH = {"rotate", "group_maxima", "group_products", "best_products", "weighted_sums"}
+
 
 @pytest.fixture(scope="module")
 def kernels():
@@ -43,7 +45,7 @@ def environment():
 
 def test_all_are_there(kernels):
     names = {kernel["kernel"] for kernel in kernels}
-    assert names == {"forward", "query_gradients", "sort_winners", "document_gradients"}
+    assert names == {"forward", "query_gradients", "sort_winners", "document_gradients", *SEARCH}
     assert {kernel["capability"] for kernel in kernels} == set(SHARED)
 
 
@@ -65,6 +67,19 @@ def test_products_use_the_matrix_units(kernels):
             assert kernel["wgmma"] and not kernel["mma"], kernel
         elif multiplies:
             assert kernel["mma"], kernel
+
+
+def test_products_of_bytes_use_the_matrix_units(kernels):
+    for kernel in kernels:
+        if kernel["kernel"] in ("group_maxima", "best_products"):
+            many = kernel["problem"] in ("search-long", "search-longest")  # rows: 64 at least
+            many |= kernel["kernel"] == "group_maxima" and kernel["problem"] == "search-batch"
+            assert kernel["wgmma" if kernel["capability"] == 90 and many else "mma"], kernel
+
+
+def test_sums_round_products_first(kernels):
+    for kernel in kernels:
+        assert kernel["kernel"] not in ("weighted_sums", "rotate") or not kernel["fused"], kernel
 
 
 def test_tokens_are_loaded_ahead(kernels):

@@ -116,11 +116,12 @@ class Launch:
     warps: int = 4
     stages: int = 3
     registers: int | None = None  # of a thread, at most
+    fused: bool = True  # a product and a sum may be rounded once
 
     @property
     def options(self) -> dict[str, Any]:
         """For the compiler."""
-        options = {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": True}
+        options = {"num_warps": self.warps, "num_stages": self.stages, "enable_fp_fusion": self.fused}
         return options if self.registers is None else options | {"maxnreg": self.registers}
 
     def run(self) -> None:

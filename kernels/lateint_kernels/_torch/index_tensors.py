@@ -1,0 +1,191 @@
+"""An index and queries as tensors on one device."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lateint_kernels.engine import CodecArrays, SegmentArrays
+
+STAGED = 64 << 20  # bytes that are on their way to the device at a time
+
+
+@dataclass(frozen=True, eq=False)
+class IndexTensors:
+    """What a search reads: the arrays of docs/format.md, with the documents of all segments end to end.
+
+    Attributes:
+        nbits: 1, 2, 4 or 8.
+        width: components of a decoded token.
+        centroids: ``[K, depth]`` int8, bytes less 128.
+        offsets: ``[n + 1]`` int64: the tokens of document p are ``offsets[p]:offsets[p + 1]``.
+        codes: ``[T, width * nbits / 8]`` uint8.
+        scales: ``[T]`` uint8; None with 8 bits.
+        centroid_low: ``[T]`` int16, the bits of uint16; None with 8 bits, as a search then needs none.
+        centroid_high: ``[T]`` uint8; None up to 65,536 centroids and with 8 bits.
+        list_offsets: ``[S, K + 1]`` int64: entries of the list of centroid c in segment s.
+        list_documents: ``[P]`` int32, positions in the index.
+        cuts: ``offsets`` on the host.
+    """
+
+    nbits: int
+    width: int
+    centroids: Tensor
+    offsets: Tensor
+    codes: Tensor
+    scales: Tensor | None
+    centroid_low: Tensor | None
+    centroid_high: Tensor | None
+    list_offsets: Tensor
+    list_documents: Tensor
+    cuts: NDArray[np.int64]
+
+    @property
+    def documents(self) -> int:
+        """How many, deleted ones included."""
+        return len(self.cuts) - 1
+
+    @property
+    def bytes(self) -> int:
+        """Of memory on the device."""
+        return sum(x.numel() * x.element_size() for x in vars(self).values() if isinstance(x, Tensor))
+
+
+class QueryTensors(NamedTuple):
+    """Queries in integers: ``S(q, d) = constant + sum_i scales[i] * max_j <bytes[i], x_j>``, x_j of signed bytes.
+
+    Attributes:
+        bytes: ``[T, depth]`` int8.
+        scales: ``[T]`` float64.
+        constants: ``[Nq]`` float64.
+        offsets: ``[Nq + 1]`` int64: query i is ``offsets[i]:offsets[i + 1]``.
+        cuts: ``offsets`` on the host.
+    """
+
+    bytes: Tensor
+    scales: Tensor
+    constants: Tensor
+    offsets: Tensor
+    cuts: NDArray[np.int64]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest query."""
+        return int(np.diff(self.cuts).max(initial=0))
+
+    def some(self, first: int, last: int) -> "QueryTensors":
+        """Queries ``first:last``."""
+        begin, end = (int(self.cuts[i]) for i in (first, last))
+        return QueryTensors(
+            self.bytes[begin:end],
+            self.scales[begin:end],
+            self.constants[first:last],
+            self.offsets[first : last + 1] - begin,
+            self.cuts[first : last + 1] - begin,
+        )
+
+    def joined(self) -> "QueryTensors":
+        """All their tokens as one query, for what does not look at scales."""
+        return self._replace(offsets=self.offsets[[0, -1]], cuts=self.cuts[[0, -1]])
+
+    def padded(self, values: Tensor) -> Tensor:
+        """Values of tokens ``[T, ...]`` by query: ``[Nq, longest, ...]``, with zeros after its end."""
+        place = torch.arange(self.longest, device=values.device)
+        row = self.offsets[:-1, None] + place  # [Nq, longest]
+        inside = (row < self.offsets[1:, None]).reshape(*row.shape, *[1] * (values.ndim - 1))
+        return torch.where(inside, values[row.clamp_(max=len(values) - 1)], 0)
+
+
+@dataclass(frozen=True, eq=False)
+class RotationTensors:
+    """What turns query tokens: see `lateint_kernels.residual.rotate`, here without mean and step.
+
+    Attributes:
+        blocks: ``[blocks, block, block]`` float32.
+        permutation: ``[width]`` int32; dim and above stand for zeros.
+    """
+
+    blocks: Tensor
+    permutation: Tensor
+
+    @classmethod
+    def of(cls, codec: CodecArrays, device: torch.device) -> "RotationTensors":
+        """Copies it to a device."""
+        arrays = (codec.rotation, codec.permutation)
+        return cls(*(torch.from_numpy(np.array(array)).to(device) for array in arrays))
+
+
+def load(codec: CodecArrays, segments: Sequence[SegmentArrays], device: torch.device) -> IndexTensors:
+    """Copies an index to a device, piece by piece, so that mapped files need not fit into memory.
+
+    Raises:
+        ValueError: there are 2^31 documents or more.
+        MemoryError: a GPU has not enough memory left.
+    """
+    first = np.concatenate([[0], np.cumsum([len(segment.offsets) - 1 for segment in segments])]).astype(np.int64)
+    if first[-1] >= 1 << 31:
+        raise ValueError(f"an index on a device must have fewer than 2^31 documents, got {first[-1]:,}")
+    tokens = np.concatenate([[0], np.cumsum([int(segment.offsets[-1]) for segment in segments])]).astype(np.int64)
+    entries = np.concatenate([[0], np.cumsum([len(segment.list_documents) for segment in segments])]).astype(np.int64)
+    whole = codec.nbits == 8  # codes are the tokens
+    if device.type == "cuda":
+        needed, free = size(codec, segments), torch.cuda.mem_get_info(device)[0]
+        if needed > free:
+            raise MemoryError(f"the index takes {needed:,} bytes on {device}, of which only {free:,} are free")
+
+    def joined(name: str, seen_as: Any = None, moved_by: NDArray[np.int64] | None = None) -> Tensor:
+        return _joined([getattr(segment, name) for segment in segments], device, seen_as, moved_by)
+
+    cuts = np.concatenate([*(s.offsets[:-1] + t for s, t in zip(segments, tokens, strict=False)), tokens[-1:]])
+    lists = np.stack([s.list_offsets + e for s, e in zip(segments, entries, strict=False)])
+    return IndexTensors(
+        nbits=codec.nbits,
+        width=len(codec.permutation),
+        centroids=_joined([codec.centroids], device).bitwise_xor_(128).view(torch.int8),
+        offsets=torch.from_numpy(cuts).to(device),
+        codes=joined("codes"),
+        scales=None if whole else joined("scales"),
+        centroid_low=None if whole else joined("centroid_ids", np.int16),
+        centroid_high=None if whole or segments[0].centroid_high is None else joined("centroid_high"),
+        list_offsets=torch.from_numpy(lists).to(device),
+        list_documents=joined("list_documents", np.int32, first),
+        cuts=cuts,
+    )
+
+
+def size(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
+    """Bytes that `load` needs: `IndexTensors.bytes` of what it gives."""
+    arrays: list[NDArray[Any]] = [codec.centroids, *(segment.list_documents for segment in segments)]
+    arrays += [getattr(segment, name) for segment in segments for name in ("codes", "list_offsets")]
+    if codec.nbits < 8:
+        names = ("scales", "centroid_ids", "centroid_high")
+        arrays += [array for segment in segments for name in names if (array := getattr(segment, name)) is not None]
+    return sum(array.nbytes for array in arrays) + 8 * (1 + sum(len(segment.offsets) - 1 for segment in segments))
+
+
+def _joined(
+    arrays: Sequence[NDArray[Any]], device: torch.device, seen_as: Any = None, moved_by: NDArray[np.int64] | None = None
+) -> Tensor:
+    """Arrays end to end on the device, their bits taken for another dtype, and a number added to each of them."""
+    views = [array if seen_as is None else array.view(seen_as) for array in arrays]
+    row = views[0].shape[1:]
+    dtype = torch.from_numpy(np.empty(0, views[0].dtype)).dtype
+    out = torch.empty((sum(map(len, views)), *row), dtype=dtype, device=device)
+    rows = max(1, STAGED // max(1, views[0].itemsize * int(np.prod(row))))
+    staging = torch.empty((min(rows, len(out)), *row), dtype=dtype, pin_memory=device.type == "cuda")
+    at = 0
+    for number, view in enumerate(views):
+        for start in range(0, len(view), rows):
+            piece = view[start : start + rows]
+            part = staging[: len(piece)]
+            np.copyto(part.numpy(), piece)
+            target = out[at : at + len(piece)]
+            target.copy_(part)
+            if moved_by is not None:
+                target += int(moved_by[number])
+            at += len(piece)
+    return out

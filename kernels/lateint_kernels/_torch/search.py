@@ -1,0 +1,182 @@
+"""The stages of a search as plain functions of tensors: gather candidates, score them, stop, keep the best.
+
+They do what csrc/search.cpp does, in the same integers and the same order of float64 sums, for a batch of queries.
+"""
+
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors
+
+ROUND = 32  # candidates between two looks at whether they still change anything
+IMPUTED_RANK = 2  # times nprobe: the centroid whose score stands in for what was not found
+COARSE_RANGE = 2.0**30  # the largest coarse sum that a query can reach
+LOW = (1 << 32) - 1
+
+
+class Gathered(NamedTuple):
+    """Candidates of each query, best first.
+
+    Attributes:
+        positions: ``[Nq, C]`` int64, -1 after the last.
+        sums: ``[Nq, C]`` int64, coarse scores.
+        postings: entries of lists that were read.
+        touched: documents found in them.
+    """
+
+    positions: Tensor
+    sums: Tensor
+    postings: int
+    touched: int
+
+
+def gather(
+    index: IndexTensors,
+    queries: QueryTensors,
+    stages: ModuleType,
+    *,
+    nprobe: int,
+    candidates: int,
+    allowed: Tensor | None,
+) -> Gathered:
+    """The best documents by coarse score, and ties by position.
+
+    ``sum_i m_i + sum over the tokens i that probe a centroid of d of (the best such centroid's score - m_i)``, where
+    m_i is the score of the ``2 nprobe``-th best centroid.
+
+    Args:
+        stages: the module that has ``probe`` and ``weighted``.
+        allowed: ``[n]`` bool, or None for all.
+    """
+    scores, ids = stages.probe(index, queries, min(IMPUTED_RANK * nprobe, len(index.centroids)))
+    used = min(nprobe, scores.shape[1])
+    above = scores - scores[:, -1:]  # the imputed one
+    widest = queries.padded(above[:, 0])[:, None]  # [Nq, 1, longest]
+    ranges = stages.weighted(widest, queries.padded(queries.scales), torch.zeros_like(queries.constants))[:, 0]
+    unit = COARSE_RANGE / ranges.clamp(min=1e-30)
+    owner = _owners(queries)
+    gains = (queries.scales[:, None] * above[:, :used].double() * unit[owner, None]).to(torch.int64)
+
+    ids = ids[:, :used, None]
+    first = index.list_offsets.T[ids].squeeze(2)  # [T, used, segments]
+    sizes = index.list_offsets.T[ids + 1].squeeze(2) - first
+    lists = torch.repeat_interleave(torch.arange(sizes.numel(), device=sizes.device), sizes.flatten())
+    entry = torch.arange(len(lists), device=lists.device) + (first.flatten() - _starts(sizes.flatten()))[lists]
+    # By query and document; stable, so that the entries of a document stay by token and, within it, best first.
+    token = lists // (sizes.shape[1] * sizes.shape[2])
+    key = owner[token] * index.documents + index.list_documents[entry]
+    key, order = key.sort(stable=True)
+    token = token[order]
+    new = _changes(key)
+    gain = gains.flatten()[lists[order] // sizes.shape[2]] * (new | _changes(token))
+    found = key[new]
+    total = gain.cumsum(0)
+    ends = torch.cat([new.nonzero()[1:, 0], new.new_full((1,), len(new), dtype=torch.int64)])[: len(found)]
+    sums = torch.diff(total[ends - 1], prepend=total.new_zeros(1))[: len(found)]
+    query, position = found // index.documents, found % index.documents
+    if allowed is not None:
+        kept = allowed[position]
+        query, position, sums = query[kept], position[kept], sums[kept]
+    best = _best_of_each(query, (sums << 32) + LOW - position, len(queries.constants), candidates)
+    return Gathered(torch.where(best < 0, -1, LOW - (best & LOW)), best >> 32, len(lists), len(found))
+
+
+def score(index: IndexTensors, queries: QueryTensors, stages: ModuleType, positions: Tensor) -> Tensor:
+    """``S(q, d)`` of candidates ``[Nq, C]`` float32; -inf for a position of -1 and for a document without tokens.
+
+    Args:
+        stages: the module that has ``best_products`` and ``weighted``.
+    """
+    best = stages.best_products(index, queries, positions)
+    scores = stages.weighted(best, queries.padded(queries.scales), queries.constants)
+    return _known(index, positions, scores.float())
+
+
+def score_all(index: IndexTensors, queries: QueryTensors, stages: ModuleType, positions: Tensor) -> Tensor:
+    """`score` of the same documents ``[C]`` for every query, ``[Nq, C]``: each of their tokens is decoded once."""
+    best = stages.best_products(index, queries.joined(), positions[None])[0]  # [C, T]
+    rows = [
+        stages.weighted(best[None, :, first:last], queries.scales[None, first:last], queries.constants[i : i + 1])
+        for i, (first, last) in enumerate(zip(queries.cuts[:-1], queries.cuts[1:], strict=True))
+    ]
+    return _known(index, positions[None], torch.cat(rows).float())
+
+
+def stop(positions: Tensor, scores: Tensor, k: int, patience: int) -> Tensor:
+    """Scores with -inf for the candidates that a search with patience would not have come to.
+
+    Candidates come best first, in rounds of 32. A round changes something if one of its candidates is among the best k
+    of those up to it; after so many in a row that changed nothing, no further one counts.
+    """
+    Nq, count = scores.shape
+    if not patience or not count:
+        return scores
+    order = _order(scores, positions)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(count, device=order.device).expand(Nq, -1))
+    rounds = torch.arange(count, device=order.device) // ROUND
+    number = int(-(-count // ROUND))
+    first = rank.masked_fill(scores == -torch.inf, count)  # [Nq, count]: the round's best is the least
+    first = torch.nn.functional.pad(first, (0, number * ROUND - count), value=count)
+    first = first.reshape(Nq, number, ROUND).amin(2)
+    earlier = rounds < torch.arange(number, device=order.device)[:, None]  # [rounds, count]
+    better = ((rank[:, None, :] < first[:, :, None]) & earlier).sum(2)  # than a round's best, and before it
+    changed = (first < count) & (better < k)
+    sizes = torch.full((number,), ROUND, device=order.device)
+    sizes[-1] = count - (number - 1) * ROUND
+    idle = torch.zeros(Nq, dtype=torch.int64, device=order.device)
+    going = []
+    for i in range(number):
+        going.append(idle < patience)
+        idle = torch.where(going[-1], torch.where(changed[:, i], 0, idle + sizes[i]), idle)
+    return scores.masked_fill(~torch.stack(going, 1)[:, rounds], -torch.inf)
+
+
+def top_k(positions: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best, best first, ties by position: positions and scores ``[Nq, k]``, fewer where there are fewer."""
+    best = _order(scores, positions, min(k, scores.shape[1]))
+    return positions.expand_as(scores).gather(1, best), scores.gather(1, best)
+
+
+def _order(scores: Tensor, positions: Tensor, count: int | None = None) -> Tensor:
+    """Indices ``[Nq, count]`` of the best by score, ties by position. Every key is different: there is one order."""
+    bits = (scores + 0.0).view(torch.int32).to(torch.int64)  # no negative zero
+    rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    keys = rising * (1 << 32) + (LOW - positions)
+    return keys.topk(scores.shape[1] if count is None else count, dim=1).indices
+
+
+def _best_of_each(query: Tensor, keys: Tensor, Nq: int, count: int) -> Tensor:
+    """The largest ``count`` keys of each query, ``[Nq, C]``, largest first and then -1; C is as small as it can be."""
+    keys, order = keys.sort(descending=True)
+    query, order = query[order].sort(stable=True)
+    keys = keys[order]
+    sizes = torch.bincount(query, minlength=Nq)
+    place = torch.arange(len(keys), device=keys.device) - _starts(sizes)[query]
+    kept = place < count
+    out = keys.new_full((Nq, min(count, int(sizes.max()))), -1)
+    out[query[kept], place[kept]] = keys[kept]
+    return out
+
+
+def _known(index: IndexTensors, positions: Tensor, scores: Tensor) -> Tensor:
+    wanted = positions.clamp(min=0)
+    empty = index.offsets[wanted + 1] == index.offsets[wanted]
+    return scores.masked_fill(empty | (positions < 0), -torch.inf)
+
+
+def _owners(queries: QueryTensors) -> Tensor:
+    """``[T]``: which query a token is of."""
+    token = torch.arange(len(queries.scales), device=queries.scales.device)
+    return torch.searchsorted(queries.offsets, token, right=True) - 1
+
+
+def _starts(sizes: Tensor) -> Tensor:
+    return sizes.cumsum(0) - sizes
+
+
+def _changes(values: Tensor) -> Tensor:
+    """Where a number differs from the one before it."""
+    return torch.cat([values.new_ones(min(1, len(values)), dtype=torch.bool), values[1:] != values[:-1]])

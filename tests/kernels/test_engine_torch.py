@@ -1,0 +1,235 @@
+"""The engine of devices, on the CPU: the results of `Engine`, bit for bit."""
+
+import itertools
+import re
+
+import numpy as np
+import pytest
+from random_index import make
+
+from lateint_kernels import backends
+from lateint_kernels.engine import Engine, engine
+from lateint_kernels.residual import NBITS
+
+torch = pytest.importorskip("torch")
+
+from lateint_kernels._torch import codes, search  # noqa: E402
+from lateint_kernels._torch import engine as device_engine  # noqa: E402
+from lateint_kernels._torch.index_tensors import size  # noqa: E402
+
+LENGTHS = [1, 15, 16, 17, 63, 64, 65, 300, 0, 40, 3]
+QUERIES = [1, 15, 33, 320]
+
+
+def on_torch(made):
+    return engine(made.codec, made.segments, "torch:cpu")
+
+
+def batch(rng, lengths, dim):
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    return rng.standard_normal((offsets[-1], dim)).astype(np.float32), offsets
+
+
+def same(left, right):
+    for (positions, scores), (others, other_scores) in zip(left, right, strict=True):
+        assert positions.tolist() == others.tolist()
+        assert scores.tobytes() == other_scores.tobytes()
+        assert positions.dtype == others.dtype and scores.dtype == other_scores.dtype
+
+
+@pytest.mark.parametrize("nbits", NBITS)
+@pytest.mark.parametrize("width", [8, 40, 128, 320])
+def test_scores(nbits, width):
+    rng = np.random.default_rng(width)
+    made = make(rng, LENGTHS, width=width, nbits=nbits, cuts=(3, 7))
+    ours = on_torch(made)
+    for length in QUERIES:
+        query = rng.standard_normal((length, width)).astype(np.float32)
+        positions = rng.integers(0, len(LENGTHS), 40)
+        assert ours.score(query, positions).tobytes() == made.engine.score(query, positions).tobytes()
+        np.testing.assert_array_equal(ours.score(query, np.arange(len(LENGTHS))), made.scores(query))
+    for segment, (first, last) in enumerate(itertools.pairwise((0, 3, 7, len(LENGTHS)))):
+        np.testing.assert_array_equal(
+            ours.decode(segment, 1, 5), made.rows[sum(LENGTHS[:first]) + 1 : sum(LENGTHS[:last])][:5]
+        )
+
+
+def test_products_of_wide_tokens():
+    """More components than float32 can add up exactly."""
+    rng = np.random.default_rng(0)
+    made = make(rng, [5, 9], width=2048)
+    query = rng.standard_normal((3, 2048)).astype(np.float32)
+    assert on_torch(made).score(query, np.arange(2)).tobytes() == made.engine.score(query, np.arange(2)).tobytes()
+    largest = torch.full((1, 4096), 127, dtype=torch.int8)
+    assert codes.products(largest, largest).item() == 4096 * 127 * 127
+
+
+@pytest.mark.parametrize(("width", "dim"), [(8, 1), (8, 7), (40, 40), (104, 100), (320, 320)])
+def test_prepare(width, dim):
+    rng = np.random.default_rng(dim)
+    made = make(rng, LENGTHS, width=width, dim=dim)
+    queries, offsets = batch(rng, [17, 1, 5], dim)
+    queries[3], queries[4:6] = 0, queries[4:6] * np.array([[1e-31], [1e18]], np.float32)
+    ours = on_torch(made)
+    found = ours._prepared(queries, offsets)
+    for number, (first, last) in enumerate(itertools.pairwise(offsets)):
+        expected = made.engine.prepare(queries[first:last])
+        mine = found.bytes[first:last].numpy(), found.scales[first:last].numpy(), found.constants[number].item()
+        for left, right, same in zip(mine, expected, ours.prepare(queries[first:last]), strict=True):
+            np.testing.assert_array_equal(left, right)
+            np.testing.assert_array_equal(same, right)
+
+
+@pytest.mark.parametrize("nbits", [2, 8])
+@pytest.mark.parametrize("cuts", [(), (60, 200)])
+def test_search(nbits, cuts):
+    """With any limits, for a batch of queries of any lengths."""
+    rng = np.random.default_rng(nbits)
+    lengths = rng.integers(0, 30, 400).tolist()
+    made = make(rng, lengths, nbits=nbits, cuts=cuts, count=60)
+    ours = on_torch(made)
+    queries, offsets = batch(rng, [1, 7, 33, 2, 90], 40)
+    allowed = (rng.random(400) < 0.7).astype(np.uint8)
+    choices = list(itertools.product((1, 10, 100, 1000), (1, 4, 60), (50, 400), (0, 32, 96), (None, allowed)))
+    for number in rng.permutation(len(choices))[:24]:
+        k, nprobe, candidates, patience, mask = choices[number]
+        limits = {"nprobe": nprobe, "candidates": candidates, "patience": patience, "allowed": mask}
+        same(ours.search(queries, offsets, k, **limits), made.engine.search(queries, offsets, k, **limits))
+    for k, mask in itertools.product((1, 10, 1000), (None, allowed)):
+        same(
+            ours.exhaustive(queries, offsets, k, allowed=mask),
+            made.engine.exhaustive(queries, offsets, k, allowed=mask),
+        )
+    nothing = np.zeros(400, np.uint8)
+    assert [len(p) for p, _ in ours.search(queries, offsets, 3, nprobe=4, candidates=50, allowed=nothing)] == [0] * 5
+    assert [len(p) for p, _ in ours.exhaustive(queries, offsets, 3, allowed=nothing)] == [0] * 5
+
+
+def test_gather():
+    rng = np.random.default_rng(1)
+    made = make(rng, rng.integers(1, 30, 300).tolist(), count=50, cuts=(100,))
+    ours = on_torch(made)
+    for length, nprobe, candidates in itertools.product((1, 20), (1, 3, 50), (1, 40, 500)):
+        query = rng.standard_normal((length, 40)).astype(np.float32)
+        found = ours.gather(query, nprobe=nprobe, candidates=candidates)
+        expected = made.engine.gather(query, nprobe=nprobe, candidates=candidates)
+        for left, right in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(left, right)
+
+
+def test_cells_do_nothing():
+    rng = np.random.default_rng(1)
+    made = make(rng, rng.integers(1, 30, 300).tolist(), count=50)
+    queries, offsets = batch(rng, [4, 9], 40)
+    limits = {"nprobe": 3, "candidates": 40}
+    same(
+        on_torch(made).search(queries, offsets, 10, cells=1, **limits),
+        made.engine.search(queries, offsets, 10, cells=0, **limits),
+    )
+
+
+def test_ties():
+    """Equal documents, and equal centroids: the lowest first."""
+    rng = np.random.default_rng(0)
+    made = make(rng, [4] * 30, nbits=8, count=1)
+    for segment in made.segments:
+        segment.codes[:] = segment.codes[0]
+    made.codec.centroids[:] = made.codec.centroids[0]
+    ours, theirs = on_torch(made), Engine(made.codec, made.segments)
+    queries, offsets = batch(rng, [3], 40)
+    for patience in (0, 32):
+        limits = {"nprobe": 1, "candidates": 30, "patience": patience}
+        found = ours.search(queries, offsets, 5, **limits)
+        assert found[0][0].tolist() == [0, 1, 2, 3, 4]
+        same(found, theirs.search(queries, offsets, 5, **limits))
+    same(ours.exhaustive(queries, offsets, 5), theirs.exhaustive(queries, offsets, 5))
+
+
+def test_more_centroids_than_16_bits_count():
+    rng = np.random.default_rng(0)
+    count = (1 << 16) + 40
+    ids = rng.integers(count - 80, count, 300).astype(np.uint32)
+    made = make(rng, [10] * 30, width=8, count=count, ids=ids)
+    ours = on_torch(made)
+    queries, offsets = batch(rng, [6, 2], 8)
+    limits = {"nprobe": 4096, "candidates": 30}
+    same(ours.search(queries, offsets, 7, **limits), made.engine.search(queries, offsets, 7, **limits))
+    same(ours.exhaustive(queries, offsets, 7), made.engine.exhaustive(queries, offsets, 7))
+
+
+def test_work_is_cut_anywhere(monkeypatch):
+    rng = np.random.default_rng(0)
+    made = make(rng, LENGTHS * 5, cuts=(20,))
+    queries, offsets = batch(rng, [5, 40, 3, 3, 3], 40)
+    limits = {"nprobe": 5, "candidates": 30, "patience": 32}
+    expected = made.engine.search(queries, offsets, 4, **limits), made.engine.exhaustive(queries, offsets, 4)
+    monkeypatch.setattr("lateint_kernels._torch.index_tensors.STAGED", 64)
+    for tokens, postings, products, numbers in [(1, 1, 1, 1), (9, 1 << 20, 50, 300)]:
+        monkeypatch.setitem(device_engine.TOKENS, "cpu", tokens)
+        monkeypatch.setitem(device_engine.POSTINGS, "cpu", postings)
+        monkeypatch.setitem(device_engine.PRODUCTS, "cpu", products)
+        monkeypatch.setitem(codes.NUMBERS, "cpu", numbers)
+        ours = on_torch(made)
+        same(ours.search(queries, offsets, 4, **limits), expected[0])
+        same(ours.exhaustive(queries, offsets, 4), expected[1])
+
+
+def test_an_empty_batch():
+    made = make(np.random.default_rng(0), LENGTHS)
+    queries, offsets = np.empty((0, 40), np.float32), np.zeros(1, np.int64)
+    assert on_torch(made).search(queries, offsets, 4, nprobe=2, candidates=3) == []
+    assert on_torch(made).exhaustive(queries, offsets, 4) == []
+
+
+def test_stopping_is_the_loop():
+    """Scores of many ties and documents without tokens, against the loop of csrc/search.cpp."""
+    rng = np.random.default_rng(0)
+    for count, k, patience in itertools.product((1, 31, 32, 33, 100, 300), (1, 5, 40), (1, 32, 64, 96)):
+        scores = rng.integers(-3, 3 + count // 8, (4, count)).astype(np.float32)
+        scores *= np.linspace(1, 0.3, count, dtype=np.float32)
+        scores[rng.random((4, count)) < 0.1] = -np.inf
+        positions = np.stack([rng.permutation(1000)[:count] for _ in range(4)])
+        stopped = search.stop(torch.from_numpy(positions), torch.from_numpy(scores), k, patience)
+        for row, position, found in zip(scores, positions, stopped, strict=True):
+            best, idle, expected = [], 0, row.copy()
+            for first in range(0, count, search.ROUND):
+                if idle >= patience:
+                    expected[first:] = -np.inf
+                    break
+                changed = False
+                for i in range(first, min(first + search.ROUND, count)):
+                    key = (-row[i], position[i])
+                    if np.isfinite(row[i]) and (len(best) < k or key < best[-1]):
+                        best = sorted([*best, key])[:k]
+                        changed = True
+                idle = 0 if changed else idle + min(search.ROUND, count - first)
+            np.testing.assert_array_equal(found.numpy(), expected)
+
+
+@pytest.mark.parametrize("nbits", NBITS)
+@pytest.mark.parametrize("count", [30, (1 << 16) + 1])
+def test_memory(nbits, count):
+    """The formula of docs/scale.md."""
+    made = make(np.random.default_rng(0), LENGTHS, nbits=nbits, count=count, cuts=(4,))
+    T, n, K, S, width, depth = sum(LENGTHS), len(LENGTHS), count, 2, 40, 64
+    P = sum(len(segment.list_documents) for segment in made.segments)
+    a_token = width if nbits == 8 else width * nbits // 8 + 1 + (2 if K <= 1 << 16 else 3)
+    assert size(made.codec, made.segments) == on_torch(made).index.bytes
+    assert on_torch(made).index.bytes == T * a_token + 4 * P + 8 * n + K * (depth + 8 * S) + 8 * S + 8
+
+
+@pytest.mark.parametrize("device", ["nowhere", "cpu:1", "torch", "meta"])
+def test_what_is_no_device(device):
+    made = make(np.random.default_rng(0), LENGTHS)
+    with pytest.raises(ValueError, match=f"device must be cpu or cuda, got '{device}'"):
+        engine(made.codec, made.segments, device)
+    missing = f"cuda:{torch.cuda.device_count()}"
+    with pytest.raises(ValueError, match=rf"device must be there, but torch finds \d+ of CUDA, got '{missing}'"):
+        engine(made.codec, made.segments, missing)
+
+
+def test_without_torch(monkeypatch):
+    made = make(np.random.default_rng(0), LENGTHS)
+    monkeypatch.setattr(backends, "has_torch", lambda: False)
+    with pytest.raises(backends.BackendError, match=re.escape("device cuda needs torch, which is not installed")):
+        engine(made.codec, made.segments, "cuda")

@@ -1,0 +1,116 @@
+"""The kernels of a search on a device, against the same stages in torch: the same integers."""
+
+import numpy as np
+import pytest
+from random_index import make
+
+from lateint_kernels import backends
+from lateint_kernels.residual import NBITS
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if reason := backends.why_not("triton", "maxsim", DEVICE):
+    pytest.skip(f"triton: {reason}", allow_module_level=True)
+
+from lateint_kernels._torch import codes  # noqa: E402
+from lateint_kernels._torch.engine import DeviceEngine  # noqa: E402
+from lateint_kernels._triton import search  # noqa: E402
+
+
+def device_engine(made, backend="triton"):
+    return DeviceEngine(made.codec, made.segments, DEVICE, backend)
+
+
+def prepared(ours, rng, lengths, dim):
+    cuts = np.concatenate([[0], np.cumsum(lengths)])
+    return ours._prepared(rng.standard_normal((cuts[-1], dim)).astype(np.float32), cuts)
+
+
+@pytest.mark.parametrize(("width", "dim"), [(8, 7), (40, 40), (104, 100), (128, 128)])
+def test_rotate(width, dim):
+    rng = np.random.default_rng(dim)
+    ours = device_engine(make(rng, [3], width=width, dim=dim))
+    tokens = torch.from_numpy(rng.standard_normal((21, dim)).astype(np.float32)).to(DEVICE)
+    expected, found = (module.rotate(tokens, ours._rotation) for module in (codes, search))
+    assert found.cpu().numpy().tobytes() == expected.cpu().numpy().tobytes()
+
+
+@pytest.mark.parametrize("nbits", NBITS)
+@pytest.mark.parametrize("width", [8, 40, 128, 640])
+def test_best_products(nbits, width):
+    """Documents that end within a tile and at its edge, none, and the same one twice; all codes and scales."""
+    rng = np.random.default_rng(width + nbits)
+    lengths, query_lengths = [1, 32, 33, 64, 0, 70, 128], [1, 3, 20]
+    made = make(rng, lengths, width=width, nbits=nbits, cuts=(2,))
+    ours = device_engine(made)
+    queries = prepared(ours, rng, query_lengths, width)
+    positions = torch.tensor([[0, 1, 2, 3, 4], [5, -1, 6, 1, 4], [2, 2, 0, 5, 6]], device=DEVICE)
+    expected, found = (module.best_products(ours.index, queries, positions) for module in (codes, search))
+    assert found.shape == (3, 5, 20) and found.dtype == torch.int32
+    for i, length in enumerate(query_lengths):
+        for c, position in enumerate(positions[i].tolist()):
+            if position >= 0 and lengths[position]:
+                assert found[i, c, :length].tolist() == expected[i, c, :length].tolist()
+
+
+def test_best_products_of_a_long_query():
+    """More tokens than a program takes."""
+    rng, length = np.random.default_rng(0), 290
+    ours = device_engine(make(rng, [40, 5], nbits=2))
+    queries = prepared(ours, rng, [length], 40)
+    positions = torch.tensor([[1, 0]], device=DEVICE)
+    assert search.scoring_tiles(length, 22, 40)[0] < length
+    expected, found = (module.best_products(ours.index, queries, positions) for module in (codes, search))
+    assert torch.equal(expected, found)
+
+
+@pytest.mark.parametrize("count", [1, 64, 65, 200])
+def test_probe(count, monkeypatch):
+    """Few groups and many, equal centroids in several of them, tokens in more than one go."""
+    rng = np.random.default_rng(count)
+    made = make(rng, [4], count=count)
+    made.codec.centroids[::3] = made.codec.centroids[0]
+    ours = device_engine(made)
+    queries = prepared(ours, rng, [3, 4], 40)
+    monkeypatch.setattr(search, "MAXIMA", 4 * -(-count // search.GROUP))
+    for wanted in {1, count}:
+        expected, found = (module.probe(ours.index, queries, wanted) for module in (codes, search))
+        for left, right in zip(expected, found, strict=True):
+            assert left.dtype == right.dtype and torch.equal(left, right)
+
+
+def test_weighted():
+    rng = np.random.default_rng(0)
+    best = torch.from_numpy(rng.integers(-(2**28), 2**28, (3, 300, 40)).astype(np.int32)).to(DEVICE)
+    scales, constants = (torch.from_numpy(rng.standard_normal(shape)).to(DEVICE) for shape in ((3, 40), 3))
+    assert torch.equal(search.weighted(best, scales, constants), codes.weighted(best, scales, constants))
+    part = best[:1, :, 7:20], scales[:1, 7:20], constants[:1]
+    assert torch.equal(search.weighted(*part), codes.weighted(*part))
+
+
+def test_search():
+    """All of it together, with the engine of the CPU beside."""
+    rng = np.random.default_rng(0)
+    made = make(rng, rng.integers(0, 20, 60).tolist(), nbits=2, cuts=(25,), count=80)
+    ours = device_engine(made)
+    offsets = np.array([0, 3, 4, 9])
+    queries = rng.standard_normal((9, 40)).astype(np.float32)
+    for found, expected in (
+        (
+            ours.search(queries, offsets, 4, nprobe=3, candidates=20, patience=32),
+            made.engine.search(queries, offsets, 4, nprobe=3, candidates=20, patience=32),
+        ),
+        (ours.exhaustive(queries, offsets, 7), made.engine.exhaustive(queries, offsets, 7)),
+    ):
+        for left, right in zip(found, expected, strict=True):
+            assert left[0].tolist() == right[0].tolist() and left[1].tobytes() == right[1].tobytes()
+
+
+def test_which_backend():
+    made = make(np.random.default_rng(0), [3])
+    assert DeviceEngine(made.codec, made.segments, "cpu")._stages is codes
+    with pytest.raises(backends.BackendError, match="cannot search on cpu: best: must be one of triton, torch"):
+        DeviceEngine(made.codec, made.segments, "cpu", "best")
+    if torch.cuda.is_available():
+        assert DeviceEngine(made.codec, made.segments, "cuda")._stages is search

@@ -1,0 +1,143 @@
+"""An index on a device gives the results of the same index on the CPU, bit for bit."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lateint import Index, builder
+
+torch = pytest.importorskip("torch")
+
+DEVICES = ["torch:cpu", *["cuda"] * torch.cuda.is_available()]
+
+
+@pytest.fixture(params=DEVICES)
+def device(request):
+    return request.param
+
+
+def on(index, device):
+    return Index(index._manifest, index._arrays, index.path, device)
+
+
+def same(left, right):
+    for hits, others in zip(left, right, strict=True):
+        assert hits.ids.tolist() == others.ids.tolist() and hits.ids.dtype == others.ids.dtype
+        assert hits.scores.tobytes() == others.scores.tobytes()
+
+
+@pytest.fixture(scope="module")
+def large(clustered):
+    """Enough documents for pruning to leave something out, in two segments, with names, some of them deleted."""
+    documents = clustered(np.random.default_rng(0).integers(0, 40, 2500).tolist(), 64, clusters=300)
+    names = [f"document {i}" for i in range(2500)]
+    before = builder.plan
+
+    def plan(*arguments, **settings):
+        planned = before(*arguments, **settings)
+        planned.segment_tokens = 30_000
+        return planned
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(builder, "plan", plan)
+        index = Index.build(documents, ids=names, nbits=2, allow_empty=True, progress=False)
+    segments = [dict(segment) for segment in index._manifest["segments"]]
+    segments[1]["deleted"] = "deleted-1"
+    arrays = {**index._arrays, f"{segments[1]['name']}/deleted-1": np.arange(0, 300, 3, dtype=np.uint32)}
+    assert len(segments) == 2
+    return Index({**index._manifest, "segments": segments}, arrays, None)
+
+
+@pytest.fixture(scope="module")
+def questions(clustered):
+    return list(clustered([8, 1, 32, 100], 64, seed=3, clusters=300))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"exhaustive": True}, {"nprobe": 2}, {"candidates": 60}, {"nprobe": 1, "candidates": 1}],
+    ids=str,
+)
+def test_search(large, questions, device, settings):
+    ours = on(large, device)
+    for k in (1, 10, 100):
+        same(ours.search(questions, k, **settings), large.search(questions, k, **settings))
+    same([ours.search(questions[0], 10, **settings)], [large.search(questions[0], 10, **settings)])
+
+
+def test_more_than_one_round_of_probing_finds(large, questions, device):
+    """A search for more documents than its lists hold looks into more of them."""
+    assert len(large.search(questions[1], 2400, nprobe=1)) > 2000
+    same(on(large, device).search(questions[:2], 2400, nprobe=1), large.search(questions[:2], 2400, nprobe=1))
+
+
+@pytest.mark.parametrize("size", [1, 20, 1500])
+@pytest.mark.parametrize("small", [4096, 100])
+def test_subset(large, questions, device, size, small, monkeypatch):
+    monkeypatch.setattr("lateint.index.SMALL_SUBSET", small)
+    subset = np.random.default_rng(size).permutation(large.ids)[:size].tolist()
+    for settings in ({}, {"exhaustive": True}, {"candidates": 70}):
+        found = on(large, device).search(questions, 10, subset=subset, **settings)
+        same(found, large.search(questions, 10, subset=subset, **settings))
+    assert [len(hits) for hits in on(large, device).search(questions, 10, subset=[])] == [0] * 4
+
+
+def test_documents_by_id(large, questions, device):
+    ours, ids = on(large, device), large.ids[[900, 5, 77, 2000]].tolist()
+    for query in questions:
+        same(
+            [ours.rerank(query, ids), ours.rerank(query, ids, 2)],
+            [large.rerank(query, ids), large.rerank(query, ids, 2)],
+        )
+    for id in ids:
+        if len(large.reconstruct(id)):
+            mine, theirs = ours.explain(questions[0], id), large.explain(questions[0], id)
+            assert mine.tokens.tolist() == theirs.tokens.tolist() and mine.scores.tobytes() == theirs.scores.tobytes()
+        np.testing.assert_array_equal(ours.reconstruct(id), large.reconstruct(id))
+
+
+@pytest.mark.parametrize("nbits", [1, 4, 8])
+def test_built_for_a_device(collection, queries, device, nbits, tmp_path):
+    settings = {"nbits": nbits, "progress": False}
+    index = Index.build(collection, **settings)
+    kept, written = (Index.build(collection, path, device=device, **settings) for path in (None, tmp_path / "index"))
+    assert (index.device, kept.device, written.device) == ("cpu", device, device)
+    assert Index.open(tmp_path / "index").device == "cpu"
+    for ours in (kept, written, Index.open(tmp_path / "index", device=device)):
+        same(ours.search(queries, 10), index.search(queries, 10))
+
+
+@pytest.mark.parametrize("name", ["index-v1", "index-v1-strings"])
+def test_golden(device, name):
+    """Files that were written once, and what searching them gave then."""
+    path = Path(__file__).parents[1] / "golden" / name
+    index, ours = Index.open(path), Index.open(path, device=device)
+    queries = list(np.random.default_rng(0).standard_normal((3, 5, index.dim)).astype(np.float32))
+    assert json.loads((path / "index.json").read_text())["version"] == 1
+    for settings in ({}, {"exhaustive": True}):
+        same(ours.search(queries, 10, **settings), index.search(queries, 10, **settings))
+
+
+def test_a_device_of_torch(saved, queries):
+    assert Index.open(saved, device=torch.device("cpu")).device == "cpu"
+    if not torch.cuda.is_available():
+        with pytest.raises(ValueError, match="device must be there, but torch finds 0 of CUDA, got 'cuda:0'"):
+            Index.open(saved, device=torch.device("cuda", 0))
+
+
+@pytest.mark.parametrize(
+    ("device", "error", "message"),
+    [
+        (0, TypeError, r"device must be a string or a torch\.device, got int"),
+        ("gpu", ValueError, "device must be cpu or cuda, got 'gpu'"),
+        ("cuda:x", ValueError, r"device must be there, but torch finds \d+ of CUDA, got 'cuda:x'"),
+        ("cuda:99", ValueError, r"device must be there, but torch finds \d+ of CUDA, got 'cuda:99'"),
+    ],
+)
+def test_what_is_no_device(collection, saved, device, error, message):
+    with pytest.raises(error, match=message):
+        Index.open(saved, device=device)
+    with pytest.raises(error, match=message):
+        Index.build(collection, device=device, progress=False)
