@@ -75,7 +75,8 @@ def rotate(
     total = tl.zeros([ROWS, COLUMNS], tl.float32)
     for k in range(0, BLOCK):
         source = tl.load(permutation + block * BLOCK + k)
-        x = tl.load(tokens + row.to(tl.int64) * dim + source, mask=(row < T) & (source < dim), other=0.0)
+        inside = row < tl.where(source < dim, T, 0)
+        x = tl.load(tokens + row.to(tl.int64) * dim + source, mask=inside, other=0.0)
         factor = tl.load(blocks + (block * BLOCK + k) * BLOCK + column, mask=column < BLOCK, other=0.0)
         total += x[:, None] * factor[None, :]
     target = rotated + row.to(tl.int64)[:, None] * (BLOCKS * BLOCK) + block * BLOCK + column[None, :]
@@ -129,7 +130,7 @@ def best_products(
                     found = tl.dot(part, tl.trans(x), found, out_dtype=tl.int32)
             top = tl.maximum(top, tl.max(found, 1))
         target = best + (query.to(tl.int64) * C + candidate) * longest + place
-        tl.store(target, top, mask=(place < length) & (tokens > 0))
+        tl.store(target, top, mask=place < tl.where(tokens > 0, length, 0))
 
 
 @triton.jit(do_not_specialize=["C", "stride", "longest", "blocks"])
