@@ -169,7 +169,7 @@ def measure(name: str, shape: Shape, precision: str, rounds: int) -> list[dict[s
     """Both ways on one shape."""
     step = Step(shape, precision)
     (loss, gradients), (other, others) = (step.gradients(way) for way in WAYS)
-    assert abs(loss - other) <= (1e-4 if precision == "no" else 0.05) * abs(other), (loss, other)
+    assert abs(loss - other) <= (1e-4 if precision == "no" else 0.1) * abs(other), (loss, other)
     if precision == "no":
         largest = max(float(one.abs().max()) for one in others)
         assert all(torch.allclose(a, b, rtol=1e-3, atol=1e-4 * largest) for a, b in zip(gradients, others, strict=True))
