@@ -1,0 +1,122 @@
+"""Writes the tables of ``docs/preflmr.md`` from the JSON files in ``benchmarks/results``.
+
+python -m benchmarks.preflmr.page            write them
+python -m benchmarks.preflmr.page --check    fail if they are not what the JSON files say
+"""
+
+import argparse
+import sys
+from typing import Any
+
+from benchmarks.design_page import Row, table, with_tables
+from benchmarks.embeddings import read_json
+from benchmarks.render import DOCS, RESULTS, number
+
+PAGE = DOCS / "preflmr.md"
+DATA = {"flags_kbvqa": "flags", "emoji_captions": "emoji"}
+MATCHING = {"flags_kbvqa": {"val": 0.83, "test": 0.77}, "emoji_captions": {"val": 0.23, "test": 0.25}}  # data's README
+COSTS = (("step_seconds", "s"), ("step_mib", "MiB"), ("scoring_seconds", "s"), ("scoring_mib", "MiB"))
+PRECISIONS = {"no": "float32", "bf16": "bfloat16"}
+BM25 = {"medquad": 0.608, "scifact": 0.665}  # data's README; scifact: Thakur et al. 2021
+
+
+def full_size(results: Row) -> str:
+    """Loading and encoding with ViT-B."""
+    found = results["full_size"]
+    encode, load, cpu = found["encode"], found["load"], found["machine"]["cpu"]
+    queries, passages = found["shapes"]["queries"], found["shapes"]["passages"]
+    return (
+        f"{found['model']['name']} ({found['model']['parameters'] / 1e6:.1f} million parameters, a file of "
+        f"{found['file_bytes'] / 1e9:.2f} GB) on {found['threads']} threads of {cpu}: it is mapped in "
+        f"{load['seconds']} s; {queries[0]} queries with a picture take {encode['seconds_queries']} s, {passages[0]} "
+        f"passages of {passages[1]} tokens {encode['seconds_passages']} s; the process takes at most "
+        f"{encode['peak_rss_bytes'] / 1e9:.2f} GB."
+    )
+
+
+def demo(results: Row) -> str:
+    """What the demo reaches, and how long its parts take."""
+    run = results["demo"]["runs"]["all"]
+    measured = run["measured"]
+    body = []
+    for data, name in DATA.items():
+        for split in ("val", "test", "test_unseen"):
+            found, exact = measured[f"{data} {split}"], measured.get(f"{data} {split}, exact", {})
+            matched = MATCHING[data].get(split)
+            body.append(
+                (
+                    f"{name}, {split}",
+                    _share(found["Recall@1"]),
+                    _share(found["Recall@5"]),
+                    _share(exact.get("Recall@5")),
+                    _share(found["Pseudo Recall@5"]),
+                    "-" if matched is None else f"{matched:.2f}",
+                )
+            )
+    head = ("", "Recall@1", "Recall@5", "Recall@5, exact", "Pseudo Recall@5", "Recall@5 of picture matching")
+    text = [
+        (data, _share(measured["text stage"][f"{data} untrained"]["nDCG@10"]),
+         _share(measured["text stage"][f"{data} trained"]["nDCG@10"]), f"{BM25[data]:.3f}")
+        for data in BM25
+    ]  # fmt: skip
+    seconds = ", ".join(f"{name} {number(value)} s" for name, value in run["seconds"].items())
+    return "\n\n".join(
+        [
+            table(head, body),
+            table(("nDCG@10 after stage 0", "before training", "trained", "BM25"), text),
+            f"Measured on {run['machine']['cpu']}, {run['machine']['cores']} cores: {seconds}.",
+        ]
+    )
+
+
+def ablations(results: Row) -> str:
+    """Recall@5 without one part of the recipe each."""
+    body = []
+    for name, run in results["demo"]["runs"].items():
+        cells = [_share(run["measured"][f"{data} {split}"]["Recall@5"]) for data in DATA for split in ("val", "test")]
+        body.append((name.replace("-", " "), *cells))
+    return table(("Recall@5", *(f"{name}, {split}" for name in DATA.values() for split in ("val", "test"))), body)
+
+
+def step(results: Row) -> str:
+    """A training step with our scoring and with torch's."""
+    found = results["step"]
+    body = []
+    for row in found["rows"]:
+        base = next(
+            other for other in found["rows"]
+            if (other["shape"], other["precision"], other["scores"]) == (row["shape"], row["precision"], "einsum")
+        )  # fmt: skip
+        cells = [_ratio(row, base, key, unit) for key, unit in COSTS]
+        body.append((f"`{row['shape']}`", PRECISIONS[row["precision"]], row["scores"], *cells))
+    head = ("shape", "", "scores by", "step", "its memory", "scoring alone", "its memory")
+    return f"{found['machine']['cpu']}, {found['machine']['cores']} cores.\n\n{table(head, body)}"
+
+
+def _ratio(row: Row, base: Row, key: str, unit: str) -> str:
+    """A cost, and how many times less that is than torch's."""
+    cost = f"{number(row[key])} {unit}"
+    return cost if row is base or not row[key] else f"{cost} ({number(base[key] / row[key])}x less)"
+
+
+def _share(value: Any) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def main() -> None:
+    """Renders everything, or checks that it is rendered."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
+    args = parser.parse_args()
+    files = {"demo": "preflmr-demo", "full_size": "preflmr-full-size", "step": "preflmr-step"}
+    results = {name: read_json(RESULTS / f"{file}.json") for name, file in files.items()}
+    page = PAGE.read_text()
+    rendered = with_tables(page, results, (full_size, demo, ablations, step))
+    if args.check and rendered != page:
+        sys.exit(f"{PAGE.name} is not what benchmarks/results say; run python -m benchmarks.preflmr.page")
+    if not args.check:
+        PAGE.write_text(rendered)
+
+
+if __name__ == "__main__":
+    main()
