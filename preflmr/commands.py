@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +31,8 @@ def train(options: argparse.Namespace) -> None:
 
     for name, config in stages.items():
         summary = train_stage(config, resume=options.resume)
+        if os.environ.get("RANK", "0") != "0":
+            continue  # the first of several devices tells
         best = f", best at step {summary['best']['step']}" if summary["best"] else ""
         print(f"{name}: {summary['steps']:,} steps in {summary['seconds']:,.0f} s{best}; {config.output}/best")
 
