@@ -59,7 +59,7 @@ def main() -> None:
         seconds[f"stage {stage}"] = summary["seconds"]
         if stage == 0 and options.text:
             seconds["text evaluation"] = text_evaluation(model, work, options)
-    results = work / f"results{name}.json"
+    results = options.results or work / f"results{name}.json"
     started = time.perf_counter()
     measured = evaluation(model, name, options)
     seconds["evaluation"] = time.perf_counter() - started
@@ -230,6 +230,7 @@ def _options() -> argparse.Namespace:
     add("--without-patch-rows", action="store_true", help="no transformer mapping, as FLMR")
     add("--trainable-vit", action="store_true", help="train the vision encoder, too, in stage 3")
     add("--image-size", type=int, default=84, help="pixels, a multiple of 14")
+    add("--results", type=Path, help="the JSON file to write; otherwise one in the folder")
     add("--steps", type=int, help="of each stage, to try things out")
     add("--text", action="store_true", help="measure the text stage on MedQuAD and SciFact, too (some minutes)")
     add("--untrained", action="store_true", help="with --text, also before training")

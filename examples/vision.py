@@ -35,7 +35,7 @@ def model_file() -> Path:
     return Path(spec.origin).parent / "models" / "vit_s_focus.onnx"
 
 
-def encoder(image_size: int = 84, layers: int = LAYERS, file: Path | None = None) -> CLIPVisionModel:
+def encoder(image_size: int = 84, layers: int = 8, file: Path | None = None) -> CLIPVisionModel:
     """The encoder for pictures of ``image_size`` pixels, a multiple of 14, as a CLIP model of transformers.
 
     Args:
