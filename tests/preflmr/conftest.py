@@ -1,4 +1,4 @@
-"""A PreFLMR small enough for tests: random weights, and a vocabulary of single characters, so that any text is known."""
+"""A PreFLMR small enough for tests: random weights; a vocabulary of single characters, so that any text is known."""
 
 import string
 
