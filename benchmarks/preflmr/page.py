@@ -54,25 +54,34 @@ def demo(results: Row) -> str:
                 )
             )
     head = ("", "Recall@1", "Recall@5", "Recall@5, exact", "Pseudo Recall@5", "Recall@5 of picture matching")
-    text = [
-        (data, _share(measured["text stage"][f"{data} untrained"]["nDCG@10"]),
-         _share(measured["text stage"][f"{data} trained"]["nDCG@10"]), f"{BM25[data]:.3f}")
-        for data in BM25
-    ]  # fmt: skip
     seconds = ", ".join(f"{name} {number(value)} s" for name, value in run["seconds"].items())
     return "\n\n".join(
         [
             table(head, body),
-            table(("nDCG@10 after stage 0", "before training", "trained", "BM25"), text),
+            *_text_stage(results["demo"]["runs"]),
             f"Measured on {run['machine']['cpu']}, {run['machine']['cores']} cores: {seconds}.",
         ]
     )
+
+
+def _text_stage(runs: Row) -> list[str]:
+    """A table of nDCG@10 after stage 0, if that was measured."""
+    if "text" not in runs:
+        return []
+    found = runs["text"]["measured"]["text stage"]
+    rows = [
+        (data, *(_share(found[f"{data} {when}"]["nDCG@10"]) for when in ("untrained", "trained")), f"{BM25[data]:.3f}")
+        for data in BM25
+    ]
+    return [table(("nDCG@10 after stage 0", "before training", "trained", "BM25"), rows)]
 
 
 def ablations(results: Row) -> str:
     """Recall@5 without one part of the recipe each."""
     body = []
     for name, run in results["demo"]["runs"].items():
+        if name == "text":
+            continue
         cells = [_share(run["measured"][f"{data} {split}"]["Recall@5"]) for data in DATA for split in ("val", "test")]
         body.append((name.replace("-", " "), *cells))
     return table(("Recall@5", *(f"{name}, {split}" for name in DATA.values() for split in ("val", "test"))), body)
