@@ -48,10 +48,12 @@ class CheckpointError(ValueError):
 
 
 def find(name_or_path: str | Path, file: str, **hub: Any) -> Path | None:
-    """A file of a folder or of the hub, or None where there is none."""
+    """A file of a folder or of the hub, or None where there is none; an error if it can be neither."""
     if Path(name_or_path).is_dir():
         path = Path(name_or_path) / file
         return path if path.is_file() else None
+    if Path(name_or_path).is_absolute() or str(name_or_path).startswith(".") or str(name_or_path).count("/") > 1:
+        raise FileNotFoundError(f"{name_or_path}: there is no such folder, and it is no name on the hub")
     found = cached_file(str(name_or_path), file, _raise_exceptions_for_missing_entries=False, **hub)
     return None if found is None else Path(found)
 

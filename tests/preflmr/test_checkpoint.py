@@ -310,3 +310,8 @@ def test_full_size_of_flmr():
     with torch.device("meta"):
         state = PreFLMR(FLMRConfig(text_config={"vocab_size": 30531, "query_maxlen": 512})).state_dict()
     assert len(state) == 403 and not any(name.startswith("context_") for name in state)
+
+
+def test_a_path_that_is_not_there_is_not_asked_of_the_hub(tmp_path):
+    with pytest.raises(FileNotFoundError, match="there is no such folder, and it is no name on the hub"):
+        read(tmp_path / "nothing")
