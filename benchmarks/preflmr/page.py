@@ -54,7 +54,9 @@ def demo(results: Row) -> str:
                 )
             )
     head = ("", "Recall@1", "Recall@5", "Recall@5, exact", "Pseudo Recall@5", "Recall@5 of picture matching")
-    seconds = ", ".join(f"{name} {number(value)} s" for name, value in run["seconds"].items())
+    parts = {name: value for name, value in run["seconds"].items() if name != "this run"}
+    seconds = ", ".join(f"{name} {number(value)} s" for name, value in parts.items())
+    seconds += f"; together {number(sum(parts.values()) / 60)} minutes"
     return "\n\n".join(
         [
             table(head, body),
@@ -78,6 +80,8 @@ def _text_stage(runs: Row) -> list[str]:
 
 def ablations(results: Row) -> str:
     """Recall@5 without one part of the recipe each."""
+    if not results["demo"]["runs"].keys() - {"all", "text"}:
+        return "Not measured yet; `python -m benchmarks.preflmr.demo` runs them."
     body = []
     for name, run in results["demo"]["runs"].items():
         if name == "text":
