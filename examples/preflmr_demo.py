@@ -91,7 +91,7 @@ def train(stage: int, start: Path, name: str, options: argparse.Namespace) -> tu
     config = _with_paths(config, work)
     queries = config.queries_per_step
     print(f"stage {stage}{name.replace('-', ' ')}: {config.steps} steps of {queries} queries", flush=True)
-    with sdpa_kernel(SDPBackend.MATH):  # for sequences this short, twice as fast backward on a CPU as torch's choice
+    with sdpa_kernel(SDPBackend.MATH):  # for sequences this short; torch's choice is slower on a CPU
         return run(config, resume=True), name
 
 
@@ -136,7 +136,7 @@ def make_start(folder: Path, image_size: int) -> None:
 def standardise(model: PreFLMR, sample: int = 16) -> None:
     """Has both mappings begin with features of mean 0 and spread 1, measured on every ``sample``-th training picture.
 
-    The encoder's own are 20 times smaller, with which a random mapping learns slowly.
+    The encoder's own are much smaller, with which a random mapping learns slowly.
     """
     pictures = []
     for name in PICTURED:
