@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--limit", type=int, help="ask only so many questions")
     command.add_argument("--index", metavar="FOLDER", help="keep the index there, and use it again")
     command.add_argument("--exact", action="store_true", help="also score every passage without an index")
+    _add_limits(command)
     command.add_argument("--run", help="what a report calls this checkpoint (its last name)")
     command.add_argument("--out", metavar="FOLDER", help="write every question's passages and measures there")
     _add_index_settings(command)
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_images(command)
     command.add_argument("-k", type=int, default=5, help="passages a question (5)")
     command.add_argument("--json", action="store_true", help="one JSON object a question instead of text")
-    command.add_argument("--nprobe", type=int, help="centroids a query token looks into")
+    _add_limits(command)
     command.add_argument("--exhaustive", action="store_true", help="score every passage of the index")
     _add_encoding(command)
 
@@ -129,6 +130,11 @@ def _add_images(command: Any) -> None:
 
 def _add_index_settings(command: Any) -> None:
     command.add_argument("--nbits", type=int, default=4, choices=(1, 2, 4, 8), help="bits a dimension (4)")
+
+
+def _add_limits(command: Any) -> None:
+    command.add_argument("--nprobe", type=int, help="centroids a query token looks into")
+    command.add_argument("--candidates", type=int, help="passages scored (until more of them change nothing)")
 
 
 def _add_encoding(command: Any) -> None:

@@ -53,6 +53,8 @@ def evaluate(options: argparse.Namespace) -> None:
         on_missing=options.on_missing,
         limit=options.limit,
         nbits=options.nbits,
+        nprobe=options.nprobe,
+        candidates=options.candidates,
         **_encoding(options),
     )
     if options.out is not None:
@@ -145,6 +147,7 @@ def search(options: argparse.Namespace) -> None:
         image_source=_images(options),
         progress=options.questions is not None,
         nprobe=options.nprobe,
+        candidates=options.candidates,
         exhaustive=options.exhaustive,
         batch_size=options.batch_size,
         dtype=options.dtype,

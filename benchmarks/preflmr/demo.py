@@ -22,7 +22,7 @@ from preflmr.evaluation import versions
 DEMO = Path(__file__).resolve().parent.parent.parent / "examples" / "preflmr_demo.py"
 RUNS = {
     "all": [],
-    "text": ["--text", "--untrained"],  # the same, and the text stage on its own
+    "text": ["--text"],  # stage 0 on its own
     "without-stage-0": ["--without-stage", "0"],
     "without-stage-1": ["--without-stage", "1"],
     "without-stage-2": ["--without-stage", "2"],

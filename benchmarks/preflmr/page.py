@@ -60,10 +60,21 @@ def demo(results: Row) -> str:
     return "\n\n".join(
         [
             table(head, body),
+            *_nearest(run),
             *_text_stage(results["demo"]["runs"]),
             f"Measured on {run['machine']['cpu']}, {run['machine']['cores']} cores: {seconds}.",
         ]
     )
+
+
+def _nearest(run: Row) -> list[str]:
+    """What the image encoder finds without a text encoder."""
+    found = run["nearest picture"]
+    return [
+        "The image encoder alone, by the most similar training pictures (five emoji, five countries): "
+        f"{_share(found['emoji_captions test'])} of emoji, test, and {_share(found['flags_kbvqa test'])} of the "
+        "countries of flags, test. It can neither answer a question nor name what it was never shown."
+    ]
 
 
 def _text_stage(runs: Row) -> list[str]:

@@ -120,7 +120,8 @@ def test_search_with_a_file_of_questions(checkpoint, flags, index, capsys):
     assert [one["question_id"] for one in found] == [row["question_id"] for row in asked]
     first = asked[0]
     preflmr("search", checkpoint, index, "--image", flags / "images" / first["img_path"], "--question",
-            first["question"], "--instruction", first["instruction"], "-k", 2, "--json")  # fmt: skip
+            first["question"], "--instruction", first["instruction"], "-k", 2, "--candidates", 20,
+            "--json")  # fmt: skip
     alone = json.loads(capsys.readouterr().out)
     assert [one["id"] for one in alone["passages"]] == [one["id"] for one in found[0]["passages"]]
     preflmr(*arguments)
@@ -129,11 +130,13 @@ def test_search_with_a_file_of_questions(checkpoint, flags, index, capsys):
 
 def test_eval_then_report(checkpoint, flags, tmp_path, capsys):
     preflmr("eval", checkpoint, flags, "--task", "flags", "--ks", 1, 5, 20, "--exact", "--run", "tiny",
-            "--index", tmp_path / "index", "--out", tmp_path / "runs")  # fmt: skip
+            "--index", tmp_path / "index", "--nprobe", 3, "--candidates", 20, "--out", tmp_path / "runs")  # fmt: skip
     said = capsys.readouterr().out
     assert "flags test: 4 questions, 20 passages" in said and "Recall@20 1.0000   exact 1.0000" in said
     found = json.loads((tmp_path / "runs" / "flags_tiny.json").read_text())
     assert len(found) == QUESTIONS and all(len(one["retrieved_passage"]) == 20 for one in found.values())
+    settings = json.loads((tmp_path / "runs" / "flags_tiny.summary.json").read_text())["settings"]
+    assert (settings["nprobe"], settings["candidates"]) == (3, 20)
     preflmr("report", tmp_path / "runs", "--tables", 2, "--out", tmp_path / "tables")
     assert "| tiny" in capsys.readouterr().out and (tmp_path / "tables" / "report.md").is_file()
 
