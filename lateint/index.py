@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import operator
 import os
-import sys
 import weakref
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,29 +15,18 @@ from lateint import builder, layout, storage
 from lateint import documents as documents_module
 from lateint import ids as ids_module
 from lateint import queries as queries_module
+from lateint.arguments import device_name, integer, positive, positive_or_none, thread_count
 from lateint.clustering import Centroids
 from lateint.codec import Codec, Rotation
 from lateint.hits import Explanation, Hits
+from lateint.limits import Limits, limits
 from lateint.queries import Queries
-from lateint_kernels.engine import CodecArrays, Ranking, SegmentArrays, check_device, engine
+from lateint_kernels.engine import CodecArrays, Ranking, SegmentArrays, engine
 from lateint_kernels.residual import NBITS
 
-FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
-CELLS_PROBED = 24  # best cells of each query token, at most; what one token reads serves all of the query
-PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
-LARGE_PATIENCE = 160  # the same, with more than FLAT_PROBING centroids
 SMALL_SUBSET = 4096  # a subset up to this size is scored whole
 
 _open: weakref.WeakSet[Index] = weakref.WeakSet()
-
-
-class _Limits(NamedTuple):
-    """How much of the index a search looks at; see `lateint_kernels.engine.Engine.search`."""
-
-    nprobe: int
-    candidates: int
-    patience: int
-    cells: int
 
 
 class Index:
@@ -124,19 +111,19 @@ class Index:
             UserWarning: some tokens are so much larger than most that the codes cannot hold them; see
                 `lateint.codec.train_rotation`.
         """
-        if _integer(nbits, "nbits") not in NBITS:
+        if integer(nbits, "nbits") not in NBITS:
             raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
-        if ncentroids is not None and not 1 <= _integer(ncentroids, "ncentroids") <= 1 << 24:
+        if ncentroids is not None and not 1 <= integer(ncentroids, "ncentroids") <= 1 << 24:
             raise ValueError(f"ncentroids must be between 1 and {1 << 24}, got {ncentroids}")
-        if _integer(seed, "seed") < 0:
+        if integer(seed, "seed") < 0:
             raise ValueError(f"seed must be at least 0, got {seed}")
-        place = _device(device)
+        place = device_name(device)
         settings = {
             "nbits": nbits,
             "ncentroids": ncentroids,
-            "max_ram": None if max_ram is None else _positive(max_ram, "max_ram"),
+            "max_ram": positive_or_none(max_ram, "max_ram"),
             "seed": seed,
-            "threads": _threads(threads),
+            "threads": thread_count(threads),
             "progress": progress,
         }
         if path is None:
@@ -162,8 +149,7 @@ class Index:
             path: the folder that `build` wrote.
             verify: compare every file with its checksum first, which reads all of them.
             device: where searches run: None or ``"cpu"``, or ``"cuda"``, ``"cuda:1"`` or such a ``torch.device``, to
-                which the index is copied. Results are the same up to 65,536
-                centroids; see docs/scale.md.
+                which the index is copied. Results are the same up to 65,536 centroids; see docs/scale.md.
 
         Raises:
             FileNotFoundError: there is nothing at ``path``.
@@ -172,7 +158,7 @@ class Index:
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left.
         """
-        place = _device(device)
+        place = device_name(device)
         folder = Path(path).absolute()
         manifest, arrays = storage.load(folder, verify=verify)
         return cls(manifest, arrays, folder, place)
@@ -219,15 +205,15 @@ class Index:
             UnknownIdError: a KeyError that names the id in ``subset``.
         """
         queries = queries_module.read(Q, self.dim)
-        k = _positive(k, "k")
-        limits = self._limits(k, nprobe, candidates)
-        workers = _threads(threads)
+        k = positive(k, "k")
+        scope = limits(k, nprobe, candidates, centroids=len(self._codec.centroids), documents=len(self._ids))
+        workers = thread_count(threads)
         if subset is not None:
-            rankings = self._search_subset(queries, k, limits, exhaustive, subset, workers)
+            rankings = self._search_subset(queries, k, scope, exhaustive, subset, workers)
         elif exhaustive:
             rankings = self._engine.exhaustive(queries.tokens, queries.offsets, k, allowed=self._live, threads=workers)
         else:
-            rankings = self._pruned(queries, k, limits, self._live, workers)
+            rankings = self._pruned(queries, k, scope, self._live, workers)
         hits = [Hits(self._ids.at(positions), scores) for positions, scores in rankings]
         return hits[0] if queries.single else hits
 
@@ -246,8 +232,8 @@ class Index:
         if not queries.single:
             raise ValueError("rerank takes one query [Lq, dim], got a batch")
         positions = np.unique(self._ids.positions(ids, "ids"))
-        keep = len(positions) if k is None else _positive(k, "k")
-        ranking = self._score(queries.tokens, positions, keep, _threads(threads))
+        keep = len(positions) if k is None else positive(k, "k")
+        ranking = self._score(queries.tokens, positions, keep, thread_count(threads))
         return Hits(self._ids.at(ranking[0]), ranking[1])
 
     def explain(self, Q: Any, id: Any) -> Explanation:
@@ -331,46 +317,33 @@ class Index:
 
     # ------------------------------------------------------------------ inside
 
-    def _limits(self, k: int, nprobe: int | None, candidates: int | None) -> _Limits:
-        """The pruning limits of a search; see docs/design.md for how the defaults were chosen."""
-        centroids = len(self._codec.centroids)
-        probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else _positive(nprobe, "nprobe")
-        most = 512 + 4 * k if candidates is None else max(k, _positive(candidates, "candidates"))
-        large = centroids > FLAT_PROBING
-        return _Limits(
-            nprobe=min(probes, centroids),
-            candidates=min(most, len(self._ids)),
-            patience=0 if candidates is not None else LARGE_PATIENCE if large else PATIENCE,
-            cells=CELLS_PROBED if large and probes < centroids else 0,
-        )
-
     def _pruned(
-        self, queries: Queries, k: int, limits: _Limits, allowed: NDArray[np.uint8] | None, threads: int
+        self, queries: Queries, k: int, scope: Limits, allowed: NDArray[np.uint8] | None, threads: int
     ) -> list[Ranking]:
         """A search that looks into more lists for the queries that found too few documents."""
-        rankings = self._within(queries, k, limits, allowed, threads)
+        rankings = self._within(queries, k, scope, allowed, threads)
         short = [i for i, (positions, _) in enumerate(rankings) if len(positions) < k]
-        if short and limits.nprobe < len(self._codec.centroids):
+        if short and scope.nprobe < len(self._codec.centroids):
             short = [i for i in short if len(rankings[i][0]) < self._findable(allowed)]
-        if not short or limits.nprobe >= len(self._codec.centroids):
+        if not short or scope.nprobe >= len(self._codec.centroids):
             return rankings
-        wider = limits._replace(nprobe=min(8 * limits.nprobe, len(self._codec.centroids)), cells=0)
+        wider = scope._replace(nprobe=min(8 * scope.nprobe, len(self._codec.centroids)), cells=0)
         again = self._pruned(queries.some(short), k, wider, allowed, threads)
         for i, ranking in zip(short, again, strict=True):
             rankings[i] = ranking
         return rankings
 
     def _within(
-        self, queries: Queries, k: int, limits: _Limits, allowed: NDArray[np.uint8] | None, threads: int
+        self, queries: Queries, k: int, scope: Limits, allowed: NDArray[np.uint8] | None, threads: int
     ) -> list[Ranking]:
         return self._engine.search(
             queries.tokens,
             queries.offsets,
             k,
-            nprobe=limits.nprobe,
-            candidates=limits.candidates,
-            patience=limits.patience,
-            cells=limits.cells,
+            nprobe=scope.nprobe,
+            candidates=scope.candidates,
+            patience=scope.patience,
+            cells=scope.cells,
             allowed=allowed,
             threads=threads,
         )
@@ -379,7 +352,7 @@ class Index:
         self,
         queries: Queries,
         k: int,
-        limits: _Limits,
+        scope: Limits,
         exhaustive: bool,
         subset: Iterable[Any],
         threads: int,
@@ -387,14 +360,14 @@ class Index:
         positions = np.unique(self._ids.positions(subset, "subset"))
         if len(positions) == 0:
             return [(positions, np.zeros(0, np.float32))] * len(queries)
-        if exhaustive or len(positions) <= max(SMALL_SUBSET, limits.candidates):
+        if exhaustive or len(positions) <= max(SMALL_SUBSET, scope.candidates):
             return [self._score(queries[i], positions, k, threads) for i in range(len(queries))]
         allowed = np.zeros(len(self._ids), np.uint8)
         allowed[positions] = 1
         # A list holds few documents of a small subset, so more lists are read.
         share = len(positions) / len(self)
-        probes = min(int(limits.nprobe / share), 8 * limits.nprobe, len(self._codec.centroids))
-        return self._pruned(queries, k, limits._replace(nprobe=probes), allowed, threads)
+        probes = min(int(scope.nprobe / share), 8 * scope.nprobe, len(self._codec.centroids))
+        return self._pruned(queries, k, scope._replace(nprobe=probes), allowed, threads)
 
     def _score(self, query: NDArray[Any], positions: NDArray[np.int64], k: int, threads: int) -> Ranking:
         """The k best of ``positions`` (ascending), ties in their order."""
@@ -523,32 +496,3 @@ def _codec_arrays(codec: Codec) -> CodecArrays:
         rotation.step,
         codec.nbits,
     )
-
-
-def _integer(value: Any, name: str) -> int:
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
-
-
-def _positive(value: Any, name: str) -> int:
-    number = _integer(value, name)
-    if number < 1:
-        raise ValueError(f"{name} must be at least 1, got {number}")
-    return number
-
-
-def _device(device: Any) -> str:
-    """A device by its name: cpu, cuda, cuda:1, or torch:cpu, which is for tests."""
-    torch = sys.modules.get("torch")
-    if device is not None and not isinstance(device, str) and not (torch and isinstance(device, torch.device)):
-        raise TypeError(f"device must be a string or a torch.device, got {type(device).__name__}")
-    name = "cpu" if device is None else str(device)
-    check_device(name)
-    return name
-
-
-def _threads(threads: int | None) -> int:
-    """0 stands for the default of the kernels."""
-    return 0 if threads is None else _positive(threads, "threads")

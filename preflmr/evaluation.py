@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from lateint import Index, Ragged
+from lateint.arguments import positive_or_none
 from lateint.version import __version__
 from lateint_kernels.retrieve import retrieve
 from preflmr.images import ON_MISSING, MissingImage, pictures
@@ -128,6 +129,8 @@ def evaluate(
     cutoffs = sorted({*ks, *([dataset.task.k] if dataset.task.metric else [])})
     if not cutoffs or cutoffs[0] < 1:
         raise ValueError(f"ks must be positive, got {list(ks)}")
+    for name, value in (("nprobe", nprobe), ("candidates", candidates)):
+        positive_or_none(value, name)  # now, not after passages are encoded
     examples = dataset.examples if limit is None else dataset.examples[:limit]
     encoding = Encoding(batch_size, dtype, device, processes, on_missing, progress)
     clock, cut = _Clock(), _Cut(model)

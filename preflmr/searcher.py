@@ -14,6 +14,7 @@ from typing import Any
 import torch
 
 from lateint import Index
+from lateint.arguments import positive_or_none
 from lateint.version import __version__
 from preflmr import collection
 from preflmr.checkpoint import published_state
@@ -165,8 +166,11 @@ class Searcher:
             batch_size, dtype, processes, image_source, progress: see `preflmr.encode.encode_queries`.
 
         Raises:
-            ValueError: there are not as many images or instructions as questions, or the model reads no pictures.
+            ValueError: there are not as many images or instructions as questions, the model reads no pictures, or
+                ``k``, ``nprobe`` or ``candidates`` is below 1.
         """
+        for name, value in (("k", k), ("nprobe", nprobe), ("candidates", candidates)):
+            positive_or_none(value, name)  # now, not after questions are encoded
         questions = list(questions)
         pictures = [None] * len(questions) if images is None else list(images)
         given = (

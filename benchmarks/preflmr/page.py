@@ -41,7 +41,8 @@ def demo(results: Row) -> str:
     body = []
     for data, name in DATA.items():
         for split in ("val", "test", "test_unseen"):
-            found, exact = measured[f"{data} {split}"], measured.get(f"{data} {split}, exact", {})
+            found = measured[f"{data} {split}"]
+            exact, default = (measured.get(f"{data} {split}, {how}", {}) for how in ("exact", "default search"))
             matched = MATCHING[data].get(split)
             body.append(
                 (
@@ -49,11 +50,15 @@ def demo(results: Row) -> str:
                     _share(found["Recall@1"]),
                     _share(found["Recall@5"]),
                     _share(exact.get("Recall@5")),
+                    _share(default.get("Recall@5")),
                     _share(found["Pseudo Recall@5"]),
                     "-" if matched is None else f"{matched:.2f}",
                 )
             )
-    head = ("", "Recall@1", "Recall@5", "Recall@5, exact", "Pseudo Recall@5", "Recall@5 of picture matching")
+    head = (
+        "", "Recall@1", "Recall@5", "Recall@5, exact", "Recall@5, default search", "Pseudo Recall@5",
+        "Recall@5 of picture matching",
+    )  # fmt: skip
     parts = {name: value for name, value in run["seconds"].items() if name != "this run"}
     seconds = ", ".join(f"{name} {number(value)} s" for name, value in parts.items())
     seconds += f"; together {number(sum(parts.values()) / 60)} minutes"

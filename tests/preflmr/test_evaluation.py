@@ -211,15 +211,18 @@ def test_an_index_of_other_passages_is_refused(tiny, flags, tmp_path):
     assert len(measured(tiny, flags, ks=(3,), limit=2, index=by_id).questions) == 2
 
 
-def test_options_are_checked(tiny, flags):
+def test_options_are_checked(tiny, flags, tmp_path):
     for option, message in (
         ({"method": "plaid"}, "method must be one of index, exact, both, got 'plaid'"),
         ({"without_image": "none"}, "without_image must be blank or text, got 'none'"),
         ({"ks": (0, 5)}, r"ks must be positive, got \[0, 5\]"),
         ({"on_missing": "drop"}, "on_missing must be one of error, skip, blank, got 'drop'"),
+        ({"nprobe": -1}, "nprobe must be at least 1, got -1"),
+        ({"candidates": 0}, "candidates must be at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
-            measured(tiny, flags, **option)
+            measured(tiny, flags, index=tmp_path / "index", **option)
+    assert not (tmp_path / "index").exists()  # no passage was encoded in vain
 
 
 def test_text_alone_in_beirs_layout(make_tiny):

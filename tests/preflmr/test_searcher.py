@@ -130,6 +130,13 @@ def test_damage_is_refused(model, searcher, tmp_path):
         Searcher.open(tmp_path / "index", model)
 
 
+@pytest.mark.parametrize("name", ["k", "nprobe", "candidates"])
+def test_limits_are_refused_before_questions_are_encoded(searcher, monkeypatch, name):
+    monkeypatch.setattr("preflmr.searcher.encode_queries", lambda *_, **__: pytest.fail("encoded"))
+    with pytest.raises(ValueError, match=f"^{name} must be at least 1, got 0$"):
+        searcher.search(["why?"], **{name: 0})
+
+
 @pytest.mark.parametrize("given", [{"images": [None] * 2}, {"instructions": ["a", "b"]}])
 def test_as_many_of_each(searcher, given):
     with pytest.raises(ValueError, match="must have one item a question, got 2 for 1 questions"):

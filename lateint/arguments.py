@@ -1,0 +1,42 @@
+"""Settings as users pass them: each is refused in one sentence that names it."""
+
+from __future__ import annotations
+
+import operator
+import sys
+from typing import Any
+
+from lateint_kernels.engine import check_device
+
+
+def integer(value: Any, name: str) -> int:
+    try:
+        return operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+
+
+def positive(value: Any, name: str) -> int:
+    number = integer(value, name)
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1, got {number}")
+    return number
+
+
+def positive_or_none(value: Any, name: str) -> int | None:
+    return None if value is None else positive(value, name)
+
+
+def device_name(device: Any) -> str:
+    """A device by its name: cpu, cuda, cuda:1, or torch:cpu, which is for tests."""
+    torch = sys.modules.get("torch")
+    if device is not None and not isinstance(device, str) and not (torch and isinstance(device, torch.device)):
+        raise TypeError(f"device must be a string or a torch.device, got {type(device).__name__}")
+    name = "cpu" if device is None else str(device)
+    check_device(name)
+    return name
+
+
+def thread_count(threads: int | None) -> int:
+    """0 stands for the default of the kernels."""
+    return 0 if threads is None else positive(threads, "threads")
