@@ -33,7 +33,7 @@ class Drawings:
     Attributes:
         pictures: of training.
         shows: the number of each picture's caption.
-        captions: all there are, those of no training picture, too.
+        captions: what pictures of training show, each once.
         redraw: draws a picture again.
         views: versions of each picture, the first of which is the picture itself.
         share: of a batch.

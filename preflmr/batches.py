@@ -52,7 +52,8 @@ class Batches:
         vision: whether queries have pictures.
 
     Raises:
-        ValueError: a question has no positive to train on, or a corpus has too few passages to draw negatives from.
+        ValueError: a question has no positive to train on, a corpus has too few passages to draw negatives from, or a
+            data set too few questions for a batch of its own.
     """
 
     def __init__(
@@ -74,6 +75,9 @@ class Batches:
         self.mined = [read_mined(source.negatives) if source.negatives else {} for source in self.sources]
         for name, dataset in zip(self.names, self.datasets, strict=True):
             check(name, dataset, data.negatives)
+        self.sizes = [source.size or len(one) for source, one in zip(self.sources, self.datasets, strict=True)]
+        if data.homogeneous_batches:
+            self.sizes = [_whole(name, n, batch_size * devices) for name, n in zip(self.names, self.sizes, strict=True)]
         self.corpora = {corpus: i for i, corpus in enumerate(sorted({one.task.name for one in self.datasets}))}
         self.vision = vision and bool(model.config.use_vision_encoder)
         self.collator = Collator(data, model)
@@ -84,7 +88,7 @@ class Batches:
     @property
     def epoch_size(self) -> int:
         """Queries of an epoch."""
-        return sum(source.size or len(one) for source, one in zip(self.sources, self.datasets, strict=True))
+        return sum(self.sizes)
 
     def __getitem__(self, number: int) -> Batch:
         first = (number * self.devices + self.rank) * self.batch_size
@@ -108,14 +112,17 @@ class Batches:
         )
 
     def order(self, epoch: int) -> NDArray[np.int64]:
-        """``[n, 2]``: data set and row of each query of an epoch, all shuffled together."""
+        """``[n, 2]``: data set and row of each query of an epoch, all shuffled together, or batches of one data set."""
         if self._order is None or self._order[0] != epoch:
             rng = np.random.default_rng((ORDER, self.seed, epoch))
-            rows = [
-                choose_rows(len(one), source.size, rng) for source, one in zip(self.sources, self.datasets, strict=True)
-            ]
+            rows = [choose_rows(len(one), n, rng) for one, n in zip(self.datasets, self.sizes, strict=True)]
             pairs = np.concatenate([np.stack([np.full_like(some, i), some], 1) for i, some in enumerate(rows)])
-            self._order = epoch, rng.permutation(pairs)
+            if self.data.homogeneous_batches:
+                pairs = np.concatenate([rng.permutation(some) for some in np.split(pairs, np.cumsum(self.sizes)[:-1])])
+                batches = pairs.reshape(-1, self.batch_size * self.devices, 2)
+                self._order = epoch, rng.permutation(batches).reshape(-1, 2)
+            else:
+                self._order = epoch, rng.permutation(pairs)
         return self._order[1]
 
     def draw(self, epoch: int, index: int) -> tuple[Drawn, int]:
@@ -177,6 +184,13 @@ class Batches:
         assert self.collator.image_processor is not None  # or there would be no views
         pixels: torch.Tensor = self.collator.image_processor(opened)
         return pixels
+
+
+def _whole(name: str, n: int, batch: int) -> int:
+    """As many of ``n`` queries as fill whole batches."""
+    if n < batch:
+        raise ValueError(f"{name}: data.homogeneous_batches must find a batch of {batch} queries in it, got {n}")
+    return n - n % batch
 
 
 class _Lookup(torch.utils.data.Dataset[Batch]):  # type: ignore[misc]  # torch is untyped here

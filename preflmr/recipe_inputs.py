@@ -110,6 +110,9 @@ class Data:
 
     Args:
         mix: data sets by name, all shuffled together.
+        homogeneous_batches: draw each batch, of all devices together, from one data set of the mix: all negatives are
+            of its corpus, and short passages are not padded to another's length. Of each data set, as many whole
+            batches as it fills; the rows left over are others in the next epoch.
         source: hub id or folder of those that name none.
         images: folder or zip of pictures of those that name none.
         on_missing: what to do about a picture that is missing or broken: "error", "skip" or "blank".
@@ -127,6 +130,7 @@ class Data:
     """
 
     mix: dict[str, Source]
+    homogeneous_batches: bool = False
     source: str | None = None
     images: str | None = None
     on_missing: str = "error"

@@ -102,6 +102,26 @@ def test_sizes_of_the_mix(make):
     assert runs > 10  # shuffled together
 
 
+def test_homogeneous_batches_come_from_one_data_set_each_on_all_devices(make):
+    mix = {"few": {"size": 7}, "many": {"size": 30}, "all": {}}
+    batches = make(data__mix=mix, data__homogeneous_batches=True, batch_size=2, devices=2, queries_per_step=4)
+    assert batches.epoch_size == 4 + 28 + 12  # whole batches of both devices
+    for epoch in range(3):
+        order = batches.order(epoch).reshape(-1, 4, 2)
+        assert all(len(set(batch[:, 0])) == 1 for batch in order)
+        assert Counter(order[:, 0, 0].tolist()) == {0: 1, 1: 7, 2: 3}
+        assert sorted(order[order[:, 0, 0] == 2][..., 1].flat) == list(range(12))
+    assert batches.order(0).tolist() != batches.order(1).tolist()
+    left_over = {tuple(sorted(order[order[:, 0] == 0, 1])) for order in map(batches.order, range(8))}
+    assert len(left_over) > 1  # others in each epoch
+    assert make(data__mix=mix, data__homogeneous_batches=True, batch_size=4)[3].document_corpora.unique().numel() == 1
+
+
+def test_a_data_set_too_small_for_a_homogeneous_batch_is_refused(make):
+    with pytest.raises(ValueError, match=r"few: data.homogeneous_batches must find a batch of 4 queries in it, got 3"):
+        make(data__mix={"few": {"size": 3}, "all": {}}, data__homogeneous_batches=True, batch_size=4)
+
+
 def test_passages_of_one_place_are_held_once(data):
     config = build(TrainConfig, recipe("out", data, data__mix={"a": {}, "b": {"size": 3}}))
     mix = load_mix(config.data)
