@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 import lateint_kernels
 from lateint import metrics
+from lateint.arguments import device_name
 from lateint.collection import Collection
 from lateint.evaluation import exact_run, index_run
 from lateint.index import Index
@@ -30,7 +31,7 @@ def run() -> None:
     """The console script: what a user can mend ends in one line and status 1, not in a traceback."""
     try:
         main()
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, MemoryError, lateint_kernels.BackendError) as error:
         sys.exit(f"lateint: error: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
@@ -103,6 +104,7 @@ def _add_search_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nprobe", type=int, help="centroids a query token looks into")
     parser.add_argument("--candidates", type=int, help="documents that are scored exactly")
     parser.add_argument("--exhaustive", action="store_true", help="score every document of the index")
+    parser.add_argument("--device", help="where to search: cpu, cuda or cuda:N (cpu)")
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
@@ -142,7 +144,7 @@ def build(options: argparse.Namespace) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """Prints the hits of every saved query."""
-    index = Index.open(options.path)
+    index = Index.open(options.path, device=options.device)
     queries = lateint_kernels.Ragged.from_lengths(_load(options.tokens), _load(options.lengths))
     for number, hits in enumerate(index.search(list(queries), options.k, **_search_settings(options))):
         pairs = [(_plain(document), float(score)) for document, score in hits]
@@ -159,6 +161,7 @@ def stats(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Builds an index of a collection in memory and prints its quality and speed."""
+    device_name(options.device)  # refused now, not after documents are encoded
     collection = Collection.read(options.folder, options.split)
     documents, queries = _embeddings(options, collection)
     query_ids = [collection.query_ids[i] for i in collection.judged]
@@ -172,6 +175,7 @@ def evaluate(options: argparse.Namespace) -> None:
         nbits=options.nbits,
         seed=options.seed,
         threads=options.threads,
+        device=options.device,
     )
     build_seconds = time.perf_counter() - started
     run, seconds = index_run(index, queries, query_ids, **_search_settings(options))
@@ -185,7 +189,7 @@ def evaluate(options: argparse.Namespace) -> None:
         "documents": len(documents),
         "tokens": len(documents.tokens),
         "queries": len(queries),
-        "settings": {"nbits": options.nbits, "seed": options.seed, **_search_settings(options)},
+        "settings": {"nbits": options.nbits, "seed": options.seed, "device": index.device, **_search_settings(options)},
         "build_seconds": build_seconds,
         "search_ms": {"p50": 1e3 * float(np.median(seconds)), "p95": 1e3 * float(np.quantile(seconds, 0.95))},
         "quality": quality,

@@ -96,6 +96,26 @@ def test_search(index, saved, capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[1] == "d0"
 
 
+def test_search_and_eval_on_a_device(index, saved, capsys):
+    pytest.importorskip("torch")
+    found = {}
+    for device in ("cpu", "torch:cpu"):  # the code that a GPU runs, on the CPU
+        lateint("eval", saved, *precomputed(saved), "--device", device, "--json", saved / "report.json")
+        report = json.loads((saved / "report.json").read_text())
+        assert report["settings"]["device"] == device
+        capsys.readouterr()
+        lateint("search", index, "--tokens", saved / "q_tokens.npy", "--lengths", saved / "q_lengths.npy", "--device",
+                device, "--json")  # fmt: skip
+        found[device] = report["quality"], capsys.readouterr().out
+    assert found["cpu"] == found["torch:cpu"]
+
+
+def test_a_device_that_is_not_there_is_refused_before_anything_is_read(saved):
+    for command in (("search", saved / "nowhere", "--tokens", "none.npy", "--lengths", "none.npy"), ("eval", "none")):
+        with pytest.raises(ValueError, match="device must be cpu or cuda, got 'gpu'"):
+            lateint(*command, "--device", "gpu")
+
+
 def test_eval_on_saved_embeddings(saved, capsys):
     lateint("eval", saved, *precomputed(saved), "--exact", "--json", saved / "report.json", "--nbits", 8)
     output = capsys.readouterr().out
