@@ -28,13 +28,20 @@ def positive_or_none(value: Any, name: str) -> int | None:
 
 
 def device_name(device: Any) -> str:
-    """A device by its name: cpu, cuda, cuda:1, or torch:cpu, which is for tests."""
+    """A device by its name: cpu, cuda, cuda:1, or several: cuda:0,cuda:1. torch:cpu is for tests."""
     torch = sys.modules.get("torch")
-    if device is not None and not isinstance(device, str) and not (torch and isinstance(device, torch.device)):
-        raise TypeError(f"device must be a string or a torch.device, got {type(device).__name__}")
-    name = "cpu" if device is None else str(device)
-    check_device(name)
-    return name
+
+    def name(one: Any) -> str:
+        if not isinstance(one, str) and not (torch and isinstance(one, torch.device)):
+            raise TypeError(f"device must be a string or a torch.device, or a list of them, got {type(one).__name__}")
+        return str(one)
+
+    several = device if isinstance(device, (list, tuple)) else ["cpu" if device is None else device]
+    if not several:
+        raise ValueError("device must name one device at least, got an empty list")
+    names = ",".join(map(name, several))
+    check_device(names)
+    return names
 
 
 def thread_count(threads: int | None) -> int:

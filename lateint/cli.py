@@ -104,7 +104,7 @@ def _add_search_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nprobe", type=int, help="centroids a query token looks into")
     parser.add_argument("--candidates", type=int, help="documents that are scored exactly")
     parser.add_argument("--exhaustive", action="store_true", help="score every document of the index")
-    parser.add_argument("--device", help="where to search: cpu, cuda or cuda:N (cpu)")
+    parser.add_argument("--device", help="where to search: cpu, cuda, cuda:N or several: cuda:0,cuda:1 (cpu)")
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:

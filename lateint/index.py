@@ -44,7 +44,12 @@ class Index:
     """
 
     def __init__(
-        self, manifest: dict[str, Any], arrays: storage.Arrays, path: Path | None, device: str = "cpu"
+        self,
+        manifest: dict[str, Any],
+        arrays: storage.Arrays,
+        path: Path | None,
+        device: str = "cpu",
+        device_memory: int | None = None,
     ) -> None:
         self._manifest, self._arrays, self.path = manifest, arrays, path
         rotation = Rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], manifest["step"])
@@ -57,7 +62,7 @@ class Index:
         self._ids = ids_module.Ids([_ids(arrays, name, manifest["ids"]) for name in names], self._live)
         self._seconds: dict[str, float] = {}
         self.device = device
-        self._engine = engine(_codec_arrays(self._codec), self._segments, device)
+        self._engine = engine(_codec_arrays(self._codec), self._segments, device, device_memory)
         _open.add(self)
 
     # ------------------------------------------------------------------ making one
@@ -79,6 +84,7 @@ class Index:
         threads: int | None = None,
         progress: bool = True,
         device: Any = None,
+        device_memory: int | None = None,
     ) -> Index:
         """Compresses documents into an index; the same input and seed give the same bytes on any number of threads.
 
@@ -100,6 +106,7 @@ class Index:
             threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
             progress: show progress bars on standard error.
             device: where to search, see `open`; the build itself runs on the CPU.
+            device_memory: see `open`.
 
         Raises:
             TypeError: a dtype or an id of the wrong kind.
@@ -117,7 +124,7 @@ class Index:
             raise ValueError(f"ncentroids must be between 1 and {1 << 24}, got {ncentroids}")
         if integer(seed, "seed") < 0:
             raise ValueError(f"seed must be at least 0, got {seed}")
-        place = device_name(device)
+        place, memory = device_name(device), positive_or_none(device_memory, "device_memory")
         settings = {
             "nbits": nbits,
             "ncentroids": ncentroids,
@@ -130,38 +137,48 @@ class Index:
             store = storage.MemoryStore()
             documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
             seconds = _build_into(store, documents, ids, settings)
-            index = cls(store.manifest, store.arrays, None, place)
+            index = cls(store.manifest, store.arrays, None, place, memory)
             index._seconds = seconds
             return index
         with storage.DiskStore(Path(path).absolute(), overwrite=overwrite) as disk:
             spool = disk.folder / "spool.bin"
             documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=spool)
             seconds = _build_into(disk, documents, ids, settings, before_commit=lambda: spool.unlink(missing_ok=True))
-        index = cls.open(path, device=place)
+        index = cls.open(path, device=place, device_memory=memory)
         index._seconds = seconds
         return index
 
     @classmethod
-    def open(cls, path: str | os.PathLike[str], *, verify: bool = False, device: Any = None) -> Index:
+    def open(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        verify: bool = False,
+        device: Any = None,
+        device_memory: int | None = None,
+    ) -> Index:
         """Opens an index by mapping its files into memory, which takes milliseconds whatever their size.
 
         Args:
             path: the folder that `build` wrote.
             verify: compare every file with its checksum first, which reads all of them.
             device: where searches run: None or ``"cpu"``, or ``"cuda"``, ``"cuda:1"`` or such a ``torch.device``, to
-                which the index is copied. Results are the same up to 65,536 centroids; see docs/scale.md.
+                which the index is copied. Results are the same up to 65,536 centroids; see docs/scale.md. A list such
+                as ``["cuda:0", "cuda:1"]`` gives each device a part of the documents.
+            device_memory: bytes that the index may take on each device. If it needs more, its documents stay in memory
+                or in their files, and those that searches look at are copied. None: it must fit.
 
         Raises:
             FileNotFoundError: there is nothing at ``path``.
             FormatError: it is not an index, a damaged one, or one of a newer format; the message names the file.
             TypeError, ValueError: ``device`` is none, or not there.
             BackendError: ``device`` needs torch, which is not installed.
-            MemoryError: ``device`` has not enough memory left.
+            MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
-        place = device_name(device)
+        place, memory = device_name(device), positive_or_none(device_memory, "device_memory")
         folder = Path(path).absolute()
         manifest, arrays = storage.load(folder, verify=verify)
-        return cls(manifest, arrays, folder, place)
+        return cls(manifest, arrays, folder, place, memory)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""

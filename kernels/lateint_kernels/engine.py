@@ -13,6 +13,7 @@ from lateint_kernels import _cpu, backends
 
 if TYPE_CHECKING:
     from lateint_kernels._torch.engine import DeviceEngine
+    from lateint_kernels._torch.shards import ShardedEngine
 
 Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
 
@@ -155,30 +156,50 @@ class Engine:
         return rows
 
 
-def engine(codec: CodecArrays, segments: Sequence[SegmentArrays], device: str = "cpu") -> Engine | DeviceEngine:
-    """The engine for a device: `Engine` for ``"cpu"``, for ``"cuda"`` or ``"cuda:1"`` one that keeps the index there.
+def engine(
+    codec: CodecArrays, segments: Sequence[SegmentArrays], device: str = "cpu", memory: int | None = None
+) -> Engine | DeviceEngine | ShardedEngine:
+    """The engine for a device: `Engine` for ``"cpu"``, for ``"cuda"`` or ``"cuda:1"`` one that keeps the index there,
+    for ``"cuda:0,cuda:1"`` one that keeps a part of it on each.
 
-    ``"torch:cpu"`` is the latter on the CPU: slow, for tests of that path where there is no GPU.
+    ``"torch:cpu"`` is a device on the CPU: slow, for tests of that path where there is no GPU.
+
+    Args:
+        memory: bytes that the index may take on each device, see `DeviceEngine`; None: all of it must fit.
 
     Raises:
         BackendError: torch is not installed.
-        ValueError: there is no such device.
+        ValueError: there is no such device, or ``memory`` is given for the CPU.
+        MemoryError: see `DeviceEngine`.
     """
     check_device(device)
     if device == "cpu":
+        if memory is not None:
+            raise ValueError("device_memory must be left out on the cpu, which maps the files of an index")
         return Engine(codec, segments)
     from lateint_kernels._torch.engine import DeviceEngine
+    from lateint_kernels._torch.shards import ShardedEngine
 
-    return DeviceEngine(codec, segments, device.removeprefix("torch:"))
+    devices = device.replace("torch:cpu", "cpu").split(",")
+    if len(devices) > 1:
+        return ShardedEngine(codec, segments, devices, memory=memory)
+    return DeviceEngine(codec, segments, devices[0], memory=memory)
 
 
 def check_device(device: str) -> None:
-    """Raises what `engine` would raise."""
-    if device == "cpu":
+    """Raises what `engine` would raise for the device."""
+    several = "," in device
+    for one in device.split(","):
+        _check_one(one, several)
+
+
+def _check_one(device: str, several: bool) -> None:
+    if device == "cpu" and not several:
         return
     kind, _, number = device.partition(":")
     if kind != "cuda" and device != "torch:cpu":
-        raise ValueError(f"device must be cpu or cuda, got {device!r}")
+        wanted = "several devices must all be cuda" if several else "device must be cpu or cuda"
+        raise ValueError(f"{wanted}, got {device!r}")
     if not backends.has_torch():
         raise backends.BackendError(f"device {device} needs torch, which is not installed")
     if kind == "cuda":

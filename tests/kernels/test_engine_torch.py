@@ -71,7 +71,7 @@ def test_prepare(width, dim):
     queries, offsets = batch(rng, [17, 1, 5], dim)
     queries[3], queries[4:6] = 0, queries[4:6] * np.array([[1e-31], [1e18]], np.float32)
     ours = on_torch(made)
-    found = ours._prepared(queries, offsets)
+    found = ours.prepared(queries, offsets)
     for number, (first, last) in enumerate(itertools.pairwise(offsets)):
         expected = made.engine.prepare(queries[first:last])
         mine = found.bytes[first:last].numpy(), found.scales[first:last].numpy(), found.constants[number].item()

@@ -24,7 +24,7 @@ def device_engine(made, backend="triton"):
 
 def prepared(ours, rng, lengths, dim):
     cuts = np.concatenate([[0], np.cumsum(lengths)])
-    return ours._prepared(rng.standard_normal((cuts[-1], dim)).astype(np.float32), cuts)
+    return ours.prepared(rng.standard_normal((cuts[-1], dim)).astype(np.float32), cuts)
 
 
 @pytest.mark.parametrize(("width", "dim"), [(8, 7), (40, 40), (104, 100), (128, 128)])

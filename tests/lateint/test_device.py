@@ -98,6 +98,35 @@ def test_documents_by_id(large, questions, device):
         np.testing.assert_array_equal(ours.reconstruct(id), large.reconstruct(id))
 
 
+def test_parts_of_an_index(collection, queries, device, tmp_path):
+    """On several devices, and on one that is too small for it."""
+    index = Index.build(collection, tmp_path / "index", progress=False)
+    memory = sum(index.stats()["bytes_per_token"][part] for part in ("lists", "codec")) * index.tokens
+    memory = int(memory + index.stats()["bytes_per_token"]["codes"] * index.tokens / 3)
+    for settings in ({"device": [device, device]}, {"device": device, "device_memory": memory}):
+        ours = Index.open(tmp_path / "index", **settings)
+        assert ours.device == ",".join([device] * (2 if "device_memory" not in settings else 1))
+        for limits in ({}, {"exhaustive": True}, {"subset": index.ids[::7]}):
+            same(ours.search(queries, 10, **limits), index.search(queries, 10, **limits))
+        same([ours.rerank(queries[0], index.ids[:20])], [index.rerank(queries[0], index.ids[:20])])
+        np.testing.assert_array_equal(ours.reconstruct(index.ids[5]), index.reconstruct(index.ids[5]))
+
+
+@pytest.mark.parametrize(
+    ("memory", "error", "message"),
+    [
+        (0, ValueError, "device_memory must be at least 1, got 0"),
+        ("1 GB", TypeError, "device_memory must be an integer, got str"),
+        (9, MemoryError, r"device_memory must be at least [\d,]+ bytes for this index, got 9"),
+    ],
+)
+def test_too_little_memory(saved, device, memory, error, message):
+    with pytest.raises(error, match=message):
+        Index.open(saved, device=device, device_memory=memory)
+    with pytest.raises(ValueError, match="device_memory must be left out on the cpu"):
+        Index.open(saved, device_memory=1 << 30)
+
+
 @pytest.mark.parametrize("nbits", [1, 4, 8])
 def test_built_for_a_device(collection, queries, device, nbits, tmp_path):
     settings = {"nbits": nbits, "progress": False}
@@ -130,7 +159,10 @@ def test_a_device_of_torch(saved, queries):
 @pytest.mark.parametrize(
     ("device", "error", "message"),
     [
-        (0, TypeError, r"device must be a string or a torch\.device, got int"),
+        (0, TypeError, r"device must be a string or a torch\.device, or a list of them, got int"),
+        (["torch:cpu", 1], TypeError, r"device must be a string or a torch\.device, or a list of them, got int"),
+        ([], ValueError, "device must name one device at least, got an empty list"),
+        (["torch:cpu", "cpu"], ValueError, "several devices must all be cuda, got 'cpu'"),
         ("gpu", ValueError, "device must be cpu or cuda, got 'gpu'"),
         ("cuda:x", ValueError, r"device must be there, but torch finds \d+ of CUDA, got 'cuda:x'"),
         ("cuda:99", ValueError, r"device must be there, but torch finds \d+ of CUDA, got 'cuda:99'"),

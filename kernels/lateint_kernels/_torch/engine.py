@@ -13,7 +13,9 @@ from torch import Tensor
 
 from lateint_kernels import backends
 from lateint_kernels._torch import codes, search
-from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors, load
+from lateint_kernels._torch.cache import DocumentCache
+from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors, load, size
+from lateint_kernels._torch.search import Gathered
 from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, SegmentArrays
 
 MODULES = {"triton": "lateint_kernels._triton.search", "torch": "lateint_kernels._torch.codes"}
@@ -34,10 +36,12 @@ class DeviceEngine:
         segments: arrays, which are copied to the device, or tensors that are there already.
         device: such as ``"cuda"`` or ``"cuda:1"``, or ``"cpu"``, which is for tests.
         backend: what computes products, ``"triton"`` or ``"torch"``; None: Triton on a GPU if it is there.
+        memory: bytes that the index may take on the device; documents that do not fit stay on the host, and those
+            that a search scores are copied when they are needed (`DocumentCache`). None: all of it must fit.
 
     Raises:
         BackendError: there is no such backend, or it cannot run there.
-        MemoryError: a GPU has not enough memory left.
+        MemoryError: a GPU has not enough memory left, or ``memory`` is too little.
         ValueError: there are 2^31 documents or more.
     """
 
@@ -47,17 +51,21 @@ class DeviceEngine:
         segments: Sequence[SegmentArrays] | IndexTensors,
         device: str,
         backend: str | None = None,
+        memory: int | None = None,
     ) -> None:
         self.device = torch.device(device)
         self._stages = _stages(self.device, backend)
-        self._preparing = Engine(codec, [])
+        self._host = Engine(codec, [] if isinstance(segments, IndexTensors) else segments)
         self._rotation = RotationTensors.of(codec, self.device)
         self._mean, self._step = codec.mean.astype(np.float64), float(np.float32(codec.step))
+        self._cache = None
         if isinstance(segments, IndexTensors):
-            self.index, self._lengths = segments, [len(segments.codes)]
-        else:
+            self.index = segments
+        elif memory is None or size(codec, segments) <= memory:
             self.index = load(codec, segments, self.device)
-            self._lengths = [int(segment.offsets[-1]) for segment in segments]
+        else:
+            self._cache = DocumentCache(codec, segments, self.device, memory)
+            self.index = self._cache.index
 
     def search(
         self,
@@ -73,13 +81,13 @@ class DeviceEngine:
         threads: int = 0,
     ) -> list[Ranking]:
         """As `Engine.search`; ``cells`` and ``threads`` do nothing."""
-        mask = self._mask(allowed)
+        mask = self.mask(allowed)
         rankings: list[Ranking] = []
-        for batch in self._batches(queries, offsets, nprobe):
-            found = search.gather(self.index, batch, self._stages, nprobe=nprobe, candidates=candidates, allowed=mask)
-            scores = search.score(self.index, batch, self._stages, found.positions)
-            scores = search.stop(found.positions, scores, k, patience)
-            rankings += _rankings(*search.top_k(found.positions, scores, k))
+        for first, last in runs(offsets, self.room(nprobe)):
+            batch = self.prepared(queries, offsets[first : last + 1])
+            found = self.gathered(batch, nprobe=nprobe, candidates=candidates, cells=cells, allowed=mask)
+            scores = search.stop(found.positions, self.scored(batch, found.positions), k, patience)
+            rankings += rankings_of(*search.top_k(found.positions, scores, k))
         return rankings
 
     def exhaustive(
@@ -92,26 +100,26 @@ class DeviceEngine:
         threads: int = 0,
     ) -> list[Ranking]:
         """As `Engine.exhaustive`."""
-        mask = self._mask(allowed)
+        mask = self.mask(allowed)
         rankings: list[Ranking] = []
-        for batch in self._batches(queries, offsets):
+        for first, last in runs(offsets, self.room()):
+            batch = self.prepared(queries, offsets[first : last + 1])
             step = max(1, PRODUCTS[codes.kind(self.index.codes)] // len(batch.scales))
             best = self._empty(len(batch.constants))
-            for first in range(0, self.index.documents, step):
-                last = min(first + step, self.index.documents)
-                positions = torch.arange(first, last, device=self.device)
+            for start in range(0, self.index.documents, step):
+                positions = torch.arange(start, min(start + step, self.index.documents), device=self.device)
                 if mask is not None:
-                    positions = positions[mask[first:last]]
-                scores = search.score_all(self.index, batch, self._stages, positions)
+                    positions = positions[mask[positions]]
+                scores = self._scored_all(batch, positions)
                 found = positions.expand(len(scores), -1)
                 best = search.top_k(torch.cat([best[0], found], 1), torch.cat([best[1], scores], 1), k)
-            rankings += _rankings(*best)
+            rankings += rankings_of(*best)
         return rankings
 
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
         """As `Engine.gather`; ``cells`` does nothing."""
-        prepared = self._prepared(query, np.array([0, len(query)]))
-        found = search.gather(self.index, prepared, self._stages, nprobe=nprobe, candidates=candidates, allowed=None)
+        prepared = self.prepared(query, np.array([0, len(query)]))
+        found = self.gathered(prepared, nprobe=nprobe, candidates=candidates, cells=cells, allowed=None)
         scores = found.sums[0].float()
         return Candidates(found.positions[0].cpu().numpy(), scores.cpu().numpy(), found.postings, found.touched)
 
@@ -119,38 +127,52 @@ class DeviceEngine:
         self, query: NDArray[np.float32], positions: NDArray[np.int64], *, threads: int = 0
     ) -> NDArray[np.float32]:
         """As `Engine.score`."""
-        prepared = self._prepared(query, np.array([0, len(query)]))
+        prepared = self.prepared(query, np.array([0, len(query)]))
         step = max(1, PRODUCTS[codes.kind(self.index.codes)] // len(query))
         parts = torch.from_numpy(np.array(positions, np.int64)).to(self.device).split(step)
-        scores = [search.score(self.index, prepared, self._stages, part[None])[0] for part in parts]
+        scores = [self.scored(prepared, part[None])[0] for part in parts]
         found: NDArray[np.float32] = torch.cat(scores).cpu().numpy()
         return found
 
     def prepare(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float64], float]:
         """As `Engine.prepare`."""
-        return self._preparing.prepare(query)
+        return self._host.prepare(query)
 
     def decode(self, segment: int, first: int, n: int) -> NDArray[np.uint8]:
-        """As `Engine.decode`."""
-        start = sum(self._lengths[:segment]) + first
-        rows = codes.decode(self.index, torch.arange(start, start + n, device=self.device))
-        found: NDArray[np.uint8] = (rows.view(torch.uint8) ^ 128).cpu().numpy()
-        return found
+        """As `Engine.decode`, on the host: one document is soon decoded there."""
+        return self._host.decode(segment, first, n)
 
-    def _batches(
-        self, queries: NDArray[np.float32], offsets: NDArray[np.int64], nprobe: int = 0
-    ) -> Iterator[QueryTensors]:
-        """Queries on the device, so many at a time that what they need fits."""
-        kind, first = codes.kind(self.index.codes), 0
+    def gathered(
+        self, batch: QueryTensors, *, nprobe: int, candidates: int, cells: int, allowed: Tensor | None
+    ) -> Gathered:
+        """Candidates of queries, on the device; ``cells`` does nothing."""
+        return search.gather(self.index, batch, self._stages, nprobe=nprobe, candidates=candidates, allowed=allowed)
+
+    def scored(self, batch: QueryTensors, positions: Tensor) -> Tensor:
+        """Scores ``[Nq, C]`` of candidates ``[Nq, C]``."""
+        if self._cache is None:
+            return search.score(self.index, batch, self._stages, positions)
+        parts = [search.score(index, batch, self._stages, held) for index, held in self._cache.hold(positions)]
+        return torch.cat(parts, 1) if parts else positions.new_empty(positions.shape, dtype=torch.float32)
+
+    def _scored_all(self, batch: QueryTensors, positions: Tensor) -> Tensor:
+        """Scores ``[Nq, C]`` of the same documents ``[C]`` for all queries."""
+        if self._cache is None:
+            return search.score_all(self.index, batch, self._stages, positions)
+        held = self._cache.hold(positions[None])
+        parts = [search.score_all(index, batch, self._stages, places[0]) for index, places in held]
+        return torch.cat(parts, 1) if parts else self._empty(len(batch.constants))[1]
+
+    def room(self, nprobe: int = 0) -> int:
+        """Query tokens that are taken together, so many that what they need fits."""
+        kind = codes.kind(self.index.codes)
         postings = 1 + nprobe * len(self.index.list_documents) // len(self.index.centroids)  # of a token
         most = min(TOKENS[kind], POSTINGS[kind] // postings)
-        while first < len(offsets) - 1:
-            last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1)
-            yield self._prepared(queries[offsets[first] : offsets[last]], offsets[first : last + 1] - offsets[first])
-            first = last
+        return most if self._cache is None else min(most, self._cache.most // self._cache.longest)
 
-    def _prepared(self, tokens: NDArray[np.float32], cuts: NDArray[np.int64]) -> QueryTensors:
-        """Rounded to bytes, as csrc/search.cpp does it."""
+    def prepared(self, queries: NDArray[np.float32], offsets: NDArray[np.int64]) -> QueryTensors:
+        """Queries ``queries[offsets[i]:offsets[i + 1]]`` rounded to bytes, as csrc/search.cpp does it."""
+        tokens, cuts = queries[offsets[0] : offsets[-1]], offsets - offsets[0]
         rotated = self._stages.rotate(self._tensor(tokens), self._rotation)  # [T, width]
         largest = rotated.abs().amax(1)
         scales = torch.where(largest > 1e-30, largest / largest.new_tensor(127), 1)
@@ -164,6 +186,10 @@ class DeviceEngine:
             cuts,
         )
 
+    def mask(self, allowed: NDArray[np.uint8] | None) -> Tensor | None:
+        """Documents that may be found, ``[n]`` bool on the device."""
+        return None if allowed is None else torch.from_numpy(allowed != 0).to(self.device)
+
     def _constants(self, tokens: NDArray[np.float32], cuts: NDArray[np.int64]) -> NDArray[np.float64]:
         """``sum_i <q_i, mean>`` of each query: on the host, for the sum runs over components in order."""
         terms = tokens.astype(np.float64) * self._mean
@@ -173,9 +199,6 @@ class DeviceEngine:
     def _tensor(self, array: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.array(array)).to(self.device, non_blocking=True)
 
-    def _mask(self, allowed: NDArray[np.uint8] | None) -> Tensor | None:
-        return None if allowed is None else torch.from_numpy(allowed != 0).to(self.device)
-
     def _empty(self, Nq: int) -> tuple[Tensor, Tensor]:
         """No positions and no scores."""
         return (
@@ -184,7 +207,16 @@ class DeviceEngine:
         )
 
 
-def _rankings(positions: Tensor, scores: Tensor) -> list[Ranking]:
+def runs(offsets: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """First and last of runs of queries with at most so many tokens together; a longer query is on its own."""
+    first = 0
+    while first < len(offsets) - 1:
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1)
+        yield first, last
+        first = last
+
+
+def rankings_of(positions: Tensor, scores: Tensor) -> list[Ranking]:
     """Copies both to the host at once and drops what is no hit."""
     both = torch.stack([positions, scores.view(torch.int32).to(torch.int64)]).cpu().numpy()
     found = both[1].astype(np.int32).view(np.float32)

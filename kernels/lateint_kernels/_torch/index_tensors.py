@@ -1,7 +1,7 @@
 """An index and queries as tensors on one device."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -126,45 +126,71 @@ def load(codec: CodecArrays, segments: Sequence[SegmentArrays], device: torch.de
         ValueError: there are 2^31 documents or more.
         MemoryError: a GPU has not enough memory left.
     """
+    check_free(size(codec, segments), device)
+    lists = load_lists(codec, segments, device)
+    arrays = {}
+    for ours, theirs in token_arrays(codec, segments).items():
+        views = [getattr(segment, theirs) for segment in segments]
+        arrays[ours] = _joined(views, device, np.int16 if ours == "centroid_low" else None)
+    return replace(lists, offsets=torch.from_numpy(lists.cuts).to(device), **arrays)
+
+
+def load_lists(codec: CodecArrays, segments: Sequence[SegmentArrays], device: torch.device) -> IndexTensors:
+    """What finds candidates: centroids and lists. There are no tokens in it to score them on."""
     first = np.concatenate([[0], np.cumsum([len(segment.offsets) - 1 for segment in segments])]).astype(np.int64)
     if first[-1] >= 1 << 31:
         raise ValueError(f"an index on a device must have fewer than 2^31 documents, got {first[-1]:,}")
     tokens = np.concatenate([[0], np.cumsum([int(segment.offsets[-1]) for segment in segments])]).astype(np.int64)
     entries = np.concatenate([[0], np.cumsum([len(segment.list_documents) for segment in segments])]).astype(np.int64)
-    whole = codec.nbits == 8  # codes are the tokens
-    if device.type == "cuda":
-        needed, free = size(codec, segments), torch.cuda.mem_get_info(device)[0]
-        if needed > free:
-            raise MemoryError(f"the index takes {needed:,} bytes on {device}, of which only {free:,} are free")
-
-    def joined(name: str, seen_as: Any = None, moved_by: NDArray[np.int64] | None = None) -> Tensor:
-        return _joined([getattr(segment, name) for segment in segments], device, seen_as, moved_by)
-
-    cuts = np.concatenate([*(s.offsets[:-1] + t for s, t in zip(segments, tokens, strict=False)), tokens[-1:]])
     lists = np.stack([s.list_offsets + e for s, e in zip(segments, entries, strict=False)])
     return IndexTensors(
         nbits=codec.nbits,
         width=len(codec.permutation),
         centroids=_joined([codec.centroids], device).bitwise_xor_(128).view(torch.int8),
-        offsets=torch.from_numpy(cuts).to(device),
-        codes=joined("codes"),
-        scales=None if whole else joined("scales"),
-        centroid_low=None if whole else joined("centroid_ids", np.int16),
-        centroid_high=None if whole or segments[0].centroid_high is None else joined("centroid_high"),
+        offsets=torch.empty(0, dtype=torch.int64, device=device),
+        codes=torch.empty((0, segments[0].codes.shape[1]), dtype=torch.uint8, device=device),
+        scales=None,
+        centroid_low=None,
+        centroid_high=None,
         list_offsets=torch.from_numpy(lists).to(device),
-        list_documents=joined("list_documents", np.int32, first),
-        cuts=cuts,
+        list_documents=_joined([segment.list_documents for segment in segments], device, np.int32, first),
+        cuts=np.concatenate([*(s.offsets[:-1] + t for s, t in zip(segments, tokens, strict=False)), tokens[-1:]]),
     )
+
+
+def check_free(needed: int, device: torch.device) -> None:
+    """Raises a MemoryError if a GPU has not so many bytes left."""
+    if device.type != "cuda":
+        return
+    free = torch.cuda.mem_get_info(device)[0]
+    if needed > free:
+        raise MemoryError(
+            f"the index takes {needed:,} bytes on {device}, of which only {free:,} are free; device_memory says how "
+            "many it may take, and what does not fit stays on the host"
+        )
+
+
+def token_arrays(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> dict[str, str]:
+    """The fields of `IndexTensors` with a row for each token, and their names in `SegmentArrays`."""
+    names = {"codes": "codes"}
+    if codec.nbits < 8:  # else codes are the tokens
+        names |= {"scales": "scales", "centroid_low": "centroid_ids"}
+        if segments[0].centroid_high is not None:
+            names["centroid_high"] = "centroid_high"
+    return names
 
 
 def size(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
     """Bytes that `load` needs: `IndexTensors.bytes` of what it gives."""
-    arrays: list[NDArray[Any]] = [codec.centroids, *(segment.list_documents for segment in segments)]
-    arrays += [getattr(segment, name) for segment in segments for name in ("codes", "list_offsets")]
-    if codec.nbits < 8:
-        names = ("scales", "centroid_ids", "centroid_high")
-        arrays += [array for segment in segments for name in names if (array := getattr(segment, name)) is not None]
-    return sum(array.nbytes for array in arrays) + 8 * (1 + sum(len(segment.offsets) - 1 for segment in segments))
+    arrays = [getattr(segment, name) for segment in segments for name in token_arrays(codec, segments).values()]
+    documents = sum(len(segment.offsets) - 1 for segment in segments)
+    return size_of_lists(codec, segments) + sum(int(array.nbytes) for array in arrays) + 8 * (1 + documents)
+
+
+def size_of_lists(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
+    """Bytes that `load_lists` needs."""
+    arrays = [getattr(segment, name) for segment in segments for name in ("list_documents", "list_offsets")]
+    return codec.centroids.nbytes + sum(int(array.nbytes) for array in arrays)
 
 
 def _joined(

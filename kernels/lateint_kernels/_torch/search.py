@@ -81,7 +81,13 @@ def gather(
         kept = allowed[position]
         query, position, sums = query[kept], position[kept], sums[kept]
     best = _best_of_each(query, (sums << 32) + LOW - position, len(queries.constants), candidates)
-    return Gathered(torch.where(best < 0, -1, LOW - (best & LOW)), best >> 32, len(lists), len(found))
+    return Gathered(*_opened(best), len(lists), len(found))
+
+
+def best(positions: Tensor, sums: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The best ``count`` of candidates ``[Nq, C]`` by coarse sum, ties by position; -1 stands for none."""
+    keys = torch.where(positions < 0, -1, (sums << 32) + LOW - positions)
+    return _opened(keys.topk(min(count, keys.shape[1]), dim=1).values)
 
 
 def score(index: IndexTensors, queries: QueryTensors, stages: ModuleType, positions: Tensor) -> Tensor:
@@ -159,6 +165,11 @@ def _best_of_each(query: Tensor, keys: Tensor, Nq: int, count: int) -> Tensor:
     out = keys.new_full((Nq, min(count, int(sizes.max()))), -1)
     out[query[kept], place[kept]] = keys[kept]
     return out
+
+
+def _opened(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and sums of keys ``(sum << 32) + LOW - position``; -1 stays."""
+    return torch.where(keys < 0, -1, LOW - (keys & LOW)), keys >> 32
 
 
 def _known(index: IndexTensors, positions: Tensor, scores: Tensor) -> Tensor:
