@@ -15,6 +15,7 @@ if reason := backends.why_not("triton", "maxsim", DEVICE):
 
 from lateint_kernels._torch import codes  # noqa: E402
 from lateint_kernels._torch.engine import DeviceEngine  # noqa: E402
+from lateint_kernels._torch.index_tensors import size_of_lists  # noqa: E402
 from lateint_kernels._triton import search  # noqa: E402
 
 
@@ -105,6 +106,17 @@ def test_search():
     ):
         for left, right in zip(found, expected, strict=True):
             assert left[0].tolist() == right[0].tolist() and left[1].tobytes() == right[1].tobytes()
+
+
+def test_documents_on_the_host():
+    """Scored where a cache has put them."""
+    rng = np.random.default_rng(0)
+    made = make(rng, rng.integers(0, 20, 60).tolist(), nbits=2, cuts=(25,), count=80)
+    memory = size_of_lists(made.codec, made.segments) + 3000
+    ours = DeviceEngine(made.codec, made.segments, DEVICE, "triton", memory)
+    query, positions = rng.standard_normal((5, 40)).astype(np.float32), rng.integers(0, 60, 90)
+    assert ours._cache is not None
+    assert ours.score(query, positions).tobytes() == made.engine.score(query, positions).tobytes()
 
 
 def test_which_backend():

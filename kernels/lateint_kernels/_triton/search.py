@@ -168,7 +168,7 @@ def scoring_launch(
 ) -> Launch:
     """Of `codes.best_products`."""
     Nq, C, longest = best.shape
-    average = len(index.codes) // max(1, index.documents)
+    average = int(index.cuts[-1]) // max(1, index.documents)
     block_m, block_n, block_k = scoring_tiles(longest, average, index.width)
     pieces = triton.cdiv(longest, block_m)
     count = max(1, min(16, Nq * pieces * C // (16 * arch.multiprocessors)))
