@@ -1,0 +1,84 @@
+"""Writes the tables of ``docs/scale.md`` from ``benchmarks/results/scale.json``.
+
+python -m benchmarks.scale_page            write them
+python -m benchmarks.scale_page --check    fail if they are not what the JSON file says
+"""
+
+import argparse
+import sys
+
+from benchmarks.design_page import Row, table, with_tables
+from benchmarks.embeddings import read_json
+from benchmarks.render import DOCS, RESULTS, gigabytes, machine_text, number
+
+PAGE = DOCS / "scale.md"
+BEYOND = (1e9, 1e10, 1e11)
+HIT = 12  # bytes: an id and a score
+
+
+def grown(results: Row) -> str:
+    """What an index costs, and a search in it, as it grows."""
+    rows = [
+        (
+            _power(size["tokens"]),
+            f"{number(size['build']['seconds'])} s",
+            gigabytes(size["build"]["stats"]["bytes"]),
+            f"{number(size['search']['p50_ms'])} ms",
+            f"{number(size['search']['p95_ms'])} ms",
+            number(size["search"]["recall_at_10"]),
+        )
+        for size in results["sizes"]
+    ]
+    return f"{machine_text(results['machine'])}\n\n" + table(
+        ("tokens", "build", "index", "p50", "p95", "recall@10"), rows
+    )
+
+
+def machines(results: Row) -> str:
+    """What more tokens take, if each machine has as many as the largest index that was measured."""
+    largest = results["sizes"][-1]
+    share, p50 = largest["tokens"], largest["search"]["p50_ms"]
+    rows = []
+    for tokens in BEYOND:
+        count = tokens / share
+        rows.append(
+            (
+                _power(tokens),
+                f"{count:,.0f}",
+                f"{largest['build']['stats']['bytes'] * count / 1e12:.2f} TB",
+                f"{number(largest['build']['seconds'] * count / 3600)} h",
+                f"{number(p50 * count / 1e3)} s",
+                f"{number(HIT * 10 * count / 1e3)} kB",
+            )
+        )
+    head = ("tokens", "machines", "indexes", "machine time of a build", "processor time of a query", "10 hits of each")
+    return (
+        f"{table(head, rows)}\n\nEach machine builds its own part in {number(largest['build']['seconds'])} s and "
+        f"answers in about {number(p50)} ms on one thread; a query waits for the slowest of them, which among so many "
+        f"is at least the 95th percentile, {number(largest['search']['p95_ms'])} ms. As every machine answers every "
+        f"query, all of them together answer no more than one does: {number(2e3 / p50)} a second on two threads, if "
+        "both run as fast as one. Twice the machines, each part on two of them, answer twice as many."
+    )
+
+
+def _power(tokens: float) -> str:
+    """1e9 and not 1e+09."""
+    mantissa, exponent = f"{tokens:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
+def main() -> None:
+    """Renders everything, or checks that it is rendered."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
+    args = parser.parse_args()
+    page = PAGE.read_text()
+    rendered = with_tables(page, read_json(RESULTS / "scale.json"), (grown, machines))
+    if args.check and rendered != page:
+        sys.exit(f"{PAGE.name} is not what benchmarks/results say; run python -m benchmarks.scale_page")
+    if not args.check:
+        PAGE.write_text(rendered)
+
+
+if __name__ == "__main__":
+    main()
