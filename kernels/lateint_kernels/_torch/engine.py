@@ -27,8 +27,8 @@ class DeviceEngine:
 
     Everything that a search computes is what `Engine` computes: products are integers and exact, float64 sums run in
     the same order. Two things are done otherwise. All candidates are scored, and those that a search with patience
-    would not have come to are dropped afterwards, which gives the same ranking. And all centroids are scored, whatever
-    ``cells`` says: the ranking is the one that `Engine` finds with ``cells=0``.
+    would not have come to are dropped afterwards, which gives the same ranking. And where a search looks for centroids
+    in cells, `Engine.probe` does that on the host: one cell after another is read or not for what those before it gave.
 
     Args:
         segments: arrays, which are copied to the device, or tensors that are there already.
@@ -50,7 +50,7 @@ class DeviceEngine:
     ) -> None:
         self.device = torch.device(device)
         self._stages = _stages(self.device, backend)
-        self._preparing = Engine(codec, [])
+        self._preparing, self._cells = Engine(codec, []), len(codec.cells)
         self._rotation = RotationTensors.of(codec, self.device)
         self._mean, self._step = codec.mean.astype(np.float64), float(np.float32(codec.step))
         if isinstance(segments, IndexTensors):
@@ -72,11 +72,11 @@ class DeviceEngine:
         allowed: NDArray[np.uint8] | None = None,
         threads: int = 0,
     ) -> list[Ranking]:
-        """As `Engine.search`; ``cells`` and ``threads`` do nothing."""
-        mask = self._mask(allowed)
+        """As `Engine.search`; ``threads`` are those that look into cells, if there are any to look into."""
+        limits: dict[str, Any] = {"nprobe": nprobe, "candidates": candidates, "allowed": self._mask(allowed)}
         rankings: list[Ranking] = []
-        for batch in self._batches(queries, offsets, nprobe):
-            found = search.gather(self.index, batch, self._stages, nprobe=nprobe, candidates=candidates, allowed=mask)
+        for batch, probes in self._probed(queries, offsets, nprobe, cells, threads):
+            found = search.gather(self.index, batch, self._stages, **limits, probes=probes)
             scores = search.score(self.index, batch, self._stages, found.positions)
             scores = search.stop(found.positions, scores, k, patience)
             rankings += _rankings(*search.top_k(found.positions, scores, k))
@@ -109,9 +109,10 @@ class DeviceEngine:
         return rankings
 
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
-        """As `Engine.gather`; ``cells`` does nothing."""
-        prepared = self._prepared(query, np.array([0, len(query)]))
-        found = search.gather(self.index, prepared, self._stages, nprobe=nprobe, candidates=candidates, allowed=None)
+        """As `Engine.gather`."""
+        limits: dict[str, Any] = {"nprobe": nprobe, "candidates": candidates, "allowed": None}
+        ((whole, probes),) = self._probed(query, np.array([0, len(query)]), nprobe, cells)
+        found = search.gather(self.index, whole, self._stages, **limits, probes=probes)
         scores = found.sums[0].float()
         return Candidates(found.positions[0].cpu().numpy(), scores.cpu().numpy(), found.postings, found.touched)
 
@@ -136,6 +137,27 @@ class DeviceEngine:
         rows = codes.decode(self.index, torch.arange(start, start + n, device=self.device))
         found: NDArray[np.uint8] = (rows.view(torch.uint8) ^ 128).cpu().numpy()
         return found
+
+    def _probed(
+        self, queries: NDArray[np.float32], offsets: NDArray[np.int64], nprobe: int, cells: int, threads: int = 0
+    ) -> Iterator[tuple[QueryTensors, tuple[Tensor, Tensor] | None]]:
+        """Queries on the device, and products and ids of their centroids where these were looked for in cells.
+
+        That reads queries on the host, so nothing waits for the device.
+        """
+        begin = int(offsets[0])
+        for batch in self._batches(queries, offsets, nprobe):
+            tokens = queries[begin : begin + len(batch.scales)]
+            begin += len(tokens)
+            if cells <= 0 or cells >= self._cells:
+                yield batch, None
+                continue
+            count = min(search.IMPUTED_RANK * nprobe, len(self.index.centroids))
+            *found, known = self._preparing.probe(tokens, batch.cuts, count, cells=cells, threads=threads)
+            products, ids = (self._tensor(array) for array in found)
+            for first, last in pairwise([0, *(np.flatnonzero(np.diff(known)) + 1).tolist(), len(known)]):
+                rows, columns = slice(batch.cuts[first], batch.cuts[last]), slice(known[first])
+                yield batch.some(first, last), (products[rows, columns], ids[rows, columns])
 
     def _batches(
         self, queries: NDArray[np.float32], offsets: NDArray[np.int64], nprobe: int = 0
