@@ -268,8 +268,8 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
     return out;
 }
 
-// For each token of queries [T, dim] cut at offsets, the best centroids and their products [T, count], as a search looks
-// for them; and how many of them there are [n], the same for all tokens of a query.
+// For each token of queries [T, dim] cut at offsets, the best centroids and their products [T, count], as a search
+// looks for them; and how many of them there are [n], the same for all tokens of a query.
 py::tuple probe(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t count,
                 int64_t cells, int threads) {
     static_assert(sizeof(Probe) == 8 && offsetof(Probe, centroid) == 4, "pairs of 32 bits");
