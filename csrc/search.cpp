@@ -325,6 +325,18 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
         scratch.chosen.push_back({static_cast<float>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
 }
 
+int64_t Engine::probe(const Query& query, int64_t count, int64_t cells, Probe* out) const {
+    Lease lease(*this);
+    Prober& prober = (*lease).prober;
+    prober.run(centroids, query.tiles.data(), query.ntiles, static_cast<int>(query.length), count, cells);
+    for (int64_t i = 0; i < query.length; ++i) {
+        const Probe* probes = prober.of(static_cast<int>(i));
+        for (int64_t p = 0; p < prober.width(); ++p)
+            out[i * count + p] = {probes[p].score - query.offsets[i], probes[p].centroid};
+    }
+    return prober.width();
+}
+
 std::vector<Hit> Engine::gather(const Query& query, const SearchLimits& limits, const uint8_t* allowed,
                                 SearchCounts* counts) const {
     Lease lease(*this);

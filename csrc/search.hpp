@@ -70,6 +70,9 @@ public:
     std::vector<Hit> search(const Query&, const SearchLimits&, const uint8_t* allowed, int threads,
                             SearchCounts* counts = nullptr) const;
     std::vector<Hit> exhaustive(const Query&, int64_t k, const uint8_t* allowed, int threads) const;
+    // The centroids that a search looks at: out[i * count + p] is the p-th best one of query token i, its score a
+    // product of signed bytes. Returns how many were found for each token, at most `count`; the rest is left as it is.
+    int64_t probe(const Query&, int64_t count, int64_t cells, Probe* out) const;
     // MaxSim of the query with the decoded tokens of each document.
     void score(const Query&, const int64_t* positions, int64_t n, int threads, float* scores) const;
     // Candidates with their coarse scores (larger is better), best first; for tests and measurements.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from lateint.arguments import positive
+from lateint.arguments import integer, positive
 
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
 CELLS_PROBED = 24  # best cells of each query token, at most; what one token reads serves all of the query
@@ -21,18 +21,32 @@ class Limits(NamedTuple):
     cells: int
 
 
-def limits(k: int, nprobe: int | None, candidates: int | None, *, centroids: int, documents: int) -> Limits:
-    """Those of a search for the best ``k`` that was told ``nprobe`` and ``candidates``, None where it was not.
+def limits(
+    k: int,
+    nprobe: int | None,
+    candidates: int | None,
+    cells: int | None = None,
+    *,
+    centroids: int,
+    documents: int,
+    device: str = "cpu",
+) -> Limits:
+    """Those of a search for the best ``k`` that was told ``nprobe``, ``candidates`` and ``cells``, None where it was
+    not.
 
     Raises:
-        TypeError, ValueError: one of them is not a positive integer.
+        TypeError, ValueError: one of them is not a positive integer, or ``cells`` is negative.
     """
+    if cells is not None and integer(cells, "cells") < 0:
+        raise ValueError(f"cells must be at least 0, got {cells}")
     probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else positive(nprobe, "nprobe")
     most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
     large = centroids > FLAT_PROBING
+    if cells is None:  # a device scores all centroids in less time than the host needs to look into cells
+        cells = CELLS_PROBED if large and device == "cpu" else 0
     return Limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),
         patience=0 if candidates is not None else LARGE_PATIENCE if large else PATIENCE,
-        cells=CELLS_PROBED if large and probes < centroids else 0,
+        cells=cells if probes < centroids else 0,
     )

@@ -118,6 +118,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--nbits", type=int, default=4, choices=(1, 2, 4, 8))
     parser.add_argument("--nprobe", type=int, default=16)
+    parser.add_argument("--cells", type=int, default=0, help="look for centroids in so many, on the host; 0: in all")
     parser.add_argument("--repeats", type=int, default=20, help="calls of each case, each with other queries")
     parser.add_argument("--embeddings", type=Path, help="an .npy of real token embeddings")
     parser.add_argument("--seed", type=int, default=0)
@@ -136,6 +137,7 @@ def main(arguments: list[str] | None = None) -> None:
         "dim": options.dim,
         "nbits": options.nbits,
         "nprobe": options.nprobe,
+        "cells": options.cells,
         "centroids": len(index.centroids),
         "embeddings": options.embeddings.name if options.embeddings else None,
         "index_bytes": index.bytes,
@@ -255,7 +257,8 @@ def measure(engine: DeviceEngine, case: Case, tokens: Tokens, options: argparse.
         if case.exhaustive:
             rankings = engine.exhaustive(queries, offsets, 10)
         else:
-            rankings = engine.search(queries, offsets, 10, nprobe=options.nprobe, candidates=case.candidates)
+            limits = {"nprobe": options.nprobe, "candidates": case.candidates, "cells": options.cells}
+            rankings = engine.search(queries, offsets, 10, **limits)
         times.append(1e3 * (time.perf_counter() - start))
         if repeat < 2 and not case.exhaustive:  # these two also compile what has to be compiled
             some = min(8, case.batch)
@@ -286,9 +289,10 @@ def as_on_the_cpu(engine: DeviceEngine, codec: CodecArrays, index: IndexTensors,
     )
     queries, offsets = tokens.queries(32, 3, seed=5), np.arange(4, dtype=np.int64) * 32
     limits = {"nprobe": nprobe, "candidates": 500, "patience": 96}
-    found = engine.search(queries, offsets, 10, **limits), engine.exhaustive(queries, offsets, 10)
-    cpu = Engine(codec, [segment])
-    expected = cpu.search(queries, offsets, 10, **limits), cpu.exhaustive(queries, offsets, 10)
+    found, expected = (
+        [one.exhaustive(queries, offsets, 10), *(one.search(queries, offsets, 10, cells=c, **limits) for c in (0, 3))]
+        for one in (engine, Engine(codec, [segment]))
+    )
     return all(
         a.tolist() == b.tolist() and x.tobytes() == y.tobytes()
         for left, right in zip(found, expected, strict=True)

@@ -104,6 +104,9 @@ class Engine:
         allowed: NDArray[np.uint8] | None,
         threads: int,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]: ...
+    def probe(
+        self, queries: NDArray[np.float32], offsets: NDArray[np.int64], count: int, cells: int, threads: int
+    ) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
     def gather(
         self, query: NDArray[np.float32], nprobe: int, candidates: int, cells: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], int, int]: ...

@@ -110,7 +110,7 @@ class Engine:
                 there is none (imputation as in XTR, arXiv 2304.01982, and WARP, arXiv 2501.17788).
             patience: candidates are scored best first (in rounds of 32); stop when so many in a row changed nothing
                 among the best k; 0: score them all.
-            cells: look for centroids in the best ``cells`` cells of each query token; 0: score all centroids.
+            cells: look for centroids in the best ``cells`` cells of each query token, at most (`probe`); 0: in all.
             allowed: ``[n]``, nonzero where a document may be found.
         """
         rankings: list[Ranking] = self._engine.search(
@@ -130,6 +130,26 @@ class Engine:
         """As `search`, but every document is scored."""
         rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, allowed, threads)
         return rankings
+
+    def probe(
+        self, queries: NDArray[np.float32], offsets: NDArray[np.int64], count: int, *, cells: int, threads: int = 0
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+        """The best centroids of each query token, best first, as a search that looks at ``count`` of them finds them.
+
+        Which cells are read depends on all tokens of a query: what one of them reads serves all, and each asks for no
+        more where the last few gave it nothing.
+
+        Args:
+            queries: ``[T, dim]``; query i is ``queries[offsets[i]:offsets[i + 1]]``.
+            count: centroids of each token.
+            cells: as in `search`.
+
+        Returns:
+            Products of signed bytes ``[T, count]`` int32, ids ``[T, count]`` int32, and ``[Nq]`` int64, how many of
+            them are known of each token of a query: fewer where the cells hold fewer. What is not known is 0.
+        """
+        pairs, known = self._engine.probe(queries, offsets, count, cells, threads)
+        return pairs[:, :, 0], pairs[:, :, 1], known
 
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
         """The coarse stage alone, for one query ``[Lq, dim]``; its scores are comparable within the call only."""

@@ -217,6 +217,34 @@ def test_all_cells_are_all_centroids(isa):
         assert routed.scores.tolist() == flat.scores.tolist()
 
 
+@pytest.mark.parametrize("count", [1, 7, 50, 60])
+def test_probes(isa, count):
+    """In all cells: the largest products, the lowest id among equals. In some cells: a part of them."""
+    rng = np.random.default_rng(0)
+    made = make(rng, [4], count=50, cells=6)
+    made.codec.centroids[::3] = made.codec.centroids[0]
+    queries, offsets = rng.standard_normal((25, 40)).astype(np.float32), np.array([0, 5, 5 + 17, 25])
+    integers = np.concatenate([made.engine.prepare(queries[a:b])[0] for a, b in itertools.pairwise(offsets)])
+    every = integers.astype(np.int64) @ (made.codec.centroids.astype(np.int64) - 128).T
+    order = np.argsort(-every, axis=1, kind="stable")[:, :count]
+    width = order.shape[1]
+    for cells in (0, 6, 100):
+        products, ids, known = made.engine.probe(queries, offsets, count, cells=cells)
+        assert products.shape == ids.shape == (25, count) and products.dtype == ids.dtype == np.int32
+        assert known.tolist() == [width] * 3
+        np.testing.assert_array_equal(ids[:, :width], order)
+        np.testing.assert_array_equal(products[:, :width], np.take_along_axis(every, order, 1))
+        assert not products[:, width:].any() and not ids[:, width:].any()
+    for cells, threads in itertools.product((1, 2, 5), (1, 3)):
+        products, ids, known = made.engine.probe(queries, offsets, count, cells=cells, threads=threads)
+        assert (known >= min(count, 8)).all() and (known <= width).all()
+        for (first, last), most in zip(itertools.pairwise(offsets), known, strict=True):
+            for row in range(first, last):
+                assert len({*ids[row, :most].tolist()}) == most
+                assert products[row, :most].tolist() == sorted(every[row, ids[row, :most]].tolist(), reverse=True)
+                assert not products[row, most:].any() and not ids[row, most:].any()
+
+
 def test_documents_left_out(isa):
     rng = np.random.default_rng(0)
     made = make(rng, rng.integers(0, 9, 50).tolist(), cuts=(10,))

@@ -2,6 +2,7 @@
 
 import itertools
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -117,15 +118,48 @@ def test_gather():
             np.testing.assert_array_equal(left, right)
 
 
-def test_cells_do_nothing():
-    rng = np.random.default_rng(1)
-    made = make(rng, rng.integers(1, 30, 300).tolist(), count=50)
-    queries, offsets = batch(rng, [4, 9], 40)
-    limits = {"nprobe": 3, "candidates": 40}
-    same(
-        on_torch(made).search(queries, offsets, 10, cells=1, **limits),
-        made.engine.search(queries, offsets, 10, cells=0, **limits),
-    )
+def uneven(rng, count, cuts=()):
+    """An index whose cells hold from one centroid to most of them, with centroids that are equal in several cells."""
+    made = make(rng, rng.integers(0, 30, 300).tolist(), count=count, cells=9, cuts=cuts)
+    sizes = np.array([1, 2, 30, 1, 3, 5, 60, 8])
+    made.codec.cell_offsets[1:] = [*np.cumsum(sizes), count]
+    made.codec.centroids[::4] = made.codec.centroids[0]
+    made.codec.centroids[1::7] = made.codec.centroids[1]
+    made.codec.cells[4] = made.codec.cells[2]
+    return replace(made)
+
+
+@pytest.mark.parametrize("cells", [1, 2, 3, 8, 9, 100])
+def test_cells(cells):
+    """Few cells hold fewer centroids than are asked for: other numbers of them for the queries of a batch."""
+    rng = np.random.default_rng(cells)
+    made = uneven(rng, 400, cuts=(120,))
+    ours = on_torch(made)
+    queries, offsets = batch(rng, [1, 9, 2, 33, 17, 3, 1], 40)
+    queries[12:20] = queries[12]
+    for nprobe, patience in itertools.product((1, 4, 40, 400), (0, 32)):
+        limits = {"nprobe": nprobe, "candidates": 60, "patience": patience, "cells": cells}
+        same(ours.search(queries, offsets, 10, **limits), made.engine.search(queries, offsets, 10, **limits))
+        for first, last in itertools.pairwise(offsets):
+            limits = {"nprobe": nprobe, "candidates": 60, "cells": cells}
+            found, expected = (engine.gather(queries[first:last], **limits) for engine in (ours, made.engine))
+            for left, right in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(left, right)
+
+
+def test_cells_of_many_centroids():
+    """More than one step of the rule by which a token stops asking, and queries in several batches."""
+    rng = np.random.default_rng(0)
+    made = make(rng, rng.integers(1, 30, 400).tolist(), count=4000, cells=63)
+    queries, offsets = batch(rng, [32, 5, 70, 1, 16], 40)
+    ours, limits = on_torch(made), {"nprobe": 4, "candidates": 100, "patience": 32}
+    flat = made.engine.search(queries, offsets, 10, **limits)
+    routed = made.engine.search(queries, offsets, 10, cells=12, **limits)
+    assert any(left[0].tolist() != right[0].tolist() for left, right in zip(flat, routed, strict=True))
+    with pytest.MonkeyPatch.context() as patch:
+        for tokens in (1 << 11, 40, 1):
+            patch.setitem(device_engine.TOKENS, "cpu", tokens)
+            same(ours.search(queries, offsets, 10, cells=12, **limits), routed)
 
 
 def test_ties():

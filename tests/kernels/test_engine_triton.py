@@ -119,6 +119,20 @@ def test_documents_on_the_host():
     assert ours.score(query, positions).tobytes() == made.engine.score(query, positions).tobytes()
 
 
+def test_search_through_cells():
+    """Fewer centroids in the cells of the short query than are asked for."""
+    rng = np.random.default_rng(0)
+    made = make(rng, rng.integers(0, 20, 60).tolist(), cuts=(25,), count=80, cells=16)
+    ours, offsets = device_engine(made), np.array([0, 1, 9, 12])
+    queries = rng.standard_normal((12, 40)).astype(np.float32)
+    assert len({*made.engine.probe(queries, offsets, 16, cells=1)[2].tolist()}) > 1
+    for cells in (1, 3, 16):
+        limits = {"nprobe": 8, "candidates": 20, "patience": 32, "cells": cells}
+        found, expected = (engine.search(queries, offsets, 4, **limits) for engine in (ours, made.engine))
+        for left, right in zip(found, expected, strict=True):
+            assert left[0].tolist() == right[0].tolist() and left[1].tobytes() == right[1].tobytes()
+
+
 def test_which_backend():
     made = make(np.random.default_rng(0), [3])
     assert DeviceEngine(made.codec, made.segments, "cpu")._stages is codes

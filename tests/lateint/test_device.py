@@ -67,6 +67,30 @@ def test_search(large, questions, device, settings):
     same([ours.search(questions[0], 10, **settings)], [large.search(questions[0], 10, **settings)])
 
 
+@pytest.mark.parametrize("cells", [1, 7])
+def test_centroids_through_cells(large, questions, device, cells):
+    """With the same ``cells``, the same results."""
+    assert large.stats()["cells"] > 7
+    ours, routed = on(large, device), large.search(questions, 100, nprobe=4, cells=cells)
+    if cells == 1:
+        flat = large.search(questions, 100, nprobe=4)
+        assert any(left.ids.tolist() != right.ids.tolist() for left, right in zip(flat, routed, strict=True))
+    same(ours.search(questions, 100, nprobe=4, cells=cells), routed)
+    for settings in ({}, {"candidates": 60}, {"nprobe": 1}, {"subset": large.ids[::2].tolist(), "nprobe": 2}):
+        settings = {**settings, "cells": cells}
+        same(ours.search(questions, 10, **settings), large.search(questions, 10, **settings))
+
+
+def test_many_centroids(large, questions, device, monkeypatch):
+    """With more than 65,536 centroids the CPU looks into cells, and a device at all centroids."""
+    monkeypatch.setattr("lateint.limits.FLAT_PROBING", 100)
+    monkeypatch.setattr("lateint.limits.CELLS_PROBED", 1)
+    ours = on(large, device)
+    for k in (10, 100):
+        same(ours.search(questions, k, nprobe=4), large.search(questions, k, nprobe=4, cells=0))
+        same(ours.search(questions, k, nprobe=4, cells=1), large.search(questions, k, nprobe=4))
+
+
 def test_more_than_one_round_of_probing_finds(large, questions, device):
     """A search for more documents than its lists hold looks into more of them."""
     assert len(large.search(questions[1], 2400, nprobe=1)) > 2000

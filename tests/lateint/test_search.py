@@ -177,6 +177,8 @@ def test_queries_of_any_size(index, queries, scale):
         ({"k": 2.0}, TypeError, "k must be an integer, got float"),
         ({"k": None}, TypeError, "k must be an integer, got NoneType"),
         ({"nprobe": 0}, ValueError, "nprobe must be at least 1, got 0"),
+        ({"cells": -1}, ValueError, "cells must be at least 0, got -1"),
+        ({"cells": 1.5}, TypeError, "cells must be an integer, got float"),
         ({"candidates": 0}, ValueError, "candidates must be at least 1, got 0"),
         ({"candidates": "all"}, TypeError, "candidates must be an integer, got str"),
         ({"threads": 0}, ValueError, "threads must be at least 1, got 0"),

@@ -21,6 +21,7 @@ from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, Seg
 MODULES = {"triton": "lateint_kernels._triton.search", "torch": "lateint_kernels._torch.codes"}
 TOKENS = {"cpu": 1 << 11, "cuda": 1 << 14}  # of queries, taken together
 POSTINGS = {"cpu": 1 << 21, "cuda": 1 << 25}  # likewise, if their lists are as long as lists are on average
+Probes = tuple[NDArray[np.int32], NDArray[np.int32]]  # products and ids of the centroids of tokens
 PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 28}  # kept maxima of a scan, at a time
 
 
@@ -29,8 +30,8 @@ class DeviceEngine:
 
     Everything that a search computes is what `Engine` computes: products are integers and exact, float64 sums run in
     the same order. Two things are done otherwise. All candidates are scored, and those that a search with patience
-    would not have come to are dropped afterwards, which gives the same ranking. And all centroids are scored, whatever
-    ``cells`` says: the ranking is the one that `Engine` finds with ``cells=0``.
+    would not have come to are dropped afterwards, which gives the same ranking. And where a search looks for centroids
+    in cells, `Engine.probe` does that on the host: one cell after another is read or not for what those before it gave.
 
     Args:
         segments: arrays, which are copied to the device, or tensors that are there already.
@@ -56,6 +57,7 @@ class DeviceEngine:
         self.device = torch.device(device)
         self._stages = _stages(self.device, backend)
         self._host = Engine(codec, [] if isinstance(segments, IndexTensors) else segments)
+        self._cells = len(codec.cells)
         self._rotation = RotationTensors.of(codec, self.device)
         self._mean, self._step = codec.mean.astype(np.float64), float(np.float32(codec.step))
         self._cache = None
@@ -80,12 +82,12 @@ class DeviceEngine:
         allowed: NDArray[np.uint8] | None = None,
         threads: int = 0,
     ) -> list[Ranking]:
-        """As `Engine.search`; ``cells`` and ``threads`` do nothing."""
+        """As `Engine.search`; ``threads`` are those that look into cells, if there are any to look into."""
         mask = self.mask(allowed)
         rankings: list[Ranking] = []
-        for first, last in runs(offsets, self.room(nprobe)):
+        for first, last, probes in self.runs(queries, offsets, self.room(nprobe), nprobe, cells, threads):
             batch = self.prepared(queries, offsets[first : last + 1])
-            found = self.gathered(batch, nprobe=nprobe, candidates=candidates, cells=cells, allowed=mask)
+            found = self.gathered(batch, probes, nprobe=nprobe, candidates=candidates, allowed=mask)
             scores = search.stop(found.positions, self.scored(batch, found.positions), k, patience)
             rankings += rankings_of(*search.top_k(found.positions, scores, k))
         return rankings
@@ -102,7 +104,7 @@ class DeviceEngine:
         """As `Engine.exhaustive`."""
         mask = self.mask(allowed)
         rankings: list[Ranking] = []
-        for first, last in runs(offsets, self.room()):
+        for first, last, _ in self.runs(queries, offsets, self.room()):
             batch = self.prepared(queries, offsets[first : last + 1])
             step = max(1, PRODUCTS[codes.kind(self.index.codes)] // len(batch.scales))
             best = self._empty(len(batch.constants))
@@ -117,9 +119,11 @@ class DeviceEngine:
         return rankings
 
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
-        """As `Engine.gather`; ``cells`` does nothing."""
-        prepared = self.prepared(query, np.array([0, len(query)]))
-        found = self.gathered(prepared, nprobe=nprobe, candidates=candidates, cells=cells, allowed=None)
+        """As `Engine.gather`."""
+        whole = np.array([0, len(query)])
+        ((_, _, probes),) = self.runs(query, whole, len(query), nprobe, cells)
+        batch = self.prepared(query, whole)
+        found = self.gathered(batch, probes, nprobe=nprobe, candidates=candidates, allowed=None)
         scores = found.sums[0].float()
         return Candidates(found.positions[0].cpu().numpy(), scores.cpu().numpy(), found.postings, found.touched)
 
@@ -143,10 +147,12 @@ class DeviceEngine:
         return self._host.decode(segment, first, n)
 
     def gathered(
-        self, batch: QueryTensors, *, nprobe: int, candidates: int, cells: int, allowed: Tensor | None
+        self, batch: QueryTensors, probes: Probes | None, *, nprobe: int, candidates: int, allowed: Tensor | None
     ) -> Gathered:
-        """Candidates of queries, on the device; ``cells`` does nothing."""
-        return search.gather(self.index, batch, self._stages, nprobe=nprobe, candidates=candidates, allowed=allowed)
+        """Candidates of queries, on the device; ``probes`` are those of `runs`."""
+        found = None if probes is None else (self._tensor(probes[0]), self._tensor(probes[1]))
+        limits: dict[str, Any] = {"nprobe": nprobe, "candidates": candidates, "allowed": allowed}
+        return search.gather(self.index, batch, self._stages, **limits, probes=found)
 
     def scored(self, batch: QueryTensors, positions: Tensor) -> Tensor:
         """Scores ``[Nq, C]`` of candidates ``[Nq, C]``."""
@@ -162,6 +168,46 @@ class DeviceEngine:
         held = self._cache.hold(positions[None])
         parts = [search.score_all(index, batch, self._stages, places[0]) for index, places in held]
         return torch.cat(parts, 1) if parts else self._empty(len(batch.constants))[1]
+
+    def runs(
+        self,
+        queries: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        most: int,
+        nprobe: int = 0,
+        cells: int = 0,
+        threads: int = 0,
+    ) -> Iterator[tuple[int, int, Probes | None]]:
+        """First and last of runs of queries with at most so many tokens together; a longer query is on its own.
+
+        With them come the centroids of their tokens where these are looked for in cells. Queries of a run have equally
+        many then. It reads queries on the host, so nothing waits for the device.
+        """
+        first = 0
+        while first < len(offsets) - 1:
+            last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1)
+            if 0 < cells < self._cells:
+                yield from self._probed(queries, offsets, first, last, nprobe, cells, threads)
+            else:
+                yield first, last, None
+            first = last
+
+    def _probed(
+        self,
+        queries: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        first: int,
+        last: int,
+        nprobe: int,
+        cells: int,
+        threads: int,
+    ) -> Iterator[tuple[int, int, Probes]]:
+        tokens, cuts = queries[offsets[first] : offsets[last]], offsets[first : last + 1] - offsets[first]
+        count = min(search.IMPUTED_RANK * nprobe, len(self.index.centroids))
+        products, ids, known = self._host.probe(tokens, cuts, count, cells=cells, threads=threads)
+        for begin, end in pairwise([0, *(np.flatnonzero(np.diff(known)) + 1).tolist(), len(known)]):
+            rows, columns = slice(cuts[begin], cuts[end]), slice(known[begin])
+            yield first + begin, first + end, (products[rows, columns], ids[rows, columns])
 
     def room(self, nprobe: int = 0) -> int:
         """Query tokens that are taken together, so many that what they need fits."""
@@ -205,15 +251,6 @@ class DeviceEngine:
             torch.empty((Nq, 0), dtype=torch.int64, device=self.device),
             torch.empty((Nq, 0), dtype=torch.float32, device=self.device),
         )
-
-
-def runs(offsets: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
-    """First and last of runs of queries with at most so many tokens together; a longer query is on its own."""
-    first = 0
-    while first < len(offsets) - 1:
-        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1)
-        yield first, last
-        first = last
 
 
 def rankings_of(positions: Tensor, scores: Tensor) -> list[Ranking]:

@@ -41,6 +41,7 @@ def gather(
     nprobe: int,
     candidates: int,
     allowed: Tensor | None,
+    probes: tuple[Tensor, Tensor] | None = None,
 ) -> Gathered:
     """The best documents by coarse score, and ties by position.
 
@@ -50,8 +51,9 @@ def gather(
     Args:
         stages: the module that has ``probe`` and ``weighted``.
         allowed: ``[n]`` bool, or None for all.
+        probes: what ``probe`` would give, products ``[T, at most 2 nprobe]`` and ids; None: it is asked.
     """
-    scores, ids = stages.probe(index, queries, min(IMPUTED_RANK * nprobe, len(index.centroids)))
+    scores, ids = probes or stages.probe(index, queries, min(IMPUTED_RANK * nprobe, len(index.centroids)))
     used = min(nprobe, scores.shape[1])
     above = scores - scores[:, -1:]  # the imputed one
     widest = queries.padded(above[:, 0])[:, None]  # [Nq, 1, longest]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lateint_kernels._torch import search
-from lateint_kernels._torch.engine import DeviceEngine, rankings_of, runs
+from lateint_kernels._torch.engine import DeviceEngine, rankings_of
 from lateint_kernels._torch.index_tensors import QueryTensors
 from lateint_kernels._torch.search import Gathered
 from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, SegmentArrays
@@ -58,10 +58,11 @@ class ShardedEngine:
         """As `DeviceEngine.search`."""
         rankings: list[Ranking] = []
         masks = [shard.mask(part) for shard, part in zip(self.shards, self._cut(allowed), strict=True)]
-        for first, last in runs(offsets, min(shard.room(nprobe) for shard in self.shards)):
+        room = min(shard.room(nprobe) for shard in self.shards)
+        for first, last, probes in self.shards[0].runs(queries, offsets, room, nprobe, cells, threads):
             batches = [shard.prepared(queries, offsets[first : last + 1]) for shard in self.shards]
             found = [
-                shard.gathered(batch, nprobe=nprobe, candidates=candidates, cells=cells, allowed=mask)
+                shard.gathered(batch, probes, nprobe=nprobe, candidates=candidates, allowed=mask)
                 for shard, batch, mask in zip(self.shards, batches, masks, strict=True)
             ]
             positions, _ = self._merged(found, candidates)
@@ -93,13 +94,12 @@ class ShardedEngine:
 
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
         """As `DeviceEngine.gather`."""
+        whole = np.array([0, len(query)])
+        ((_, _, probes),) = self.shards[0].runs(query, whole, len(query), nprobe, cells)
         found = [
-            shard.gathered(
-                shard.prepared(query, np.array([0, len(query)])),
-                nprobe=nprobe, candidates=candidates, cells=cells, allowed=None,
-            )
+            shard.gathered(shard.prepared(query, whole), probes, nprobe=nprobe, candidates=candidates, allowed=None)
             for shard in self.shards
-        ]  # fmt: skip
+        ]
         positions, sums = self._merged(found, candidates)
         known = positions[0] >= 0
         return Candidates(
