@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lateint_kernels import backends
-from lateint_kernels._torch import codes, search
+from lateint_kernels._torch import codes, scoreboard, search
 from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors, load
+from lateint_kernels._torch.search import BestKeys, Gathered
 from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, SegmentArrays
 
 MODULES = {"triton": "lateint_kernels._triton.search", "torch": "lateint_kernels._torch.codes"}
@@ -50,6 +51,7 @@ class DeviceEngine:
     ) -> None:
         self.device = torch.device(device)
         self._stages = _stages(self.device, backend)
+        self._best_keys = scoreboard.best_keys if backend == "torch" else _best_keys(self.device)
         self._preparing = Engine(codec, [])
         self._rotation = RotationTensors.of(codec, self.device)
         self._mean, self._step = codec.mean.astype(np.float64), float(np.float32(codec.step))
@@ -76,7 +78,7 @@ class DeviceEngine:
         mask = self._mask(allowed)
         rankings: list[Ranking] = []
         for batch in self._batches(queries, offsets, nprobe):
-            found = search.gather(self.index, batch, self._stages, nprobe=nprobe, candidates=candidates, allowed=mask)
+            found = self._gather(batch, nprobe, candidates, mask)
             scores = search.score(self.index, batch, self._stages, found.positions)
             scores = search.stop(found.positions, scores, k, patience)
             rankings += _rankings(*search.top_k(found.positions, scores, k))
@@ -111,9 +113,10 @@ class DeviceEngine:
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
         """As `Engine.gather`; ``cells`` does nothing."""
         prepared = self._prepared(query, np.array([0, len(query)]))
-        found = search.gather(self.index, prepared, self._stages, nprobe=nprobe, candidates=candidates, allowed=None)
-        scores = found.sums[0].float()
-        return Candidates(found.positions[0].cpu().numpy(), scores.cpu().numpy(), found.postings, found.touched)
+        found = self._gather(prepared, nprobe, candidates, None)
+        positions, sums = found.positions[0].cpu().numpy(), found.sums[0].float().cpu().numpy()
+        there = positions >= 0
+        return Candidates(positions[there], sums[there], int(found.postings), int(found.touched))
 
     def score(
         self, query: NDArray[np.float32], positions: NDArray[np.int64], *, threads: int = 0
@@ -137,6 +140,10 @@ class DeviceEngine:
         found: NDArray[np.uint8] = (rows.view(torch.uint8) ^ 128).cpu().numpy()
         return found
 
+    def _gather(self, queries: QueryTensors, nprobe: int, candidates: int, allowed: Tensor | None) -> Gathered:
+        limits: dict[str, Any] = {"nprobe": nprobe, "candidates": candidates, "allowed": allowed}
+        return search.gather(self.index, queries, self._stages, **limits, best_keys=self._best_keys)
+
     def _batches(
         self, queries: NDArray[np.float32], offsets: NDArray[np.int64], nprobe: int = 0
     ) -> Iterator[QueryTensors]:
@@ -153,7 +160,8 @@ class DeviceEngine:
         """Rounded to bytes, as csrc/search.cpp does it."""
         rotated = self._stages.rotate(self._tensor(tokens), self._rotation)  # [T, width]
         largest = rotated.abs().amax(1)
-        scales = torch.where(largest > 1e-30, largest / largest.new_tensor(127), 1)
+        # A tensor, for a GPU divides by a number by multiplying with its inverse.
+        scales = torch.where(largest > 1e-30, largest / torch.full_like(largest, 127), 1)
         integers = (rotated / scales[:, None]).round().to(torch.int8)
         depth = self.index.centroids.shape[1]
         return QueryTensors(
@@ -171,10 +179,12 @@ class DeviceEngine:
         return np.array(sums, np.float64)
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self.device, non_blocking=True)
+        """A copy on the device; from memory that is not pinned it would wait for all that the device has to do."""
+        copy = torch.from_numpy(np.array(array))
+        return (copy.pin_memory() if self.device.type == "cuda" else copy).to(self.device, non_blocking=True)
 
     def _mask(self, allowed: NDArray[np.uint8] | None) -> Tensor | None:
-        return None if allowed is None else torch.from_numpy(allowed != 0).to(self.device)
+        return None if allowed is None else self._tensor(allowed != 0)
 
     def _empty(self, Nq: int) -> tuple[Tensor, Tensor]:
         """No positions and no scores."""
@@ -201,3 +211,11 @@ def _stages(device: torch.device, backend: str | None) -> ModuleType:
             return import_module(MODULES[name])
         refused.append(f"{name}: {reason}")
     raise backends.BackendError(f"cannot search on {device}: " + "; ".join(refused))
+
+
+def _best_keys(device: torch.device) -> BestKeys:
+    """The CUDA kernel's where it runs, torch's elsewhere."""
+    if backends.why_not("cuda", "best_keys", device):
+        return scoreboard.best_keys
+    found: BestKeys = import_module("lateint_kernels._cuda.scoreboard").best_keys
+    return found
