@@ -118,7 +118,8 @@ def _best(arguments: Scoreboard, offsets: Tensor, entries: Tensor) -> Tensor:
 
 def _ranges(entries: Tensor, documents: int, slots: int, share: int) -> Tensor:
     """Documents of a range: their entries fill half a table if they are spread evenly, and every block has a share."""
-    return (documents * (slots // 2) // entries.clamp(min=1)).clamp(min=slots).clamp(max=share)
+    fitting = torch.full_like(entries, documents * (slots // 2)) // entries.clamp(min=1)
+    return fitting.clamp(min=slots).clamp(max=share)
 
 
 def slots_of(gpu: program.Gpu) -> int:
