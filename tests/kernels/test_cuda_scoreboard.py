@@ -1,6 +1,7 @@
 """The kernel that adds up coarse scores, against the CPU's engine: the same integers. Emulated, and on a GPU."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -237,7 +238,9 @@ def test_a_search_waits_for_the_device_once():
         return device_engine.search.top_k(found.positions, scores, 10)
 
     stages()
-    torch.cuda.set_sync_debug_mode("error")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
+        torch.cuda.set_sync_debug_mode("error")
     try:
         ours._prepared(queries, offsets)
         stages()
