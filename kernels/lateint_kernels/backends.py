@@ -109,6 +109,8 @@ def explain() -> dict[str, str]:
         else:
             states = {name: why_not(name, "maxsim", kind) for name in PREFERENCE[kind]}
             report[f"on {kind}"] = "; ".join(f"{name}: {why or 'ready'}" for name, why in states.items())
+            if kind == "cuda":
+                report["coarse scores on cuda"] = f"cuda: {why_not('cuda', 'best_keys', kind) or 'ready'}; torch: ready"
     return report
 
 

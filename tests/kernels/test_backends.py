@@ -79,6 +79,13 @@ def test_explain_tells_of_every_backend():
     assert report["on cuda"]
 
 
+def test_explain_tells_who_adds_up_coarse_scores(monkeypatch):
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(backends, "why_not", lambda name, op, kind: "not now" if op == "best_keys" else None)
+    assert explain()["coarse scores on cuda"] == "cuda: not now; torch: ready"
+
+
 def test_arrays_load_no_torch():
     program = """
 import sys

@@ -1,71 +1,25 @@
 """The CUDA kernels against the definition: on a GPU if there is one, and always emulated (emulation/emulate.hpp)."""
 
-import ctypes
-import functools
-import mmap
-import re
-import shutil
 import struct
-import subprocess
-import sys
-from dataclasses import dataclass, fields, replace
-from pathlib import Path
+from dataclasses import fields, replace
 
 import pytest
 
 torch = pytest.importorskip("torch")
 
+from emulated import BACKWARDS, FORWARDS, LATE, WHY_NOT, Emulated, compiler, guarded  # noqa: E402
+
 from lateint_kernels._cuda import backward, forward, program, support  # noqa: E402
 from lateint_kernels._torch.problem import Problem, inverse_norms  # noqa: E402
 
-COMPILER = shutil.which("g++") or shutil.which("clang++")
-EMULATION = Path(__file__).parent / "emulation"
-FORWARDS, BACKWARDS, LATE = 0, 1, 2  # the order of threads; asynchronous copies as late as possible
 AMPERE = program.Gpu("sm_80", multiprocessors=4, shared_per_block=163 * 1024, shared_per_multiprocessor=164 * 1024)
 HOPPER = program.Gpu("sm_90a", multiprocessors=2, shared_per_block=48 * 1024, shared_per_multiprocessor=228 * 1024)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
-@dataclass
-class Emulated:
-    """Stands in for program.Kernel."""
-
-    library: ctypes.CDLL
-    mode: int
-
-    def launch(self, grid, threads, shared, arguments):
-        error = self.library.launch(ctypes.byref(arguments), (ctypes.c_uint * 3)(*grid), threads, shared, self.mode)
-        assert error is None, error.decode()
-
-
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("emulated")
-
-    @functools.cache
-    def build(name, defines):
-        text = program.source_of(f"{name}.cu")
-        arguments = re.search(r"\b(lateint::\w+) arguments\)", text)[1]
-        stem = "-".join([name, *(value for _, value in defines)])
-        source = folder / f"{stem}.cpp"
-        source.write_text(
-            f'#include "emulate.hpp"\n{text}\n'
-            f"static {arguments} arguments;\n"
-            f"static void run() {{ {name}(arguments); }}\n"
-            'extern "C" const char* launch(const void* given, const unsigned* grid, unsigned block, unsigned shared,\n'
-            "                              int mode) {\n"
-            "    std::memcpy(&arguments, given, sizeof arguments);\n"
-            "    return emulate(run, grid, block, shared, mode);\n}\n"
-        )
-        flags = ["-std=c++17", "-O1", "-shared", "-fPIC", f"-I{EMULATION}"]
-        defined = [f"-D{key}={value}" for key, value in defines]
-        target = source.with_suffix(".so")
-        subprocess.run([COMPILER, *flags, *defined, str(source), "-o", str(target)], check=True)
-        library = ctypes.CDLL(str(target))
-        library.launch.restype = ctypes.c_char_p
-        return library
-
-    return build
+    return compiler(tmp_path_factory.mktemp("emulated"))
 
 
 def describe(matrix, box_rows):
@@ -96,8 +50,8 @@ def device(request, monkeypatch, compiled):
     if request.param == "cuda":
         need_gpu()
         return "cuda"
-    if COMPILER is None or sys.platform != "linux":
-        pytest.skip("emulation needs Linux and a C++ compiler")
+    if WHY_NOT:
+        pytest.skip(WHY_NOT)
     monkeypatch.setattr(program, "load", lambda name, defines, index: Emulated(compiled(name, defines), request.param))
     monkeypatch.setattr(program, "gpu", lambda index: AMPERE)
     monkeypatch.setattr(program, "tensor_map", describe)
@@ -147,19 +101,6 @@ def make_problem(
         more = {name: tensor.contiguous() for name, tensor in more.items()}
     longest = max(query_lengths), max(document_lengths)
     return Problem(queries, offsets(query_lengths), documents, offsets(document_lengths), *longest, **more)
-
-
-def guarded(tensor):
-    """A copy that ends, but for 15 bytes at most, where memory ends: reading on is noticed."""
-    if not tensor.numel():
-        return tensor
-    page, size = mmap.PAGESIZE, -(-tensor.nbytes // 16) * 16
-    pages = -(-size // page) * page
-    memory = mmap.mmap(-1, pages + page)
-    address = ctypes.addressof(ctypes.c_char.from_buffer(memory))
-    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(address + pages), ctypes.c_size_t(page), 0) == 0
-    copy = torch.frombuffer(memory, dtype=tensor.dtype, count=tensor.numel(), offset=pages - size)
-    return copy.view(tensor.shape).copy_(tensor)
 
 
 def on(device, problem):

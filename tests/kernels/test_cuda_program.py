@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lateint_kernels._cuda import backward, forward, program, support
+from lateint_kernels._cuda import backward, forward, program, scoreboard, support
 
 TOOLS = importlib.util.find_spec("triton")
 CUOBJDUMP = Path(TOOLS.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump" if TOOLS and TOOLS.origin else None
@@ -83,6 +83,17 @@ def test_hopper_scores_keep_the_matrix_units_busy(nvrtc, tmp_path, token, column
     # waited after every product.
     assert instructions.count("WARPGROUP.ARRIVE") == instructions.count("WARPGROUP.DEPBAR") == 2
     assert instructions.count("UTMALDG.2D") == dim // 64 and "USETMAXREG" in instructions
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+def test_scoreboard_stays_in_registers_and_shared_memory(nvrtc, tmp_path, arch):
+    used, stack, instructions = disassembled("scoreboard", {}, arch, tmp_path)
+    assert used * scoreboard.THREADS * scoreboard.BLOCKS_PER_MULTIPROCESSOR <= 65536 and stack == 0
+    assert all(f"ATOMS.{name}" in instructions for name in ("ADD", "CAS", "MAX"))
+    bounds = program.source_of("scoreboard.cu")
+    assert f"__launch_bounds__({scoreboard.THREADS}, {scoreboard.BLOCKS_PER_MULTIPROCESSOR})" in bounds
+    assert "BINS = 1 << DIGIT" in bounds and f"DIGIT = {scoreboard.BINS.bit_length() - 1}," in bounds
+    assert "KEY_BITS = 63;" in bounds and scoreboard.PASSES == -(-63 // 11)
 
 
 @pytest.fixture
@@ -207,6 +218,7 @@ def test_refusals(monkeypatch):
     monkeypatch.setattr(support, "_missing", lambda: None)
     monkeypatch.setattr(support, "_unfit", lambda *what: None)
     assert why_not("maxsim", "cuda:1", "torch.bfloat16", 128) is None
+    assert why_not("best_keys", "cuda") is None
     assert why_not("maxsim_backward", "cuda", "torch.float32", 2048) is None
     assert why_not("maxsim", "cuda", "torch.float32") == "maxsim takes bfloat16 and float16, not float32"
     assert why_not("maxsim", "cuda", "torch.float16", 40) == (

@@ -38,6 +38,8 @@ def why_not(
 
 
 def _unsupported(op: str, dtype: str | None, dim: int | None) -> str | None:
+    if op not in MAX_DIM:  # it is given no tokens
+        return None
     most = MAX_DIM[op]
     if dtype is not None and dtype not in most:
         return f"{op} takes {' and '.join(most)}, not {dtype}"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lateint_kernels import backends
-from lateint_kernels._torch import codes, search
+from lateint_kernels._torch import codes, scoreboard, search
 from lateint_kernels._torch.cache import DocumentCache
 from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors, load, size
-from lateint_kernels._torch.search import Gathered
+from lateint_kernels._torch.search import BestKeys, Gathered
 from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, SegmentArrays
 
 MODULES = {"triton": "lateint_kernels._triton.search", "torch": "lateint_kernels._torch.codes"}
@@ -56,6 +56,7 @@ class DeviceEngine:
     ) -> None:
         self.device = torch.device(device)
         self._stages = _stages(self.device, backend)
+        self._best_keys = scoreboard.best_keys if backend == "torch" else _best_keys(self.device)
         self._host = Engine(codec, [] if isinstance(segments, IndexTensors) else segments)
         self._cells = len(codec.cells)
         self._rotation = RotationTensors.of(codec, self.device)
@@ -124,8 +125,7 @@ class DeviceEngine:
         ((_, _, probes),) = self.runs(query, whole, len(query), nprobe, cells)
         batch = self.prepared(query, whole)
         found = self.gathered(batch, probes, nprobe=nprobe, candidates=candidates, allowed=None)
-        scores = found.sums[0].float()
-        return Candidates(found.positions[0].cpu().numpy(), scores.cpu().numpy(), found.postings, found.touched)
+        return candidates_of(found.positions, found.sums, int(found.postings), int(found.touched))
 
     def score(
         self, query: NDArray[np.float32], positions: NDArray[np.int64], *, threads: int = 0
@@ -152,7 +152,7 @@ class DeviceEngine:
         """Candidates of queries, on the device; ``probes`` are those of `runs`."""
         found = None if probes is None else (self._tensor(probes[0]), self._tensor(probes[1]))
         limits: dict[str, Any] = {"nprobe": nprobe, "candidates": candidates, "allowed": allowed}
-        return search.gather(self.index, batch, self._stages, **limits, probes=found)
+        return search.gather(self.index, batch, self._stages, **limits, probes=found, best_keys=self._best_keys)
 
     def scored(self, batch: QueryTensors, positions: Tensor) -> Tensor:
         """Scores ``[Nq, C]`` of candidates ``[Nq, C]``."""
@@ -221,7 +221,8 @@ class DeviceEngine:
         tokens, cuts = queries[offsets[0] : offsets[-1]], offsets - offsets[0]
         rotated = self._stages.rotate(self._tensor(tokens), self._rotation)  # [T, width]
         largest = rotated.abs().amax(1)
-        scales = torch.where(largest > 1e-30, largest / largest.new_tensor(127), 1)
+        # A tensor, for a GPU divides by a number by multiplying with its inverse.
+        scales = torch.where(largest > 1e-30, largest / torch.full_like(largest, 127), 1)
         integers = (rotated / scales[:, None]).round().to(torch.int8)
         depth = self.index.centroids.shape[1]
         return QueryTensors(
@@ -234,7 +235,7 @@ class DeviceEngine:
 
     def mask(self, allowed: NDArray[np.uint8] | None) -> Tensor | None:
         """Documents that may be found, ``[n]`` bool on the device."""
-        return None if allowed is None else torch.from_numpy(allowed != 0).to(self.device)
+        return None if allowed is None else self._tensor(allowed != 0)
 
     def _constants(self, tokens: NDArray[np.float32], cuts: NDArray[np.int64]) -> NDArray[np.float64]:
         """``sum_i <q_i, mean>`` of each query: on the host, for the sum runs over components in order."""
@@ -243,7 +244,9 @@ class DeviceEngine:
         return np.array(sums, np.float64)
 
     def _tensor(self, array: NDArray[Any]) -> Tensor:
-        return torch.from_numpy(np.array(array)).to(self.device, non_blocking=True)
+        """A copy on the device; from memory that is not pinned it would wait for all that the device has to do."""
+        copy = torch.from_numpy(np.array(array))
+        return (copy.pin_memory() if self.device.type == "cuda" else copy).to(self.device, non_blocking=True)
 
     def _empty(self, Nq: int) -> tuple[Tensor, Tensor]:
         """No positions and no scores."""
@@ -251,6 +254,12 @@ class DeviceEngine:
             torch.empty((Nq, 0), dtype=torch.int64, device=self.device),
             torch.empty((Nq, 0), dtype=torch.float32, device=self.device),
         )
+
+
+def candidates_of(positions: Tensor, sums: Tensor, postings: int, touched: int) -> Candidates:
+    """Of one query ``[1, C]``, without what stands for none."""
+    there = (positions[0] >= 0).cpu().numpy()
+    return Candidates(positions[0].cpu().numpy()[there], sums[0].float().cpu().numpy()[there], postings, touched)
 
 
 def rankings_of(positions: Tensor, scores: Tensor) -> list[Ranking]:
@@ -270,3 +279,11 @@ def _stages(device: torch.device, backend: str | None) -> ModuleType:
             return import_module(MODULES[name])
         refused.append(f"{name}: {reason}")
     raise backends.BackendError(f"cannot search on {device}: " + "; ".join(refused))
+
+
+def _best_keys(device: torch.device) -> BestKeys:
+    """The CUDA kernel's where it runs, torch's elsewhere."""
+    if backends.why_not("cuda", "best_keys", device):
+        return scoreboard.best_keys
+    found: BestKeys = import_module("lateint_kernels._cuda.scoreboard").best_keys
+    return found

@@ -3,18 +3,22 @@
 They do what csrc/search.cpp does, in the same integers and the same order of float64 sums, for a batch of queries.
 """
 
+from collections.abc import Callable
 from types import ModuleType
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from lateint_kernels._torch import scoreboard
 from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors
+from lateint_kernels._torch.scoreboard import LOW, owners
 
 ROUND = 32  # candidates between two looks at whether they still change anything
 IMPUTED_RANK = 2  # times nprobe: the centroid whose score stands in for what was not found
 COARSE_RANGE = 2.0**30  # the largest coarse sum that a query can reach
-LOW = (1 << 32) - 1
+
+BestKeys = Callable[[IndexTensors, QueryTensors, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
 
 class Gathered(NamedTuple):
@@ -23,14 +27,14 @@ class Gathered(NamedTuple):
     Attributes:
         positions: ``[Nq, C]`` int64, -1 after the last.
         sums: ``[Nq, C]`` int64, coarse scores.
-        postings: entries of lists that were read.
-        touched: documents found in them.
+        postings: ``[]`` int64, entries of lists that were read.
+        touched: ``[]`` int64, documents found in them.
     """
 
     positions: Tensor
     sums: Tensor
-    postings: int
-    touched: int
+    postings: Tensor
+    touched: Tensor
 
 
 def gather(
@@ -42,6 +46,7 @@ def gather(
     candidates: int,
     allowed: Tensor | None,
     probes: tuple[Tensor, Tensor] | None = None,
+    best_keys: BestKeys = scoreboard.best_keys,
 ) -> Gathered:
     """The best documents by coarse score, and ties by position.
 
@@ -52,6 +57,7 @@ def gather(
         stages: the module that has ``probe`` and ``weighted``.
         allowed: ``[n]`` bool, or None for all.
         probes: what ``probe`` would give, products ``[T, at most 2 nprobe]`` and ids; None: it is asked.
+        best_keys: adds up the lists; see `lateint_kernels._torch.scoreboard.best_keys`.
     """
     scores, ids = probes or stages.probe(index, queries, min(IMPUTED_RANK * nprobe, len(index.centroids)))
     used = min(nprobe, scores.shape[1])
@@ -59,31 +65,11 @@ def gather(
     widest = queries.padded(above[:, 0])[:, None]  # [Nq, 1, longest]
     ranges = stages.weighted(widest, queries.padded(queries.scales), torch.zeros_like(queries.constants))[:, 0]
     unit = COARSE_RANGE / ranges.clamp(min=1e-30)
-    owner = _owners(queries)
+    owner = owners(queries)
     gains = (queries.scales[:, None] * above[:, :used].double() * unit[owner, None]).to(torch.int64)
 
-    ids = ids[:, :used, None]
-    first = index.list_offsets.T[ids].squeeze(2)  # [T, used, segments]
-    sizes = index.list_offsets.T[ids + 1].squeeze(2) - first
-    lists = torch.repeat_interleave(torch.arange(sizes.numel(), device=sizes.device), sizes.flatten())
-    entry = torch.arange(len(lists), device=lists.device) + (first.flatten() - _starts(sizes.flatten()))[lists]
-    # By query and document; stable, so that the entries of a document stay by token and, within it, best first.
-    token = lists // (sizes.shape[1] * sizes.shape[2])
-    key = owner[token] * index.documents + index.list_documents[entry]
-    key, order = key.sort(stable=True)
-    token = token[order]
-    new = _changes(key)
-    gain = gains.flatten()[lists[order] // sizes.shape[2]] * (new | _changes(token))
-    found = key[new]
-    total = gain.cumsum(0)
-    ends = torch.cat([new.nonzero()[1:, 0], new.new_full((1,), len(new), dtype=torch.int64)])[: len(found)]
-    sums = torch.diff(total[ends - 1], prepend=total.new_zeros(1))[: len(found)]
-    query, position = found // index.documents, found % index.documents
-    if allowed is not None:
-        kept = allowed[position]
-        query, position, sums = query[kept], position[kept], sums[kept]
-    best = _best_of_each(query, (sums << 32) + LOW - position, len(queries.constants), candidates)
-    return Gathered(*_opened(best), len(lists), len(found))
+    best, postings, touched = best_keys(index, queries, ids[:, :used], gains, candidates, allowed)
+    return Gathered(*_opened(best), postings, touched)
 
 
 def best(positions: Tensor, sums: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -132,8 +118,7 @@ def stop(positions: Tensor, scores: Tensor, k: int, patience: int) -> Tensor:
     earlier = rounds < torch.arange(number, device=order.device)[:, None]  # [rounds, count]
     better = ((rank[:, None, :] < first[:, :, None]) & earlier).sum(2)  # than a round's best, and before it
     changed = (first < count) & (better < k)
-    sizes = torch.full((number,), ROUND, device=order.device)
-    sizes[-1] = count - (number - 1) * ROUND
+    sizes = (count - ROUND * torch.arange(number, device=order.device)).clamp(max=ROUND)
     idle = torch.zeros(Nq, dtype=torch.int64, device=order.device)
     going = []
     for i in range(number):
@@ -156,19 +141,6 @@ def _order(scores: Tensor, positions: Tensor, count: int | None = None) -> Tenso
     return keys.topk(scores.shape[1] if count is None else count, dim=1).indices
 
 
-def _best_of_each(query: Tensor, keys: Tensor, Nq: int, count: int) -> Tensor:
-    """The largest ``count`` keys of each query, ``[Nq, C]``, largest first and then -1; C is as small as it can be."""
-    keys, order = keys.sort(descending=True)
-    query, order = query[order].sort(stable=True)
-    keys = keys[order]
-    sizes = torch.bincount(query, minlength=Nq)
-    place = torch.arange(len(keys), device=keys.device) - _starts(sizes)[query]
-    kept = place < count
-    out = keys.new_full((Nq, min(count, int(sizes.max()))), -1)
-    out[query[kept], place[kept]] = keys[kept]
-    return out
-
-
 def _opened(keys: Tensor) -> tuple[Tensor, Tensor]:
     """Positions and sums of keys ``(sum << 32) + LOW - position``; -1 stays."""
     return torch.where(keys < 0, -1, LOW - (keys & LOW)), keys >> 32
@@ -178,18 +150,3 @@ def _known(index: IndexTensors, positions: Tensor, scores: Tensor) -> Tensor:
     wanted = positions.clamp(min=0)
     empty = index.offsets[wanted + 1] == index.offsets[wanted]
     return scores.masked_fill(empty | (positions < 0), -torch.inf)
-
-
-def _owners(queries: QueryTensors) -> Tensor:
-    """``[T]``: which query a token is of."""
-    token = torch.arange(len(queries.scales), device=queries.scales.device)
-    return torch.searchsorted(queries.offsets, token, right=True) - 1
-
-
-def _starts(sizes: Tensor) -> Tensor:
-    return sizes.cumsum(0) - sizes
-
-
-def _changes(values: Tensor) -> Tensor:
-    """Where a number differs from the one before it."""
-    return torch.cat([values.new_ones(min(1, len(values)), dtype=torch.bool), values[1:] != values[:-1]])

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lateint_kernels._torch import search
-from lateint_kernels._torch.engine import DeviceEngine, rankings_of
+from lateint_kernels._torch.engine import DeviceEngine, candidates_of, rankings_of
 from lateint_kernels._torch.index_tensors import QueryTensors
 from lateint_kernels._torch.search import Gathered
 from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, SegmentArrays
@@ -101,13 +101,8 @@ class ShardedEngine:
             for shard in self.shards
         ]
         positions, sums = self._merged(found, candidates)
-        known = positions[0] >= 0
-        return Candidates(
-            positions[0][known].cpu().numpy(),
-            sums[0][known].float().cpu().numpy(),
-            sum(part.postings for part in found),
-            sum(part.touched for part in found),
-        )
+        postings, touched = (sum(int(getattr(part, name)) for part in found) for name in ("postings", "touched"))
+        return candidates_of(positions, sums, postings, touched)
 
     def score(
         self, query: NDArray[np.float32], positions: NDArray[np.int64], *, threads: int = 0

@@ -291,6 +291,30 @@ inline unsigned __ballot_sync(unsigned, bool mine) {
     return bits;
 }
 
+// Threads run until they wait, so whatever happens between two waits is atomic.
+template <typename T, typename U>
+T atomicAdd(T* there, U x) {
+    const T old = *there;
+    *there = old + static_cast<T>(x);
+    return old;
+}
+
+inline unsigned atomicMax(unsigned* there, unsigned x) {
+    const unsigned old = *there;
+    if (x > old) *there = x;
+    return old;
+}
+
+inline int atomicCAS(int* there, int expected, int x) {
+    const int old = *there;
+    if (old == expected) *there = x;
+    return old;
+}
+
+inline unsigned __umulhi(unsigned x, unsigned y) {
+    return static_cast<unsigned>(static_cast<unsigned long long>(x) * y >> 32);
+}
+
 namespace lateint {
 
 struct bf16;

@@ -1,0 +1,113 @@
+"""How often a search on a GPU waits for it, without one: tensors that have a device and no numbers, and no kernels.
+
+What asks such a tensor for a number, or has a shape that depends on numbers, fails. Copies between host and device are
+counted as they pass by; what makes them is replaced where it needs a driver.
+"""
+
+from contextlib import nullcontext
+from dataclasses import fields, replace
+
+import numpy as np
+import pytest
+from random_index import make
+
+torch = pytest.importorskip("torch")
+pytest.importorskip("triton")
+
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+
+from lateint_kernels._cuda import program, scoreboard  # noqa: E402
+from lateint_kernels._torch import engine as device_engine  # noqa: E402
+from lateint_kernels._triton import search as triton_search  # noqa: E402
+from lateint_kernels._triton.launch import ARCHITECTURES, Launch  # noqa: E402
+
+aten = torch.ops.aten
+GPU = program.Gpu("sm_90a", multiprocessors=132, shared_per_block=227 << 10, shared_per_multiprocessor=228 << 10)
+
+
+class Counted(TorchDispatchMode):
+    """Counts copies, and operators that CUDA runs with a hidden one because a tensor with one number is the host's."""
+
+    def __init__(self):
+        super().__init__()
+        self.to_host, self.to_device = 0, []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        kwargs = kwargs or {}
+        tensors = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
+        devices = {x.device.type for x in tensors}
+        if func is aten.detach.default and not isinstance(args[0], FakeTensor):  # what came to the host, as an array
+            with unset_fake_temporarily():
+                return func(*args)
+        if func is aten._to_copy.default and "device" in kwargs:
+            target = torch.device(kwargs["device"]).type
+            if devices == {"cuda"} and target == "cpu":
+                self.to_host += 1
+                with unset_fake_temporarily():  # numbers for the host: of no document
+                    return torch.full(args[0].shape, -1, dtype=args[0].dtype)
+            if devices == {"cpu"} and target == "cuda":
+                self.to_device.append(str(func))
+        elif len(devices) > 1:
+            self.to_device.append(str(func))
+        return func(*args, **kwargs)
+
+
+@pytest.fixture
+def engine(monkeypatch):
+    """Of many documents, on a GPU that is not there; its kernels do nothing."""
+    rng = np.random.default_rng(0)
+    made = make(rng, [3] * 6000, count=80, cuts=(2000,))
+    found = device_engine.DeviceEngine(made.codec, made.segments, "cpu")
+    monkeypatch.setattr(Launch, "run", lambda self: None)
+    monkeypatch.setattr(triton_search, "architecture", lambda device: ARCHITECTURES[90])
+    monkeypatch.setattr(triton_search, "on", lambda device: nullcontext())
+    monkeypatch.setattr(program, "gpu", lambda index: GPU)
+    monkeypatch.setattr(program, "load", lambda *what: type("Kernel", (), {"launch": lambda *given: None}))
+    monkeypatch.setattr(scoreboard, "pointer", lambda tensor: None)
+    found.device, found._stages, found._best_keys = torch.device("cuda:0"), triton_search, scoreboard.best_keys
+    # What DeviceEngine._tensor copies from pinned memory.
+    found._tensor = lambda array: on_device(torch.from_numpy(np.array(array)))
+    with FakeTensorMode():
+        found.index, found._rotation = on_devices(found.index), on_devices(found._rotation)
+        yield found
+
+
+def on_device(tensor):
+    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda:0")
+
+
+def on_devices(arrays):
+    parts = {field.name: getattr(arrays, field.name) for field in fields(arrays)}
+    return replace(arrays, **{name: on_device(x) for name, x in parts.items() if isinstance(x, torch.Tensor)})
+
+
+@pytest.mark.parametrize("lengths", [[32], [32, 1, 320, 7]])
+@pytest.mark.parametrize("candidates", [552, 20_000])
+def test_a_search_waits_once(engine, lengths, candidates):
+    offsets = np.cumsum([0, *lengths])
+    queries, allowed = np.ones((offsets[-1], 40), np.float32), np.ones(6000, np.uint8)
+    with Counted() as counted:
+        found = engine.search(queries, offsets, 10, nprobe=16, candidates=candidates, patience=96, allowed=allowed)
+    assert len(found) == len(lengths)
+    assert counted.to_host == 1 and counted.to_device == []
+
+
+def test_more_queries_than_fit_wait_once_for_each_batch(engine, monkeypatch):
+    monkeypatch.setitem(device_engine.TOKENS, "cuda", 40)
+    with Counted() as counted:
+        engine.search(np.ones((96, 40), np.float32), np.array([0, 32, 64, 96]), 10, nprobe=16, candidates=100)
+    assert counted.to_host == 3 and counted.to_device == []
+
+
+def test_what_waits_is_noticed(engine):
+    """The counter itself, with what a search must not do."""
+    numbers = torch.empty(4, device="cuda:0")
+    with Counted() as counted:
+        numbers.to("cpu")
+        numbers.new_tensor(127)
+        numbers[-1] = 3
+    assert counted.to_host == 1 and len(counted.to_device) == 2
+    for wait in (lambda: numbers.max().item(), lambda: numbers[numbers > 0], lambda: numbers.nonzero()):
+        with pytest.raises(Exception, match=r"aten\.(_local_scalar_dense|nonzero)"), Counted():
+            wait()
