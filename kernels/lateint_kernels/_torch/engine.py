@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lateint_kernels import backends
-from lateint_kernels._torch import codes, scoreboard, search
+from lateint_kernels._torch import codes, graphs, scoreboard, search
 from lateint_kernels._torch.cache import DocumentCache
 from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors, load, size
 from lateint_kernels._torch.search import BestKeys, Gathered
@@ -21,8 +21,10 @@ from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, Seg
 MODULES = {"triton": "lateint_kernels._triton.search", "torch": "lateint_kernels._torch.codes"}
 TOKENS = {"cpu": 1 << 11, "cuda": 1 << 14}  # of queries, taken together
 POSTINGS = {"cpu": 1 << 21, "cuda": 1 << 25}  # likewise, if their lists are as long as lists are on average
-Probes = tuple[NDArray[np.int32], NDArray[np.int32]]  # products and ids of the centroids of tokens
 PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 28}  # kept maxima of a scan, at a time
+RECORDED = 1024  # tokens of a search that is recorded: larger ones keep a GPU busy as they are
+
+Probes = tuple[NDArray[np.int32], NDArray[np.int32]]  # products and ids of the centroids of tokens
 
 
 class DeviceEngine:
@@ -59,6 +61,7 @@ class DeviceEngine:
         self._best_keys = scoreboard.best_keys if backend == "torch" else _best_keys(self.device)
         self._host = Engine(codec, [] if isinstance(segments, IndexTensors) else segments)
         self._cells = len(codec.cells)
+        self._graphs = graphs.Graphs() if graphs.wanted(self.device) and memory is None else None
         self._rotation = RotationTensors.of(codec, self.device)
         self._mean, self._step = codec.mean.astype(np.float64), float(np.float32(codec.step))
         self._cache = None
@@ -87,10 +90,21 @@ class DeviceEngine:
         mask = self.mask(allowed)
         rankings: list[Ranking] = []
         for first, last, probes in self.runs(queries, offsets, self.room(nprobe), nprobe, cells, threads):
-            batch = self.prepared(queries, offsets[first : last + 1])
-            found = self.gathered(batch, probes, nprobe=nprobe, candidates=candidates, allowed=mask)
-            scores = search.stop(found.positions, self.scored(batch, found.positions), k, patience)
-            rankings += rankings_of(*search.top_k(found.positions, scores, k))
+            arrays = self.arrays(queries, offsets[first : last + 1])
+            cuts = arrays[-1]
+
+            def best(*given: Tensor, cuts: NDArray[np.int64] = cuts, probes: Probes | None = probes) -> Tensor:
+                batch = self.rounded(given, cuts)
+                found = self.gathered(batch, probes, nprobe=nprobe, candidates=candidates, allowed=mask)
+                scores = search.stop(found.positions, self.scored(batch, found.positions), k, patience)
+                return packed(*search.top_k(found.positions, scores, k))
+
+            inputs = [self._tensor(array) for array in arrays]
+            if self._graphs is None or probes is not None or mask is not None or cuts[-1] > RECORDED:
+                rankings += rankings_of(best(*inputs).cpu())
+            else:
+                key = (cuts.tobytes(), k, nprobe, candidates, patience)
+                rankings += rankings_of(self._graphs.run(key, best, inputs))
         return rankings
 
     def exhaustive(
@@ -116,7 +130,7 @@ class DeviceEngine:
                 scores = self._scored_all(batch, positions)
                 found = positions.expand(len(scores), -1)
                 best = search.top_k(torch.cat([best[0], found], 1), torch.cat([best[1], scores], 1), k)
-            rankings += rankings_of(*best)
+            rankings += rankings_of(packed(*best).cpu())
         return rankings
 
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
@@ -217,21 +231,28 @@ class DeviceEngine:
         return most if self._cache is None else min(most, self._cache.most // self._cache.longest)
 
     def prepared(self, queries: NDArray[np.float32], offsets: NDArray[np.int64]) -> QueryTensors:
-        """Queries ``queries[offsets[i]:offsets[i + 1]]`` rounded to bytes, as csrc/search.cpp does it."""
+        """Queries ``queries[offsets[i]:offsets[i + 1]]`` on the device, rounded to bytes."""
+        arrays = self.arrays(queries, offsets)
+        return self.rounded([self._tensor(array) for array in arrays], arrays[-1])
+
+    def arrays(
+        self, queries: NDArray[np.float32], offsets: NDArray[np.int64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.int64]]:
+        """What the host knows of them: tokens, constant parts of scores, offsets from 0."""
         tokens, cuts = queries[offsets[0] : offsets[-1]], offsets - offsets[0]
-        rotated = self._stages.rotate(self._tensor(tokens), self._rotation)  # [T, width]
+        return tokens, self._constants(tokens, cuts), cuts
+
+    def rounded(self, given: Sequence[Tensor], cuts: NDArray[np.int64]) -> QueryTensors:
+        """`arrays` on the device, tokens rounded to bytes as csrc/search.cpp does it; ``cuts`` are the last of them."""
+        tokens, constants, offsets = given
+        rotated = self._stages.rotate(tokens, self._rotation)  # [T, width]
         largest = rotated.abs().amax(1)
         # A tensor, for a GPU divides by a number by multiplying with its inverse.
         scales = torch.where(largest > 1e-30, largest / torch.full_like(largest, 127), 1)
         integers = (rotated / scales[:, None]).round().to(torch.int8)
         depth = self.index.centroids.shape[1]
-        return QueryTensors(
-            torch.nn.functional.pad(integers, (0, depth - integers.shape[1])),
-            scales.double() * self._step,
-            self._tensor(self._constants(tokens, cuts)),
-            self._tensor(cuts),
-            cuts,
-        )
+        bytes = torch.nn.functional.pad(integers, (0, depth - integers.shape[1]))
+        return QueryTensors(bytes, scales.double() * self._step, constants, offsets, cuts)
 
     def mask(self, allowed: NDArray[np.uint8] | None) -> Tensor | None:
         """Documents that may be found, ``[n]`` bool on the device."""
@@ -262,11 +283,16 @@ def candidates_of(positions: Tensor, sums: Tensor, postings: int, touched: int) 
     return Candidates(positions[0].cpu().numpy()[there], sums[0].float().cpu().numpy()[there], postings, touched)
 
 
-def rankings_of(positions: Tensor, scores: Tensor) -> list[Ranking]:
-    """Copies both to the host at once and drops what is no hit."""
-    both = torch.stack([positions, scores.view(torch.int32).to(torch.int64)]).cpu().numpy()
-    found = both[1].astype(np.int32).view(np.float32)
-    return [(p[np.isfinite(s)], s[np.isfinite(s)]) for p, s in zip(both[0], found, strict=True)]
+def packed(positions: Tensor, scores: Tensor) -> Tensor:
+    """Both as one tensor of int64 ``[2, Nq, k]``, which goes to the host at once."""
+    return torch.stack([positions, scores.view(torch.int32).to(torch.int64)])
+
+
+def rankings_of(both: Tensor) -> list[Ranking]:
+    """What `packed` gave, on the host, without what is no hit."""
+    positions, bits = both.numpy()
+    scores = bits.astype(np.int32).view(np.float32)
+    return [(p[np.isfinite(s)], s[np.isfinite(s)]) for p, s in zip(positions, scores, strict=True)]
 
 
 def _stages(device: torch.device, backend: str | None) -> ModuleType:

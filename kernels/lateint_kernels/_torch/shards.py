@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lateint_kernels._torch import search
-from lateint_kernels._torch.engine import DeviceEngine, candidates_of, rankings_of
+from lateint_kernels._torch.engine import DeviceEngine, candidates_of, packed, rankings_of
 from lateint_kernels._torch.index_tensors import QueryTensors
 from lateint_kernels._torch.search import Gathered
 from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, SegmentArrays
@@ -67,7 +67,7 @@ class ShardedEngine:
             ]
             positions, _ = self._merged(found, candidates)
             scores = search.stop(positions, self._scores(batches, positions), k, patience)
-            rankings += rankings_of(*search.top_k(positions, scores, k))
+            rankings += rankings_of(packed(*search.top_k(positions, scores, k)).cpu())
         return rankings
 
     def exhaustive(
