@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +16,8 @@ from tqdm.auto import tqdm
 from lateint import clustering, storage
 from lateint.codec import Codec, Rotation, train_rotation
 from lateint.documents import Documents
-from lateint_kernels import centroids as centroid_kernels
 from lateint_kernels import first_nonfinite_row, first_zero_row, residual
+from lateint_kernels.building import Operators
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from
@@ -106,29 +106,30 @@ def plan(
     return Plan(nbits, count, int(sample), int(segment), seed, threads, progress)
 
 
-def build(documents: Documents, plan: Plan, store: storage.Store) -> dict[str, Any]:
+def build(documents: Documents, plan: Plan, store: storage.Store, operators: Operators) -> dict[str, Any]:
     """Writes codec and segments into ``store``; returns what the manifest needs to say about them."""
     timings = Timings()
+    operators.check(**_sizes(documents, plan))
     with timings.of("codec"):
         pilot = documents.pilot(PILOT)
         if _first_bad_row(pilot, plan.threads) is not None:
             _check_all(documents, plan.threads)
         rotation = train_rotation(pilot, seed=plan.seed, threads=plan.threads)
     with timings.of("sample"):
-        sample = _sample(documents, rotation, plan)
+        sample = _sample(documents, rotation, plan, operators)
     with timings.of("centroids"):
-        centroids = _train_centroids(sample, plan)
+        centroids = _train_centroids(sample, plan, operators)
     del sample
-    codec = Codec(rotation, centroids, plan.nbits)
-    _put_codec(store, codec)
+    encoder = _Encoder(rotation, centroids, plan, operators, timings)
+    _put_codec(store, Codec(rotation, centroids.on_host(operators), plan.nbits))
     segments = []
-    stream, overflow = _Stream(documents, plan), _Overflow()
+    stream = _Stream(documents, plan, CHUNK * operators.chunks(documents.dim))
     for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
         name = f"segments/{number:06d}"
-        _encode_segment(documents.lengths[first:last], stream, codec, plan, store, name, timings, overflow)
+        encoder.segment(documents.lengths[first:last], stream, store, name)
         segments.append({"name": name, "documents": last - first, "tokens": int(documents.lengths[first:last].sum())})
     stream.close()
-    overflow.warn(int(documents.lengths.sum()))
+    encoder.overflow.warn(int(documents.lengths.sum()))
     return {
         "dim": documents.dim,
         "width": rotation.width,
@@ -176,17 +177,10 @@ class _Overflow:
     def __init__(self) -> None:
         self.tokens, self.most = 0, 1.0
 
-    def look(self, rows: NDArray[np.uint8], scaled: NDArray[np.float32]) -> None:
-        """Adds the tokens ``scaled``, whose bytes are ``rows``."""
-        if rows.max() < 255 and rows.min() > 0:
-            return
-        for start in range(0, len(rows), 4096):  # few tokens at a time, as most are looked at for nothing
-            part = slice(start, start + 4096)
-            reached = np.flatnonzero((rows[part].max(1) == 255) | (rows[part].min(1) == 0))
-            beyond = np.abs(scaled[part][reached]).max(1, initial=0) / 127
-            beyond = beyond[beyond > TOLERATED_OVERFLOW]
-            self.tokens += len(beyond)
-            self.most = max(self.most, float(beyond.max(initial=0)))
+    def add(self, peaks: NDArray[np.float32]) -> None:
+        """Counts tokens whose largest components these are."""
+        self.tokens += len(peaks)
+        self.most = max(self.most, float(peaks.max(initial=0)) / 127)
 
     def warn(self, total: int) -> None:
         """Says how many there were."""
@@ -198,11 +192,24 @@ class _Overflow:
             )
 
 
-def _sample(documents: Documents, rotation: Rotation, plan: Plan) -> NDArray[np.uint8]:
-    """Random tokens as bytes ``[S, depth]``, the same share of every part of the stream."""
+def _sizes(documents: Documents, plan: Plan) -> dict[str, int]:
+    """What memory depends on."""
+    cuts = _cut_into_segments(documents.lengths, plan.segment_tokens)
+    return {
+        "dim": documents.dim,
+        "centroids": plan.centroids,
+        "sample": plan.sample,
+        "segment_tokens": max(int(documents.lengths[first:last].sum()) for first, last in cuts),
+        "segment_documents": max(last - first for first, last in cuts),
+    }
+
+
+def _sample(documents: Documents, rotation: Rotation, plan: Plan, operators: Operators) -> Any:
+    """Random tokens as rows ``[S, depth]`` of the operators, the same share of every part of the stream."""
     total = int(documents.lengths.sum())
     rng = np.random.default_rng(plan.seed)
-    rows = np.empty((plan.sample, residual.depth_of(rotation.width)), np.uint8)
+    rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
+    rows = operators.empty(plan.sample, rotation.width)
     seen = taken = 0
     for chunk in _progress(documents.chunks(CHUNK), total, "sample", plan):
         seen += len(chunk)
@@ -210,13 +217,12 @@ def _sample(documents: Documents, rotation: Rotation, plan: Plan) -> NDArray[np.
         if want == 0:
             continue
         pick = np.sort(rng.choice(len(chunk), want, replace=False))
-        scaled = rotation.apply(np.ascontiguousarray(chunk[pick]), threads=plan.threads)
-        rows[taken : taken + want] = residual.to_bytes(scaled, threads=plan.threads)
+        rows[taken : taken + want] = operators.to_bytes(rotate(np.ascontiguousarray(chunk[pick])))
         taken += want
     return rows
 
 
-def _train_centroids(sample: NDArray[np.uint8], plan: Plan) -> clustering.Centroids:
+def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clustering.Centroids:
     with tqdm(total=ITERATIONS, desc="centroids", unit="iteration", disable=not plan.progress) as bar:
         return clustering.train(
             sample,
@@ -224,7 +230,7 @@ def _train_centroids(sample: NDArray[np.uint8], plan: Plan) -> clustering.Centro
             iterations=ITERATIONS,
             seed=plan.seed,
             cells_searched=CELLS_SEARCHED,
-            threads=plan.threads,
+            operators=operators,
             report=bar.update,
         )
 
@@ -253,11 +259,11 @@ def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int,
 class _Stream:
     """All tokens of a build once more, handed out in pieces of any size, checked as they pass."""
 
-    def __init__(self, documents: Documents, plan: Plan) -> None:
+    def __init__(self, documents: Documents, plan: Plan, chunk: int) -> None:
         self.offsets = np.concatenate([[0], np.cumsum(documents.lengths)])
         self.threads = plan.threads
         total = int(self.offsets[-1])
-        self.chunks = iter(_progress(documents.chunks(CHUNK), total, "encode", plan))
+        self.chunks = iter(_progress(documents.chunks(chunk), total, "encode", plan))
         self.held: NDArray[Any] = np.empty((0, documents.dim), np.float32)
         self.passed = 0
 
@@ -279,52 +285,67 @@ class _Stream:
             raise ValueError("doc_embs gave more tokens the last time than the first")
 
 
-def _encode_segment(
-    lengths: NDArray[np.int64],
-    stream: _Stream,
-    codec: Codec,
-    plan: Plan,
-    store: storage.Store,
-    name: str,
-    timings: Timings,
-    overflow: _Overflow,
-) -> None:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    tokens = int(offsets[-1])
-    count = len(codec.centroids)
-    with timings.of("assign"):
-        assigner = clustering.assigner(codec.centroids, plan.threads)
-    centroid_ids = np.empty(tokens, np.uint32)
-    codes = store.create(f"{name}/codes", np.uint8, (tokens, codec.code_bytes))
-    scales = store.create(f"{name}/scales", np.uint8, (tokens,)) if plan.nbits < 8 else None
-    done = 0
-    while done < tokens:
-        with timings.of("input"):
-            part = stream.take(tokens - done)
-        with timings.of("rotate"):
-            scaled = codec.rotation.apply(part, threads=plan.threads)
-            rows = residual.to_bytes(scaled, threads=plan.threads)
-            overflow.look(rows, scaled)
+class _Encoder:
+    """Turns the stream into segments, a chunk at a time."""
+
+    def __init__(
+        self, rotation: Rotation, centroids: clustering.Centroids, plan: Plan, operators: Operators, timings: Timings
+    ) -> None:
+        self.rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
+        self.centroids, self.nbits, self.operators, self.timings = centroids, plan.nbits, operators, timings
+        self.code_bytes = rotation.width * plan.nbits // 8
+        self.overflow = _Overflow()
+
+    def segment(self, lengths: NDArray[np.int64], stream: _Stream, store: storage.Store, name: str) -> None:
+        """Writes the documents of these lengths, which come next in the stream."""
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        tokens, timings = int(offsets[-1]), self.timings
         with timings.of("assign"):
-            ids = assigner.nearest(rows, cells=CELLS_SEARCHED, threads=plan.threads)
+            nearest = clustering.assigner(self.centroids, self.operators)
+        centroid_ids = np.empty(tokens, np.uint32)
+        codes = store.create(f"{name}/codes", np.uint8, (tokens, self.code_bytes))
+        scales = store.create(f"{name}/scales", np.uint8, (tokens,)) if self.nbits < 8 else None
+        done = 0
+        while done < tokens:
+            with timings.of("input"):
+                part = stream.take(tokens - done)
+            ids, code, scale = self._encoded(part, nearest)
+            with timings.of("write"):
+                codes.write(code)
+                if scales is not None:
+                    scales.write(scale)
+            centroid_ids[done : done + len(part)] = ids
+            done += len(part)
+        self._put_lists(centroid_ids, offsets, store, name)
+
+    def _encoded(self, tokens: NDArray[Any], nearest: Callable[[Any, int], Any]) -> list[NDArray[Any]]:
+        """Ids, codes and scales of tokens, which are waited for before the clock is read."""
+        operators, timings = self.operators, self.timings
+        with timings.of("rotate"):
+            scaled = self.rotate(tokens)
+            rows = operators.to_bytes(scaled)
+            self.overflow.add(operators.peaks(rows, scaled, 127 * TOLERATED_OVERFLOW))
+        with timings.of("assign"):
+            ids = nearest(rows, CELLS_SEARCHED)
+            found = operators.host(ids)
         with timings.of("encode"):
-            code, scale = residual.encode(scaled, ids, codec.centroids.rows, plan.nbits, threads=plan.threads)
-        with timings.of("write"):
-            codes.write(code)
-            if scales is not None:
-                scales.write(scale)
-        centroid_ids[done : done + len(part)] = ids
-        done += len(part)
-    with timings.of("lists"):
-        list_offsets, list_documents = centroid_kernels.invert(centroid_ids, offsets, count)
-    with timings.of("write"):
-        low, high = residual.split_ids(centroid_ids, count)
-        storage.put(store, f"{name}/offsets", offsets)
-        storage.put(store, f"{name}/centroid_ids", low)
-        if high is not None:
-            storage.put(store, f"{name}/centroid_high", high)
-        storage.put(store, f"{name}/list_offsets", list_offsets)
-        storage.put(store, f"{name}/list_documents", list_documents)
+            coded = operators.encode(scaled, ids, self.centroids.rows, self.nbits)
+            return [found, *map(operators.host, coded)]
+
+    def _put_lists(
+        self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: storage.Store, name: str
+    ) -> None:
+        count = len(self.centroids)
+        with self.timings.of("lists"):
+            list_offsets, list_documents = self.operators.invert(centroid_ids, offsets, count)
+        with self.timings.of("write"):
+            low, high = residual.split_ids(centroid_ids, count)
+            storage.put(store, f"{name}/offsets", offsets)
+            storage.put(store, f"{name}/centroid_ids", low)
+            if high is not None:
+                storage.put(store, f"{name}/centroid_high", high)
+            storage.put(store, f"{name}/list_offsets", list_offsets)
+            storage.put(store, f"{name}/list_documents", list_documents)
 
 
 def _progress(chunks: Iterator[NDArray[Any]], total: int, label: str, plan: Plan) -> Iterator[NDArray[Any]]:

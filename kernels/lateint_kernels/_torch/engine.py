@@ -1,9 +1,7 @@
 """`lateint_kernels.engine.Engine` on a device: the same searches on the same arrays, the same results."""
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,12 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lateint_kernels import backends
 from lateint_kernels._torch import codes, search
 from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors, load
+from lateint_kernels._torch.stages import stages
 from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, SegmentArrays
 
-MODULES = {"triton": "lateint_kernels._triton.search", "torch": "lateint_kernels._torch.codes"}
 TOKENS = {"cpu": 1 << 11, "cuda": 1 << 14}  # of queries, taken together
 POSTINGS = {"cpu": 1 << 21, "cuda": 1 << 25}  # likewise, if their lists are as long as lists are on average
 PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 28}  # kept maxima of a scan, at a time
@@ -49,7 +46,7 @@ class DeviceEngine:
         backend: str | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self._stages = _stages(self.device, backend)
+        self._stages = stages("search", self.device, backend)
         self._preparing = Engine(codec, [])
         self._rotation = RotationTensors.of(codec, self.device)
         self._mean, self._step = codec.mean.astype(np.float64), float(np.float32(codec.step))
@@ -189,15 +186,3 @@ def _rankings(positions: Tensor, scores: Tensor) -> list[Ranking]:
     both = torch.stack([positions, scores.view(torch.int32).to(torch.int64)]).cpu().numpy()
     found = both[1].astype(np.int32).view(np.float32)
     return [(p[np.isfinite(s)], s[np.isfinite(s)]) for p, s in zip(both[0], found, strict=True)]
-
-
-def _stages(device: torch.device, backend: str | None) -> ModuleType:
-    """The module with ``probe``, ``best_products`` and ``weighted``; what MaxSim needs to run there, they need."""
-    preferred = ("triton", "torch") if device.type == "cuda" else ("torch",)
-    refused = []
-    for name in (backend,) if backend else preferred:
-        reason = backends.why_not(name, "maxsim", device) if name in MODULES else f"must be one of {', '.join(MODULES)}"
-        if reason is None:
-            return import_module(MODULES[name])
-        refused.append(f"{name}: {reason}")
-    raise backends.BackendError(f"cannot search on {device}: " + "; ".join(refused))
