@@ -41,6 +41,17 @@ def test_best(depth, count):
         assert found.dtype == torch.int64 and torch.equal(expected, found)
 
 
+@pytest.mark.parametrize("C", [3, 66, 128])
+def test_the_last_centre_counts_once(C):
+    """It is the nearest one, and repeated where a tile reaches past the end."""
+    rng = np.random.default_rng(C)
+    table = CentreTensors.of(random_rows(rng, C, 64))
+    rows = table.rows[-1:].clone()
+    for count in (2, 3):
+        expected, found = (module.best(rows, table, count) for module in (plain, build))
+        assert torch.equal(expected, found) and plain.id_of(found[0, 0], C) == C - 1
+
+
 @pytest.mark.parametrize("value", [127, -128])
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_largest_numbers(value, sign):

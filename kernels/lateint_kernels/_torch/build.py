@@ -16,7 +16,7 @@ __all__ = ["best", "best_of_cells", "rotate"]  # the stages that Triton has too
 
 START = {1: 1.596, 2: 0.996, 4: 0.335}  # the best distance of uniform levels for a Gaussian of unit variance
 ENCODED = {"cpu": 1 << 22, "cuda": 1 << 24}  # components that are encoded at a time
-ENTRIES = {"cpu": 1 << 22, "cuda": 1 << 25}  # of lists that are sorted at a time, if none is longer
+ENTRIES = {"cpu": 1 << 22, "cuda": 1 << 24}  # of lists that are sorted at a time, if none is longer
 
 
 def to_bytes(scaled: Tensor, depth: int) -> Tensor:

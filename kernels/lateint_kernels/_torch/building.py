@@ -16,7 +16,7 @@ from lateint_kernels.arrays import BFLOAT16, Array
 from lateint_kernels.residual import depth_of
 
 ASSIGNED = {"cpu": 1 << 16, "cuda": 1 << 20}  # tokens that look for a centroid at a time
-WORKSPACE = 3 << 30  # bytes, of what does not grow with the input
+WORKSPACE = 4 << 30  # bytes on a GPU that do not grow with the input
 COMPONENTS = 1 << 10  # of a token on each of so many chunks are encoded at a time: 2^25 of 2^15 tokens, as float32
 
 
@@ -135,6 +135,6 @@ class DeviceOperators:
 def device_bytes(*, dim: int, centroids: int, sample: int, segment_tokens: int, segment_documents: int) -> int:
     """Of memory on a GPU that a build takes at most: see docs/scale.md."""
     depth = depth_of(dim)
-    learning = sample * (depth + 4) + 8 * centroids * depth
-    lists = centroids * depth + 14 * segment_tokens + 8 * segment_documents
+    learning = sample * (depth + 8) + 8 * centroids * (depth + 8)
+    lists = 12 * segment_tokens + 8 * segment_documents + centroids * (depth + 32)
     return max(learning, lists) + WORKSPACE
