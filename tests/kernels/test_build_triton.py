@@ -5,6 +5,7 @@ import pytest
 
 from lateint_kernels import backends
 from lateint_kernels.building import HostOperators
+from lateint_kernels.residual import depth_of
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
@@ -114,6 +115,26 @@ def test_nearest():
         expected = host.assigner(centroids, cells, offsets)(rows, searched)
         found = ours.assigner(there[1], there[2], offsets)(there[0], searched)
         np.testing.assert_array_equal(ours.host(found), expected)
+
+
+@pytest.mark.parametrize("nbits", [1, 2, 4, 8])
+@pytest.mark.parametrize("width", [8, 40, 128])
+@pytest.mark.parametrize("size", [0.1, 20.0, 300.0])
+def test_encode(nbits, width, size):
+    """Residuals of all sizes: some beyond what bytes hold, and some that are zero."""
+    rng = np.random.default_rng(width)
+    centroids = rng.integers(0, 256, (9, depth_of(width))).astype(np.uint8)
+    ids = rng.integers(0, 9, 70).astype(np.uint32)
+    scaled = (size * rng.standard_normal((70, width))).astype(np.float32)
+    scaled[::2] += centroids[ids[::2], :width].astype(np.float32) - 128
+    scaled[:5] = centroids[ids[:5], :width].astype(np.float32) - 128
+    scaled[5:9] += np.float32(1e-25) * rng.standard_normal((4, width)).astype(np.float32)
+    host, ours = HostOperators(), DeviceOperators(DEVICE, "triton")
+    there = (
+        torch.from_numpy(array).to(DEVICE) for array in (scaled, ids.view(np.int32), (centroids ^ 128).view(np.int8))
+    )
+    for left, right in zip(ours.encode(*there, nbits), host.encode(scaled, ids, centroids, nbits), strict=True):
+        np.testing.assert_array_equal(ours.host(left), right)
 
 
 def test_which_backend():

@@ -12,7 +12,7 @@ from torch import Tensor
 from lateint_kernels._torch.codes import NUMBERS, kind, products, rotate
 from lateint_kernels._torch.index_tensors import CentreTensors
 
-__all__ = ["best", "best_of_cells", "rotate"]  # the stages that Triton has too
+__all__ = ["best", "best_of_cells", "encode", "rotate"]  # the stages that Triton has too
 
 START = {1: 1.596, 2: 0.996, 4: 0.335}  # the best distance of uniform levels for a Gaussian of unit variance
 ENCODED = {"cpu": 1 << 22, "cuda": 1 << 24}  # components that are encoded at a time

@@ -25,7 +25,8 @@ class DeviceOperators:
 
     Args:
         device: such as ``"cuda"`` or ``"cuda:1"``, or ``"cpu"``, which is for tests.
-        backend: what rotates and finds centroids, ``"triton"`` or ``"torch"``; None: Triton on a GPU if it is there.
+        backend: what rotates, finds centroids and encodes, ``"triton"`` or ``"torch"``; None: Triton on a GPU if it is
+            there.
 
     Raises:
         BackendError: there is no such backend, or it cannot run there.
@@ -108,7 +109,8 @@ class DeviceOperators:
         return means
 
     def encode(self, scaled: Tensor, ids: Tensor, rows: Tensor, nbits: int) -> tuple[Tensor, Tensor]:
-        return build.encode(scaled, ids, rows, nbits)
+        found: tuple[Tensor, Tensor] = self._stages.encode(scaled, ids, rows, nbits)
+        return found
 
     def invert(
         self, ids: NDArray[np.uint32], offsets: NDArray[np.int64], count: int

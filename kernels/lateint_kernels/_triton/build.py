@@ -9,15 +9,17 @@ from torch import Tensor
 
 from lateint_kernels._torch import build
 from lateint_kernels._torch.index_tensors import CentreTensors
+from lateint_kernels._triton import encode as coding
 from lateint_kernels._triton import nearest
 from lateint_kernels._triton.launch import Architecture, Launch, architecture
 from lateint_kernels._triton.maxsim import on
 from lateint_kernels._triton.search import rotate
 
-__all__ = ["all_launches", "best", "best_of_cells", "rotate"]
+__all__ = ["all_launches", "best", "best_of_cells", "encode", "rotate"]
 
 MOST = 4  # centres that a program keeps for each token
 BLOCK_M = 128  # tokens of a program
+ENCODED_ROWS = 32  # likewise, where they are encoded
 
 
 class TileList(NamedTuple):
@@ -55,6 +57,18 @@ def best_of_cells(rows: Tensor, cells: Tensor, centres: CentreTensors, offsets: 
     return keys
 
 
+def encode(scaled: Tensor, ids: Tensor, centroids: Tensor, nbits: int) -> tuple[Tensor, Tensor]:
+    """Codes ``[n, width * nbits / 8]`` and scales ``[n]``, uint8, of tokens ``[n, width]`` with centroids ``ids``."""
+    if nbits == 8:
+        return build.encode(scaled, ids, centroids, nbits)
+    n, width = scaled.shape
+    codes = torch.empty((n, width * nbits // 8), dtype=torch.uint8, device=scaled.device)
+    scales = torch.empty(n, dtype=torch.uint8, device=scaled.device)
+    with on(scaled.device):
+        encode_launch(scaled, ids, centroids, codes, scales, nbits).run()
+    return codes, scales
+
+
 def tile_list(cells: Tensor, count: int) -> TileList:
     """Of ``cells [n, m]``, each less than ``count``; as many tiles as there can be, so that nothing waits for a GPU."""
     found, order = cells.flatten().sort()
@@ -78,6 +92,31 @@ def all_launches(rows: Tensor, centres: CentreTensors, cells: CentreTensors, arc
         yield nearest_launch(rows, table, empty(len(rows), count), arch)
     tiles = TileList(empty(3 * len(rows)), empty(len(cells.rows) + 1), empty(1 << 15), empty(1 << 15))
     yield in_cell_launch(rows, tiles, centres, empty(len(cells.rows) + 1), empty(len(rows), 3), arch)
+    n, width = rows.shape
+    scaled = torch.empty((n, width), device=rows.device)
+    ids = torch.empty(n, dtype=torch.int32, device=rows.device)
+    for nbits in (1, 2, 4):
+        codes = torch.empty((n, width * nbits // 8), dtype=torch.uint8, device=rows.device)
+        yield encode_launch(scaled, ids, centres.rows, codes, codes[:, 0], nbits)
+
+
+def encode_launch(scaled: Tensor, ids: Tensor, centroids: Tensor, codes: Tensor, scales: Tensor, nbits: int) -> Launch:
+    """Of `encode.encode`."""
+    n, width = scaled.shape
+    return Launch(
+        coding.encode,
+        triton.cdiv(n, ENCODED_ROWS),
+        {"scaled": scaled, "ids": ids, "centroids": centroids, "codes": codes, "scales": scales, "T": n},
+        {
+            "NBITS": nbits,
+            "WIDTH": width,
+            "DEPTH": centroids.shape[1],
+            "START": build.START[nbits],
+            "ROWS": ENCODED_ROWS,
+            "COLUMNS": min(32, int(triton.next_power_of_2(width * nbits // 8))),
+        },
+        fused=False,
+    )
 
 
 def nearest_launch(rows: Tensor, centres: CentreTensors, keys: Tensor, arch: Architecture) -> Launch:
