@@ -100,8 +100,8 @@ class Index:
             overwrite: replace an index at ``path``.
             threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
             progress: show progress bars on standard error.
-            device: where to build, and to search afterwards, see `open`. The files are the same, byte for byte; input
-                passes through the host.
+            device: where to build, and to search afterwards, see `open`. The files are the same, byte for byte. Input
+                passes through the host, and ``max_ram`` is the host's; docs/scale.md says what a device needs.
 
         Raises:
             TypeError: a dtype or an id of the wrong kind.

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lateint import Index
 from lateint_kernels import backends
 from lateint_kernels.building import HostOperators
 from lateint_kernels.residual import depth_of
@@ -14,6 +15,7 @@ if reason := backends.why_not("triton", "maxsim", DEVICE):
     pytest.skip(f"triton: {reason}", allow_module_level=True)
 
 from lateint_kernels._torch import build as plain  # noqa: E402
+from lateint_kernels._torch import building  # noqa: E402
 from lateint_kernels._torch.building import DeviceOperators  # noqa: E402
 from lateint_kernels._torch.index_tensors import CentreTensors  # noqa: E402
 from lateint_kernels._triton import build  # noqa: E402
@@ -135,6 +137,20 @@ def test_encode(nbits, width, size):
     )
     for left, right in zip(ours.encode(*there, nbits), host.encode(scaled, ids, centroids, nbits), strict=True):
         np.testing.assert_array_equal(ours.host(left), right)
+
+
+@pytest.mark.parametrize("dim", [7, 24])
+def test_an_index(dim, monkeypatch):
+    """All of it together: the arrays of a build on the CPU."""
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((300, dim)).astype(np.float32)
+    settings = {"lengths": [30] * 10, "ncentroids": 30, "nbits": 2, "progress": False}
+    expected = Index.build(tokens, **settings)
+    monkeypatch.setattr(building, "stages", lambda *arguments: build)
+    found = Index.build(tokens, device="cuda" if DEVICE == "cuda" else "torch:cpu", **settings)
+    assert found._arrays.keys() == expected._arrays.keys()
+    for name, array in expected._arrays.items():
+        assert found._arrays[name].dtype == array.dtype and found._arrays[name].tobytes() == array.tobytes(), name
 
 
 def test_which_backend():
