@@ -14,6 +14,7 @@ from benchmarks.shapes import CENTROID_SHAPES, CODES_SHAPES
 from lateint.clustering import group
 from lateint.codec import train_rotation
 from lateint_kernels import _cpu, explain
+from lateint_kernels.building import HostOperators
 from lateint_kernels.centroids import Assigner, invert
 from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
 from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
@@ -126,7 +127,7 @@ def centroids_of(name):
     shape, rng = CENTROID_SHAPES[name], np.random.default_rng(0)
     topics = rng.integers(60, 196, (max(1, round(shape.K**0.5)), shape.dim))
     rows = bytes_around(rng, topics, shape.K)
-    return group(rows, None, rng, 0, iterations=1), bytes_around(rng, rows, shape.n)
+    return group(rows, None, rng, HostOperators(), iterations=1), bytes_around(rng, rows, shape.n)
 
 
 @pytest.mark.parametrize("name", CENTROID_SHAPES)

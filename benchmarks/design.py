@@ -32,6 +32,7 @@ from benchmarks.rivals.run import machine
 from lateint import builder, clustering
 from lateint.codec import REACH, Rotation, train_rotation
 from lateint_kernels import _cpu, residual
+from lateint_kernels.building import HostOperators
 from lateint_kernels.centroids import invert
 from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
 from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
@@ -142,7 +143,7 @@ def trained(
     pick = np.sort(np.random.default_rng(0).choice(len(rows), min(len(rows), count * per_centroid), replace=False))
     part = rows[pick]
     start = time.perf_counter()
-    centroids = clustering.train(part, count, iterations=iterations, seed=0, cells_searched=cells, threads=0)
+    centroids = clustering.train(part, count, iterations=iterations, seed=0, cells_searched=cells)
     return centroids, time.perf_counter() - start
 
 
@@ -153,7 +154,7 @@ def code(
     scaled = base.scaled if base else rotation.apply(sample.tokens)
     rows = base.rows if base else residual.to_bytes(scaled)
     centroids, seconds = trained(rows, count or builder.default_centroids(len(rows)), **training)
-    ids = clustering.assigner(centroids, 0).nearest(rows, cells=builder.CELLS_SEARCHED)
+    ids = clustering.assigner(centroids, HostOperators())(rows, builder.CELLS_SEARCHED)
     return Coded(rotation, scaled, rows, centroids, ids, sample.offsets, seconds)
 
 
@@ -272,7 +273,7 @@ class ColbertCodec:
 
     def __init__(self, sample: Sample, coded: Coded) -> None:
         self.tokens = sample.tokens
-        self.ids = clustering.assigner(coded.centroids, 0).nearest(coded.rows)
+        self.ids = clustering.assigner(coded.centroids, HostOperators())(coded.rows, 0)
         count = len(coded.centroids)
         sums = np.zeros((count, sample.tokens.shape[1]))
         for begin in range(0, len(self.ids), 1 << 17):
@@ -508,7 +509,7 @@ def crossover(sample: Sample, coded: Coded) -> list[Row]:
         if count > len(coded.rows) // 8:
             break
         centroids, _ = trained(coded.rows, count, iterations=1, per_centroid=8)
-        ids = clustering.assigner(centroids, 0).nearest(coded.rows, cells=builder.CELLS_SEARCHED)
+        ids = clustering.assigner(centroids, HostOperators())(coded.rows, builder.CELLS_SEARCHED)
         documents = gather_only(dataclasses.replace(coded, centroids=centroids, ids=ids))
         # Every centroid is a document of its own, so what is gathered is what was probed.
         each = np.arange(count, dtype=np.uint32)
@@ -589,12 +590,12 @@ def training(sample: Sample, base: Coded) -> list[Row]:
 
 def assignment(coded: Coded) -> list[Row]:
     """How often a look into the nearest cells finds the nearest of all centroids."""
-    assigner = clustering.assigner(coded.centroids, 0)
+    nearest = clustering.assigner(coded.centroids, HostOperators())
     rows: list[Row] = []
-    exact = assigner.nearest(coded.rows)
+    exact = nearest(coded.rows, 0)
     for count in (1, 2, 3, 6, 0):
         start = time.perf_counter()
-        ids = assigner.nearest(coded.rows, cells=count)
+        ids = nearest(coded.rows, count)
         seconds = time.perf_counter() - start
         norm = dataclasses.replace(coded, ids=ids).residual_norm
         rows.append({"cells": count, "same": float(np.mean(ids == exact)), "residual_norm": norm, "seconds": seconds})
@@ -702,7 +703,7 @@ def tiers(sample: Sample, coded: Coded) -> list[Row]:
     documents = np.arange(64)
     tokens = int(sample.offsets[len(documents)])
     engines = {nbits: engine_of(coded, nbits) for nbits in residual.NBITS}
-    assigner = clustering.assigner(coded.centroids, 1)
+    nearest = clustering.assigner(coded.centroids, HostOperators(1))
     part = coded.rows[:tokens]
     expected: dict[str, np.ndarray] = {}
     rows: list[Row] = []
@@ -715,7 +716,7 @@ def tiers(sample: Sample, coded: Coded) -> list[Row]:
             f"score_{nbits}_bits": partial(engine.score, query, documents, threads=1)
             for nbits, engine in engines.items()
         }
-        work["assign"] = partial(assigner.nearest, part, cells=builder.CELLS_SEARCHED, threads=1)
+        work["assign"] = partial(nearest, part, builder.CELLS_SEARCHED)
         row: Row = {"isa": isa, "same_bits": True}
         for name, run in work.items():
             result = run()

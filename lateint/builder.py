@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import time
-import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,15 +13,15 @@ from tqdm.auto import tqdm
 from lateint import clustering, storage
 from lateint.codec import Codec, Rotation, train_rotation
 from lateint.documents import Documents
-from lateint_kernels import centroids as centroid_kernels
-from lateint_kernels import first_nonfinite_row, first_zero_row, residual
+from lateint.encoding import Encoder, Stream, Timings, check, first_bad_row
+from lateint_kernels import residual
+from lateint_kernels.building import Operators
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from
 TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
-TOLERATED_OVERFLOW = 1.25  # by how much a component may exceed the step's reach before a build warns
 CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
 
 
@@ -49,22 +46,6 @@ class Plan:
     seed: int
     threads: int
     progress: bool
-
-
-@dataclass
-class Timings:
-    """Seconds by part of a build."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Adds the time spent inside to ``part``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
 def default_centroids(tokens: int) -> int:
@@ -106,29 +87,31 @@ def plan(
     return Plan(nbits, count, int(sample), int(segment), seed, threads, progress)
 
 
-def build(documents: Documents, plan: Plan, store: storage.Store) -> dict[str, Any]:
+def build(documents: Documents, plan: Plan, store: storage.Store, operators: Operators) -> dict[str, Any]:
     """Writes codec and segments into ``store``; returns what the manifest needs to say about them."""
     timings = Timings()
+    operators.check(**_sizes(documents, plan))
     with timings.of("codec"):
         pilot = documents.pilot(PILOT)
-        if _first_bad_row(pilot, plan.threads) is not None:
+        if first_bad_row(pilot, plan.threads) is not None:
             _check_all(documents, plan.threads)
         rotation = train_rotation(pilot, seed=plan.seed, threads=plan.threads)
     with timings.of("sample"):
-        sample = _sample(documents, rotation, plan)
+        sample = _sample(documents, rotation, plan, operators)
     with timings.of("centroids"):
-        centroids = _train_centroids(sample, plan)
+        centroids = _train_centroids(sample, plan, operators)
     del sample
-    codec = Codec(rotation, centroids, plan.nbits)
-    _put_codec(store, codec)
+    encoder = Encoder(rotation, centroids, plan.nbits, CELLS_SEARCHED, operators, timings)
+    _put_codec(store, Codec(rotation, centroids.on_host(operators), plan.nbits))
     segments = []
-    stream, overflow = _Stream(documents, plan), _Overflow()
+    chunks = documents.chunks(CHUNK * operators.chunks(documents.dim))
+    stream = Stream(documents.lengths, _progress(chunks, int(documents.lengths.sum()), "encode", plan), plan.threads)
     for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
         name = f"segments/{number:06d}"
-        _encode_segment(documents.lengths[first:last], stream, codec, plan, store, name, timings, overflow)
+        encoder.segment(documents.lengths[first:last], stream, store, name)
         segments.append({"name": name, "documents": last - first, "tokens": int(documents.lengths[first:last].sum())})
     stream.close()
-    overflow.warn(int(documents.lengths.sum()))
+    encoder.overflow.warn(int(documents.lengths.sum()))
     return {
         "dim": documents.dim,
         "width": rotation.width,
@@ -143,66 +126,32 @@ def build(documents: Documents, plan: Plan, store: storage.Store) -> dict[str, A
     }
 
 
-def _first_bad_row(tokens: NDArray[Any], threads: int) -> tuple[int, str] | None:
-    """A row that no score can be made of, and why."""
-    row = first_nonfinite_row(tokens, "doc_embs", threads=threads)
-    if row is not None:
-        return row, "holds a NaN or an infinity"
-    row = first_zero_row(tokens, "doc_embs", threads=threads)
-    return None if row is None else (row, "is all zero, as padding is")
-
-
-def _check(tokens: NDArray[Any], offsets: NDArray[np.int64], threads: int, first: int) -> None:
-    """Refuses rows that no score can be made of. ``first`` is the number of the first row in the stream."""
-    if found := _first_bad_row(tokens, threads):
-        row, what = first + found[0], found[1]
-        document = int(np.searchsorted(offsets, row, side="right")) - 1
-        raise ValueError(
-            f"doc_embs must be finite and not zero, but token {row - offsets[document]} of document {document} {what}"
-        )
-
-
 def _check_all(documents: Documents, threads: int) -> None:
     offsets = np.concatenate([[0], np.cumsum(documents.lengths)])
     first = 0
     for chunk in documents.chunks(CHUNK):
-        _check(chunk, offsets, threads, first)
+        check(chunk, offsets, threads, first)
         first += len(chunk)
 
 
-class _Overflow:
-    """Counts tokens with components that a byte cannot hold, which are cut."""
-
-    def __init__(self) -> None:
-        self.tokens, self.most = 0, 1.0
-
-    def look(self, rows: NDArray[np.uint8], scaled: NDArray[np.float32]) -> None:
-        """Adds the tokens ``scaled``, whose bytes are ``rows``."""
-        if rows.max() < 255 and rows.min() > 0:
-            return
-        for start in range(0, len(rows), 4096):  # few tokens at a time, as most are looked at for nothing
-            part = slice(start, start + 4096)
-            reached = np.flatnonzero((rows[part].max(1) == 255) | (rows[part].min(1) == 0))
-            beyond = np.abs(scaled[part][reached]).max(1, initial=0) / 127
-            beyond = beyond[beyond > TOLERATED_OVERFLOW]
-            self.tokens += len(beyond)
-            self.most = max(self.most, float(beyond.max(initial=0)))
-
-    def warn(self, total: int) -> None:
-        """Says how many there were."""
-        if self.tokens:
-            warnings.warn(
-                f"{self.tokens:,} of {total:,} tokens have components up to {self.most:.3g} times what codes can hold "
-                "and were cut, so scores with them come out too small; embeddings of about equal norms avoid this",
-                stacklevel=5,
-            )
+def _sizes(documents: Documents, plan: Plan) -> dict[str, int]:
+    """What memory depends on."""
+    cuts = _cut_into_segments(documents.lengths, plan.segment_tokens)
+    return {
+        "dim": documents.dim,
+        "centroids": plan.centroids,
+        "sample": plan.sample,
+        "segment_tokens": max(int(documents.lengths[first:last].sum()) for first, last in cuts),
+        "segment_documents": max(last - first for first, last in cuts),
+    }
 
 
-def _sample(documents: Documents, rotation: Rotation, plan: Plan) -> NDArray[np.uint8]:
-    """Random tokens as bytes ``[S, depth]``, the same share of every part of the stream."""
+def _sample(documents: Documents, rotation: Rotation, plan: Plan, operators: Operators) -> Any:
+    """Random tokens as rows ``[S, depth]`` of the operators, the same share of every part of the stream."""
     total = int(documents.lengths.sum())
     rng = np.random.default_rng(plan.seed)
-    rows = np.empty((plan.sample, residual.depth_of(rotation.width)), np.uint8)
+    rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
+    rows = operators.empty(plan.sample, rotation.width)
     seen = taken = 0
     for chunk in _progress(documents.chunks(CHUNK), total, "sample", plan):
         seen += len(chunk)
@@ -210,13 +159,12 @@ def _sample(documents: Documents, rotation: Rotation, plan: Plan) -> NDArray[np.
         if want == 0:
             continue
         pick = np.sort(rng.choice(len(chunk), want, replace=False))
-        scaled = rotation.apply(np.ascontiguousarray(chunk[pick]), threads=plan.threads)
-        rows[taken : taken + want] = residual.to_bytes(scaled, threads=plan.threads)
+        rows[taken : taken + want] = operators.to_bytes(rotate(np.ascontiguousarray(chunk[pick])))
         taken += want
     return rows
 
 
-def _train_centroids(sample: NDArray[np.uint8], plan: Plan) -> clustering.Centroids:
+def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clustering.Centroids:
     with tqdm(total=ITERATIONS, desc="centroids", unit="iteration", disable=not plan.progress) as bar:
         return clustering.train(
             sample,
@@ -224,7 +172,7 @@ def _train_centroids(sample: NDArray[np.uint8], plan: Plan) -> clustering.Centro
             iterations=ITERATIONS,
             seed=plan.seed,
             cells_searched=CELLS_SEARCHED,
-            threads=plan.threads,
+            operators=operators,
             report=bar.update,
         )
 
@@ -248,83 +196,6 @@ def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int,
         cuts.append((first, last))
         first = last
     return cuts
-
-
-class _Stream:
-    """All tokens of a build once more, handed out in pieces of any size, checked as they pass."""
-
-    def __init__(self, documents: Documents, plan: Plan) -> None:
-        self.offsets = np.concatenate([[0], np.cumsum(documents.lengths)])
-        self.threads = plan.threads
-        total = int(self.offsets[-1])
-        self.chunks = iter(_progress(documents.chunks(CHUNK), total, "encode", plan))
-        self.held: NDArray[Any] = np.empty((0, documents.dim), np.float32)
-        self.passed = 0
-
-    def take(self, most: int) -> NDArray[Any]:
-        """The next tokens, at least one and at most ``most``."""
-        if len(self.held) == 0:
-            held = next(self.chunks, None)
-            if held is None:
-                raise ValueError("doc_embs gave fewer tokens the last time than the first")
-            self.held = held
-            _check(self.held, self.offsets, self.threads, self.passed)
-            self.passed += len(self.held)
-        part, self.held = self.held[:most], self.held[most:]
-        return part
-
-    def close(self) -> None:
-        """Runs the stream to its end, which checks that it has no more documents than it said."""
-        for _ in self.chunks:
-            raise ValueError("doc_embs gave more tokens the last time than the first")
-
-
-def _encode_segment(
-    lengths: NDArray[np.int64],
-    stream: _Stream,
-    codec: Codec,
-    plan: Plan,
-    store: storage.Store,
-    name: str,
-    timings: Timings,
-    overflow: _Overflow,
-) -> None:
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    tokens = int(offsets[-1])
-    count = len(codec.centroids)
-    with timings.of("assign"):
-        assigner = clustering.assigner(codec.centroids, plan.threads)
-    centroid_ids = np.empty(tokens, np.uint32)
-    codes = store.create(f"{name}/codes", np.uint8, (tokens, codec.code_bytes))
-    scales = store.create(f"{name}/scales", np.uint8, (tokens,)) if plan.nbits < 8 else None
-    done = 0
-    while done < tokens:
-        with timings.of("input"):
-            part = stream.take(tokens - done)
-        with timings.of("rotate"):
-            scaled = codec.rotation.apply(part, threads=plan.threads)
-            rows = residual.to_bytes(scaled, threads=plan.threads)
-            overflow.look(rows, scaled)
-        with timings.of("assign"):
-            ids = assigner.nearest(rows, cells=CELLS_SEARCHED, threads=plan.threads)
-        with timings.of("encode"):
-            code, scale = residual.encode(scaled, ids, codec.centroids.rows, plan.nbits, threads=plan.threads)
-        with timings.of("write"):
-            codes.write(code)
-            if scales is not None:
-                scales.write(scale)
-        centroid_ids[done : done + len(part)] = ids
-        done += len(part)
-    with timings.of("lists"):
-        list_offsets, list_documents = centroid_kernels.invert(centroid_ids, offsets, count)
-    with timings.of("write"):
-        low, high = residual.split_ids(centroid_ids, count)
-        storage.put(store, f"{name}/offsets", offsets)
-        storage.put(store, f"{name}/centroid_ids", low)
-        if high is not None:
-            storage.put(store, f"{name}/centroid_high", high)
-        storage.put(store, f"{name}/list_offsets", list_offsets)
-        storage.put(store, f"{name}/list_documents", list_documents)
 
 
 def _progress(chunks: Iterator[NDArray[Any]], total: int, label: str, plan: Plan) -> Iterator[NDArray[Any]]:

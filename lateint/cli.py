@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tokens(command, "")
     command.add_argument("--ids", help="JSON list with one id a document; their positions where left out")
     _add_build_settings(command)
+    command.add_argument("--device", help="where to build: cpu, cuda or cuda:N (cpu); the files are the same")
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
     _add_threads(command)
     command.set_defaults(command=build)
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_tokens(command, "")
     command.add_argument("-k", type=int, default=5, help="hits a query (5)")
     _add_search_settings(command)
+    command.add_argument("--device-memory", type=int, metavar="BYTES", help="that the index may take on a device")
     command.add_argument("--json", action="store_true", help="one JSON object a query instead of a table")
     _add_threads(command)
     command.set_defaults(command=search)
@@ -138,13 +140,14 @@ def build(options: argparse.Namespace) -> None:
         seed=options.seed,
         threads=options.threads,
         overwrite=options.overwrite,
+        device=options.device,
     )
     print(f"{options.path}: {len(index):,} documents, {len(tokens):,} tokens in {time.perf_counter() - started:.1f} s")
 
 
 def search(options: argparse.Namespace) -> None:
     """Prints the hits of every saved query."""
-    index = Index.open(options.path, device=options.device)
+    index = Index.open(options.path, device=options.device, device_memory=options.device_memory)
     queries = lateint_kernels.Ragged.from_lengths(_load(options.tokens), _load(options.lengths))
     for number, hits in enumerate(index.search(list(queries), options.k, **_search_settings(options))):
         pairs = [(_plain(document), float(score)) for document, score in hits]

@@ -21,6 +21,7 @@ from lateint.codec import Codec, Rotation
 from lateint.hits import Explanation, Hits
 from lateint.limits import Limits, limits
 from lateint.queries import Queries
+from lateint_kernels import building
 from lateint_kernels.engine import CodecArrays, Ranking, SegmentArrays, engine
 from lateint_kernels.residual import NBITS
 
@@ -105,13 +106,16 @@ class Index:
             overwrite: replace an index at ``path``.
             threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
             progress: show progress bars on standard error.
-            device: where to search, see `open`; the build itself runs on the CPU.
+            device: where to build, and to search afterwards, see `open`. The files are the same, byte for byte. Input
+                passes through the host, and ``max_ram`` is the host's; docs/scale.md says what a device needs.
             device_memory: see `open`.
 
         Raises:
             TypeError: a dtype or an id of the wrong kind.
             ValueError: wrong shapes, a document without tokens, a token that is zero or not finite, duplicate ids,
                 ``max_ram`` too small. The message names the document.
+            BackendError: ``device`` needs torch, which is not installed.
+            MemoryError: ``device`` has not enough memory left.
             OSError: ``path`` exists or cannot be written. Nothing is left half-written.
 
         Warns:
@@ -136,14 +140,14 @@ class Index:
         if path is None:
             store = storage.MemoryStore()
             documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
-            seconds = _build_into(store, documents, ids, settings)
+            seconds = _build_into(store, documents, ids, settings, place)
             index = cls(store.manifest, store.arrays, None, place, memory)
             index._seconds = seconds
             return index
         with storage.DiskStore(Path(path).absolute(), overwrite=overwrite) as disk:
             spool = disk.folder / "spool.bin"
             documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=spool)
-            seconds = _build_into(disk, documents, ids, settings, before_commit=lambda: spool.unlink(missing_ok=True))
+            seconds = _build_into(disk, documents, ids, settings, place, lambda: spool.unlink(missing_ok=True))
         index = cls.open(path, device=place, device_memory=memory)
         index._seconds = seconds
         return index
@@ -471,12 +475,17 @@ def _build_into(
     documents: documents_module.Documents,
     ids: Any,
     settings: dict[str, Any],
+    device: str,
     before_commit: Any = lambda: None,
 ) -> dict[str, float]:
     """Builds and commits; returns how long each part took, which no two builds share and no file tells."""
     names = ids_module.check(ids, len(documents.lengths))
     plan = builder.plan(documents, **settings)
-    manifest = builder.build(documents, plan, store)
+    operators = building.operators(device.split(",")[0], plan.threads)  # one of several builds
+    try:
+        manifest = builder.build(documents, plan, store, operators)
+    finally:
+        operators.release()
     seconds: dict[str, float] = manifest.pop("seconds")
     first = 0
     for segment in manifest["segments"]:

@@ -24,12 +24,13 @@ from torch import Tensor
 
 from benchmarks.gpu.systems import versions
 from lateint.builder import CELLS_SEARCHED, ITERATIONS, PILOT, SAMPLE_PER_CENTROID, default_centroids
+from lateint.clustering import Centroids, assigner, train
 from lateint.codec import Rotation, train_rotation
-from lateint_kernels._torch import build
+from lateint_kernels._torch.build import invert
+from lateint_kernels._torch.building import DeviceOperators
 from lateint_kernels._torch.engine import DeviceEngine
 from lateint_kernels._torch.index_tensors import IndexTensors
 from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
-from lateint_kernels.residual import depth_of
 
 SHORTEST, LONGEST = 64, 192  # tokens of a document
 TOPICS, SPREAD = 8, 64  # of a document, and centres of a topic, which are neighbours
@@ -169,18 +170,21 @@ def built(tokens: Tokens, nbits: int, seed: int, seconds: dict[str, float]) -> t
     pilot = tokens.chunk(0)[:PILOT].cpu().numpy()
     rotation = train_rotation(pilot, seed=seed, threads=0)
     clock.lap("codec")
+    operators = DeviceOperators(tokens.device.type)
+    rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
     count = default_centroids(len(tokens))
-    depth = depth_of(rotation.width)
-    bare = codec_arrays(rotation, np.empty((0, depth), np.int8), np.empty((0, depth), np.int8), [0], nbits)
-    rows, wanted = [], min(len(tokens), count * SAMPLE_PER_CENTROID)
+    sample = operators.empty(min(len(tokens), count * SAMPLE_PER_CENTROID), rotation.width)
+    taken = 0
     for chunk in tokens.chunks():  # documents are in no order: the first ones are as good as any
-        rows.append(build.to_bytes(build.rotate(chunk[:wanted], bare), depth))
-        wanted -= len(rows[-1])
-        if not wanted:
+        rows = operators.to_bytes(rotate(chunk[: len(sample) - taken]))
+        sample[taken : taken + len(rows)] = rows
+        taken += len(rows)
+        if taken == len(sample):
             break
-    sample = torch.cat(rows)
     clock.lap("sample")
-    centroids = build.train(sample, count, iterations=ITERATIONS, cells_searched=CELLS_SEARCHED, seed=seed)
+    settings: dict[str, Any] = {"iterations": ITERATIONS, "cells_searched": CELLS_SEARCHED, "seed": seed}
+    centroids = train(sample, count, operators=operators, **settings)
+    nearest = assigner(centroids, operators)
     del rows, sample
     clock.lap("centroids")
 
@@ -192,16 +196,15 @@ def built(tokens: Tokens, nbits: int, seed: int, seconds: dict[str, float]) -> t
     for chunk in tokens.chunks():
         last = first + len(chunk)
         clock.lap("tokens")
-        scaled = build.rotate(chunk, bare)
+        scaled = rotate(chunk)
         clock.lap("rotate")
-        found = build.nearest(build.to_bytes(scaled, depth), centroids, CELLS_SEARCHED)
+        ids[first:last] = nearest(operators.to_bytes(scaled), CELLS_SEARCHED)
         clock.lap("assign")
-        codes[first:last], scales[first:last] = build.encode(scaled, found, centroids.rows, nbits)
-        ids[first:last] = found.to(torch.int32)
+        codes[first:last], scales[first:last] = operators.encode(scaled, ids[first:last], centroids.rows, nbits)
         clock.lap("encode")
         first = last
     offsets = torch.from_numpy(tokens.offsets).to(device)
-    list_offsets, list_documents = build.invert(ids, offsets, len(centroids.rows))
+    list_offsets, list_documents = invert(ids, offsets, len(centroids.rows))
     clock.lap("lists")
     high = None if whole or len(centroids.rows) <= 1 << 16 else (ids >> 16).to(torch.uint8)
     index = IndexTensors(
@@ -217,19 +220,13 @@ def built(tokens: Tokens, nbits: int, seed: int, seconds: dict[str, float]) -> t
         list_documents=list_documents,
         cuts=tokens.offsets,
     )
-    on_host = (centroids.rows.cpu().numpy(), centroids.cells.cpu().numpy())
-    return codec_arrays(rotation, *on_host, centroids.cell_offsets, nbits), index
+    return codec_arrays(rotation, centroids.on_host(operators), nbits), index
 
 
-def codec_arrays(
-    rotation: Rotation, centroids: np.ndarray, cells: np.ndarray, cell_offsets: list[int], nbits: int
-) -> CodecArrays:
-    """Signed bytes of centroids as they are stored."""
-    stored = (rows.view(np.uint8) ^ np.uint8(128) for rows in (centroids, cells))
-    offsets = np.array(cell_offsets, np.int64)
-    return CodecArrays(
-        rotation.mean, rotation.blocks, rotation.permutation, *stored, offsets, step=rotation.step, nbits=nbits
-    )
+def codec_arrays(rotation: Rotation, centroids: Centroids, nbits: int) -> CodecArrays:
+    """What an engine takes."""
+    stored = (centroids.rows, centroids.cells, centroids.cell_offsets)
+    return CodecArrays(rotation.mean, rotation.blocks, rotation.permutation, *stored, step=rotation.step, nbits=nbits)
 
 
 class Clock:

@@ -20,9 +20,9 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors
+from lateint_kernels._torch.index_tensors import CentreTensors, IndexTensors, QueryTensors
 from lateint_kernels._torch.problem import Problem
-from lateint_kernels._triton import launch, maxsim, search
+from lateint_kernels._triton import build, launch, maxsim, search
 
 TYPES = {
     torch.float32: "*fp32",
@@ -99,6 +99,20 @@ def queries(Nq, Lq, width):
     )
 
 
+def centres(count, depth):
+    """Centroids or cells, without numbers."""
+    return CentreTensors(empty(count, depth, dtype=torch.int8), empty(count, dtype=torch.int32))
+
+
+# depth, and for which capabilities
+BUILDS = {
+    "build": (128, (80, 90, 100)),
+    "build-64": (64, (90,)),
+    "build-256": (256, (80, 90, 100)),
+    "build-320": (320, (90,)),
+    "build-768": (768, (80, 90, 100)),
+    "build-4096": (4096, (90,)),
+}
 # nbits, width, queries and their length, and for which capabilities
 SEARCHES = {
     "search": (4, 128, 1, 32, (80, 90, 100)),
@@ -189,6 +203,13 @@ def main(capability):
         if capability in capabilities:
             arch = launch.ARCHITECTURES[capability]
             for planned in search.all_launches(index(nbits, width), queries(Nq, Lq, width), 1024, arch):
+                found = {"capability": capability, "problem": name, "kernel": planned.kernel.__name__}
+                print(json.dumps(found | report(compiled(planned, capability))), flush=True)
+    for name, (depth, capabilities) in BUILDS.items():
+        if capability in capabilities:
+            arch = launch.ARCHITECTURES[capability]
+            rows = empty(1 << 20, depth, dtype=torch.int8)
+            for planned in build.all_launches(rows, centres(1 << 20, depth), centres(1 << 10, depth), arch):
                 found = {"capability": capability, "problem": name, "kernel": planned.kernel.__name__}
                 print(json.dumps(found | report(compiled(planned, capability))), flush=True)
 

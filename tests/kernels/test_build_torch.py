@@ -6,11 +6,13 @@ from random_index import make
 
 from lateint_kernels import centroids as centroid_kernels
 from lateint_kernels import residual
+from lateint_kernels.building import HostOperators
 from lateint_kernels.residual import NBITS, depth_of
 
 torch = pytest.importorskip("torch")
 
 from lateint_kernels._torch import build, codes  # noqa: E402
+from lateint_kernels._torch.building import DeviceOperators  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -36,7 +38,10 @@ def test_rotate(width, dim, dtype):
     codec = make(rng, [3], width=width, dim=dim).codec
     tokens = rng.standard_normal((33, dim)).astype(dtype)
     expected = residual.rotate(tokens, codec.mean, codec.rotation, codec.permutation, codec.step)
-    found = build.rotate(tensor(tokens), codec)
+    operators = DeviceOperators(DEVICE, "torch")
+    rotate = operators.rotation(codec.mean, codec.rotation, codec.permutation, codec.step)
+    found = rotate(tokens)
+    assert torch.equal(found, rotate(tensor(tokens)))
     assert found.cpu().numpy().tobytes() == expected.tobytes()
     rows = build.to_bytes(found, depth_of(width))
     assert torch.equal(rows, signed(residual.to_bytes(expected)))
@@ -52,8 +57,9 @@ def test_nearest(cells, small_steps):
     codec.centroids[20:40:2] = codec.centroids[21:41:2]
     codec.cells[3] = codec.cells[4]
     expected = centroid_kernels.Assigner(codec.centroids, codec.cells, codec.cell_offsets).nearest(rows, cells=cells)
-    centroids = build.CentroidTensors(signed(codec.centroids), signed(codec.cells), codec.cell_offsets.tolist())
-    np.testing.assert_array_equal(build.nearest(signed(rows), centroids, cells).cpu(), expected)
+    operators = DeviceOperators(DEVICE, "torch")
+    nearest = operators.assigner(signed(codec.centroids), signed(codec.cells), codec.cell_offsets)
+    np.testing.assert_array_equal(operators.host(nearest(signed(rows), cells)), expected)
 
 
 @pytest.mark.parametrize("nbits", NBITS)
@@ -95,24 +101,57 @@ def test_invert(lengths):
             np.testing.assert_array_equal(left.cpu().numpy(), right)
 
 
-def test_train():
-    """Clusters that lie far apart are found, in cells; the same ones every time."""
+def test_invert_in_ranges(monkeypatch):
+    """Some lists are longer than what is sorted at a time, and some centroids have none."""
     rng = np.random.default_rng(0)
-    centres = rng.integers(-90, 90, (25, 64)).astype(np.int8)
-    rows = tensor((centres[rng.integers(0, 25, 3000)] + rng.integers(-3, 4, (3000, 64))).astype(np.int8))
-    settings = {"iterations": 8, "cells_searched": 3, "seed": 1}
-    centroids = build.train(rows, 60, **settings)
-    again = build.train(rows, 60, **settings)
-    assert centroids.rows.shape == (60, 64) and torch.equal(centroids.rows, again.rows)
-    assert centroids.cell_offsets[0] == 0 and centroids.cell_offsets[-1] == 60
-    assert all(np.diff(centroids.cell_offsets) > 0) and len(centroids.cell_offsets) == len(centroids.cells) + 1
-    found = centroids.rows[build.nearest(rows, centroids, 3)]
-    assert (found.float() - rows.float()).square().sum(1).median() < 64 * 6
+    offsets = np.arange(0, 401, 4).astype(np.int64)
+    ids = np.minimum(rng.integers(0, 40, 400), 20).astype(np.uint32)
+    monkeypatch.setitem(build.ENTRIES, DEVICE, 25)
+    expected = centroid_kernels.invert(ids, offsets, 43)
+    for left, right in zip(DeviceOperators(DEVICE, "torch").invert(ids, offsets, 43), expected, strict=True):
+        assert left.dtype == right.dtype
+        np.testing.assert_array_equal(left, right)
 
 
 def test_means_are_rounded_half_up():
     rows = tensor(np.array([[1, -1], [2, -2], [5, 5]], np.int8))
-    ids = tensor(np.array([0, 0, 2]))
-    generator = torch.Generator(DEVICE).manual_seed(0)
-    found = build.means(rows, ids, 3, generator).tolist()
-    assert found[0] == [2, -1] and found[2] == [5, 5] and found[1] in rows.tolist()
+    found, members = build.means(rows, tensor(np.array([0, 0, 2])), 3)
+    assert found[[0, 2]].tolist() == [[2, -1], [5, 5]] and members.tolist() == [2, 0, 1]
+
+
+def test_means():
+    """Of the CPU, in whose bytes 128 is 0; a row of the caller's choice where there is none."""
+    rng = np.random.default_rng(0)
+    rows = rng.integers(0, 256, (100, 64)).astype(np.uint8)
+    ids = (rng.integers(0, 7, 100) * 2).astype(np.uint32)
+    host, ours = HostOperators(), DeviceOperators(DEVICE, "torch")
+    asked = []
+
+    def others(n):
+        asked.append(n)
+        return np.arange(n) * 3
+
+    expected = host.means(rows, ids, 14, others)
+    np.testing.assert_array_equal(ours.host(ours.means(signed(rows), tensor(ids.view(np.int32)), 14, others)), expected)
+    np.testing.assert_array_equal(expected[[1, 3]], rows[[0, 3]])
+    assert asked == [7, 7]
+
+
+def test_sort_and_take():
+    rng = np.random.default_rng(0)
+    rows, ids = rng.integers(0, 256, (50, 64)).astype(np.uint8), rng.integers(0, 6, 50).astype(np.uint32)
+    host, ours = HostOperators(), DeviceOperators(DEVICE, "torch")
+    expected, members = host.sort(rows, ids, 8)
+    found, counts = ours.sort(signed(rows), tensor(ids.view(np.int32)), 8)
+    np.testing.assert_array_equal(ours.host(found), expected)
+    np.testing.assert_array_equal(counts, members)
+    np.testing.assert_array_equal(ours.host(ours.take(signed(rows), np.array([4, 4, 0]))), rows[[4, 4, 0]])
+
+
+def test_peaks():
+    rng = np.random.default_rng(0)
+    scaled = (60 * rng.standard_normal((5000, 8))).astype(np.float32)
+    rows = residual.to_bytes(scaled)
+    expected = HostOperators().peaks(rows, scaled, 158.75)
+    found = DeviceOperators(DEVICE, "torch").peaks(signed(rows), tensor(scaled), 158.75)
+    assert 0 < len(expected) < 5000 and found.tobytes() == expected.tobytes()

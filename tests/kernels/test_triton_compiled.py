@@ -18,6 +18,7 @@ if find_spec("triton.backends.nvidia") is None:
 
 SHARED = {80: 163, 90: 227, 100: 227}  # KB that a program can have
 
+BUILD = {"nearest", "nearest_in_cell", "encode"}
 SEARCH = {"rotate", "group_maxima", "group_products", "best_products", "weighted_sums"}
 
 
@@ -45,7 +46,7 @@ def environment():
 
 def test_all_are_there(kernels):
     names = {kernel["kernel"] for kernel in kernels}
-    assert names == {"forward", "query_gradients", "sort_winners", "document_gradients", *SEARCH}
+    assert names == {"forward", "query_gradients", "sort_winners", "document_gradients", *SEARCH, *BUILD}
     assert {kernel["capability"] for kernel in kernels} == set(SHARED)
 
 
@@ -77,9 +78,22 @@ def test_products_of_bytes_use_the_matrix_units(kernels):
             assert kernel["wgmma" if kernel["capability"] == 90 and many else "mma"], kernel
 
 
+def test_a_build_finds_centroids_in_registers(kernels):
+    """128 tokens meet 128 centroids: no spills, int8 products on the matrix units, and room for two programs."""
+    for kernel in kernels:
+        if kernel["kernel"] == "encode":
+            assert not kernel["spilled"], kernel
+        elif kernel["kernel"] in BUILD:
+            assert kernel["wgmma" if kernel["capability"] == 90 else "mma"] and not kernel["spilled"], kernel
+            assert kernel["ahead"] >= 1, kernel
+            if kernel["problem"] == "build" and kernel["capability"] == 90:
+                assert kernel["registers"] <= 128, kernel
+                assert (kernel["shared"] + 1024) * 2 <= (SHARED[90] + 1) << 10, kernel
+
+
 def test_sums_round_products_first(kernels):
     for kernel in kernels:
-        assert kernel["kernel"] not in ("weighted_sums", "rotate") or not kernel["fused"], kernel
+        assert kernel["kernel"] not in ("weighted_sums", "rotate", "encode") or not kernel["fused"], kernel
 
 
 def test_tokens_are_loaded_ahead(kernels):

@@ -3,7 +3,9 @@ import pytest
 
 from lateint import Index, builder
 from lateint.documents import read
+from lateint.encoding import TOLERATED_OVERFLOW, Overflow
 from lateint_kernels import Ragged
+from lateint_kernels.building import HostOperators
 
 
 def documents(lengths, dim=16):
@@ -96,13 +98,13 @@ def test_overflow_counts_tokens_beyond_the_reach(recwarn):
     scaled = np.zeros((10_000, 8), np.float32)
     scaled[[5, 4095, 4096, 9_999], 3] = [200, -400, 127, 140]
     rows = np.clip(scaled + 128, 0, 255).astype(np.uint8)
-    overflow = builder._Overflow()
-    overflow.look(rows, scaled)
-    overflow.look(rows[:5], scaled[:5])
+    overflow, operators = Overflow(), HostOperators()
+    for part in (slice(None), slice(5)):
+        overflow.add(operators.peaks(rows[part], scaled[part], 127 * TOLERATED_OVERFLOW))
     assert overflow.tokens == 2 and overflow.most == pytest.approx(400 / 127)
     with pytest.warns(UserWarning, match=r"2 of 10,005 tokens have components up to 3\.15 times what codes can hold"):
         overflow.warn(10_005)
-    builder._Overflow().warn(10)
+    Overflow().warn(10)
 
 
 def test_the_warning_points_at_the_caller(clustered):

@@ -110,6 +110,24 @@ def test_search_and_eval_on_a_device(index, saved, capsys):
     assert found["cpu"] == found["torch:cpu"]
 
 
+def test_build_on_a_device(index, saved, capsys):
+    """The same files; and a search for which only some of the documents fit on the device."""
+    pytest.importorskip("torch")
+    lateint("build", saved / "other", "--tokens", saved / "tokens.npy", "--lengths", saved / "lengths.npy", "--ids",
+            saved / "ids.json", "--device", "torch:cpu")  # fmt: skip
+    files = sorted(path.relative_to(index) for path in index.rglob("*") if path.is_file())
+    assert all((saved / "other" / name).read_bytes() == (index / name).read_bytes() for name in files)
+    found = []
+    for settings in ([], ["--device", "torch:cpu,torch:cpu"], ["--device", "torch:cpu", "--device-memory", 3000]):
+        capsys.readouterr()
+        lateint("search", index, "--tokens", saved / "q_tokens.npy", "--lengths", saved / "q_lengths.npy", *settings)
+        found.append(capsys.readouterr().out)
+    assert found == [found[0]] * 3
+    with pytest.raises(ValueError, match="device_memory must be left out on the cpu"):
+        lateint("search", index, "--tokens", saved / "q_tokens.npy", "--lengths", saved / "q_lengths.npy",
+                "--device-memory", 3000)  # fmt: skip
+
+
 def test_a_device_that_is_not_there_is_refused_before_anything_is_read(saved):
     for command in (("search", saved / "nowhere", "--tokens", "none.npy", "--lengths", "none.npy"), ("eval", "none")):
         with pytest.raises(ValueError, match="device must be cpu or cuda, got 'gpu'"):

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lateint.clustering import assigner, group, train
+from lateint_kernels.building import HostOperators
 
 
 def tokens(n, width=24, clusters=30, seed=0):
@@ -14,7 +15,7 @@ def tokens(n, width=24, clusters=30, seed=0):
 
 
 def distortion(rows, centroids):
-    ids = assigner(centroids, 0).nearest(rows)
+    ids = assigner(centroids, HostOperators())(rows, 0)
     return float(((rows.astype(np.float64) - centroids.rows[ids]) ** 2).sum(1).mean())
 
 
@@ -30,19 +31,18 @@ def check(centroids, count):
 @pytest.mark.parametrize("cells_searched", [0, 1, 3])
 def test_train(count, cells_searched):
     rows = tokens(1000)
-    centroids = train(rows, count, iterations=3, seed=0, cells_searched=cells_searched, threads=0)
+    centroids = train(rows, count, iterations=3, seed=0, cells_searched=cells_searched)
     check(centroids, count)
 
 
 def test_more_centroids_than_tokens():
-    check(train(tokens(5), 50, iterations=2, seed=0, cells_searched=0, threads=0), 5)
+    check(train(tokens(5), 50, iterations=2, seed=0, cells_searched=0), 5)
 
 
 def test_each_iteration_helps():
     rows = tokens(3000)
     errors = [
-        distortion(rows, train(rows, 40, iterations=iterations, seed=0, cells_searched=3, threads=0))
-        for iterations in (0, 1, 5)
+        distortion(rows, train(rows, 40, iterations=iterations, seed=0, cells_searched=3)) for iterations in (0, 1, 5)
     ]
     assert errors[0] > errors[1] > errors[2]
     assert errors[2] < 0.75 * errors[0]
@@ -50,16 +50,14 @@ def test_each_iteration_helps():
 
 def test_cells_lose_little():
     rows = tokens(3000)
-    flat, routed = (
-        distortion(rows, train(rows, 60, iterations=5, seed=0, cells_searched=cells, threads=0)) for cells in (0, 3)
-    )
+    flat, routed = (distortion(rows, train(rows, 60, iterations=5, seed=0, cells_searched=cells)) for cells in (0, 3))
     assert routed < 1.1 * flat
 
 
 def test_the_seed_decides_and_threads_do_not():
     rows = tokens(2000)
     first, *same, other = (
-        train(rows, 50, iterations=3, seed=seed, cells_searched=2, threads=threads)
+        train(rows, 50, iterations=3, seed=seed, cells_searched=2, operators=HostOperators(threads))
         for seed, threads in ((0, 1), (0, 2), (0, 3), (1, 1))
     )
     for centroids in same:
@@ -73,14 +71,14 @@ def test_the_seed_decides_and_threads_do_not():
 def test_few_distinct_tokens(distinct):
     """Clusters that stay empty are restarted, in vain here, and change nothing for the others."""
     rows = tokens(distinct)[np.random.default_rng(0).integers(0, distinct, 500)]
-    centroids = train(rows, 64, iterations=4, seed=0, cells_searched=3, threads=0)
+    centroids = train(rows, 64, iterations=4, seed=0, cells_searched=3)
     check(centroids, 64)
     assert distortion(rows, centroids) < 1
 
 
 def test_group():
     rows = tokens(500)
-    centroids = group(rows, None, np.random.default_rng(0), 0)
+    centroids = group(rows, None, np.random.default_rng(0), HostOperators())
     check(centroids, 500)
     assert sorted(map(bytes, centroids.rows)) == sorted(map(bytes, rows))
     x = centroids.rows.astype(np.float64)
@@ -88,11 +86,11 @@ def test_group():
     cell_of = np.searchsorted(centroids.cell_offsets, np.arange(500), side="right") - 1
     chosen = distances[np.arange(500), cell_of]
     assert (chosen <= distances.min(1) + 1).all()  # half the square is rounded
-    again = group(rows, centroids.cells, np.random.default_rng(0), 0)
+    again = group(rows, centroids.cells, np.random.default_rng(0), HostOperators())
     assert len(again.cells) <= len(centroids.cells)
 
 
 def test_progress_is_reported():
     calls = []
-    train(tokens(100), 4, iterations=3, seed=0, cells_searched=0, threads=0, report=lambda: calls.append(1))
+    train(tokens(100), 4, iterations=3, seed=0, cells_searched=0, report=lambda: calls.append(1))
     assert len(calls) == 3

@@ -4,41 +4,19 @@ Sums of floats run in the order of csrc/residual_generic.hpp, and products are r
 centroids in bytes are signed here, less 128.
 """
 
-from dataclasses import dataclass
+from bisect import bisect_right
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from lateint_kernels._torch import codes
-from lateint_kernels._torch.codes import NUMBERS, kind, products
-from lateint_kernels._torch.index_tensors import RotationTensors
-from lateint_kernels.engine import CodecArrays
+from lateint_kernels._torch.codes import NUMBERS, kind, products, rotate
+from lateint_kernels._torch.index_tensors import CentreTensors
+
+__all__ = ["best", "best_of_cells", "encode", "rotate"]  # the stages that Triton has too
 
 START = {1: 1.596, 2: 0.996, 4: 0.335}  # the best distance of uniform levels for a Gaussian of unit variance
-NEVER = -(1 << 62)
-
-
-@dataclass(frozen=True, eq=False)
-class CentroidTensors:
-    """Centroids grouped by cell; see `lateint_kernels.centroids.Assigner`.
-
-    Attributes:
-        rows: ``[K, depth]`` int8.
-        cells: ``[C, depth]`` int8.
-        cell_offsets: ``[C + 1]`` numbers on the host.
-    """
-
-    rows: Tensor
-    cells: Tensor
-    cell_offsets: list[int]
-
-
-def rotate(tokens: Tensor, codec: CodecArrays) -> Tensor:
-    """As `lateint_kernels.residual.rotate`: ``[n, dim]`` of any float type to ``[n, width]`` float32."""
-    mean = torch.from_numpy(np.array(codec.mean)).to(tokens.device)
-    inverse = float(np.float32(1) / np.float32(codec.step))
-    return codes.rotate((tokens.float() - mean) * inverse, RotationTensors.of(codec, tokens.device))
+ENCODED = {"cpu": 1 << 22, "cuda": 1 << 24}  # components that are encoded at a time
+ENTRIES = {"cpu": 1 << 22, "cuda": 1 << 24}  # of lists that are sorted at a time, if none is longer
 
 
 def to_bytes(scaled: Tensor, depth: int) -> Tensor:
@@ -47,67 +25,51 @@ def to_bytes(scaled: Tensor, depth: int) -> Tensor:
     return torch.nn.functional.pad(rows, (0, depth - rows.shape[1]))
 
 
-def nearest(rows: Tensor, centroids: CentroidTensors, cells: int = 0) -> Tensor:
-    """As `lateint_kernels.centroids.Assigner.nearest`: ids ``[n]`` int64 for tokens ``[n, depth]`` int8.
+def best(rows: Tensor, centres: CentreTensors, count: int) -> Tensor:
+    """The ``count`` nearest of ``centres`` to rows ``[n, depth]``: keys ``[n, count]`` int64 in any order.
 
-    All tokens that look into a cell are multiplied with its centroids at once.
+    A key is ``(<row, centre> - half square) << 24``, the larger the nearer, plus C - 1 - id: the lowest id among equals
+    has the largest key.
     """
-    count = len(centroids.cells)
-    if cells <= 0 or cells >= count:
-        return len(centroids.rows) - 1 - (_best(rows, centroids.rows, 0, len(centroids.rows)) & 0xFFFFFF)
-    step = max(1, NUMBERS[kind(rows)] // count)
-    last = count - 1 - torch.arange(count, device=rows.device)
-    bias = _half_squares(centroids.cells)
-    found = [
-        (((products(part, centroids.cells) - bias) << 24) + last).topk(cells, dim=1).values for part in rows.split(step)
-    ]
-    routed = count - 1 - (torch.cat(found) & 0xFFFFFF)  # [n, cells]
-    order = routed.flatten().argsort(stable=True)
-    sizes = torch.bincount(routed.flatten(), minlength=count).tolist()
-    best = torch.full((len(rows),), NEVER, device=rows.device)
-    start = 0
+    step = max(1, NUMBERS[kind(rows)] // len(centres.rows))
+    return torch.cat(
+        [_keys(part, centres, 0, len(centres.rows)).topk(count, dim=1).values for part in rows.split(step)]
+    )
+
+
+def best_of_cells(rows: Tensor, cells: Tensor, centres: CentreTensors, offsets: Tensor) -> Tensor:
+    """The nearest centre among those of each of ``cells [n, m]``: keys as of `best`, ``[n, m]``.
+
+    The centres of cell c are ``offsets[c]:offsets[c + 1]``, none of them empty. All tokens that look into a cell are
+    multiplied with its centres at once.
+    """
+    order = cells.flatten().argsort(stable=True)
+    sizes = torch.bincount(cells.flatten(), minlength=len(offsets) - 1).tolist()
+    found = torch.empty(cells.numel(), dtype=torch.int64, device=rows.device)
+    first_row, bounds = 0, offsets.tolist()
     for cell, size in enumerate(sizes):
-        if size:
-            token = order[start : start + size] // cells  # each once
-            keys = _best(rows[token], centroids.rows, *centroids.cell_offsets[cell : cell + 2])
-            best[token] = torch.maximum(best[token], keys)
-            start += size
-    return len(centroids.rows) - 1 - (best & 0xFFFFFF)
+        first, last = bounds[cell : cell + 2]
+        pairs = order[first_row : first_row + size]
+        for some in pairs.split(max(1, NUMBERS[kind(rows)] // (last - first))):
+            found[some] = _keys(rows[some // cells.shape[1]], centres, first, last).amax(1)
+        first_row += size
+    return found.reshape(cells.shape)
 
 
-def train(rows: Tensor, count: int, *, iterations: int, cells_searched: int, seed: int) -> CentroidTensors:
-    """k-means of ``rows [S, depth]`` int8, two levels deep as in `lateint.clustering.train`, from random tokens.
-
-    The same seed gives the same centroids on one kind of device; the random numbers are torch's, not NumPy's.
-    """
-    generator = torch.Generator(rows.device).manual_seed(seed)
-    count = min(count, len(rows))
-    start = torch.randperm(len(rows), generator=generator, device=rows.device)[:count].sort().values
-    cells = torch.randperm(count, generator=generator, device=rows.device)[: max(1, round(count**0.5))].sort().values
-    centroids = group(rows[start], rows[start][cells], generator)
-    for _ in range(iterations):
-        ids = nearest(rows, centroids, cells_searched)
-        centroids = group(means(rows, ids, count, generator), centroids.cells, generator)
-    return centroids
+def id_of(keys: Tensor, count: int) -> Tensor:
+    """Of how many centres: ids int32."""
+    return (count - 1 - (keys & 0xFFFFFF)).to(torch.int32)
 
 
-def group(rows: Tensor, cells: Tensor, generator: torch.Generator, iterations: int = 4) -> CentroidTensors:
-    """Sorts centroids ``[K, depth]`` into cells, none of them empty, starting from ``cells``."""
-    for _ in range(iterations):
-        cells = means(rows, nearest(rows, CentroidTensors(cells, cells[:1], [0, len(cells)])), len(cells), generator)
-    ids = nearest(rows, CentroidTensors(cells, cells[:1], [0, len(cells)]))
-    members = torch.bincount(ids, minlength=len(cells))
-    offsets = torch.nn.functional.pad(members[members > 0].cumsum(0), (1, 0)).tolist()
-    return CentroidTensors(rows[ids.argsort(stable=True)], cells[members > 0], offsets)
-
-
-def means(rows: Tensor, ids: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """``[count, depth]``: the mean of the rows of each id, rounded half up; a random row where there is none."""
+def means(rows: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """``[count, depth]`` int8: the mean of the rows of each id, rounded half up; and how many there are ``[count]``."""
     sums, members = cluster_sums(rows, ids, count)
     counts = members.clamp(min=1)[:, None]
-    found = torch.div(2 * sums.to(torch.int64) + counts, 2 * counts, rounding_mode="floor").to(torch.int8)
-    other = torch.randint(len(rows), (count,), generator=generator, device=rows.device)
-    return torch.where(members[:, None] > 0, found, rows[other])
+    found = torch.empty((count, rows.shape[1]), dtype=torch.int8, device=rows.device)
+    step = max(1, ENCODED[kind(rows)] // rows.shape[1])
+    for target, total, n in zip(found.split(step), sums.split(step), counts.split(step), strict=True):
+        target.copy_(torch.div(2 * total.to(torch.int64) + n, 2 * n, rounding_mode="floor"))
+    return found, members
 
 
 def encode(scaled: Tensor, ids: Tensor, centroids: Tensor, nbits: int) -> tuple[Tensor, Tensor]:
@@ -116,8 +78,16 @@ def encode(scaled: Tensor, ids: Tensor, centroids: Tensor, nbits: int) -> tuple[
     if nbits == 8:
         rows = to_bytes(scaled, width).view(torch.uint8) ^ 128
         return rows, torch.zeros(n, dtype=torch.uint8, device=scaled.device)
+    step = max(1, ENCODED[kind(scaled)] // width)
+    parts = zip(scaled.split(step), ids.split(step), strict=True)
+    codes, scales = zip(*(_encoded(part, centroids[some][:, :width], nbits) for part, some in parts), strict=True)
+    return torch.cat(codes), torch.cat(scales)
+
+
+def _encoded(scaled: Tensor, centroid: Tensor, nbits: int) -> tuple[Tensor, Tensor]:
+    """Of tokens next to their centroids ``[n, width]``."""
+    n, width = scaled.shape
     top, unit = 2**nbits - 1, 16 if nbits == 4 else 4
-    centroid = centroids[ids][:, :width]
     rest = scaled.clamp(-128, 127) - centroid.float()
     distance = START[nbits] * torch.sqrt(_sums(rest * rest) / scaled.new_tensor(width))
     for _ in range(2):
@@ -144,26 +114,29 @@ def cluster_sums(rows: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor]
 
 
 def invert(ids: Tensor, offsets: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """As `lateint_kernels.centroids.invert`: list_offsets ``[count + 1]`` int64 and list_documents int32."""
-    documents = len(offsets) - 1
-    owner = torch.repeat_interleave(torch.arange(documents, device=ids.device), offsets.diff(), output_size=len(ids))
-    # Of 8 bytes a token here, and 16 more while they are sorted.
-    pairs = torch.unique_consecutive((ids.to(torch.int64) * max(1, documents) + owner).sort().values)
-    sizes = torch.bincount(pairs // max(1, documents), minlength=count)
-    return torch.nn.functional.pad(sizes.cumsum(0), (1, 0)), (pairs % max(1, documents)).to(torch.int32)
+    """As `lateint_kernels.centroids.invert`: list_offsets ``[count + 1]`` int64 and list_documents int32.
+
+    Lists are made a range of centroids at a time, so that memory for sorting does not grow with the tokens.
+    """
+    ends = torch.bincount(ids, minlength=count).cumsum(0).tolist()
+    sizes, lists, first, before = [], [], 0, 0
+    while first < count:
+        last = max(first + 1, bisect_right(ends, before + ENTRIES[kind(ids)]))
+        some = (ids >= first) & (ids < last)
+        token = some.nonzero()[:, 0]
+        owner = torch.searchsorted(offsets, token, right=True) - 1
+        # Of 8 bytes an entry here, and 16 more while they are sorted.
+        pairs = torch.unique_consecutive((((ids[token] - first).to(torch.int64) << 32) + owner).sort().values)
+        sizes.append(torch.bincount(pairs >> 32, minlength=last - first))
+        lists.append((pairs & 0x7FFFFFFF).to(torch.int32))
+        first, before = last, ends[last - 1]
+    return torch.nn.functional.pad(torch.cat(sizes).cumsum(0), (1, 0)), torch.cat(lists)
 
 
-def _best(rows: Tensor, centroids: Tensor, first: int, last: int) -> Tensor:
-    """``[n]`` keys of the nearest of centroids ``first:last``: the larger the nearer, and K - 1 - id in 24 bits."""
-    some = centroids[first:last]
-    bias = _half_squares(some)
-    order = len(centroids) - 1 - torch.arange(first, last, device=rows.device)
-    step = max(1, NUMBERS[kind(rows)] // len(some))
-    return torch.cat([(((products(part, some) - bias) << 24) + order).amax(1) for part in rows.split(step)])
-
-
-def _half_squares(rows: Tensor) -> Tensor:
-    return (rows.to(torch.int64).square().sum(1) + 1) // 2
+def _keys(rows: Tensor, centres: CentreTensors, first: int, last: int) -> Tensor:
+    """``[n, last - first]`` keys of centres ``first:last``."""
+    order = len(centres.rows) - 1 - torch.arange(first, last, device=rows.device)
+    return ((products(rows, centres.rows[first:last]) - centres.half_squares[first:last]) << 24) + order
 
 
 def _levels(rest: Tensor, inverse: Tensor, top: int) -> Tensor:
@@ -182,14 +155,24 @@ def _sums(terms: Tensor) -> Tensor:
 
 def _in_range(code: Tensor, scale: Tensor, centroid: Tensor, nbits: int) -> Tensor:
     """Where a centroid and its level leave the bytes, the nearest code that does not is taken."""
-    top, unit = 2**nbits - 1, 16 if nbits == 4 else 4
-
-    def decoded(code: Tensor) -> Tensor:
-        twice = 2 * code - top
-        return centroid + torch.sign(twice) * ((twice.abs() * scale[:, None] + unit) // (2 * unit))
-
-    for _ in range(top):
-        code = code - ((decoded(code) > 127) & (code > 0)).to(torch.int16)
-    for _ in range(top):
-        code = code + ((decoded(code) < -128) & (code < top)).to(torch.int16)
+    reached = _decoded(code, scale, centroid, nbits)
+    outside = ((reached > 127) | (reached < -128)).any(1).nonzero()[:, 0]  # few tokens, if any
+    if len(outside):
+        code[outside] = _moved(code[outside], scale[outside], centroid[outside], nbits)
     return code
+
+
+def _moved(code: Tensor, scale: Tensor, centroid: Tensor, nbits: int) -> Tensor:
+    top = 2**nbits - 1
+    for _ in range(top):
+        code = code - ((_decoded(code, scale, centroid, nbits) > 127) & (code > 0)).to(torch.int16)
+    for _ in range(top):
+        code = code + ((_decoded(code, scale, centroid, nbits) < -128) & (code < top)).to(torch.int16)
+    return code
+
+
+def _decoded(code: Tensor, scale: Tensor, centroid: Tensor, nbits: int) -> Tensor:
+    """What codes stand for, not cut to a byte."""
+    top, unit = 2**nbits - 1, 16 if nbits == 4 else 4
+    twice = 2 * code - top
+    return centroid + torch.sign(twice) * ((twice.abs() * scale[:, None] + unit) // (2 * unit))

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from itertools import pairwise
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,9 @@ from lateint_kernels._torch import codes, graphs, scoreboard, search
 from lateint_kernels._torch.cache import DocumentCache
 from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors, load, size
 from lateint_kernels._torch.search import BestKeys, Gathered
+from lateint_kernels._torch.stages import stages
 from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, SegmentArrays
 
-MODULES = {"triton": "lateint_kernels._triton.search", "torch": "lateint_kernels._torch.codes"}
 TOKENS = {"cpu": 1 << 11, "cuda": 1 << 14}  # of queries, taken together
 POSTINGS = {"cpu": 1 << 21, "cuda": 1 << 25}  # likewise, if their lists are as long as lists are on average
 PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 28}  # kept maxima of a scan, at a time
@@ -57,11 +56,13 @@ class DeviceEngine:
         memory: int | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self._stages = _stages(self.device, backend)
+        self._stages = stages("search", self.device, backend)
         self._best_keys = scoreboard.best_keys if backend == "torch" else _best_keys(self.device)
         self._host = Engine(codec, [] if isinstance(segments, IndexTensors) else segments)
         self._cells = len(codec.cells)
-        self._graphs = graphs.Graphs() if graphs.wanted(self.device) and memory is None else None
+        # Torch's stages wait for the device, and so does what brings documents there: no graph can record that.
+        waits = memory is not None or self._stages is codes or self._best_keys is scoreboard.best_keys
+        self._graphs = graphs.Graphs() if graphs.wanted(self.device) and not waits else None
         self._rotation = RotationTensors.of(codec, self.device)
         self._mean, self._step = codec.mean.astype(np.float64), float(np.float32(codec.step))
         self._cache = None
@@ -293,18 +294,6 @@ def rankings_of(both: Tensor) -> list[Ranking]:
     positions, bits = both.numpy()
     scores = bits.astype(np.int32).view(np.float32)
     return [(p[np.isfinite(s)], s[np.isfinite(s)]) for p, s in zip(positions, scores, strict=True)]
-
-
-def _stages(device: torch.device, backend: str | None) -> ModuleType:
-    """The module with ``probe``, ``best_products`` and ``weighted``; what MaxSim needs to run there, they need."""
-    preferred = ("triton", "torch") if device.type == "cuda" else ("torch",)
-    refused = []
-    for name in (backend,) if backend else preferred:
-        reason = backends.why_not(name, "maxsim", device) if name in MODULES else f"must be one of {', '.join(MODULES)}"
-        if reason is None:
-            return import_module(MODULES[name])
-        refused.append(f"{name}: {reason}")
-    raise backends.BackendError(f"cannot search on {device}: " + "; ".join(refused))
 
 
 def _best_keys(device: torch.device) -> BestKeys:

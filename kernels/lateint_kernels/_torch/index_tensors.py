@@ -119,6 +119,25 @@ class RotationTensors:
         return cls(*(torch.from_numpy(np.array(array)).to(device) for array in arrays))
 
 
+class CentreTensors(NamedTuple):
+    """What tokens are compared with: the nearest one has the largest ``<token, row> - half square``.
+
+    Attributes:
+        rows: ``[C, depth]`` int8.
+        half_squares: ``[C]`` int32, half the square of each row's length, rounded up.
+    """
+
+    rows: Tensor
+    half_squares: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> "CentreTensors":
+        """Computes the squares, few rows at a time."""
+        step = max(1, (1 << 24) // rows.shape[1])
+        squares = [part.to(torch.int32).square().sum(1, dtype=torch.int32) for part in rows.split(step)]
+        return cls(rows, (torch.cat(squares) + 1) // 2)
+
+
 def load(codec: CodecArrays, segments: Sequence[SegmentArrays], device: torch.device) -> IndexTensors:
     """Copies an index to a device, piece by piece, so that mapped files need not fit into memory.
 
