@@ -16,7 +16,8 @@ python3 setup.py --quiet build_ext --inplace
 python3 -c 'import json, lateint_kernels; print(json.dumps(lateint_kernels.explain(), indent=1))'
 
 status=0
-python3 -m pytest -q tests/kernels -k "triton or cuda or torch" -p no:cacheprovider >"$logs/tests.log" 2>&1 || status=$?
+tests="triton or cuda or torch or graphs or shards or device"
+python3 -m pytest -q tests/kernels tests/lateint -k "$tests" -p no:cacheprovider >"$logs/tests.log" 2>&1 || status=$?
 tail -25 "$logs/tests.log"
 python3 -m benchmarks.gpu --out "$out" "$@" || status=$?
 exit "$status"

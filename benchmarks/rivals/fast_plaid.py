@@ -22,7 +22,7 @@ def build(job: Job, data: Embeddings) -> tuple[float, dict[str, float]]:
     torch.set_num_threads(job["threads"])
     documents = list(torch.from_numpy(data.tokens).split(data.lengths.tolist()))
     start = time.perf_counter()
-    FastPlaid(job["index"], device="cpu").create(documents, nbits=job["nbits"])
+    FastPlaid(job["index"], device=job["device"]).create(documents, nbits=job["nbits"])
     return time.perf_counter() - start, {}
 
 
@@ -32,7 +32,7 @@ class FastPlaidSearcher:
     def __init__(self, job: Job) -> None:
         torch.set_num_threads(job["threads"])
         self.threads = job["threads"]
-        self.index = FastPlaid(job["index"], device="cpu")
+        self.index = FastPlaid(job["index"], device=job["device"])
 
     def single(self, query: np.ndarray, setting: Mapping[str, Any]) -> list[int]:
         """One query ``[Lq, dim]``."""

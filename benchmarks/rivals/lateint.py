@@ -23,6 +23,7 @@ def build(job: Job, data: Embeddings) -> tuple[float, dict[str, float]]:
         nbits=job["nbits"],
         threads=job["threads"],
         progress=False,
+        device=job["device"],
     )
     seconds = time.perf_counter() - start
     return seconds, index.stats()["build_seconds"]
@@ -33,7 +34,7 @@ class LateintSearcher:
 
     def __init__(self, job: Job) -> None:
         self.threads = job["threads"]
-        self.index = lateint.Index.open(job["index"])
+        self.index = lateint.Index.open(job["index"], device=job["device"])
 
     def single(self, query: np.ndarray, setting: Mapping[str, Any]) -> list[int]:
         """One query ``[Lq, dim]``."""

@@ -6,7 +6,8 @@
 Run it from the repository's root in an environment with lateint. Each measurement is a process of its own, pinned to
 one core or to two, and they run one after the other. Builds come first; then every system's searches, system after
 system, ``--rounds`` times over, and a latency is the best of its rounds, so that a busy minute hurts nobody for good.
-Results of single processes are kept in ``--work``; ``--reuse`` takes those that are there, and the JSON says so.
+Results of single processes are kept in ``--work``; ``--reuse`` takes those that are there, and the JSON says so. With
+``--device cuda`` all systems build and search there, as far as they can.
 """
 
 from __future__ import annotations
@@ -105,9 +106,11 @@ SYSTEMS = (
 class Runner:
     """Starts adapters, one at a time, and keeps what they wrote."""
 
-    def __init__(self, work: Path, data: Path, env: Path, cores: list[int], seconds: float, reuse: bool) -> None:
+    def __init__(
+        self, work: Path, data: Path, env: Path, cores: list[int], seconds: float, reuse: bool, device: str
+    ) -> None:
         self.work, self.data, self.env, self.cores = work, data, env, cores
-        self.seconds, self.reuse = seconds, reuse
+        self.seconds, self.reuse, self.device = seconds, reuse, device
         self.reused: list[str] = []
 
     def index(self, system: System, nbits: int) -> Path:
@@ -120,17 +123,19 @@ class Runner:
         if self.reuse and result.exists():
             self.reused.append(name)
             return dict(read_json(result))
-        write_json(order, {"data": str(self.data), "threads": threads, "seconds": self.seconds, **job})
+        common = {"data": str(self.data), "threads": threads, "seconds": self.seconds, "device": self.device}
+        write_json(order, {**common, **job})
         result.unlink(missing_ok=True)
         python = sys.executable if own else str(self.env / "bin" / "python")
         variables = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "RAYON_NUM_THREADS")
         cores = self.cores[-threads:]
+        hidden = {"CUDA_VISIBLE_DEVICES": ""} if self.device == "cpu" else {}
         start = time.perf_counter()
         print(f"{name} ...", end=" ", flush=True)
         with (self.work / f"{name}.log").open("w") as log:
             status, anonymous = watched(
                 [python, "-m", f"benchmarks.rivals.{module}", str(order), str(result)],
-                env={**os.environ, **dict.fromkeys(variables, str(threads)), "CUDA_VISIBLE_DEVICES": ""},
+                env={**os.environ, **dict.fromkeys(variables, str(threads)), **hidden},
                 preexec_fn=lambda: os.sched_setaffinity(0, cores),
                 stdout=log,
                 stderr=subprocess.STDOUT,
@@ -279,6 +284,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--only", help="systems to measure, such as lateint,xtr-warp-rs; dense for the kernels")
     parser.add_argument("--rounds", type=int, default=2, help="times each search is measured (default: %(default)s)")
     parser.add_argument("--seconds", type=float, default=3.0, help="least time a setting (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     parser.add_argument("--work", type=Path, help="folder for indexes and single results (default: a temporary one)")
     parser.add_argument("--reuse", action="store_true", help="take the single results that --work already holds")
     return parser.parse_args()
@@ -297,7 +303,7 @@ def main() -> None:
         data = select(args.data, work / f"data-{args.subset}", args.subset.split("+"))
     cores = sorted(os.sched_getaffinity(0))[:2]
     about = machine(cores)
-    runner = Runner(work, data.resolve(), args.env, cores, args.seconds, args.reuse)
+    runner = Runner(work, data.resolve(), args.env, cores, args.seconds, args.reuse, args.device)
     wanted = set(args.only.split(",")) if args.only else {*(system.name for system in SYSTEMS), "dense"}
     own_bits = [int(bits) for bits in args.nbits.split(",")]
     rival_bits = [int(bits) for bits in (args.rival_nbits or args.nbits).split(",")]
@@ -352,6 +358,7 @@ def main() -> None:
         )
     result = {
         "machine": about,
+        "device": args.device,
         "data": {
             "collections": read_json(data / "manifest.json")["collections"],
             "tokens": len(documents.tokens),

@@ -29,12 +29,12 @@ class ExactSearcher:
 
     def __init__(self, job: Job) -> None:
         torch.set_num_threads(job["threads"])
-        self.tokens = torch.from_numpy(np.load(Path(job["index"]) / "tokens.npy"))
-        self.offsets = torch.from_numpy(load(Path(job["data"])).offsets)
+        self.tokens = torch.from_numpy(np.load(Path(job["index"]) / "tokens.npy")).to(job["device"])
+        self.offsets = torch.from_numpy(load(Path(job["data"])).offsets).to(job["device"])
 
     def single(self, query: np.ndarray, setting: Mapping[str, Any]) -> list[int]:
         """One query ``[Lq, dim]``."""
-        similarity = self.tokens @ torch.from_numpy(query).T  # [N, Lq]
+        similarity = self.tokens @ torch.from_numpy(query).to(self.tokens.device).T  # [N, Lq]
         scores = torch.segment_reduce(similarity, "max", offsets=self.offsets, axis=0).sum(1)
         return [int(doc) for doc in scores.topk(DEPTH).indices]
 

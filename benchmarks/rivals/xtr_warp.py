@@ -29,7 +29,7 @@ def build(job: Job, data: Embeddings) -> tuple[float, dict[str, float]]:
     np.save(source / "tokens_0.doclens.npy", data.lengths)
     start = time.perf_counter()
     index = xtr_search.XTRWarp(job["index"])
-    index.create(source, device="cpu", nbits=job["nbits"], show_progress=False)
+    index.create(source, device=job["device"], nbits=job["nbits"], show_progress=False)
     return time.perf_counter() - start, {}
 
 
@@ -39,7 +39,7 @@ class XtrWarpSearcher:
     def __init__(self, job: Job) -> None:
         torch.set_num_threads(job["threads"])
         self.threads = job["threads"]
-        self.index = xtr_search.XTRWarp(job["index"]).load(device="cpu")
+        self.index = xtr_search.XTRWarp(job["index"]).load(device=job["device"])
 
     def single(self, query: np.ndarray, setting: Mapping[str, Any]) -> list[int]:
         """One query ``[Lq, dim]``."""
