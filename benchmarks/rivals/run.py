@@ -264,7 +264,7 @@ def machine(cores: list[int]) -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "commit": git("rev-parse", "HEAD"),
-        "dirty": bool(git("status", "--porcelain", "--untracked-files=no")),
+        "dirty": bool(git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks/results")),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
         "load_at_start": os.getloadavg()[0],
     }
