@@ -97,7 +97,7 @@ class Asking:
     def batches(self, size: int) -> Iterator[list[Prompt]]:
         waiting: list[Prompt] = []
         for asked, prompts in zip(self.asked, self.prompts, strict=True):
-            shown = self._pictures(asked.example) if prompts else None
+            shown = self.shown(asked.example) if prompts else None
             if shown is None:
                 self.left_out += 1
                 continue
@@ -117,7 +117,8 @@ class Asking:
         self.missing += absent
         return shown is None
 
-    def _pictures(self, example: Example) -> list[Any] | None:
+    def shown(self, example: Example) -> list[Any] | None:
+        """Those of a question, at least a black one; None: leave it out."""
         shown, absent = pictures(self.dataset.images, example.images, self.on_missing)
         self.missing += absent
         return [blank()] if shown == [] else shown
@@ -141,7 +142,8 @@ class Asking:
         """The ids of the k best passages and the logarithm of their prior."""
         assert self.found is not None
         if name not in self.found:
-            raise ValueError(f"nothing was retrieved for it, but for {len(self.found):,} others: of other data?")
+            count = len(self.found)
+            raise ValueError(f"nothing was retrieved for it, for {count:,} others: was it other data, or a --limit?")
         rows = self.found[name]["retrieved_passage"][: self.k]
         if len(rows) < self.k:
             raise ValueError(f"k must be at most the {len(rows)} passages that were retrieved, got {self.k}")

@@ -178,8 +178,8 @@ def test_missing_pictures(data, tmp_path, broken):
 @pytest.mark.parametrize(
     ("found", "options", "message"),
     [
-        (retrieved(1.0, ids=("x", "y")), {"k": 1}, "question 'q0': nothing was retrieved for it, but for 2 others"),
-        (retrieved(1.0, ids=("q0",)), {"k": 1}, "question 'q1': nothing was retrieved for it, but for 1 others"),
+        (retrieved(1.0, ids=("x", "y")), {"k": 1}, "question 'q0': nothing was retrieved for it, for 2 others"),
+        (retrieved(1.0, ids=("q0",)), {"k": 1}, "question 'q1': nothing was retrieved for it, for 1 others"),
         (retrieved(1.0, names=("x",)), {"k": 1}, "retrieved passage 'x' is not among the 4 of the data"),
         (retrieved(1.0, 0.5), {"k": 3}, "question 'q0': k must be at most the 2 passages that were retrieved, got 3"),
         (retrieved(1.0), {"k": 0}, "k must be at least 1, got 0"),

@@ -7,96 +7,12 @@ import pytest
 torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
-from PIL import Image  # noqa: E402
-from tokenizers import Tokenizer, models, pre_tokenizers, processors  # noqa: E402
+from tiny_generators import KINDS, make, pictures, text_config  # noqa: E402
 
 from preflmr.cli import main  # noqa: E402
 from preflmr.generator import Generator  # noqa: E402
 
-SPECIAL = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
-WORDS = """
-Question : Knowledge Answer what is this ? who made it the a dog cat red blue house of in was by
-"""
-TEXT = {"vocab_size": 40, "max_position_embeddings": 200, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
-SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
-CHAT = (
-    "<s>{% for m in messages %}user {% for c in m['content'] %}{% if c['type'] == 'image' %}<image>"
-    "{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endfor %}{% if add_generation_prompt %} by :{% endif %}"
-)
 QUESTION, PASSAGE = "what is this ?", "a red house by the dog " * 5
-KINDS = ("blip2-t5", "blip2-opt", "llava")
-
-
-def tokenizer(kind):
-    words = {word: number for number, word in enumerate(SPECIAL + WORDS.split())}
-    inner = Tokenizer(models.WordLevel(words, unk_token="<unk>"))
-    inner.pre_tokenizer = pre_tokenizers.Whitespace()
-    template = "$A </s>" if kind == "blip2-t5" else "<s> $A"
-    inner.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 1), ("</s>", 2)])
-    special = {"unk_token": "<unk>", "pad_token": "<pad>", "eos_token": "</s>", "bos_token": "<s>"}
-    if kind == "llava":  # BLIP-2's processor adds it
-        special["extra_special_tokens"] = {"image_token": "<image>"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=inner, **special)
-
-
-def text_config(kind):
-    if kind == "blip2-t5":
-        return transformers.T5Config(
-            vocab_size=40, d_model=32, d_kv=16, d_ff=48, num_layers=1, num_heads=2, decoder_start_token_id=0,
-            pad_token_id=0, eos_token_id=2,
-        )  # fmt: skip
-    if kind == "blip2-opt":
-        return transformers.OPTConfig(
-            hidden_size=32, ffn_dim=48, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=32, **TEXT
-        )
-    return transformers.LlamaConfig(**SIZE, num_key_value_heads=2, **TEXT)
-
-
-@pytest.fixture(scope="module")
-def make():
-    """``make(kind) -> model, processor``, always with the same weights."""
-
-    def made(kind):
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model, processor = _llava() if kind == "llava" else _blip2(kind)
-            for weights in model.parameters():
-                if weights.dim() > 1:
-                    torch.nn.init.normal_(weights, std=0.3)  # at the usual 0.02, inputs hardly matter
-            return model, processor
-
-    return made
-
-
-def _blip2(kind):
-    config = transformers.Blip2Config(
-        vision_config={**SIZE, "image_size": 32, "patch_size": 16},
-        qformer_config={**SIZE, "vocab_size": 40, "encoder_hidden_size": 32},
-        text_config=text_config(kind).to_dict(), num_query_tokens=3, image_token_index=4,
-    )  # fmt: skip
-    model = transformers.Blip2ForConditionalGeneration(config)
-    images = transformers.BlipImageProcessor(size={"height": 32, "width": 32})
-    return model, transformers.Blip2Processor(images, tokenizer(kind), num_query_tokens=3)
-
-
-def _llava():
-    vision = transformers.CLIPVisionConfig(**SIZE, image_size=32, patch_size=16, projection_dim=32)
-    config = transformers.LlavaConfig(
-        vision_config=vision, text_config=text_config("llava"), image_token_index=4,
-        vision_feature_select_strategy="default", vision_feature_layer=-1,
-    )  # fmt: skip
-    images = transformers.CLIPImageProcessor(
-        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}, do_center_crop=True
-    )
-    processor = transformers.LlavaProcessor(
-        images, tokenizer("llava"), patch_size=16, vision_feature_select_strategy="default", chat_template=CHAT,
-        num_additional_image_tokens=1,
-    )  # fmt: skip
-    return transformers.LlavaForConditionalGeneration(config), processor
-
-
-def pictures(n):
-    return [[Image.new("RGB", (40, 30), (20 * i, 255 - 20 * i, 90))] for i in range(n)]
 
 
 def asked(generator, n=4):
@@ -106,7 +22,7 @@ def asked(generator, n=4):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_batch_answers_as_its_prompts_alone(make, kind, beams):
+def test_a_batch_answers_as_its_prompts_alone(kind, beams):
     generator = Generator(*make(kind), beams=beams, max_new_tokens=4)
     prompts, shown = asked(generator), pictures(4)
     together = generator.generate(prompts, shown)
@@ -119,7 +35,7 @@ def test_a_batch_answers_as_its_prompts_alone(make, kind, beams):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("beams", [1, 3])
-def test_the_score_is_the_mean_log_probability_of_the_answer(make, kind, beams, monkeypatch):
+def test_the_score_is_the_mean_log_probability_of_the_answer(kind, beams, monkeypatch):
     model, processor = make(kind)
     generator = Generator(model, processor, beams=beams, max_new_tokens=4)
     seen = []
@@ -151,7 +67,7 @@ def test_the_score_is_the_mean_log_probability_of_the_answer(make, kind, beams, 
     assert score == pytest.approx(float(each.mean()), abs=1e-4)
 
 
-def test_tokens_after_the_end_do_not_count(make):
+def test_tokens_after_the_end_do_not_count():
     generator = Generator(*make("blip2-opt"), beams=1)
     logits = torch.randn(3, 2, 40, generator=torch.Generator().manual_seed(0))
     tokens = torch.tensor([[7, 2, 0], [7, 8, 9]])
@@ -161,22 +77,34 @@ def test_tokens_after_the_end_do_not_count(make):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_answer_depends_on_picture_and_passage(make, kind):
+def test_the_answer_depends_on_picture_and_passage(kind):
     generator = Generator(*make(kind), beams=3, max_new_tokens=4)
     (first,), (other,) = (generator.generate([generator.prompt(QUESTION, "a dog")[0]], [p]) for p in pictures(8)[::7])
     (third,) = generator.generate([generator.prompt(QUESTION, "a cat")[0]], pictures(1))
     assert abs(first[1] - other[1]) > 1e-6 and abs(first[1] - third[1]) > 1e-6
 
 
-def test_prompts_hold_question_passage_and_picture(make):
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_half_precision_is_near(kind, dtype, tmp_path):
+    model, processor = make(kind)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    half = Generator.from_pretrained(str(tmp_path), dtype=dtype, device="cpu", beams=1, max_new_tokens=1)
+    full = Generator(model, processor, beams=1, max_new_tokens=1)
+    for (_, score), (_, exact) in zip(*(one.generate(asked(one), pictures(4)) for one in (half, full)), strict=True):
+        assert score != exact and score == pytest.approx(exact, abs=0.2)
+
+
+def test_prompts_hold_question_passage_and_picture():
     blip, chat = Generator(*make("blip2-opt")), Generator(*make("llava"))
     text, cut = blip.prompt(QUESTION, "a {question} dog")
     assert (text, cut) == (f"Question: {QUESTION} Knowledge: a {{question}} dog Answer:", False)
-    read = blip._inputs([text], pictures(1))["input_ids"][0].tolist()
+    read = blip.inputs([text], pictures(1))["input_ids"][0].tolist()
     assert read[:4] == [4, 4, 4, 1] and blip.tokenizer.decode(read[4:8]) == "Question : what is"
     text, _ = chat.prompt(QUESTION, "a dog", pictures=2)
     assert text.startswith(f"<s>user <image><image>Knowledge: a dog\nQuestion: {QUESTION}\n") and text.endswith(" by :")
-    read = chat._inputs([text], [pictures(2)[0] + pictures(2)[1]])["input_ids"][0].tolist()
+    read = chat.inputs([text], [pictures(2)[0] + pictures(2)[1]])["input_ids"][0].tolist()
     assert read.count(4) == 2 * 4 and read.count(1) == 1  # as many as patches; one first token
     assert Generator(*make("blip2-opt"), passages=False).prompt(QUESTION)[0] == f"Question: {QUESTION} Answer:"
     alone = Generator(*make("llava"), passages=False).prompt(QUESTION)[0]
@@ -186,7 +114,7 @@ def test_prompts_hold_question_passage_and_picture(make):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_passages_are_cut_and_questions_are_not(make, kind):
+def test_passages_are_cut_and_questions_are_not(kind):
     generator = Generator(*make(kind), max_length=40)
     text, cut = generator.prompt(QUESTION, PASSAGE * 3)
     assert cut and f"Question: {QUESTION}" in text
@@ -199,13 +127,13 @@ def test_passages_are_cut_and_questions_are_not(make, kind):
         short.prompt(QUESTION, PASSAGE)
 
 
-def test_the_tokenizers_own_limit_counts(make):
+def test_the_tokenizers_own_limit_counts():
     model, processor = make("blip2-t5")
     processor.tokenizer.model_max_length = 30
     assert Generator(model, processor).max_length == 30 and Generator(model, processor, max_length=9).max_length == 9
 
 
-def test_what_is_wrong_with_a_generator_is_said(make, tmp_path):
+def test_what_is_wrong_with_a_generator_is_said(tmp_path):
     model, processor = make("blip2-opt")
     with pytest.raises(ValueError, match="must read pictures and text, its processor is a TokenizersBackend"):
         Generator(model, processor.tokenizer)
@@ -222,11 +150,11 @@ def test_what_is_wrong_with_a_generator_is_said(make, tmp_path):
         Generator.from_pretrained(str(tmp_path))
 
 
-def test_a_processor_that_shows_no_picture_is_refused_or_mended(make):
+def test_a_processor_that_shows_no_picture_is_refused_or_mended():
     model, processor = make("blip2-opt")
     processor.num_query_tokens = None  # as in checkpoints of old
     generator = Generator(model, processor)
-    assert generator._inputs(["a dog"], pictures(1))["input_ids"][0, :3].tolist() == [4, 4, 4]
+    assert generator.inputs(["a dog"], pictures(1))["input_ids"][0, :3].tolist() == [4, 4, 4]
     model.config.image_token_index = None
     with pytest.raises(ValueError, match="generator must have an image_token_index in its config"):
         Generator(model, processor)
@@ -236,14 +164,14 @@ def test_a_processor_that_shows_no_picture_is_refused_or_mended(make):
         Generator(model, processor).generate(["a dog"], pictures(1))
 
 
-def test_scores_that_are_not_finite_are_refused(make):
+def test_scores_that_are_not_finite_are_refused():
     model, processor = make("blip2-opt")
     torch.nn.init.constant_(model.language_projection.bias, float("nan"))
     with pytest.raises(FloatingPointError, match=r"scores are not finite in torch\.float32: try bfloat16"):
         Generator(model, processor, beams=1).generate(["a dog"], pictures(1))
 
 
-def test_answer_on_the_command_line(make, tmp_path, capsys):
+def test_answer_on_the_command_line(tmp_path, capsys):
     model, processor = make("blip2-t5")
     model.save_pretrained(tmp_path / "tiny")
     processor.save_pretrained(tmp_path / "tiny")
