@@ -48,15 +48,9 @@ def _parser() -> argparse.ArgumentParser:
     command = subparsers.add_parser("eval", help="measure a checkpoint on a task of M2KR, or on a folder like one")
     command.set_defaults(command=commands.evaluate)
     _add_checkpoint(command)
-    command.add_argument("data", help="a folder, or a data set on the hub")
-    command.add_argument("--task", help="WIT, OVEN, EVQA, ... or a name of one's own (the folder's)")
-    command.add_argument("--split", default="test", help="test, valid, ... (test)")
-    command.add_argument("--passages", metavar="FILE", help="others than those of the data")
-    _add_images(command)
-    _add_on_missing(command, "a question whose picture is missing: stop, leave it out, or show a black one (error)")
+    _add_questions(command)
     command.add_argument("--instruction", help="one for all questions instead of their own; '' for none")
     command.add_argument("--ks", type=int, nargs="+", metavar="K", help="cut-offs of the measures")
-    command.add_argument("--limit", type=int, help="ask only so many questions")
     command.add_argument("--index", metavar="FOLDER", help="keep the index there, and use it again")
     command.add_argument("--exact", action="store_true", help="also score every passage without an index")
     _add_limits(command)
@@ -65,9 +59,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_index_settings(command)
     _add_encoding(command)
 
+    _add_answer(subparsers.add_parser("answer", help="answer questions with what eval found for them"))
+
     command = subparsers.add_parser("report", help="the paper's tables from a folder of evaluations")
     command.set_defaults(command=commands.report)
-    command.add_argument("folder", help="holds what eval wrote with --out")
+    command.add_argument("folder", help="holds what eval and answer wrote with --out")
     command.add_argument("--tables", nargs="+", metavar="N", help="only these tables of the paper")
     command.add_argument("--out", metavar="FOLDER", help="write report.md, .csv and .json there, too")
 
@@ -108,6 +104,39 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("output", help="a folder")
     command.add_argument("--vision", choices=("transformers", "open_clip"), help="whose code runs the vision encoder")
     return parser
+
+
+def _add_answer(command: Any) -> None:
+    command.set_defaults(command=commands.answer)
+    command.add_argument(
+        "generator", help="a folder, or an image-text-to-text model on the hub such as Salesforce/blip2-flan-t5-xl"
+    )
+    _add_questions(command)
+    command.add_argument("--retrieved", metavar="RUN.json", help="what eval --out wrote; without it, questions alone")
+    command.add_argument("-k", type=int, default=5, help="passages a question, each read by itself (5)")
+    command.add_argument(
+        "--temperature", type=float, default=1.0,
+        help="divides the retrieval scores; above 1 the generator has more of a say in which passage answers (1)",
+    )  # fmt: skip
+    command.add_argument("--prompt", help="with {question} and {passage} (RA-VQA's, or one for chats)")
+    command.add_argument("--beams", type=int, default=5, help="of the beam search (5)")
+    command.add_argument("--max-new-tokens", type=int, default=10, help="of an answer (10)")
+    command.add_argument("--max-length", type=int, default=512, help="tokens of a prompt; passages are cut to it (512)")
+    command.add_argument("--run", help="what a report calls this (the generator's last name)")
+    command.add_argument("--out", metavar="FOLDER", help="write every question's answers and measures there")
+    command.add_argument("--batch-size", type=int, default=20, help="prompts at once, k a question (20)")
+    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="to compute in (as saved)")
+    command.add_argument("--device", help="cpu, cuda, cuda:1 ... (cuda where there is one)")
+
+
+def _add_questions(command: Any) -> None:
+    command.add_argument("data", help="a folder, or a data set on the hub")
+    command.add_argument("--task", help="WIT, OVEN, EVQA, ... or a name of one's own (the folder's)")
+    command.add_argument("--split", default="test", help="test, valid, ... (test)")
+    command.add_argument("--passages", metavar="FILE", help="others than those of the data")
+    _add_images(command)
+    _add_on_missing(command, "a question whose picture is missing: stop, leave it out, or show a black one (error)")
+    command.add_argument("--limit", type=int, help="ask only so many questions")
 
 
 def _add_checkpoint(command: Any) -> None:

@@ -66,6 +66,45 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"{name:>20} {value:.4f}{exact}")
 
 
+def answer(options: argparse.Namespace) -> None:
+    """Answers the questions of one split."""
+    from preflmr import answering, asking, m2kr
+    from preflmr.generator import Generator
+
+    found = None if options.retrieved is None else asking.read_run(options.retrieved)
+    data = m2kr.load(options.data, options.task, options.split, images=options.images, passages=options.passages)
+    generator = Generator.from_pretrained(
+        options.generator,
+        dtype=options.dtype,
+        device=options.device,
+        passages=found is not None,
+        prompt=options.prompt,
+        beams=options.beams,
+        max_new_tokens=options.max_new_tokens,
+        max_length=options.max_length,
+    )
+    answers = answering.answer(
+        generator,
+        data,
+        found,
+        run=options.run or Path(options.generator).absolute().name,
+        k=options.k,
+        temperature=options.temperature,
+        batch_size=options.batch_size,
+        on_missing=options.on_missing,
+        limit=options.limit,
+    )
+    answers.summary["settings"] |= {"generator": options.generator, "retrieved": options.retrieved}
+    if options.out is not None:
+        print(f"written to {answers.write(options.out)}")
+    summary = answers.summary
+    print(f"{summary['task']} {summary['split']}: {summary['questions']:,} questions answered")
+    for name, value in summary["measures"].items():
+        print(f"{name:>20} {value:.4f}")
+    if summary["task"] == "EVQA":
+        print("BEM, the paper's measure of EVQA, is a model of its own and not computed")
+
+
 def report(options: argparse.Namespace) -> None:
     """Prints the paper's tables."""
     from preflmr.report import report as rendered

@@ -25,7 +25,7 @@ from lateint import Index, Ragged
 from lateint.arguments import positive_or_none
 from lateint.version import __version__
 from lateint_kernels.retrieve import retrieve
-from preflmr.images import ON_MISSING, MissingImage, pictures
+from preflmr.images import ON_MISSING, pictures, require
 from preflmr.instructions import join
 from preflmr.judging import KS, Ranking, judge
 from preflmr.m2kr import Dataset, Example
@@ -58,10 +58,7 @@ class Evaluation:
         Returns:
             The path of the first.
         """
-        folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        task, split, run = (_file_name(str(self.summary[key])) for key in ("task", "split", "run"))
-        path = folder / f"{task if split == 'test' else f'{task}-{split}'}_{run}.json"
+        path = result_path(folder, self.summary, ".json")
         write_json(path, self.questions)
         write_json(path.with_suffix(".summary.json"), self.summary)
         return path
@@ -203,6 +200,14 @@ def versions() -> dict[str, str]:
     return found
 
 
+def result_path(folder: str | os.PathLike[str], summary: dict[str, Any], suffix: str) -> Path:
+    """Where the results of a run on a task and split are written; the folder is made."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    task, split, run = (_file_name(str(summary[key])) for key in ("task", "split", "run"))
+    return folder / f"{task if split == 'test' else f'{task}-{split}'}_{run}{suffix}"
+
+
 class _Asked:
     """Turns examples into queries, and counts what is missing."""
 
@@ -245,10 +250,7 @@ class _Asked:
     def _pictures(self, example: Example) -> list[Any] | None:
         """Paths, or pictures where some may be missing; None: leave the question out."""
         if self.encoding.on_missing == "error":
-            for path in example.images:
-                if self.images is None or path not in self.images:
-                    where = "no folder or zip of images was given" if self.images is None else f"not in {self.images}"
-                    raise MissingImage(f"question {example.question_id!r}: image {path!r} is missing: {where}")
+            require(self.images, example.images, f"question {example.question_id!r}")
             return list(example.images)
         found, absent = pictures(self.images, example.images, self.encoding.on_missing)
         self.missing += absent

@@ -141,6 +141,21 @@ def pictures(images: Images | None, paths: Iterable[str], on_missing: str = "err
     return (None if absent and on_missing == "skip" else found), absent
 
 
+def require(images: Images | None, paths: Iterable[str], who: str) -> None:
+    """Checks, without opening any, that every picture is there.
+
+    Args:
+        who: begins the message: whose pictures these are.
+
+    Raises:
+        MissingImage: one is not.
+    """
+    for path in paths:
+        if images is None or path not in images:
+            where = "no folder or zip of images was given" if images is None else f"not in {images}"
+            raise MissingImage(f"{who}: image {path!r} is missing: {where}")
+
+
 class _Folder:
     def __init__(self, path: Path) -> None:
         if not path.is_dir():

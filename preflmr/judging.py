@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from lateint import metrics as lateint_metrics
@@ -51,7 +51,7 @@ def judge(
             texts = (_lowered(lowered, passages, position) for position in positions)
             ranks["Pseudo Recall"] = metrics.answer_rank(texts, example.answers, len(positions))
         row |= {f"{name}@{k}": metrics.at(rank, k) for name, rank in ranks.items() for k in ks}
-        name = _unused(example.question_id, questions)
+        name = unused(example.question_id, questions)
         questions[name] = row
         qrels[name] = dict.fromkeys(example.positive_ids, 1)
     names = [f"{name}@{k}" for name, has in judged.items() if has for k in ks]
@@ -80,7 +80,8 @@ def _lowered(known: dict[int, str], passages: Passages, position: int) -> str:
     return known[position]
 
 
-def _unused(id: str, taken: Mapping[str, Any]) -> str:
+def unused(id: str, taken: Container[str]) -> str:
+    """The id, or with ``#2``, ``#3`` ... added if it is taken."""
     name, number = id, 1
     while name in taken:
         number += 1

@@ -189,6 +189,17 @@ def exact_match(prediction: str, answers: Iterable[str | tuple[float, float]]) -
     return 0.0
 
 
+def contained(prediction: str, answers: Iterable[str]) -> float:
+    """1 if the prediction contains an answer, else 0: whole words, compared as `exact_match` compares strings.
+
+    >>> contained("It is the Eiffel Tower.", ["eiffel tower"]), contained("about 120", ["12"])
+    (1.0, 0.0)
+    """
+    words = f" {_plain(prediction)} "
+    plain = [_plain(answer) for answer in answers]
+    return float(any(answer != "" and f" {answer} " in words for answer in plain))
+
+
 def _plain(text: str) -> str:
     bare = text.lower().translate(str.maketrans("", "", string.punctuation))
     return " ".join(word for word in bare.split() if word not in _ARTICLES)

@@ -77,18 +77,18 @@ def read(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is no such folder, or no evaluation in it.
-        ValueError: a file cannot be read, or two evaluate the same run, task and split.
+        ValueError: a file cannot be read, or two evaluate the same run, task and split (passages and answers apart).
     """
     folder = Path(folder)
     paths = sorted(folder.rglob("*.summary.json"))
     if not paths:
         raise FileNotFoundError(f"{folder} must hold evaluations (*.summary.json), found none")
-    seen: dict[tuple[str, str, str], Path] = {}
+    seen: dict[tuple[str, str, str, str], Path] = {}
     summaries = []
     for path in paths:
         try:
             summary = json.loads(path.read_text(encoding="utf-8"))
-            key = (summary["run"], summary["task"], summary["split"])
+            key = (summary["run"], summary["task"], summary["split"], summary.get("kind", ""))
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{path}: not the summary of an evaluation: {error!r}") from None
         if key in seen:
@@ -104,15 +104,16 @@ def fill(table: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> Fi
     The average rank of a measured row is its rank among the paper's rows, each of which counts with its measured
     numbers where all of them were measured, and else with the paper's.
     """
-    by_run: dict[tuple[str, str], Mapping[str, Any]] = {
-        (summary["run"], summary["task"]): summary for summary in summaries if summary["split"] == "test"
-    }
+    by_run: dict[tuple[str, str], list[Mapping[str, Any]]] = {}  # what it found, and what it answered
+    for summary in summaries:
+        if summary["split"] == "test":
+            by_run.setdefault((summary["run"], summary["task"]), []).append(summary)
     notes: list[str] = []
     rows: dict[str, list[Cell]] = {}
     for row in table["rows"]:
         cells = []
         for column, paper in zip(table["columns"], row["values"], strict=True):
-            found = [by_run[run, column["task"]] for run in row["runs"] if (run, column["task"]) in by_run]
+            found = [summary for run in row["runs"] for summary in by_run.get((run, column["task"]), ())]
             found = [summary for summary in found if column["measure"] in summary["measures"]]
             cells.append(Cell(paper, 100 * found[0]["measures"][column["measure"]] if found else None))
             if found and (note := _caution(found[0])):
@@ -122,6 +123,7 @@ def fill(table: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> Fi
     if any(RANK in row for row in table["rows"]):
         notes.append(_add_ranks(table, rows))
         columns.append("A.R.")
+    notes += table.get("notes", ())
     return Filled(table["table"], table["title"], columns, rows, list(dict.fromkeys(notes)))
 
 

@@ -70,7 +70,7 @@ def test_help_needs_no_torch(tmp_path):
     program = "import sys; sys.modules.update(torch=None, transformers=None); from preflmr.cli import main; main()"
     done = subprocess.run([sys.executable, "-c", program, "--help"], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    for command in ("train", "eval", "report", "encode", "index", "search", "convert"):
+    for command in ("train", "eval", "answer", "report", "encode", "index", "search", "convert"):
         assert f"\n    {command} " in done.stdout
 
 
