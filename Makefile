@@ -51,8 +51,9 @@ test:
 	$(TEST)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[test]" $(TORCH)
 	$(TEST)/bin/pytest
 
+# And what needs a torch that is built with CUDA, though no GPU.
 test-preflmr: $(PREFLMR)/ready
-	$(PREFLMR)/bin/pytest tests/preflmr
+	$(PREFLMR)/bin/pytest tests/preflmr tests/kernels/test_device_waits.py
 
 check: lint
 	$(DEV)/bin/pytest

@@ -13,6 +13,8 @@ from random_index import make
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
+if not torch.backends.cuda.is_built():  # it can then not even index a tensor that is said to be there
+    pytest.skip("this torch is built without CUDA; make test-preflmr has one that is not", allow_module_level=True)
 
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
