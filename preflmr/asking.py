@@ -97,7 +97,7 @@ class Asking:
     def batches(self, size: int) -> Iterator[list[Prompt]]:
         waiting: list[Prompt] = []
         for asked, prompts in zip(self.asked, self.prompts, strict=True):
-            shown = self.shown(asked.example) if prompts else None
+            shown = self._shown(asked.example) if prompts else None
             if shown is None:
                 self.left_out += 1
                 continue
@@ -117,7 +117,7 @@ class Asking:
         self.missing += absent
         return shown is None
 
-    def shown(self, example: Example) -> list[Any] | None:
+    def _shown(self, example: Example) -> list[Any] | None:
         """Those of a question, at least a black one; None: leave it out."""
         shown, absent = pictures(self.dataset.images, example.images, self.on_missing)
         self.missing += absent

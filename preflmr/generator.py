@@ -121,7 +121,7 @@ class Generator:
             ValueError: the processor puts no picture into a prompt.
             FloatingPointError: a score is infinite or NaN, as T5's may be in float16.
         """
-        inputs = self.inputs(prompts, pictures, self.model.device)
+        inputs = self._inputs(prompts, pictures)
         with torch.inference_mode():
             made = self.model.generate(
                 **inputs,
@@ -141,12 +141,7 @@ class Generator:
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [(text.strip(), score) for text, score in zip(texts, scores.tolist(), strict=True)]
 
-    def inputs(self, prompts: Sequence[str], pictures: Sequence[Sequence[Any]], device: Any = "cpu") -> Any:
-        """Prompts with their pictures as the model's arguments; an encoder-decoder's padding is right, else left.
-
-        Raises:
-            ValueError: the processor puts no picture into a prompt.
-        """
+    def _inputs(self, prompts: Sequence[str], pictures: Sequence[Sequence[Any]]) -> Any:
         config = self.model.config
         settings: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
         # A decoder goes on from the last token, which must be none of padding.
@@ -157,7 +152,7 @@ class Generator:
         token = getattr(config, "image_token_id", None)
         if token is not None and not bool((inputs["input_ids"] == token).any(1).all()):
             raise ValueError("prompt must have a place for the picture: put the generator's image token into it")
-        return inputs.to(device, self.model.dtype)
+        return inputs.to(self.model.device, self.model.dtype)
 
     def _specials(self, text: str) -> dict[str, bool]:
         """A chat that begins with the first token already does not get it twice."""
