@@ -3,6 +3,9 @@
 A recorder on the CPU runs the function again, as a graph would. With a GPU, tests of the engine record true graphs.
 """
 
+from contextlib import contextmanager, nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from random_index import make
@@ -98,6 +101,32 @@ def test_searches(made, monkeypatch):
     monkeypatch.setattr(device_engine, "RECORDED", 6)
     ours.search(np.ones((7, 40), np.float32), np.array([0, 7]), 3, nprobe=2, candidates=50, patience=32)
     assert recorder.replays == 2 * 3 * 5
+
+
+def test_the_engines_device_is_recorded(monkeypatch):
+    """And not the current one, on which nothing would be recorded: a replay would give the old result."""
+    current, made = ["cuda:0"], []
+
+    @contextmanager
+    def entered(device):
+        current.append(str(device))
+        yield
+        current.pop()
+
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    fakes = {
+        "graph_pool_handle": lambda: (0, 1),
+        "device": entered,
+        "current_stream": lambda: stream,
+        "Stream": lambda: made.append(current[-1]) or stream,
+        "stream": lambda stream: nullcontext(),
+        "CUDAGraph": lambda: SimpleNamespace(replay=None),
+        "graph": lambda graph, **settings: made.append(current[-1]) or nullcontext(),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setattr(torch.cuda, name, fake)
+    recorded = graphs.Recorder(torch.device("cuda:1"))(lambda x: 2 * x, [torch.ones(2)])
+    assert made == ["cuda:1", "cuda:1"] and current == ["cuda:0"] and recorded.output.tolist() == [2, 2]
 
 
 def test_which_searches(made, monkeypatch):

@@ -62,7 +62,8 @@ class DeviceEngine:
         self._cells = len(codec.cells)
         # Torch's stages wait for the device, and so does what brings documents there: no graph can record that.
         waits = memory is not None or self._stages is codes or self._best_keys is scoreboard.best_keys
-        self._graphs = graphs.Graphs() if graphs.wanted(self.device) and not waits else None
+        recorded = graphs.wanted(self.device) and not waits
+        self._graphs = graphs.Graphs(graphs.Recorder(self.device)) if recorded else None
         self._rotation = RotationTensors.of(codec, self.device)
         self._mean, self._step = codec.mean.astype(np.float64), float(np.float32(codec.step))
         self._cache = None

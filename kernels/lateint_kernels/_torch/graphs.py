@@ -31,11 +31,11 @@ class Graphs:
     nothing is recorded after that.
 
     Args:
-        record: records a function with copies of its inputs.
+        record: records a function with copies of its inputs, such as a `Recorder`.
     """
 
-    def __init__(self, record: "Callable[[Compute, Sequence[Tensor]], Recording] | None" = None) -> None:
-        self._record = record or _Recorder()
+    def __init__(self, record: Callable[[Compute, Sequence[Tensor]], Recording]) -> None:
+        self._record = record
         self._recordings: OrderedDict[Hashable, Recording | None] = OrderedDict()
         self._lock = threading.Lock()
         self._working = True
@@ -73,23 +73,25 @@ class Graphs:
         return self._recordings[key]
 
 
-class _Recorder:
-    """By torch; recordings share their memory, for only one runs at a time."""
+class Recorder:
+    """By torch, on one GPU; recordings share their memory, for only one runs at a time."""
 
-    def __init__(self) -> None:
-        self._pool = torch.cuda.graph_pool_handle()
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._pool = device, torch.cuda.graph_pool_handle()
 
     def __call__(self, compute: Compute, inputs: Sequence[Tensor]) -> Recording:
-        held = [tensor.clone() for tensor in inputs]
-        current, side = torch.cuda.current_stream(), torch.cuda.Stream()
-        side.wait_stream(current)
-        with torch.cuda.stream(side):
-            compute(*held)  # what is compiled or allocated once is so before it is recorded
-        current.wait_stream(side)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
-            output = compute(*held)
-        return Recording(held, output, graph.replay)
+        with torch.cuda.device(self._device):  # torch records a stream of the current one, whatever computes
+            held = [tensor.clone() for tensor in inputs]
+            current, side = torch.cuda.current_stream(), torch.cuda.Stream()
+            side.wait_stream(current)
+            with torch.cuda.stream(side):
+                compute(*held)  # what is compiled or allocated once is so before it is recorded
+            current.wait_stream(side)
+            graph = torch.cuda.CUDAGraph()
+            # Other threads may allocate meanwhile.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                output = compute(*held)
+            return Recording(held, output, graph.replay)
 
 
 def wanted(device: torch.device) -> bool:
