@@ -6,7 +6,7 @@ import operator
 import sys
 from typing import Any
 
-from lateint_kernels.engine import check_device
+from lateint_kernels.engine import check_device, check_memory
 
 
 def integer(value: Any, name: str) -> int:
@@ -42,6 +42,13 @@ def device_name(device: Any) -> str:
     names = ",".join(map(name, several))
     check_device(names)
     return names
+
+
+def place_of(device: Any, device_memory: Any) -> tuple[str, int | None]:
+    """A device's name, and bytes on it that an index may take: refused before anything is built."""
+    name, memory = device_name(device), positive_or_none(device_memory, "device_memory")
+    check_memory(name, memory)
+    return name, memory
 
 
 def thread_count(threads: int | None) -> int:

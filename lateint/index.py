@@ -15,7 +15,7 @@ from lateint import builder, layout, storage
 from lateint import documents as documents_module
 from lateint import ids as ids_module
 from lateint import queries as queries_module
-from lateint.arguments import device_name, integer, positive, positive_or_none, thread_count
+from lateint.arguments import integer, place_of, positive, positive_or_none, thread_count
 from lateint.clustering import Centroids
 from lateint.codec import Codec, Rotation
 from lateint.hits import Explanation, Hits
@@ -128,7 +128,7 @@ class Index:
             raise ValueError(f"ncentroids must be between 1 and {1 << 24}, got {ncentroids}")
         if integer(seed, "seed") < 0:
             raise ValueError(f"seed must be at least 0, got {seed}")
-        place, memory = device_name(device), positive_or_none(device_memory, "device_memory")
+        place, memory = place_of(device, device_memory)
         settings = {
             "nbits": nbits,
             "ncentroids": ncentroids,
@@ -179,7 +179,7 @@ class Index:
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
-        place, memory = device_name(device), positive_or_none(device_memory, "device_memory")
+        place, memory = place_of(device, device_memory)
         folder = Path(path).absolute()
         manifest, arrays = storage.load(folder, verify=verify)
         return cls(manifest, arrays, folder, place, memory)
@@ -215,8 +215,8 @@ class Index:
             candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row (160
                 with more than 65,536 centroids) changed nothing among the best k; at most 512 + 4 k.
             cells: of centroids, that each query token looks into at most; 0: it looks at all centroids. None: 24 on a
-                CPU if there are more than 65,536 centroids, else 0. On a device that is 0, which is faster there than
-                cells and finds no less.
+                CPU if there are more than 65,536 centroids, else 0. On a device that is 0, for the host would
+                look into cells; it finds no less.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
             subset: ids to choose from; None: all.
             threads: None: as many as the process may use. A batch is spread over queries, a single query over

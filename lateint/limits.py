@@ -42,7 +42,7 @@ def limits(
     probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else positive(nprobe, "nprobe")
     most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
     large = centroids > FLAT_PROBING
-    if cells is None:  # a device scores all centroids in less time than the host needs to look into cells
+    if cells is None:  # on a device, cells would have to be looked into by the host
         cells = CELLS_PROBED if large and device == "cpu" else 0
     return Limits(
         nprobe=min(probes, centroids),

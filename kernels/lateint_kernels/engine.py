@@ -193,9 +193,8 @@ def engine(
         MemoryError: see `DeviceEngine`.
     """
     check_device(device)
+    check_memory(device, memory)
     if device == "cpu":
-        if memory is not None:
-            raise ValueError("device_memory must be left out on the cpu, which maps the files of an index")
         return Engine(codec, segments)
     from lateint_kernels._torch.engine import DeviceEngine
     from lateint_kernels._torch.shards import ShardedEngine
@@ -211,6 +210,12 @@ def check_device(device: str) -> None:
     several = "," in device
     for one in device.split(","):
         _check_one(one, several)
+
+
+def check_memory(device: str, memory: int | None) -> None:
+    """Raises what `engine` would raise for the memory, as far as the index does not matter."""
+    if device == "cpu" and memory is not None:
+        raise ValueError("device_memory must be left out on the cpu, which maps the files of an index")
 
 
 def _check_one(device: str, several: bool) -> None:

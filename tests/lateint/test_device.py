@@ -144,11 +144,14 @@ def test_parts_of_an_index(collection, queries, device, tmp_path):
         (9, MemoryError, r"device_memory must be at least [\d,]+ bytes for this index, got 9"),
     ],
 )
-def test_too_little_memory(saved, device, memory, error, message):
+def test_too_little_memory(saved, device, memory, error, message, tmp_path):
     with pytest.raises(error, match=message):
         Index.open(saved, device=device, device_memory=memory)
     with pytest.raises(ValueError, match="device_memory must be left out on the cpu"):
         Index.open(saved, device_memory=1 << 30)
+    with pytest.raises(ValueError, match="device_memory must be left out on the cpu"):
+        Index.build([], tmp_path / "index", device_memory=1 << 30)
+    assert not (tmp_path / "index").exists()  # it was not built first
 
 
 @pytest.mark.parametrize("nbits", [1, 4, 8])
