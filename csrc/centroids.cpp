@@ -13,7 +13,6 @@ namespace {
 constexpr int kGroupTiles = 16;      // centroids are taken 256 at a time ...
 constexpr int64_t kGroupRows = 32;   // ... by 32 tokens, so that the scores stay in the first-level cache
 constexpr int32_t kNever = 1 << 30;  // bias of absent centroids
-constexpr int kIdleCells = 6;        // cells in a row that gave a query token nothing, after which it asks for no more
 constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
 
 }  // namespace
@@ -172,20 +171,22 @@ static Probe probe_of(uint64_t key) {
     return {static_cast<int32_t>(static_cast<uint32_t>(key >> 32) ^ 0x80000000u), ~static_cast<uint32_t>(key)};
 }
 
-void Prober::start(int ntiles, int64_t count, int64_t offered) {
+void Prober::start(int ntiles, int lanes, int64_t count, int64_t offered) {
     count_ = count;
     capacity_ = std::min(std::max<int64_t>(4 * count, 64), offered);
-    kept_.resize(ntiles * kLanes * capacity_);
-    sizes_.assign(ntiles * kLanes, 0);
-    thresholds_.assign(ntiles * kLanes, kWorst);
-    changed_.assign(ntiles * kLanes, 0);
+    kept_.resize(lanes * capacity_);
+    sizes_.assign(lanes, 0);
+    least_.assign(lanes, 0);
+    thresholds_.assign(ntiles * kLanes, std::numeric_limits<int32_t>::max());  // of no token: nothing is kept
+    std::fill_n(thresholds_.begin(), lanes, kWorst);
 }
 
 void Prober::prune(int lane) {
     uint64_t* keys = kept_.data() + lane * capacity_;
     std::nth_element(keys, keys + count_ - 1, keys + sizes_[lane], std::greater<uint64_t>());
     sizes_[lane] = count_;
-    thresholds_[lane] = probe_of(keys[count_ - 1]).score;
+    least_[lane] = keys[count_ - 1];
+    thresholds_[lane] = probe_of(least_[lane]).score - 1;  // an equal score with a lower id is better
 }
 
 void Prober::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles, int ntiles) {
@@ -200,19 +201,18 @@ void Prober::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t dept
         const int64_t hits = kernels.above(scores_.data(), count, lanes, thresholds_.data(), hits_.data());
         for (int64_t h = 0; h < hits; ++h) {
             const uint32_t row = hits_[h] >> 16, lane = hits_[h] & 0xFFFF;
-            const int32_t score = scores_[int64_t(row) * lanes + lane];
-            if (score <= thresholds_[lane]) continue;
+            const uint64_t key = key_of(scores_[int64_t(row) * lanes + lane], static_cast<uint32_t>(first + r + row));
+            if (key <= least_[lane]) continue;
             if (sizes_[lane] == capacity_) {
                 prune(lane);
-                if (score <= thresholds_[lane]) continue;
+                if (key <= least_[lane]) continue;
             }
-            changed_[lane] = 1;
-            kept_[lane * capacity_ + sizes_[lane]++] = key_of(score, static_cast<uint32_t>(first + r + row));
+            kept_[lane * capacity_ + sizes_[lane]++] = key;
         }
         // Thresholds start low; tightening them early keeps the lists short.
         if (r == 0 || hits > lanes)
-            for (int lane = 0; lane < lanes; ++lane)
-                if (sizes_[lane] >= 2 * count_) prune(lane);
+            for (size_t lane = 0; lane < sizes_.size(); ++lane)
+                if (sizes_[lane] >= 2 * count_) prune(static_cast<int>(lane));
     }
 }
 
@@ -230,36 +230,32 @@ void Prober::finish(int lanes) {
 void Prober::run(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count, int64_t cells) {
     const KernelScope scope;
     if (cells <= 0 || cells >= centroids.cell_count) {
-        start(ntiles, std::min(count, centroids.count), centroids.count);
+        start(ntiles, lanes, std::min(count, centroids.count), centroids.count);
         collect(centroids.rows, 0, centroids.count, centroids.depth, tiles, ntiles);
         return finish(lanes);
     }
-    start(ntiles, cells, centroids.cell_count);
+    start(ntiles, lanes, cells, centroids.cell_count);
     collect(centroids.cells, 0, centroids.cell_count, centroids.depth, tiles, ntiles);
     finish(lanes);
     look_into(centroids, tiles, ntiles, lanes, count);
     finish(lanes);
 }
 
-// Reads centroids cell by cell: the best cell of each token first, then the second best of each, so that thresholds
-// rise early. A token whose last few cells gave it nothing asks for no more, but profits from what others ask for.
+// Reads the best cells of all tokens: the best of each first, then the second best of each, so that thresholds rise
+// early. The order changes no result.
 void Prober::look_into(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count) {
     const std::vector<Probe> wanted = std::move(probes_);
     const int64_t cells = width_;
     std::vector<bool> read(centroids.cell_count, false);
-    std::vector<int> idle(lanes, 0);  // cells in a row that gave nothing
-    start(ntiles, std::min(count, centroids.count), centroids.count);
-    for (int64_t rank = 0; rank < cells; ++rank) {
-        std::fill(changed_.begin(), changed_.end(), 0);
+    start(ntiles, lanes, std::min(count, centroids.count), centroids.count);
+    for (int64_t rank = 0; rank < cells; ++rank)
         for (int lane = 0; lane < lanes; ++lane) {
             const uint32_t cell = wanted[lane * cells + rank].centroid;
-            if (idle[lane] >= kIdleCells || read[cell]) continue;
+            if (read[cell]) continue;
             read[cell] = true;
             const int64_t first = centroids.cell_offsets[cell];
             collect(centroids.rows, first, centroids.cell_offsets[cell + 1] - first, centroids.depth, tiles, ntiles);
         }
-        for (int lane = 0; lane < lanes; ++lane) idle[lane] = changed_[lane] ? 0 : idle[lane] + 1;
-    }
 }
 
 }  // namespace lateint

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lateint.arguments import integer, positive
 
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
-CELLS_PROBED = 24  # best cells of each query token, at most; what one token reads serves all of the query
+CELLS_PROBED = 16  # best cells of each query token; what is read for one serves all of the query
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 LARGE_PATIENCE = 160  # the same, with more than FLAT_PROBING centroids
 
@@ -29,7 +29,6 @@ def limits(
     *,
     centroids: int,
     documents: int,
-    device: str = "cpu",
 ) -> Limits:
     """Those of a search for the best ``k`` that was told ``nprobe``, ``candidates`` and ``cells``, None where it was
     not.
@@ -42,8 +41,8 @@ def limits(
     probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else positive(nprobe, "nprobe")
     most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
     large = centroids > FLAT_PROBING
-    if cells is None:  # on a device, cells would have to be looked into by the host
-        cells = CELLS_PROBED if large and device == "cpu" else 0
+    if cells is None:
+        cells = CELLS_PROBED if large else 0
     return Limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),

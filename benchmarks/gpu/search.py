@@ -26,10 +26,11 @@ from benchmarks.gpu.systems import versions
 from lateint.builder import CELLS_SEARCHED, ITERATIONS, PILOT, SAMPLE_PER_CENTROID, default_centroids
 from lateint.clustering import Centroids, assigner, train
 from lateint.codec import Rotation, train_rotation
+from lateint.limits import CELLS_PROBED
 from lateint_kernels._torch.build import invert
 from lateint_kernels._torch.building import DeviceOperators
 from lateint_kernels._torch.engine import DeviceEngine
-from lateint_kernels._torch.index_tensors import IndexTensors
+from lateint_kernels._torch.index_tensors import IndexTensors, cells_of
 from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
 
 SHORTEST, LONGEST = 64, 192  # tokens of a document
@@ -46,6 +47,7 @@ class Case:
     batch: int
     candidates: int
     exhaustive: bool = False
+    flat: bool = False  # look at all centroids
 
 
 CASES = {
@@ -53,11 +55,15 @@ CASES = {
     "batch": Case(32, 64, 4096),
     "long": Case(320, 1, 1024),
     "long-batch": Case(320, 64, 1024),
+    "single-flat": Case(32, 1, 4096, flat=True),
+    "batch-flat": Case(32, 64, 4096, flat=True),
+    "long-batch-flat": Case(320, 64, 1024, flat=True),
     "exhaustive": Case(32, 1, 0, exhaustive=True),
 }
 SMOKE = {
     "single": Case(3, 1, 40),
     "batch": Case(3, 2, 40),
+    "batch-flat": Case(3, 2, 40, flat=True),
     "exhaustive": Case(3, 1, 0, exhaustive=True),
 }
 
@@ -119,7 +125,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--nbits", type=int, default=4, choices=(1, 2, 4, 8))
     parser.add_argument("--nprobe", type=int, default=16)
-    parser.add_argument("--cells", type=int, default=0, help="look for centroids in so many, on the host; 0: in all")
+    parser.add_argument("--cells", type=int, default=CELLS_PROBED, help="of a query token (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=20, help="calls of each case, each with other queries")
     parser.add_argument("--embeddings", type=Path, help="an .npy of real token embeddings")
     parser.add_argument("--seed", type=int, default=0)
@@ -211,12 +217,14 @@ def built(tokens: Tokens, nbits: int, seed: int, seconds: dict[str, float]) -> t
         nbits=nbits,
         width=rotation.width,
         centroids=centroids.rows,
+        cells=centroids.cells,
+        cell_of=torch.from_numpy(cells_of(centroids.cell_offsets)).to(device),
         offsets=offsets,
         codes=codes,
         scales=None if whole else scales,
         centroid_low=None if whole else ((ids & 0xFFFF) ^ 0x8000).sub_(0x8000).to(torch.int16),
         centroid_high=high,
-        list_offsets=list_offsets[None],
+        list_offsets=torch.cat([list_offsets, list_offsets[-1:]])[None],
         list_documents=list_documents,
         cuts=tokens.offsets,
     )
@@ -254,7 +262,8 @@ def measure(engine: DeviceEngine, case: Case, tokens: Tokens, options: argparse.
         if case.exhaustive:
             rankings = engine.exhaustive(queries, offsets, 10)
         else:
-            limits = {"nprobe": options.nprobe, "candidates": case.candidates, "cells": options.cells}
+            cells = 0 if case.flat else options.cells
+            limits = {"nprobe": options.nprobe, "candidates": case.candidates, "cells": cells}
             rankings = engine.search(queries, offsets, 10, **limits)
         times.append(1e3 * (time.perf_counter() - start))
         if repeat < 2 and not case.exhaustive:  # these two also compile what has to be compiled
@@ -281,7 +290,7 @@ def as_on_the_cpu(engine: DeviceEngine, codec: CodecArrays, index: IndexTensors,
         array(index.scales, np.uint8),
         array(low, np.uint16),
         array(index.centroid_high, np.uint8),
-        array(index.list_offsets[0], np.int64),
+        array(index.list_offsets[0, :-1], np.int64),
         array(index.list_documents, np.uint32),
     )
     queries, offsets = tokens.queries(32, 3, seed=5), np.arange(4, dtype=np.int64) * 32

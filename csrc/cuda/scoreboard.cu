@@ -111,7 +111,7 @@ __device__ inline Slice open_list(const Scoreboard& a, const Table& table, int64
     if (list >= a.used * a.segments) return Slice{nullptr, 0, NONE, 0, 0, nullptr};
     const int rank = list / a.segments, segment = list % a.segments;
     const int64 centroid = a.ids[(first_token + token) * a.probed + rank];
-    const int64* bounds = a.list_offsets + static_cast<int64>(segment) * (a.centroids + 1) + centroid;
+    const int64* bounds = a.list_offsets + static_cast<int64>(segment) * (a.lists + 1) + centroid;
     const int* documents = a.list_documents + bounds[0];
     const int size = static_cast<int>(bounds[1] - bounds[0]), lane = threadIdx.x % 32;
     const int skipped = count_before(documents, size, table.first);

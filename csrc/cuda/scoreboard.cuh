@@ -26,7 +26,7 @@ struct Scoreboard {
     int64* keys;                   // [Nq, capacity]
     uint64* touched;               // [1] documents found in lists, added to
     int documents;
-    int centroids;    // K
+    int lists;        // K + 1: one for each centroid, and an empty one
     int segments;     // S
     int query_count;  // Nq
     int probed;

@@ -110,7 +110,7 @@ class Engine:
                 there is none (imputation as in XTR, arXiv 2304.01982, and WARP, arXiv 2501.17788).
             patience: candidates are scored best first (in rounds of 32); stop when so many in a row changed nothing
                 among the best k; 0: score them all.
-            cells: look for centroids in the best ``cells`` cells of each query token, at most (`probe`); 0: in all.
+            cells: look for centroids in the best ``cells`` cells of any of a query's tokens (`probe`); 0: in all.
             allowed: ``[n]``, nonzero where a document may be found.
         """
         rankings: list[Ranking] = self._engine.search(
@@ -136,8 +136,7 @@ class Engine:
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
         """The best centroids of each query token, best first, as a search that looks at ``count`` of them finds them.
 
-        Which cells are read depends on all tokens of a query: what one of them reads serves all, and each asks for no
-        more where the last few gave it nothing.
+        The best ``cells`` cells of each token of a query are read, and every token looks at the centroids of them all.
 
         Args:
             queries: ``[T, dim]``; query i is ``queries[offsets[i]:offsets[i + 1]]``.

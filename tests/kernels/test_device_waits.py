@@ -86,11 +86,13 @@ def on_devices(arrays):
 
 @pytest.mark.parametrize("lengths", [[32], [32, 1, 320, 7]])
 @pytest.mark.parametrize("candidates", [552, 20_000])
-def test_a_search_waits_once(engine, lengths, candidates):
+@pytest.mark.parametrize("cells", [0, 3])
+def test_a_search_waits_once(engine, lengths, candidates, cells):
     offsets = np.cumsum([0, *lengths])
     queries, allowed = np.ones((offsets[-1], 40), np.float32), np.ones(6000, np.uint8)
+    limits = {"nprobe": 16, "candidates": candidates, "patience": 96, "cells": cells}
     with Counted() as counted:
-        found = engine.search(queries, offsets, 10, nprobe=16, candidates=candidates, patience=96, allowed=allowed)
+        found = engine.search(queries, offsets, 10, **limits, allowed=allowed)
     assert len(found) == len(lengths)
     assert counted.to_host == 1 and counted.to_device == []
 

@@ -137,6 +137,7 @@ def test_cells(cells):
     ours = on_torch(made)
     queries, offsets = batch(rng, [1, 9, 2, 33, 17, 3, 1], 40)
     queries[12:20] = queries[12]
+    queries[20] = 0
     for nprobe, patience in itertools.product((1, 4, 40, 400), (0, 32)):
         limits = {"nprobe": nprobe, "candidates": 60, "patience": patience, "cells": cells}
         same(ours.search(queries, offsets, 10, **limits), made.engine.search(queries, offsets, 10, **limits))
@@ -148,7 +149,7 @@ def test_cells(cells):
 
 
 def test_cells_of_many_centroids():
-    """More than one step of the rule by which a token stops asking, and queries in several batches."""
+    """Queries in several batches: what one reads does nothing for another."""
     rng = np.random.default_rng(0)
     made = make(rng, rng.integers(1, 30, 400).tolist(), count=4000, cells=63)
     queries, offsets = batch(rng, [32, 5, 70, 1, 16], 40)
@@ -245,11 +246,11 @@ def test_stopping_is_the_loop():
 def test_memory(nbits, count):
     """The formula of docs/scale.md."""
     made = make(np.random.default_rng(0), LENGTHS, nbits=nbits, count=count, cuts=(4,))
-    T, n, K, S, width, depth = sum(LENGTHS), len(LENGTHS), count, 2, 40, 64
+    T, n, K, C, S, width, depth = sum(LENGTHS), len(LENGTHS), count, 5, 2, 40, 64
     P = sum(len(segment.list_documents) for segment in made.segments)
     a_token = width if nbits == 8 else width * nbits // 8 + 1 + (2 if K <= 1 << 16 else 3)
     assert size(made.codec, made.segments) == on_torch(made).index.bytes
-    assert on_torch(made).index.bytes == T * a_token + 4 * P + 8 * n + K * (depth + 8 * S) + 8 * S + 8
+    assert on_torch(made).index.bytes == T * a_token + 4 * P + 8 * n + K * (depth + 4 + 8 * S) + C * depth + 16 * S + 8
 
 
 @pytest.mark.parametrize("device", ["nowhere", "cpu:1", "torch", "meta"])

@@ -15,7 +15,8 @@ if reason := backends.why_not("triton", "maxsim", DEVICE):
 
 from lateint_kernels._torch import codes  # noqa: E402
 from lateint_kernels._torch.engine import DeviceEngine  # noqa: E402
-from lateint_kernels._torch.index_tensors import size_of_lists  # noqa: E402
+from lateint_kernels._torch.index_tensors import CellsRead, size_of_lists  # noqa: E402
+from lateint_kernels._torch.scoreboard import owners  # noqa: E402
 from lateint_kernels._triton import search  # noqa: E402
 
 
@@ -76,9 +77,28 @@ def test_probe(count, monkeypatch):
     queries = prepared(ours, rng, [3, 4], 40)
     monkeypatch.setattr(search, "MAXIMA", 4 * -(-count // search.GROUP))
     for wanted in {1, count}:
-        expected, found = (module.probe(ours.index, queries, wanted) for module in (codes, search))
+        expected, found = (module.probe(queries.bytes, ours.index.centroids, wanted) for module in (codes, search))
         for left, right in zip(expected, found, strict=True):
             assert left.dtype == right.dtype and torch.equal(left, right)
+
+
+def test_probe_of_some_cells(monkeypatch):
+    """Of one, of few and of all, each query of its own; what is missing has the least product."""
+    rng, count, cells = np.random.default_rng(0), 300, 12
+    made = make(rng, [4], count=count, cells=cells)
+    made.codec.centroids[::3] = made.codec.centroids[0]
+    ours = device_engine(made)
+    queries = prepared(ours, rng, [3, 4, 20, 1], 40)
+    monkeypatch.setattr(search, "MAXIMA", 4 * -(-count // search.GROUP))
+    read = (rng.random((4, cells)) < np.array([[0.2], [0.0], [0.5], [1.0]])).astype(np.uint8)
+    read[0, 3] = 1
+    some = CellsRead(torch.from_numpy(read).to(DEVICE), owners(queries), ours.index.cell_of)
+    for wanted in (1, 30, count):
+        products, ids = codes.probe(queries.bytes, ours.index.centroids, wanted, some)
+        found = search.probe(queries.bytes, ours.index.centroids, wanted, some)
+        there, seen = products > codes.LEAST, read[some.owner.cpu().numpy()][:, ours.index.cell_of.cpu().numpy()]
+        assert torch.equal(found[0], products) and torch.equal(found[1][there], ids[there])
+        assert there.sum(1).tolist() == seen.sum(1).clip(max=wanted).tolist()
 
 
 def test_weighted():

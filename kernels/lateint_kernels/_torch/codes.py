@@ -5,9 +5,10 @@ import itertools
 import torch
 from torch import Tensor
 
-from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors
+from lateint_kernels._torch.index_tensors import CellsRead, IndexTensors, QueryTensors, RotationTensors
 
 NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 27}  # products, or components of decoded tokens, at a time
+LEAST = -(1 << 31)  # stands for a product that is none
 EXACT_DEPTH = 1024  # 1024 * 127 * 128 < 2^24: float32 adds such products exactly, in any order
 
 
@@ -25,17 +26,21 @@ def rotate(tokens: Tensor, rotation: RotationTensors) -> Tensor:
     return total.reshape(len(tokens), blocks * block)
 
 
-def probe(index: IndexTensors, queries: QueryTensors, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` centroids of the largest products with each query token: products ``[T, count]`` and ids.
+def probe(rows: Tensor, centres: Tensor, count: int, some: CellsRead | None = None) -> tuple[Tensor, Tensor]:
+    """The ``count`` centres ``[K, depth]`` of the largest products with each row: products ``[T, count]`` and ids.
 
-    Best first, the lowest id among equals.
+    Best first, the lowest id among equals. Of ``some``, only centroids in cells that are read count; where there are
+    fewer than ``count``, products are `LEAST` and ids any.
     """
-    K = len(index.centroids)
-    step = max(1, NUMBERS[kind(index.centroids)] // K)
-    last = K - 1 - torch.arange(K, device=index.centroids.device)
-    keys = [
-        ((products(rows, index.centroids) << 24) + last).topk(count, dim=1).values for rows in queries.bytes.split(step)
-    ]
+    K = len(centres)
+    step = max(1, NUMBERS[kind(centres)] // K)
+    last = K - 1 - torch.arange(K, device=centres.device)
+    keys = []
+    for start in range(0, len(rows), step):
+        found = products(rows[start : start + step], centres)
+        if some is not None:
+            found = torch.where(some.read[some.owner[start : start + step]][:, some.cell_of] > 0, found, LEAST)
+        keys.append(((found << 24) + last).topk(count, dim=1).values)
     best = torch.cat(keys)
     return (best >> 24).to(torch.int32), K - 1 - (best & 0xFFFFFF)
 

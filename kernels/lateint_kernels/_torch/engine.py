@@ -23,16 +23,13 @@ POSTINGS = {"cpu": 1 << 21, "cuda": 1 << 25}  # likewise, if their lists are as 
 PRODUCTS = {"cpu": 1 << 20, "cuda": 1 << 28}  # kept maxima of a scan, at a time
 RECORDED = 1024  # tokens of a search that is recorded: larger ones keep a GPU busy as they are
 
-Probes = tuple[NDArray[np.int32], NDArray[np.int32]]  # products and ids of the centroids of tokens
-
 
 class DeviceEngine:
     """Searches an index whose arrays are tensors on one device.
 
     Everything that a search computes is what `Engine` computes: products are integers and exact, float64 sums run in
-    the same order. Two things are done otherwise. All candidates are scored, and those that a search with patience
-    would not have come to are dropped afterwards, which gives the same ranking. And where a search looks for centroids
-    in cells, `Engine.probe` does that on the host: one cell after another is read or not for what those before it gave.
+    the same order. One thing is done otherwise: all candidates are scored, and those that a search with patience would
+    not have come to are dropped afterwards, which gives the same ranking.
 
     Args:
         segments: arrays, which are copied to the device, or tensors that are there already.
@@ -59,7 +56,6 @@ class DeviceEngine:
         self._stages = stages("search", self.device, backend)
         self._best_keys = scoreboard.best_keys if backend == "torch" else _best_keys(self.device)
         self._host = Engine(codec, [] if isinstance(segments, IndexTensors) else segments)
-        self._cells = len(codec.cells)
         # Torch's stages wait for the device, and so does what brings documents there: no graph can record that.
         waits = memory is not None or self._stages is codes or self._best_keys is scoreboard.best_keys
         recorded = graphs.wanted(self.device) and not waits
@@ -88,24 +84,24 @@ class DeviceEngine:
         allowed: NDArray[np.uint8] | None = None,
         threads: int = 0,
     ) -> list[Ranking]:
-        """As `Engine.search`; ``threads`` are those that look into cells, if there are any to look into."""
+        """As `Engine.search`, which the number of threads means nothing to."""
         mask = self.mask(allowed)
         rankings: list[Ranking] = []
-        for first, last, probes in self.runs(queries, offsets, self.room(nprobe), nprobe, cells, threads):
+        for first, last in runs(offsets, self.room(nprobe)):
             arrays = self.arrays(queries, offsets[first : last + 1])
             cuts = arrays[-1]
 
-            def best(*given: Tensor, cuts: NDArray[np.int64] = cuts, probes: Probes | None = probes) -> Tensor:
+            def best(*given: Tensor, cuts: NDArray[np.int64] = cuts) -> Tensor:
                 batch = self.rounded(given, cuts)
-                found = self.gathered(batch, probes, nprobe=nprobe, candidates=candidates, allowed=mask)
+                found = self.gathered(batch, nprobe=nprobe, candidates=candidates, cells=cells, allowed=mask)
                 scores = search.stop(found.positions, self.scored(batch, found.positions), k, patience)
                 return packed(*search.top_k(found.positions, scores, k))
 
             inputs = [self._tensor(array) for array in arrays]
-            if self._graphs is None or probes is not None or mask is not None or cuts[-1] > RECORDED:
+            if self._graphs is None or mask is not None or cuts[-1] > RECORDED:
                 rankings += rankings_of(best(*inputs).cpu())
             else:
-                key = (cuts.tobytes(), k, nprobe, candidates, patience)
+                key = (cuts.tobytes(), k, nprobe, candidates, patience, cells)
                 rankings += rankings_of(self._graphs.run(key, best, inputs))
         return rankings
 
@@ -121,7 +117,7 @@ class DeviceEngine:
         """As `Engine.exhaustive`."""
         mask = self.mask(allowed)
         rankings: list[Ranking] = []
-        for first, last, _ in self.runs(queries, offsets, self.room()):
+        for first, last in runs(offsets, self.room()):
             batch = self.prepared(queries, offsets[first : last + 1])
             step = max(1, PRODUCTS[codes.kind(self.index.codes)] // len(batch.scales))
             best = self._empty(len(batch.constants))
@@ -137,10 +133,8 @@ class DeviceEngine:
 
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
         """As `Engine.gather`."""
-        whole = np.array([0, len(query)])
-        ((_, _, probes),) = self.runs(query, whole, len(query), nprobe, cells)
-        batch = self.prepared(query, whole)
-        found = self.gathered(batch, probes, nprobe=nprobe, candidates=candidates, allowed=None)
+        batch = self.prepared(query, np.array([0, len(query)]))
+        found = self.gathered(batch, nprobe=nprobe, candidates=candidates, cells=cells, allowed=None)
         return candidates_of(found.positions, found.sums, int(found.postings), int(found.touched))
 
     def score(
@@ -163,12 +157,11 @@ class DeviceEngine:
         return self._host.decode(segment, first, n)
 
     def gathered(
-        self, batch: QueryTensors, probes: Probes | None, *, nprobe: int, candidates: int, allowed: Tensor | None
+        self, batch: QueryTensors, *, nprobe: int, candidates: int, cells: int, allowed: Tensor | None
     ) -> Gathered:
-        """Candidates of queries, on the device; ``probes`` are those of `runs`."""
-        found = None if probes is None else (self._tensor(probes[0]), self._tensor(probes[1]))
-        limits: dict[str, Any] = {"nprobe": nprobe, "candidates": candidates, "allowed": allowed}
-        return search.gather(self.index, batch, self._stages, **limits, probes=found, best_keys=self._best_keys)
+        """Candidates of queries, on the device."""
+        limits: dict[str, Any] = {"nprobe": nprobe, "candidates": candidates, "cells": cells, "allowed": allowed}
+        return search.gather(self.index, batch, self._stages, **limits, best_keys=self._best_keys)
 
     def scored(self, batch: QueryTensors, positions: Tensor) -> Tensor:
         """Scores ``[Nq, C]`` of candidates ``[Nq, C]``."""
@@ -184,46 +177,6 @@ class DeviceEngine:
         held = self._cache.hold(positions[None])
         parts = [search.score_all(index, batch, self._stages, places[0]) for index, places in held]
         return torch.cat(parts, 1) if parts else self._empty(len(batch.constants))[1]
-
-    def runs(
-        self,
-        queries: NDArray[np.float32],
-        offsets: NDArray[np.int64],
-        most: int,
-        nprobe: int = 0,
-        cells: int = 0,
-        threads: int = 0,
-    ) -> Iterator[tuple[int, int, Probes | None]]:
-        """First and last of runs of queries with at most so many tokens together; a longer query is on its own.
-
-        With them come the centroids of their tokens where these are looked for in cells. Queries of a run have equally
-        many then. It reads queries on the host, so nothing waits for the device.
-        """
-        first = 0
-        while first < len(offsets) - 1:
-            last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1)
-            if 0 < cells < self._cells:
-                yield from self._probed(queries, offsets, first, last, nprobe, cells, threads)
-            else:
-                yield first, last, None
-            first = last
-
-    def _probed(
-        self,
-        queries: NDArray[np.float32],
-        offsets: NDArray[np.int64],
-        first: int,
-        last: int,
-        nprobe: int,
-        cells: int,
-        threads: int,
-    ) -> Iterator[tuple[int, int, Probes]]:
-        tokens, cuts = queries[offsets[first] : offsets[last]], offsets[first : last + 1] - offsets[first]
-        count = min(search.IMPUTED_RANK * nprobe, len(self.index.centroids))
-        products, ids, known = self._host.probe(tokens, cuts, count, cells=cells, threads=threads)
-        for begin, end in pairwise([0, *(np.flatnonzero(np.diff(known)) + 1).tolist(), len(known)]):
-            rows, columns = slice(cuts[begin], cuts[end]), slice(known[begin])
-            yield first + begin, first + end, (products[rows, columns], ids[rows, columns])
 
     def room(self, nprobe: int = 0) -> int:
         """Query tokens that are taken together, so many that what they need fits."""
@@ -277,6 +230,15 @@ class DeviceEngine:
             torch.empty((Nq, 0), dtype=torch.int64, device=self.device),
             torch.empty((Nq, 0), dtype=torch.float32, device=self.device),
         )
+
+
+def runs(offsets: NDArray[np.int64], most: int) -> Iterator[tuple[int, int]]:
+    """First and last of runs of queries with at most so many tokens together; a longer query is on its own."""
+    first = 0
+    while first < len(offsets) - 1:
+        last = max(first + 1, int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1)
+        yield first, last
+        first = last
 
 
 def candidates_of(positions: Tensor, sums: Tensor, postings: int, touched: int) -> Candidates:

@@ -22,12 +22,14 @@ class IndexTensors:
         nbits: 1, 2, 4 or 8.
         width: components of a decoded token.
         centroids: ``[K, depth]`` int8, bytes less 128.
+        cells: ``[C, depth]`` int8, the centres of the cells, likewise.
+        cell_of: ``[K]`` int32, the cell that a centroid is in.
         offsets: ``[n + 1]`` int64: the tokens of document p are ``offsets[p]:offsets[p + 1]``.
         codes: ``[T, width * nbits / 8]`` uint8.
         scales: ``[T]`` uint8; None with 8 bits.
         centroid_low: ``[T]`` int16, the bits of uint16; None with 8 bits, as a search then needs none.
         centroid_high: ``[T]`` uint8; None up to 65,536 centroids and with 8 bits.
-        list_offsets: ``[S, K + 1]`` int64: entries of the list of centroid c in segment s.
+        list_offsets: ``[S, K + 2]`` int64: entries of the list of centroid c in segment s; list K is empty.
         list_documents: ``[P]`` int32, positions in the index.
         cuts: ``offsets`` on the host.
     """
@@ -35,6 +37,8 @@ class IndexTensors:
     nbits: int
     width: int
     centroids: Tensor
+    cells: Tensor
+    cell_of: Tensor
     offsets: Tensor
     codes: Tensor
     scales: Tensor | None
@@ -100,6 +104,20 @@ class QueryTensors(NamedTuple):
         return torch.where(inside, values[row.clamp_(max=len(values) - 1)], 0)
 
 
+class CellsRead(NamedTuple):
+    """Which centroids a batch of queries looks at.
+
+    Attributes:
+        read: ``[Nq, C]`` uint8, 1 where a query reads the centroids of a cell.
+        owner: ``[T]`` int64, which query a token is of.
+        cell_of: ``[K]`` int32, see `IndexTensors`.
+    """
+
+    read: Tensor
+    owner: Tensor
+    cell_of: Tensor
+
+
 @dataclass(frozen=True, eq=False)
 class RotationTensors:
     """What turns query tokens: see `lateint_kernels.residual.rotate`, here without mean and step.
@@ -161,11 +179,13 @@ def load_lists(codec: CodecArrays, segments: Sequence[SegmentArrays], device: to
         raise ValueError(f"an index on a device must have fewer than 2^31 documents, got {first[-1]:,}")
     tokens = np.concatenate([[0], np.cumsum([int(segment.offsets[-1]) for segment in segments])]).astype(np.int64)
     entries = np.concatenate([[0], np.cumsum([len(segment.list_documents) for segment in segments])]).astype(np.int64)
-    lists = np.stack([s.list_offsets + e for s, e in zip(segments, entries, strict=False)])
+    lists = np.stack([with_empty_list(s.list_offsets) + e for s, e in zip(segments, entries, strict=False)])
     return IndexTensors(
         nbits=codec.nbits,
         width=len(codec.permutation),
         centroids=_joined([codec.centroids], device).bitwise_xor_(128).view(torch.int8),
+        cells=_joined([codec.cells], device).bitwise_xor_(128).view(torch.int8),
+        cell_of=torch.from_numpy(cells_of(codec.cell_offsets)).to(device),
         offsets=torch.empty(0, dtype=torch.int64, device=device),
         codes=torch.empty((0, segments[0].codes.shape[1]), dtype=torch.uint8, device=device),
         scales=None,
@@ -175,6 +195,16 @@ def load_lists(codec: CodecArrays, segments: Sequence[SegmentArrays], device: to
         list_documents=_joined([segment.list_documents for segment in segments], device, np.int32, first),
         cuts=np.concatenate([*(s.offsets[:-1] + t for s, t in zip(segments, tokens, strict=False)), tokens[-1:]]),
     )
+
+
+def cells_of(cell_offsets: NDArray[np.int64]) -> NDArray[np.int32]:
+    """``[K]``: the cell that a centroid is in."""
+    return np.repeat(np.arange(len(cell_offsets) - 1, dtype=np.int32), np.diff(cell_offsets))
+
+
+def with_empty_list(list_offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    """``[K + 2]``: one more list, for what is no centroid."""
+    return np.append(list_offsets, list_offsets[-1:])
 
 
 def check_free(needed: int, device: torch.device) -> None:
@@ -209,7 +239,8 @@ def size(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
 def size_of_lists(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
     """Bytes that `load_lists` needs."""
     arrays = [getattr(segment, name) for segment in segments for name in ("list_documents", "list_offsets")]
-    return codec.centroids.nbytes + sum(int(array.nbytes) for array in arrays)
+    of_centroids = codec.centroids.nbytes + codec.cells.nbytes + 4 * len(codec.centroids)
+    return of_centroids + 8 * len(segments) + sum(int(array.nbytes) for array in arrays)
 
 
 def _joined(

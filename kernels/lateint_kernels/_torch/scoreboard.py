@@ -18,7 +18,7 @@ def best_keys(
     """The best documents of each query by ``sum_i max { gains[i, l] : list l of token i holds d }``, ties by position.
 
     Args:
-        ids: ``[T, used]`` int64, the centroids whose lists are read, best first.
+        ids: ``[T, used]`` int64, the centroids whose lists are read, best first; K stands for none.
         gains: ``[T, used]`` int64, not rising within a row; the sum of a query is below 2^31.
         candidates: how many are wanted.
         allowed: ``[n]`` bool, or None for all.

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from lateint_kernels._torch import scoreboard
-from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors
+from lateint_kernels._torch import codes, scoreboard
+from lateint_kernels._torch.index_tensors import CellsRead, IndexTensors, QueryTensors
 from lateint_kernels._torch.scoreboard import LOW, owners
 
 ROUND = 32  # candidates between two looks at whether they still change anything
@@ -44,8 +44,8 @@ def gather(
     *,
     nprobe: int,
     candidates: int,
+    cells: int,
     allowed: Tensor | None,
-    probes: tuple[Tensor, Tensor] | None = None,
     best_keys: BestKeys = scoreboard.best_keys,
 ) -> Gathered:
     """The best documents by coarse score, and ties by position.
@@ -55,21 +55,44 @@ def gather(
 
     Args:
         stages: the module that has ``probe`` and ``weighted``.
+        cells: centroids are looked for in the best ``cells`` cells of all tokens of a query; 0: everywhere.
         allowed: ``[n]`` bool, or None for all.
-        probes: what ``probe`` would give, products ``[T, at most 2 nprobe]`` and ids; None: it is asked.
         best_keys: adds up the lists; see `lateint_kernels._torch.scoreboard.best_keys`.
     """
-    scores, ids = probes or stages.probe(index, queries, min(IMPUTED_RANK * nprobe, len(index.centroids)))
-    used = min(nprobe, scores.shape[1])
-    above = scores - scores[:, -1:]  # the imputed one
+    above, ids = probe(index, queries, stages, min(IMPUTED_RANK * nprobe, len(index.centroids)), cells)
+    used = min(nprobe, above.shape[1])
     widest = queries.padded(above[:, 0])[:, None]  # [Nq, 1, longest]
     ranges = stages.weighted(widest, queries.padded(queries.scales), torch.zeros_like(queries.constants))[:, 0]
     unit = COARSE_RANGE / ranges.clamp(min=1e-30)
-    owner = owners(queries)
-    gains = (queries.scales[:, None] * above[:, :used].double() * unit[owner, None]).to(torch.int64)
+    gains = (queries.scales[:, None] * above[:, :used].double() * unit[owners(queries), None]).to(torch.int64)
 
     best, postings, touched = best_keys(index, queries, ids[:, :used], gains, candidates, allowed)
     return Gathered(*_opened(best), postings, touched)
+
+
+def probe(
+    index: IndexTensors, queries: QueryTensors, stages: ModuleType, count: int, cells: int
+) -> tuple[Tensor, Tensor]:
+    """What the best ``count`` centroids of each query token have more than the last of them, ``[T, count]``, and ids.
+
+    Cells may hold fewer centroids than that; their number stands for what is missing then.
+    """
+    if not 0 < cells < len(index.cells):
+        scores, ids = stages.probe(queries.bytes, index.centroids, count)
+        return scores - scores[:, -1:], ids
+    scores, ids = stages.probe(queries.bytes, index.centroids, count, cells_read(index, queries, stages, cells))
+    there = scores > codes.LEAST
+    imputed = scores.gather(1, there.sum(1, keepdim=True) - 1)
+    return torch.where(there, scores - imputed, 0), torch.where(there, ids, len(index.centroids))
+
+
+def cells_read(index: IndexTensors, queries: QueryTensors, stages: ModuleType, cells: int) -> CellsRead:
+    """A query reads the best ``cells`` cells of each of its tokens, and all its tokens look at all of them."""
+    C, owner = len(index.cells), owners(queries)
+    _, wanted = stages.probe(queries.bytes, index.cells, cells)
+    read = torch.zeros((len(queries.constants), C), dtype=torch.uint8, device=owner.device)
+    read.view(-1).scatter_(0, (owner[:, None] * C + wanted).flatten(), 1)
+    return CellsRead(read, owner, index.cell_of)
 
 
 def best(positions: Tensor, sums: Tensor, count: int) -> tuple[Tensor, Tensor]:

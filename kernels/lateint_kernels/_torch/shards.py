@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lateint_kernels._torch import search
-from lateint_kernels._torch.engine import DeviceEngine, candidates_of, packed, rankings_of
+from lateint_kernels._torch.engine import DeviceEngine, candidates_of, packed, rankings_of, runs
 from lateint_kernels._torch.index_tensors import QueryTensors
 from lateint_kernels._torch.search import Gathered
 from lateint_kernels.engine import Candidates, CodecArrays, Engine, Ranking, SegmentArrays
@@ -59,10 +59,10 @@ class ShardedEngine:
         rankings: list[Ranking] = []
         masks = [shard.mask(part) for shard, part in zip(self.shards, self._cut(allowed), strict=True)]
         room = min(shard.room(nprobe) for shard in self.shards)
-        for first, last, probes in self.shards[0].runs(queries, offsets, room, nprobe, cells, threads):
+        for first, last in runs(offsets, room):
             batches = [shard.prepared(queries, offsets[first : last + 1]) for shard in self.shards]
             found = [
-                shard.gathered(batch, probes, nprobe=nprobe, candidates=candidates, allowed=mask)
+                shard.gathered(batch, nprobe=nprobe, candidates=candidates, cells=cells, allowed=mask)
                 for shard, batch, mask in zip(self.shards, batches, masks, strict=True)
             ]
             positions, _ = self._merged(found, candidates)
@@ -94,12 +94,8 @@ class ShardedEngine:
 
     def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
         """As `DeviceEngine.gather`."""
-        whole = np.array([0, len(query)])
-        ((_, _, probes),) = self.shards[0].runs(query, whole, len(query), nprobe, cells)
-        found = [
-            shard.gathered(shard.prepared(query, whole), probes, nprobe=nprobe, candidates=candidates, allowed=None)
-            for shard in self.shards
-        ]
+        whole, limits = np.array([0, len(query)]), {"nprobe": nprobe, "candidates": candidates, "cells": cells}
+        found = [shard.gathered(shard.prepared(query, whole), **limits, allowed=None) for shard in self.shards]
         positions, sums = self._merged(found, candidates)
         postings, touched = (sum(int(getattr(part, name)) for part in found) for name in ("postings", "touched"))
         return candidates_of(positions, sums, postings, touched)

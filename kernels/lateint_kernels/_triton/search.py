@@ -2,17 +2,18 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
+from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors
+from lateint_kernels._torch.index_tensors import CellsRead, IndexTensors, QueryTensors, RotationTensors
 from lateint_kernels._triton import codes
 from lateint_kernels._triton.launch import Architecture, Launch, architecture
 from lateint_kernels._triton.maxsim import on
 
-GROUP = 64  # centroids of which only the best is kept at first
+GROUP = 64  # centres of which only the best is kept at first
 MAXIMA = 1 << 26  # of groups, at a time
 RESIDENT = 512  # a tile of tokens has all components up to so many
 SHORT = 48  # documents of so few tokens on average are taken in tiles of 32, others in tiles of 64
@@ -26,28 +27,28 @@ def rotate(tokens: Tensor, rotation: RotationTensors) -> Tensor:
     return rotated
 
 
-def probe(index: IndexTensors, queries: QueryTensors, count: int) -> tuple[Tensor, Tensor]:
-    """The ``count`` centroids of the largest products with each query token: products ``[T, count]`` and ids.
+def probe(rows: Tensor, centres: Tensor, count: int, some: CellsRead | None = None) -> tuple[Tensor, Tensor]:
+    """As `lateint_kernels._torch.codes.probe`.
 
-    Best first, the lowest id among equals. The best ``count`` centroids are in the ``count`` groups whose best centroid
-    is best (the first group among equals), so that only these are looked at one by one.
+    The best ``count`` centres are in the ``count`` groups whose best centre is best (the first group among equals), so
+    that only these are looked at one by one.
     """
-    K, arch = len(index.centroids), architecture(index.centroids.device)
-    groups = triton.cdiv(K, GROUP)
-    members = min(count, groups)
-    device = index.centroids.device
+    K, device = len(centres), centres.device
+    arch, groups = architecture(device), triton.cdiv(K, GROUP)
     last_group, place = groups - 1 - torch.arange(groups, device=device), torch.arange(GROUP, device=device)
     found = []
+    step = max(1, MAXIMA // groups)
     with on(device):
-        for rows in queries.bytes.split(max(1, MAXIMA // groups)):
-            maxima = torch.empty((len(rows), groups), dtype=torch.int32, device=device)
-            maxima_launch(rows, index, maxima, arch).run()
-            chosen = ((maxima.to(torch.int64) << 24) + last_group).topk(members, dim=1).indices
+        for start in range(0, len(rows), step):
+            part = rows[start : start + step]
+            some_of = some and some._replace(owner=some.owner[start : start + step])
+            maxima = torch.empty((len(part), groups), dtype=torch.int32, device=device)
+            maxima_launch(part, centres, some_of, maxima, arch).run()
+            chosen = ((maxima.to(torch.int64) << 24) + last_group).topk(min(count, groups), dim=1).indices
             products = torch.empty((*chosen.shape, GROUP), dtype=torch.int32, device=device)
-            products_launch(rows, index, chosen, products).run()
-            ids = chosen[:, :, None] * GROUP + place
-            keys = (products.to(torch.int64) << 24) + (K - 1 - ids)
-            found.append(keys.reshape(len(rows), -1).topk(count, dim=1).values)
+            products_launch(part, centres, some_of, chosen, products).run()
+            keys = (products.to(torch.int64) << 24) + (K - 1 - (chosen[:, :, None] * GROUP + place))
+            found.append(keys.reshape(len(part), -1).topk(count, dim=1).values)
     best = torch.cat(found)
     return (best >> 24).to(torch.int32), K - 1 - (best & 0xFFFFFF)
 
@@ -83,8 +84,11 @@ def all_launches(index: IndexTensors, queries: QueryTensors, C: int, arch: Archi
     blocks = RotationTensors(empty(1, index.width, index.width, of=torch.float32), empty(index.width))
     tokens, rotated = (empty(T, index.width, of=torch.float32) for _ in range(2))
     yield rotation_launch(tokens, blocks, rotated)
-    yield maxima_launch(queries.bytes, index, empty(T, triton.cdiv(len(index.centroids), GROUP)), arch)
-    yield products_launch(queries.bytes, index, chosen, empty(T, 32, GROUP))
+    read = empty(Nq, len(index.cells), of=torch.uint8)
+    for some in (None, CellsRead(read, empty(T, of=torch.int64), index.cell_of)):
+        maxima = empty(T, triton.cdiv(len(index.centroids), GROUP))
+        yield maxima_launch(queries.bytes, index.centroids, some, maxima, arch)
+        yield products_launch(queries.bytes, index.centroids, some, chosen, empty(T, 32, GROUP))
     yield scoring_launch(index, queries, empty(Nq, C, of=torch.int64), best, arch)
     scales = empty(Nq, queries.longest, of=torch.float64)
     yield sums_launch(best, scales, queries.constants, empty(Nq, C, of=torch.float64))
@@ -111,9 +115,9 @@ def rotation_launch(tokens: Tensor, rotation: RotationTensors, rotated: Tensor) 
     )
 
 
-def maxima_launch(rows: Tensor, index: IndexTensors, maxima: Tensor, arch: Architecture) -> Launch:
+def maxima_launch(rows: Tensor, centres: Tensor, some: CellsRead | None, maxima: Tensor, arch: Architecture) -> Launch:
     """Of `codes.group_maxima`."""
-    T, K = len(rows), len(index.centroids)
+    T, (K, depth) = len(rows), centres.shape
     block_m, block_n = min(128, _power_of_two(T)), 2 * GROUP
     blocks = triton.cdiv(T, block_m)
     return Launch(
@@ -121,7 +125,8 @@ def maxima_launch(rows: Tensor, index: IndexTensors, maxima: Tensor, arch: Archi
         blocks * triton.cdiv(K, block_n),
         {
             "queries": rows,
-            "centroids": index.centroids,
+            "centres": centres,
+            **cells_of(some),
             "maxima": maxima,
             "T": T,
             "K": K,
@@ -129,38 +134,41 @@ def maxima_launch(rows: Tensor, index: IndexTensors, maxima: Tensor, arch: Archi
             "blocks": blocks,
         },
         {
-            "WIDTH": index.width,
-            "DEPTH": index.centroids.shape[1],
+            "DEPTH": depth,
             "GROUP": GROUP,
             "BLOCK_M": block_m,
             "BLOCK_N": block_n,
-            "BLOCK_K": min(128, _components(index.width)),
+            "BLOCK_K": min(128, _components(depth)),
             "STAGES": arch.stages,
         },
         warps=8 if block_m * block_n > 8192 else 4,
     )
 
 
-def products_launch(rows: Tensor, index: IndexTensors, chosen: Tensor, products: Tensor) -> Launch:
+def products_launch(rows: Tensor, centres: Tensor, some: CellsRead | None, chosen: Tensor, products: Tensor) -> Launch:
     """Of `codes.group_products`."""
+    K, depth = centres.shape
     return Launch(
         codes.group_products,
         chosen.numel(),
         {
             "queries": rows,
-            "centroids": index.centroids,
+            "centres": centres,
+            **cells_of(some),
             "chosen": chosen,
             "products": products,
-            "K": len(index.centroids),
+            "K": K,
             "members": chosen.shape[1],
         },
-        {
-            "WIDTH": index.width,
-            "DEPTH": index.centroids.shape[1],
-            "GROUP": GROUP,
-            "BLOCK_K": min(128, _components(index.width)),
-        },
+        {"DEPTH": depth, "GROUP": GROUP, "BLOCK_K": min(128, _components(depth))},
     )
+
+
+def cells_of(some: CellsRead | None) -> dict[str, Any]:
+    """What kernels need to know of the cells that are read; None: all are."""
+    if some is None:
+        return {"read": None, "owners": None, "cell_of": None, "cells": 0}
+    return {"read": some.read, "owners": some.owner, "cell_of": some.cell_of, "cells": some.read.shape[1]}
 
 
 def scoring_launch(
