@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <numeric>
 
 #include "int8.hpp"
 #include "threads.hpp"
@@ -167,18 +168,27 @@ static uint64_t key_of(int32_t score, uint32_t id) {
     return uint64_t(static_cast<uint32_t>(score) ^ 0x80000000u) << 32 | (~id & 0xFFFFFFFFu);
 }
 
+// Some vectors of tiles as tiles of their own.
+static void gather_lanes(const int8_t* tiles, const std::vector<int>& lanes, int64_t depth, std::vector<int8_t>& out) {
+    const auto size = static_cast<int64_t>(lanes.size());
+    out.assign(round_up(size, kLanes) * depth, 0);
+    for (int64_t p = 0; p < size; ++p) {
+        const int8_t* from = tiles + lanes[p] / kLanes * depth * kLanes + lanes[p] % kLanes * 4;
+        int8_t* to = out.data() + p / kLanes * depth * kLanes + p % kLanes * 4;
+        for (int64_t k = 0; k < depth / 4; ++k) std::memcpy(to + k * 4 * kLanes, from + k * 4 * kLanes, 4);
+    }
+}
+
 static Probe probe_of(uint64_t key) {
     return {static_cast<int32_t>(static_cast<uint32_t>(key >> 32) ^ 0x80000000u), ~static_cast<uint32_t>(key)};
 }
 
-void Prober::start(int ntiles, int lanes, int64_t count, int64_t offered) {
+void Prober::start(int lanes, int64_t count, int64_t offered) {
     count_ = count;
     capacity_ = std::min(std::max<int64_t>(4 * count, 64), offered);
     kept_.resize(lanes * capacity_);
     sizes_.assign(lanes, 0);
     least_.assign(lanes, 0);
-    thresholds_.assign(ntiles * kLanes, std::numeric_limits<int32_t>::max());  // of no token: nothing is kept
-    std::fill_n(thresholds_.begin(), lanes, kWorst);
 }
 
 void Prober::prune(int lane) {
@@ -186,76 +196,101 @@ void Prober::prune(int lane) {
     std::nth_element(keys, keys + count_ - 1, keys + sizes_[lane], std::greater<uint64_t>());
     sizes_[lane] = count_;
     least_[lane] = keys[count_ - 1];
-    thresholds_[lane] = probe_of(least_[lane]).score - 1;  // an equal score with a lower id is better
 }
 
-void Prober::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles, int ntiles) {
+// What a score must exceed to be looked at: an equal one with a lower id is better than the last one kept.
+int32_t Prober::threshold(int lane) const { return least_[lane] ? probe_of(least_[lane]).score - 1 : kWorst; }
+
+// Offers rows [first, first + n) to the tokens that are in the tiles: position p is token lanes[p].
+void Prober::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
+                     const std::vector<int>& lanes) {
     const Int8Kernels& kernels = int8_kernels();
-    const int lanes = ntiles * kLanes;
-    const int64_t block = std::max<int64_t>(32, 4096 / lanes);
-    scores_.resize(block * lanes);
-    hits_.resize(block * lanes);
+    const int size = static_cast<int>(lanes.size()), width = static_cast<int>(round_up(size, kLanes));
+    const int64_t block = std::max<int64_t>(32, 4096 / width);
+    scores_.resize(block * width);
+    hits_.resize(block * width);
+    thresholds_.assign(width, std::numeric_limits<int32_t>::max());  // of no token: nothing is kept
+    for (int p = 0; p < size; ++p) thresholds_[p] = threshold(lanes[p]);
+    const auto tighten = [&](int p) { prune(lanes[p]), thresholds_[p] = threshold(lanes[p]); };
     for (int64_t r = 0; r < n; r += block) {
         const int64_t count = std::min(block, n - r);
-        kernels.dot(rows + (first + r) * depth, count, depth, tiles, ntiles, scores_.data());
-        const int64_t hits = kernels.above(scores_.data(), count, lanes, thresholds_.data(), hits_.data());
+        kernels.dot(rows + (first + r) * depth, count, depth, tiles, width / kLanes, scores_.data());
+        const int64_t hits = kernels.above(scores_.data(), count, width, thresholds_.data(), hits_.data());
         for (int64_t h = 0; h < hits; ++h) {
-            const uint32_t row = hits_[h] >> 16, lane = hits_[h] & 0xFFFF;
-            const uint64_t key = key_of(scores_[int64_t(row) * lanes + lane], static_cast<uint32_t>(first + r + row));
+            const uint32_t row = hits_[h] >> 16, p = hits_[h] & 0xFFFF;
+            const int lane = lanes[p];
+            const uint64_t key = key_of(scores_[int64_t(row) * width + p], static_cast<uint32_t>(first + r + row));
             if (key <= least_[lane]) continue;
             if (sizes_[lane] == capacity_) {
-                prune(lane);
+                tighten(p);
                 if (key <= least_[lane]) continue;
             }
             kept_[lane * capacity_ + sizes_[lane]++] = key;
         }
         // Thresholds start low; tightening them early keeps the lists short.
-        if (r == 0 || hits > lanes)
-            for (size_t lane = 0; lane < sizes_.size(); ++lane)
-                if (sizes_[lane] >= 2 * count_) prune(static_cast<int>(lane));
+        if (r == 0 || hits > width)
+            for (int p = 0; p < size; ++p)
+                if (sizes_[lanes[p]] >= 2 * count_) tighten(p);
     }
 }
 
 void Prober::finish(int lanes) {
-    width_ = count_;
-    for (int lane = 0; lane < lanes; ++lane) width_ = std::min(width_, sizes_[lane]);
-    probes_.resize(lanes * width_);
+    probes_.resize(lanes * count_);
     for (int lane = 0; lane < lanes; ++lane) {
         uint64_t* keys = kept_.data() + lane * capacity_;
-        std::partial_sort(keys, keys + width_, keys + sizes_[lane], std::greater<uint64_t>());
-        for (int64_t i = 0; i < width_; ++i) probes_[lane * width_ + i] = probe_of(keys[i]);
+        const int64_t found = std::min(count_, sizes_[lane]);
+        std::partial_sort(keys, keys + found, keys + sizes_[lane], std::greater<uint64_t>());
+        for (int64_t i = 0; i < found; ++i) probes_[lane * count_ + i] = probe_of(keys[i]);
+        sizes_[lane] = found;
     }
 }
 
-void Prober::run(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count, int64_t cells) {
+void Prober::run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells) {
     const KernelScope scope;
-    if (cells <= 0 || cells >= centroids.cell_count) {
-        start(ntiles, lanes, std::min(count, centroids.count), centroids.count);
-        collect(centroids.rows, 0, centroids.count, centroids.depth, tiles, ntiles);
-        return finish(lanes);
-    }
-    start(ntiles, lanes, cells, centroids.cell_count);
-    collect(centroids.cells, 0, centroids.cell_count, centroids.depth, tiles, ntiles);
+    const bool all = cells <= 0 || cells >= centroids.cell_count;
+    const uint8_t* rows = all ? centroids.rows : centroids.cells;
+    const int64_t n = all ? centroids.count : centroids.cell_count;
+    std::vector<int> every(lanes);
+    std::iota(every.begin(), every.end(), 0);
+    start(lanes, std::min(all ? count : cells, n), n);
+    collect(rows, 0, n, centroids.depth, tiles, every);
     finish(lanes);
-    look_into(centroids, tiles, ntiles, lanes, count);
-    finish(lanes);
+    if (!all) look_into(centroids, tiles, lanes, count, cells);
 }
 
-// Reads the best cells of all tokens: the best of each first, then the second best of each, so that thresholds rise
-// early. The order changes no result.
-void Prober::look_into(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count) {
+// Adds the first tokens of `lanes` that are not among the readers, which ascend, as many as fill up a tile.
+static void fill_tile(std::vector<int>& readers, int lanes) {
+    const size_t wanted = readers.size(), full = round_up(static_cast<int64_t>(wanted), kLanes);
+    for (int lane = 0; lane < lanes && readers.size() < full; ++lane)
+        if (!std::binary_search(readers.begin(), readers.begin() + wanted, lane)) readers.push_back(lane);
+}
+
+// Each token looks at the centroids of its own best cells, which probes_ has. A cell is read once, by all tokens that
+// want it, gathered into tiles of their own. What would be empty lanes goes to other tokens, which find more by that
+// for nothing. The best cell of each token comes first, then the second best of each, so that thresholds rise early;
+// the order changes no result.
+void Prober::look_into(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells) {
+    std::vector<std::vector<int>> readers(centroids.cell_count);
+    for (int lane = 0; lane < lanes; ++lane)
+        for (int64_t i = 0; i < cells; ++i) readers[probes_[lane * cells + i].centroid].push_back(lane);
     const std::vector<Probe> wanted = std::move(probes_);
-    const int64_t cells = width_;
-    std::vector<bool> read(centroids.cell_count, false);
-    start(ntiles, lanes, std::min(count, centroids.count), centroids.count);
-    for (int64_t rank = 0; rank < cells; ++rank)
-        for (int lane = 0; lane < lanes; ++lane) {
-            const uint32_t cell = wanted[lane * cells + rank].centroid;
-            if (read[cell]) continue;
-            read[cell] = true;
-            const int64_t first = centroids.cell_offsets[cell];
-            collect(centroids.rows, first, centroids.cell_offsets[cell + 1] - first, centroids.depth, tiles, ntiles);
-        }
+    std::vector<int8_t> gathered;
+    start(lanes, std::min(count, centroids.count), centroids.count);
+    for (int64_t i = 0; i < lanes * cells; ++i) {
+        const uint32_t c = wanted[i % lanes * cells + i / lanes].centroid;
+        if (readers[c].empty()) continue;
+        fill_tile(readers[c], lanes);
+        const bool all = static_cast<int>(readers[c].size()) == lanes;
+        if (all)
+            std::sort(readers[c].begin(), readers[c].end());
+        else
+            gather_lanes(tiles, readers[c], centroids.depth, gathered);
+        const int64_t first = centroids.cell_offsets[c];
+        collect(centroids.rows, first, centroids.cell_offsets[c + 1] - first, centroids.depth,
+                all ? tiles : gathered.data(), readers[c]);
+        readers[c].clear();
+    }
+    finish(lanes);
 }
 
 }  // namespace lateint

@@ -54,27 +54,29 @@ struct Probe {
 
 class Prober {
 public:
-    // Finds the best `count` centroids for each of `lanes` query tokens given as tiles. Looks into the best `cells`
-    // cells of every query token (what is read for one serves all of them), or at all centroids where cells <= 0.
-    // Result: of(lane)[i], i < width() = min(count, centroids in those cells).
-    void run(const Centroids& centroids, const int8_t* tiles, int ntiles, int lanes, int64_t count, int64_t cells);
-    const Probe* of(int lane) const { return probes_.data() + lane * width_; }
-    int64_t width() const { return width_; }
+    // Finds the best `count` centroids for each of `lanes` query tokens given as tiles: among all centroids where
+    // cells <= 0, else in the best `cells` cells of each of them. Where n tokens look into a cell, the first others do
+    // so too, as many as make n a multiple of kLanes.
+    void run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells);
+    const Probe* of(int lane) const { return probes_.data() + lane * count_; }
+    int64_t size(int lane) const { return sizes_[lane]; }  // at most `count`: cells may hold fewer
 
 private:
-    void collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles, int ntiles);
-    void look_into(const Centroids&, const int8_t* tiles, int ntiles, int lanes, int64_t count);
-    void start(int ntiles, int lanes, int64_t count, int64_t offered);  // room for the best `count` of `offered`
+    void collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
+                 const std::vector<int>& lanes);
+    void look_into(const Centroids&, const int8_t* tiles, int lanes, int64_t count, int64_t cells);
+    void start(int lanes, int64_t count, int64_t offered);  // room for the best `count` of `offered`
     void prune(int lane);
+    int32_t threshold(int lane) const;
     void finish(int lanes);
 
-    int64_t count_ = 0, capacity_ = 0, width_ = 0;
+    int64_t count_ = 0, capacity_ = 0;
     std::vector<uint64_t> kept_;  // [lanes][capacity]: score and id in one key, greater is better
     std::vector<int64_t> sizes_;
     std::vector<uint64_t> least_;  // [lanes]: a key must be greater to be kept
     std::vector<int32_t> thresholds_, scores_;
     std::vector<uint32_t> hits_;
-    std::vector<Probe> probes_;
+    std::vector<Probe> probes_;  // [lanes][count]
 };
 
 }  // namespace lateint

@@ -219,22 +219,25 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
 
 }  // namespace
 
+// As many for each token; cells may hold fewer centroids, and lists are empty then.
+int64_t Engine::lists_a_token(const SearchLimits& limits) const { return std::min(limits.nprobe, centroids.count); }
+
 // The inverted lists that the query reads in a segment; returns their postings.
 int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const Segment& segment, double unit,
                            Scratch& scratch) const {
     const Prober& prober = scratch.prober;
-    const int64_t used = std::min(limits.nprobe, prober.width());
     int64_t postings = 0;
-    scratch.lists.clear();
+    scratch.lists.assign(query.length * lists_a_token(limits), {segment.list_documents, segment.list_documents, 0});
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
-        const int32_t imputed = probes[prober.width() - 1].score;
-        for (int64_t p = 0; p < used; ++p) {
+        const int64_t known = prober.size(static_cast<int>(i));
+        const int32_t imputed = probes[known - 1].score;
+        for (int64_t p = 0; p < std::min(limits.nprobe, known); ++p) {
             const uint32_t* list = segment.list_documents + segment.list_offsets[probes[p].centroid];
             const int64_t size =
                 segment.list_offsets[probes[p].centroid + 1] - segment.list_offsets[probes[p].centroid];
             const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
-            scratch.lists.push_back({list, list + size, gain});
+            scratch.lists[i * lists_a_token(limits) + p] = {list, list + size, gain};
             postings += size;
         }
     }
@@ -282,20 +285,19 @@ int64_t Engine::score_range(const Query& query, int64_t lists_a_token, int64_t f
 // to scratch.chosen, best first.
 void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, Scratch& scratch,
                              SearchCounts* counts) const {
-    scratch.prober.run(centroids, query.tiles.data(), query.ntiles, static_cast<int>(query.length),
-                       kImputedRank * limits.nprobe, limits.cells);
+    scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * limits.nprobe,
+                       limits.cells);
     const Prober& prober = scratch.prober;
     double range = 0;
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
-        range += query.scales[i] * (double(probes[0].score) - probes[prober.width() - 1].score);
+        range += query.scales[i] * (double(probes[0].score) - probes[prober.size(static_cast<int>(i)) - 1].score);
     }
     const double unit = kCoarseRange / std::max(range, 1e-30);
     const auto room = static_cast<size_t>(std::min(kRange, documents()));
     if (scratch.board.size() < room) scratch.board.resize(room, Entry{0, 0});
     if (scratch.touched.size() < room + 1)
         scratch.touched.resize(room + 1);  // one is written before it is known to be new
-    const int64_t lists_a_token = std::min(limits.nprobe, prober.width());
     const auto most = static_cast<size_t>(std::max<int64_t>(4 * limits.candidates, 4096));
     std::vector<uint64_t>& keys = scratch.keys;
     keys.clear();
@@ -304,7 +306,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
         const int64_t postings = open_lists(query, limits, segments[s], unit, scratch);
         if (counts) counts->postings += postings;
         for (int64_t first = 0; first < segments[s].documents; first += kRange) {
-            const int64_t touched = score_range(query, lists_a_token, first, kRange, scratch);
+            const int64_t touched = score_range(query, lists_a_token(limits), first, kRange, scratch);
             if (counts) counts->touched += touched;
             for (int64_t t = 0; t < touched; ++t) {
                 const uint32_t local = scratch.touched[t];
@@ -325,16 +327,16 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
         scratch.chosen.push_back({static_cast<float>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
 }
 
-int64_t Engine::probe(const Query& query, int64_t count, int64_t cells, Probe* out) const {
+void Engine::probe(const Query& query, int64_t count, int64_t cells, Probe* out, int64_t* known) const {
     Lease lease(*this);
     Prober& prober = (*lease).prober;
-    prober.run(centroids, query.tiles.data(), query.ntiles, static_cast<int>(query.length), count, cells);
+    prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), count, cells);
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
-        for (int64_t p = 0; p < prober.width(); ++p)
+        known[i] = prober.size(static_cast<int>(i));
+        for (int64_t p = 0; p < known[i]; ++p)
             out[i * count + p] = {probes[p].score - query.offsets[i], probes[p].centroid};
     }
-    return prober.width();
 }
 
 std::vector<Hit> Engine::gather(const Query& query, const SearchLimits& limits, const uint8_t* allowed,

@@ -71,8 +71,8 @@ public:
                             SearchCounts* counts = nullptr) const;
     std::vector<Hit> exhaustive(const Query&, int64_t k, const uint8_t* allowed, int threads) const;
     // The centroids that a search looks at: out[i * count + p] is the p-th best one of query token i, its score a
-    // product of signed bytes. Returns how many were found for each token, at most `count`; the rest is left as it is.
-    int64_t probe(const Query&, int64_t count, int64_t cells, Probe* out) const;
+    // product of signed bytes, for p < known[i]; the rest is left as it is.
+    void probe(const Query&, int64_t count, int64_t cells, Probe* out, int64_t* known) const;
     // MaxSim of the query with the decoded tokens of each document.
     void score(const Query&, const int64_t* positions, int64_t n, int threads, float* scores) const;
     // Candidates with their coarse scores (larger is better), best first; for tests and measurements.
@@ -100,6 +100,7 @@ private:
     class Lease;
 
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, Scratch&, SearchCounts*) const;
+    int64_t lists_a_token(const SearchLimits&) const;
     int64_t open_lists(const Query&, const SearchLimits&, const Segment&, double unit, Scratch&) const;
     int64_t score_range(const Query&, int64_t lists_a_token, int64_t first, int64_t size, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;

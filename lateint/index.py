@@ -214,8 +214,8 @@ class Index:
             nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
             candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row (160
                 with more than 65,536 centroids) changed nothing among the best k; at most 512 + 4 k.
-            cells: of centroids, the best of each query token, that all tokens of the query look into; 0: they look at
-                all centroids. None: 16 if there are more than 65,536 centroids, else 0.
+            cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 20 if there are
+                more than 65,536 centroids, else 0.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
             subset: ids to choose from; None: all.
             threads: None: as many as the process may use. A batch is spread over queries, a single query over

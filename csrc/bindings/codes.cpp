@@ -269,27 +269,27 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
 }
 
 // For each token of queries [T, dim] cut at offsets, the best centroids and their products [T, count], as a search
-// looks for them; and how many of them there are [n], the same for all tokens of a query.
+// looks for them; and how many of them there are [T].
 py::tuple probe(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t count,
                 int64_t cells, int threads) {
     static_assert(sizeof(Probe) == 8 && offsetof(Probe, centroid) == 4, "pairs of 32 bits");
     const Engine& engine = self.engine;
     const int64_t n = offsets.shape(0) - 1;
     Array<int32_t> pairs({queries.shape(0), count, int64_t{2}});
-    Array<int64_t> widths(n);
+    Array<int64_t> known(queries.shape(0));
     std::fill_n(pairs.mutable_data(), pairs.size(), 0);
     const float* tokens = queries.data();
     const int64_t* at = offsets.data();
     auto* out = reinterpret_cast<Probe*>(pairs.mutable_data());
-    int64_t* found = widths.mutable_data();
+    int64_t* found = known.mutable_data();
     {
         py::gil_scoped_release release;
         parallel_for(n, threads, [&](int64_t i, int) {
             const Query query = engine.prepare(tokens + at[i] * engine.dim, at[i + 1] - at[i]);
-            found[i] = engine.probe(query, count, cells, out + at[i] * count);
+            engine.probe(query, count, cells, out + at[i] * count, found + at[i]);
         });
     }
-    return py::make_tuple(pairs, widths);
+    return py::make_tuple(pairs, known);
 }
 
 py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe, int64_t candidates, int64_t cells) {

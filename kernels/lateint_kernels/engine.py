@@ -110,7 +110,7 @@ class Engine:
                 there is none (imputation as in XTR, arXiv 2304.01982, and WARP, arXiv 2501.17788).
             patience: candidates are scored best first (in rounds of 32); stop when so many in a row changed nothing
                 among the best k; 0: score them all.
-            cells: look for centroids in the best ``cells`` cells of any of a query's tokens (`probe`); 0: in all.
+            cells: look for centroids in the best ``cells`` cells of each query token (`probe`); 0: in all.
             allowed: ``[n]``, nonzero where a document may be found.
         """
         rankings: list[Ranking] = self._engine.search(
@@ -136,7 +136,8 @@ class Engine:
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
         """The best centroids of each query token, best first, as a search that looks at ``count`` of them finds them.
 
-        The best ``cells`` cells of each token of a query are read, and every token looks at the centroids of them all.
+        Each looks at the centroids of the ``cells`` cells whose centres it likes best. Where n tokens of a query look
+        into a cell, its first others do so too, as many as make n a multiple of 16.
 
         Args:
             queries: ``[T, dim]``; query i is ``queries[offsets[i]:offsets[i + 1]]``.
@@ -144,8 +145,8 @@ class Engine:
             cells: as in `search`.
 
         Returns:
-            Products of signed bytes ``[T, count]`` int32, ids ``[T, count]`` int32, and ``[Nq]`` int64, how many of
-            them are known of each token of a query: fewer where the cells hold fewer. What is not known is 0.
+            Products of signed bytes ``[T, count]`` int32, ids ``[T, count]`` int32, and ``[T]`` int64, how many of
+            them are known: fewer where the cells hold fewer. What is not known is 0.
         """
         pairs, known = self._engine.probe(queries, offsets, count, cells, threads)
         return pairs[:, :, 0], pairs[:, :, 1], known

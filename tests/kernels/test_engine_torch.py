@@ -131,7 +131,7 @@ def uneven(rng, count, cuts=()):
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 8, 9, 100])
 def test_cells(cells):
-    """Few cells hold fewer centroids than are asked for: other numbers of them for the queries of a batch."""
+    """Few cells hold fewer centroids than are asked for: other numbers of them for each token."""
     rng = np.random.default_rng(cells)
     made = uneven(rng, 400, cuts=(120,))
     ours = on_torch(made)
@@ -149,7 +149,7 @@ def test_cells(cells):
 
 
 def test_cells_of_many_centroids():
-    """Queries in several batches: what one reads does nothing for another."""
+    """Queries in several batches."""
     rng = np.random.default_rng(0)
     made = make(rng, rng.integers(1, 30, 400).tolist(), count=4000, cells=63)
     queries, offsets = batch(rng, [32, 5, 70, 1, 16], 40)

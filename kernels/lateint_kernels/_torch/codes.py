@@ -29,8 +29,8 @@ def rotate(tokens: Tensor, rotation: RotationTensors) -> Tensor:
 def probe(rows: Tensor, centres: Tensor, count: int, some: CellsRead | None = None) -> tuple[Tensor, Tensor]:
     """The ``count`` centres ``[K, depth]`` of the largest products with each row: products ``[T, count]`` and ids.
 
-    Best first, the lowest id among equals. Of ``some``, only centroids in cells that are read count; where there are
-    fewer than ``count``, products are `LEAST` and ids any.
+    Best first, the lowest id among equals. If ``some`` is given, only centroids in cells that a row looks into count;
+    where there are fewer than ``count``, products are `LEAST` and ids any.
     """
     K = len(centres)
     step = max(1, NUMBERS[kind(centres)] // K)
@@ -39,7 +39,7 @@ def probe(rows: Tensor, centres: Tensor, count: int, some: CellsRead | None = No
     for start in range(0, len(rows), step):
         found = products(rows[start : start + step], centres)
         if some is not None:
-            found = torch.where(some.read[some.owner[start : start + step]][:, some.cell_of] > 0, found, LEAST)
+            found = torch.where(some.read[start : start + step, some.cell_of] > 0, found, LEAST)
         keys.append(((found << 24) + last).topk(count, dim=1).values)
     best = torch.cat(keys)
     return (best >> 24).to(torch.int32), K - 1 - (best & 0xFFFFFF)

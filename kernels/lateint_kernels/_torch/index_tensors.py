@@ -105,16 +105,14 @@ class QueryTensors(NamedTuple):
 
 
 class CellsRead(NamedTuple):
-    """Which centroids a batch of queries looks at.
+    """Which centroids query tokens look at.
 
     Attributes:
-        read: ``[Nq, C]`` uint8, 1 where a query reads the centroids of a cell.
-        owner: ``[T]`` int64, which query a token is of.
+        read: ``[T, C]`` uint8, 1 where a token looks into a cell.
         cell_of: ``[K]`` int32, see `IndexTensors`.
     """
 
     read: Tensor
-    owner: Tensor
     cell_of: Tensor
 
 

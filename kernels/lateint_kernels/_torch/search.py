@@ -15,6 +15,7 @@ from lateint_kernels._torch.index_tensors import CellsRead, IndexTensors, QueryT
 from lateint_kernels._torch.scoreboard import LOW, owners
 
 ROUND = 32  # candidates between two looks at whether they still change anything
+LANES = 16  # query tokens that a CPU takes at a time
 IMPUTED_RANK = 2  # times nprobe: the centroid whose score stands in for what was not found
 COARSE_RANGE = 2.0**30  # the largest coarse sum that a query can reach
 
@@ -55,7 +56,7 @@ def gather(
 
     Args:
         stages: the module that has ``probe`` and ``weighted``.
-        cells: centroids are looked for in the best ``cells`` cells of all tokens of a query; 0: everywhere.
+        cells: centroids are looked for in the best ``cells`` cells of each token; 0: in all.
         allowed: ``[n]`` bool, or None for all.
         best_keys: adds up the lists; see `lateint_kernels._torch.scoreboard.best_keys`.
     """
@@ -75,7 +76,7 @@ def probe(
 ) -> tuple[Tensor, Tensor]:
     """What the best ``count`` centroids of each query token have more than the last of them, ``[T, count]``, and ids.
 
-    Cells may hold fewer centroids than that; their number stands for what is missing then.
+    Cells may hold fewer centroids than that; K stands for one that is missing.
     """
     if not 0 < cells < len(index.cells):
         scores, ids = stages.probe(queries.bytes, index.centroids, count)
@@ -87,12 +88,21 @@ def probe(
 
 
 def cells_read(index: IndexTensors, queries: QueryTensors, stages: ModuleType, cells: int) -> CellsRead:
-    """A query reads the best ``cells`` cells of each of its tokens, and all its tokens look at all of them."""
-    C, owner = len(index.cells), owners(queries)
+    """Each token looks into the ``cells`` cells whose centres it likes best.
+
+    Where n tokens of a query look into a cell, its first others do so too, as many as make n a multiple of `LANES`:
+    they cost nothing on a CPU, which takes so many at a time.
+    """
     _, wanted = stages.probe(queries.bytes, index.cells, cells)
-    read = torch.zeros((len(queries.constants), C), dtype=torch.uint8, device=owner.device)
-    read.view(-1).scatter_(0, (owner[:, None] * C + wanted).flatten(), 1)
-    return CellsRead(read, owner, index.cell_of)
+    T, owner = len(wanted), owners(queries)
+    looking = torch.zeros((T + 1, len(index.cells)), dtype=torch.int32, device=wanted.device)
+    looking[1:].scatter_(1, wanted, 1)
+    before = looking.cumsum(0, dtype=torch.int32)  # [T + 1, C]: of all tokens before one, those that look into a cell
+    first = queries.offsets[owner]
+    n = before[queries.offsets].diff(dim=0)[owner]
+    others = (torch.arange(T, device=owner.device) - first)[:, None] - (before[:-1] - before[first])
+    filling = (n > 0) & (others < -n % LANES)
+    return CellsRead((looking[1:] | filling).to(torch.uint8), index.cell_of)
 
 
 def best(positions: Tensor, sums: Tensor, count: int) -> tuple[Tensor, Tensor]:

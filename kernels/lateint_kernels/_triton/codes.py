@@ -166,15 +166,15 @@ def dot_of_rows(
 
 @triton.jit(do_not_specialize=["cells", "T", "K", "groups", "blocks"])
 def group_maxima(
-    queries, centres, read, owners, cell_of, cells, maxima, T, K, groups, blocks,
+    queries, centres, read, cell_of, cells, maxima, T, K, groups, blocks,
     DEPTH: tl.constexpr, GROUP: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
 ):  # fmt: skip
     """``maxima[t, g]``: the largest product of a query token with centres ``g * GROUP : (g + 1) * GROUP``.
 
     Program: BLOCK_N centres with BLOCK_M tokens; ``blocks`` blocks of tokens meet the same centres. If ``read`` is
-    given, products count where ``read[owners[t], cell_of[c]]``, the least number stands for others, and centres that no
-    token of the block looks at are not loaded.
+    given, products count where ``read[t, cell_of[c]]``, the least number stands for others, and centres that no token
+    of the block looks at are not loaded.
     """
     row = tl.program_id(0) % blocks * BLOCK_M + tl.arange(0, BLOCK_M)
     first = tl.program_id(0) // blocks * BLOCK_N
@@ -183,8 +183,8 @@ def group_maxima(
     if read is None:
         found = dot_of_rows(queries, token, centres, centre, DEPTH, BLOCK_M, BLOCK_N, BLOCK_K, STAGES)
     else:
-        owner = tl.load(owners + token)
-        looks = tl.load(read + owner[:, None] * cells + tl.load(cell_of + centre)[None, :]).to(tl.int32)
+        looked_into = read + token.to(tl.int64)[:, None] * cells
+        looks = tl.load(looked_into + tl.load(cell_of + centre)[None, :]).to(tl.int32)
         found = tl.full([BLOCK_M, BLOCK_N], -(2**31), tl.int32)
         if tl.max(tl.max(looks, 1), 0) > 0:
             products = dot_of_rows(queries, token, centres, centre, DEPTH, BLOCK_M, BLOCK_N, BLOCK_K, STAGES)
@@ -197,7 +197,7 @@ def group_maxima(
 
 @triton.jit(do_not_specialize=["cells", "K", "members"])
 def group_products(
-    queries, centres, read, owners, cell_of, cells, chosen, products, K, members,
+    queries, centres, read, cell_of, cells, chosen, products, K, members,
     DEPTH: tl.constexpr, GROUP: tl.constexpr, BLOCK_K: tl.constexpr,
 ):  # fmt: skip
     """``products[t, p, j]`` of a query token with centre j of its p-th chosen group.
@@ -218,6 +218,6 @@ def group_products(
         total += tl.sum(c * q[None, :], 1)
     counts = place < K
     if read is not None:
-        counts &= tl.load(read + tl.load(owners + token) * cells + tl.load(cell_of + centre)) > 0
+        counts &= tl.load(read + token * cells + tl.load(cell_of + centre)) > 0
     total = tl.where(counts, total, -(2**31))
     tl.store(products + tl.program_id(0).to(tl.int64) * GROUP + tl.arange(0, GROUP), total)

@@ -41,7 +41,7 @@ def probe(rows: Tensor, centres: Tensor, count: int, some: CellsRead | None = No
     with on(device):
         for start in range(0, len(rows), step):
             part = rows[start : start + step]
-            some_of = some and some._replace(owner=some.owner[start : start + step])
+            some_of = some and some._replace(read=some.read[start : start + step])
             maxima = torch.empty((len(part), groups), dtype=torch.int32, device=device)
             maxima_launch(part, centres, some_of, maxima, arch).run()
             chosen = ((maxima.to(torch.int64) << 24) + last_group).topk(min(count, groups), dim=1).indices
@@ -84,8 +84,7 @@ def all_launches(index: IndexTensors, queries: QueryTensors, C: int, arch: Archi
     blocks = RotationTensors(empty(1, index.width, index.width, of=torch.float32), empty(index.width))
     tokens, rotated = (empty(T, index.width, of=torch.float32) for _ in range(2))
     yield rotation_launch(tokens, blocks, rotated)
-    read = empty(Nq, len(index.cells), of=torch.uint8)
-    for some in (None, CellsRead(read, empty(T, of=torch.int64), index.cell_of)):
+    for some in (None, CellsRead(empty(T, len(index.cells), of=torch.uint8), index.cell_of)):
         maxima = empty(T, triton.cdiv(len(index.centroids), GROUP))
         yield maxima_launch(queries.bytes, index.centroids, some, maxima, arch)
         yield products_launch(queries.bytes, index.centroids, some, chosen, empty(T, 32, GROUP))
@@ -167,8 +166,8 @@ def products_launch(rows: Tensor, centres: Tensor, some: CellsRead | None, chose
 def cells_of(some: CellsRead | None) -> dict[str, Any]:
     """What kernels need to know of the cells that are read; None: all are."""
     if some is None:
-        return {"read": None, "owners": None, "cell_of": None, "cells": 0}
-    return {"read": some.read, "owners": some.owner, "cell_of": some.cell_of, "cells": some.read.shape[1]}
+        return {"read": None, "cell_of": None, "cells": 0}
+    return {"read": some.read, "cell_of": some.cell_of, "cells": some.read.shape[1]}
 
 
 def scoring_launch(
