@@ -14,7 +14,7 @@ from lateint import clustering, storage
 from lateint.codec import Codec, Rotation, train_rotation
 from lateint.documents import Documents
 from lateint.encoding import Encoder, Stream, Timings, check, first_bad_row
-from lateint_kernels import residual
+from lateint_kernels import as_array, residual
 from lateint_kernels.building import Operators
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
@@ -93,9 +93,9 @@ def build(documents: Documents, plan: Plan, store: storage.Store, operators: Ope
     operators.check(**_sizes(documents, plan))
     with timings.of("codec"):
         pilot = documents.pilot(PILOT)
-        if first_bad_row(pilot, plan.threads) is not None:
-            _check_all(documents, plan.threads)
-        rotation = train_rotation(pilot, seed=plan.seed, threads=plan.threads)
+        if first_bad_row(operators.put(pilot), operators) is not None:
+            _check_all(documents, operators)
+        rotation = train_rotation(as_array(pilot, "doc_embs"), seed=plan.seed, threads=plan.threads)
     with timings.of("sample"):
         sample = _sample(documents, rotation, plan, operators)
     with timings.of("centroids"):
@@ -104,8 +104,7 @@ def build(documents: Documents, plan: Plan, store: storage.Store, operators: Ope
     encoder = Encoder(rotation, centroids, plan.nbits, CELLS_SEARCHED, operators, timings)
     _put_codec(store, Codec(rotation, centroids.on_host(operators), plan.nbits))
     segments = []
-    chunks = documents.chunks(CHUNK * operators.chunks(documents.dim))
-    stream = Stream(documents.lengths, _progress(chunks, int(documents.lengths.sum()), "encode", plan), plan.threads)
+    stream = Stream(documents.lengths, _chunks(documents, "encode", plan, operators), operators)
     for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
         name = f"segments/{number:06d}"
         encoder.segment(documents.lengths[first:last], stream, store, name)
@@ -126,11 +125,11 @@ def build(documents: Documents, plan: Plan, store: storage.Store, operators: Ope
     }
 
 
-def _check_all(documents: Documents, threads: int) -> None:
+def _check_all(documents: Documents, operators: Operators) -> None:
     offsets = np.concatenate([[0], np.cumsum(documents.lengths)])
     first = 0
-    for chunk in documents.chunks(CHUNK):
-        check(chunk, offsets, threads, first)
+    for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):
+        check(operators.put(chunk), offsets, operators, first)
         first += len(chunk)
 
 
@@ -148,20 +147,31 @@ def _sizes(documents: Documents, plan: Plan) -> dict[str, int]:
 
 def _sample(documents: Documents, rotation: Rotation, plan: Plan, operators: Operators) -> Any:
     """Random tokens as rows ``[S, depth]`` of the operators, the same share of every part of the stream."""
-    total = int(documents.lengths.sum())
     rng = np.random.default_rng(plan.seed)
     rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
     rows = operators.empty(plan.sample, rotation.width)
+    share = plan.sample, int(documents.lengths.sum())
     seen = taken = 0
-    for chunk in _progress(documents.chunks(CHUNK), total, "sample", plan):
+    for chunk in _chunks(documents, "sample", plan, operators):
+        picked = _picked(seen, len(chunk), share, rng)
         seen += len(chunk)
-        want = plan.sample * seen // total - taken
-        if want == 0:
-            continue
-        pick = np.sort(rng.choice(len(chunk), want, replace=False))
-        rows[taken : taken + want] = operators.to_bytes(rotate(np.ascontiguousarray(chunk[pick])))
-        taken += want
+        if picked.size:
+            rows[taken : taken + len(picked)] = operators.to_bytes(rotate(operators.put(chunk[picked])))
+            taken += len(picked)
     return rows
+
+
+def _picked(seen: int, n: int, share: tuple[int, int], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of the next ``n`` tokens: ``share[0]`` of each ``share[1]``, drawn from one CHUNK after another.
+
+    So they are the same ones in however many such chunks tokens come at a time.
+    """
+    rows = []
+    for first in range(0, n, CHUNK):
+        size = min(CHUNK, n - first)
+        before, after = ((seen + end) * share[0] // share[1] for end in (first, first + size))
+        rows.append(first + np.sort(rng.choice(size, after - before, replace=False)))
+    return np.concatenate(rows)
 
 
 def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clustering.Centroids:
@@ -198,8 +208,10 @@ def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int,
     return cuts
 
 
-def _progress(chunks: Iterator[NDArray[Any]], total: int, label: str, plan: Plan) -> Iterator[NDArray[Any]]:
+def _chunks(documents: Documents, label: str, plan: Plan, operators: Operators) -> Iterator[Any]:
+    """As many tokens at a time as suit the operators: always a multiple of CHUNK, but for the last."""
+    total = int(documents.lengths.sum())
     with tqdm(total=total, desc=label, unit="token", unit_scale=True, disable=not plan.progress) as bar:
-        for chunk in chunks:
+        for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):
             yield chunk
             bar.update(len(chunk))

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lateint import clustering, storage
 from lateint.codec import Rotation
-from lateint_kernels import first_nonfinite_row, first_zero_row, residual
+from lateint_kernels import residual
 from lateint_kernels.building import Operators
 
 TOLERATED_OVERFLOW = 1.25  # by how much a component may exceed the step's reach before a build warns
@@ -36,18 +36,17 @@ class Timings:
             self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
-def first_bad_row(tokens: NDArray[Any], threads: int) -> tuple[int, str] | None:
+def first_bad_row(tokens: Any, operators: Operators) -> tuple[int, str] | None:
     """A row that no score can be made of, and why."""
-    row = first_nonfinite_row(tokens, "doc_embs", threads=threads)
-    if row is not None:
-        return row, "holds a NaN or an infinity"
-    row = first_zero_row(tokens, "doc_embs", threads=threads)
-    return None if row is None else (row, "is all zero, as padding is")
+    nonfinite, zero = operators.bad_rows(tokens)
+    if nonfinite is not None:
+        return nonfinite, "holds a NaN or an infinity"
+    return None if zero is None else (zero, "is all zero, as padding is")
 
 
-def check(tokens: NDArray[Any], offsets: NDArray[np.int64], threads: int, first: int) -> None:
+def check(tokens: Any, offsets: NDArray[np.int64], operators: Operators, first: int) -> None:
     """Refuses rows that no score can be made of. ``first`` is the number of the first row in the stream."""
-    if found := first_bad_row(tokens, threads):
+    if found := first_bad_row(tokens, operators):
         row, what = first + found[0], found[1]
         document = int(np.searchsorted(offsets, row, side="right")) - 1
         raise ValueError(
@@ -77,22 +76,22 @@ class Overflow:
 
 
 class Stream:
-    """All tokens of a build once more, handed out in pieces of any size, checked as they pass."""
+    """All tokens of a build once more, put where operators compute, in pieces of any size, checked as they pass."""
 
-    def __init__(self, lengths: NDArray[np.int64], chunks: Iterator[NDArray[Any]], threads: int) -> None:
+    def __init__(self, lengths: NDArray[np.int64], chunks: Iterator[Any], operators: Operators) -> None:
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
-        self.chunks, self.threads = chunks, threads
-        self.held: NDArray[Any] = np.empty((0, 0), np.float32)
+        self.chunks, self.operators = chunks, operators
+        self.held: Any = ()
         self.passed = 0
 
-    def take(self, most: int) -> NDArray[Any]:
+    def take(self, most: int) -> Any:
         """The next tokens, at least one and at most ``most``."""
         if len(self.held) == 0:
             held = next(self.chunks, None)
             if held is None:
                 raise ValueError("doc_embs gave fewer tokens the last time than the first")
-            self.held = held
-            check(self.held, self.offsets, self.threads, self.passed)
+            self.held = self.operators.put(held)
+            check(self.held, self.offsets, self.operators, self.passed)
             self.passed += len(self.held)
         part, self.held = self.held[:most], self.held[most:]
         return part
@@ -143,7 +142,7 @@ class Encoder:
             done += len(part)
         self._put_lists(centroid_ids, offsets, store, name)
 
-    def _encoded(self, tokens: NDArray[Any], nearest: Callable[[Any, int], Any]) -> list[NDArray[Any]]:
+    def _encoded(self, tokens: Any, nearest: Callable[[Any, int], Any]) -> list[NDArray[Any]]:
         """Ids, codes and scales of tokens, which are waited for before the clock is read."""
         operators, timings = self.operators, self.timings
         with timings.of("rotate"):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +107,9 @@ class Index:
             overwrite: replace an index at ``path``.
             threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
             progress: show progress bars on standard error.
-            device: where to build, and to search afterwards, see `open`. The files are the same, byte for byte. Input
-                passes through the host, and ``max_ram`` is the host's; docs/scale.md says what a device needs.
+            device: where to build, and to search afterwards, see `open`; the first of a list builds. The files are the
+                same, byte for byte. Tensors on a GPU stay there, but for an iterator's that runs only once, which the
+                host keeps. ``max_ram`` is the host's; docs/scale.md says what a device needs.
             device_memory: see `open`.
 
         Raises:
@@ -137,17 +139,15 @@ class Index:
             "threads": thread_count(threads),
             "progress": progress,
         }
+        read = partial(documents_module.read, doc_embs, lengths, allow_empty=allow_empty)
         if path is None:
             store = storage.MemoryStore()
-            documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
-            seconds = _build_into(store, documents, ids, settings, place)
+            seconds = _build_into(store, read, ids, settings, place)
             index = cls(store.manifest, store.arrays, None, place, memory)
             index._seconds = seconds
             return index
         with storage.DiskStore(Path(path).absolute(), overwrite=overwrite) as disk:
-            spool = disk.folder / "spool.bin"
-            documents = documents_module.read(doc_embs, lengths, allow_empty=allow_empty, spool=spool)
-            seconds = _build_into(disk, documents, ids, settings, place, lambda: spool.unlink(missing_ok=True))
+            seconds = _build_into(disk, read, ids, settings, place, disk.folder / "spool.bin")
         index = cls.open(path, device=place, device_memory=memory)
         index._seconds = seconds
         return index
@@ -471,18 +471,19 @@ _kept: dict[tuple[Path, int, int], Index] = {}
 
 def _build_into(
     store: storage.MemoryStore | storage.DiskStore,
-    documents: documents_module.Documents,
+    read: Callable[..., documents_module.Documents],
     ids: Any,
     settings: dict[str, Any],
     device: str,
-    before_commit: Any = lambda: None,
+    spool: Path | None = None,
 ) -> dict[str, float]:
-    """Builds and commits; returns how long each part took, which no two builds share and no file tells."""
-    names = ids_module.check(ids, len(documents.lengths))
-    plan = builder.plan(documents, **settings)
-    operators = building.operators(device.split(",")[0], plan.threads)  # one of several builds
+    """Reads, builds and commits; returns how long each part took, which no two builds share and no file tells."""
+    operators = building.operators(device.split(",")[0], settings["threads"])  # one of several builds
     try:
-        manifest = builder.build(documents, plan, store, operators)
+        documents = read(spool=spool, operators=operators)
+        names = ids_module.check(ids, len(documents.lengths))
+        manifest = builder.build(documents, builder.plan(documents, **settings), store, operators)
+        del documents  # and what it may hold on the device
     finally:
         operators.release()
     seconds: dict[str, float] = manifest.pop("seconds")
@@ -491,7 +492,8 @@ def _build_into(
         ids_module.put(store, segment["name"], names[first : first + segment["documents"]])
         first += segment["documents"]
     kind = layout.INT if isinstance(names, np.ndarray) else layout.STRING
-    before_commit()
+    if spool is not None:
+        spool.unlink(missing_ok=True)
     store.commit({"format": storage.FORMAT, "version": storage.VERSION, **manifest, "ids": kind})
     return seconds
 

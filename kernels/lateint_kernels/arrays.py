@@ -103,11 +103,11 @@ def _from_any(x: Any, name: str) -> Array:
 def _from_torch(torch: Any, x: Any, name: str) -> Array:
     if x.layout != torch.strided or x.is_quantized or x.device.type == "meta":
         raise TypeError(f"{name} must be a dense tensor that holds numbers, got {x.layout} on {x.device}")
-    x = x.detach().cpu().resolve_conj().resolve_neg()
+    if x.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8):
+        raise TypeError(f"{name} must be float32, float16, bfloat16 or float64, got {x.dtype}")
+    x = x.detach().cpu().resolve_neg()
     if x.dtype == torch.bfloat16:
         return np.asarray(x.view(torch.int16).numpy()).view(BFLOAT16)
-    if x.dtype not in (torch.float32, torch.float16, torch.float64, torch.int8):
-        raise TypeError(f"{name} must be float32, float16, bfloat16 or float64, got {x.dtype}")
     return np.asarray(x.numpy())
 
 

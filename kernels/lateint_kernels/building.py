@@ -2,6 +2,9 @@
 
 `lateint` has one builder, which says what is done with them. Tokens, rows of bytes and ids that pass from one operator
 to the next are numpy arrays here and tensors there; whatever is random, or goes to a file, is on the host.
+
+Tokens of a source are where it has them: on the host, or, for a device, in tensors on devices of its kind. Both can be
+sliced and indexed with numpy arrays of integers, and only a chunk at a time, or what is picked from it, is `put`.
 """
 
 from __future__ import annotations
@@ -14,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint_kernels import centroids, residual
-from lateint_kernels.arrays import Array
+from lateint_kernels.arrays import Array, as_array, to_float32
 from lateint_kernels.engine import check_device
+from lateint_kernels.ragged import first_nonfinite_row, first_zero_row
 
 
 class Operators(Protocol):
@@ -30,13 +34,31 @@ class Operators(Protocol):
     def release(self) -> None:
         """Gives back what memory is kept for reuse."""
 
+    def tokens(self, x: Any, name: str) -> Any:
+        """``x`` as tokens of a source, under the rules, and with the errors, of `lateint_kernels.as_array`.
+
+        What is on a device that the operators can read from stays there, and is not copied.
+        """
+
+    def room(self, n: int, like: Any) -> Any:
+        """Tokens ``[n, dim]`` to be filled, of the dim and dtype of tokens ``like``, and next to them."""
+
+    def to_float32(self, tokens: Any) -> Any:
+        """Tokens of a source as float32, where the operators compute: what tokens of any two sources can become."""
+
+    def put(self, tokens: Any) -> Any:
+        """Tokens of a source where the operators compute, as they take them."""
+
+    def bad_rows(self, tokens: Any) -> tuple[int | None, int | None]:
+        """The first row that holds a NaN or an infinity, and the first that is all zero, of tokens that were `put`."""
+
     def empty(self, n: int, width: int) -> Any:
         """Rows of bytes for n tokens of ``width`` components, to be filled."""
 
     def rotation(
         self, mean: NDArray[np.float32], blocks: NDArray[np.float32], permutation: NDArray[np.int32], step: float
-    ) -> Callable[[Array], Any]:
-        """`lateint_kernels.residual.rotate` as a function of tokens ``[n, dim]`` on the host."""
+    ) -> Callable[[Any], Any]:
+        """`lateint_kernels.residual.rotate` as a function of tokens ``[n, dim]`` that were `put`."""
 
     def to_bytes(self, scaled: Any) -> Any:
         """Rotated tokens ``[n, width]`` as rows ``[n, depth]``, see `lateint_kernels.residual.to_bytes`."""
@@ -101,6 +123,22 @@ class HostOperators:
 
     def release(self) -> None:
         """Nothing."""
+
+    def tokens(self, x: Any, name: str) -> Array:
+        return as_array(x, name)
+
+    def room(self, n: int, like: Array) -> Array:
+        return np.empty((n, like.shape[1]), like.dtype)
+
+    def to_float32(self, tokens: Array) -> NDArray[np.float32]:
+        return to_float32(tokens)
+
+    def put(self, tokens: Array) -> Array:
+        return np.ascontiguousarray(tokens)
+
+    def bad_rows(self, tokens: Array) -> tuple[int | None, int | None]:
+        nonfinite = first_nonfinite_row(tokens, "tokens", threads=self._threads)
+        return nonfinite, first_zero_row(tokens, "tokens", threads=self._threads)
 
     def empty(self, n: int, width: int) -> NDArray[np.uint8]:
         return np.empty((n, residual.depth_of(width)), np.uint8)

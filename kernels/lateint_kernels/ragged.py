@@ -64,12 +64,7 @@ class Ragged:
     @classmethod
     def from_lengths(cls, tokens: object, lengths: object, *, allow_empty: bool = False) -> "Ragged":
         """Tokens ``[T, dim]`` that already lie end to end, cut by ``lengths [n]``."""
-        counts = _integers(lengths, "lengths")
-        if counts.size and counts.min() < 0:
-            raise ValueError(f"lengths must not be negative, got {counts.min()} at {counts.argmin()}")
-        offsets = np.zeros(len(counts) + 1, np.int64)
-        np.cumsum(counts, out=offsets[1:])
-        return cls.from_offsets(tokens, offsets, allow_empty=allow_empty)
+        return cls.from_offsets(tokens, _offsets_of(lengths), allow_empty=allow_empty)
 
     @classmethod
     def from_offsets(cls, tokens: object, offsets: object, *, allow_empty: bool = False) -> "Ragged":
@@ -85,9 +80,7 @@ class Ragged:
         n, length, dim = padded.shape
         if lengths is None:
             return cls.from_lengths(padded.reshape(n * length, dim), np.full(n, length), allow_empty=allow_empty)
-        counts = _integers(lengths, "lengths")
-        if counts.shape != (n,) or (n and (counts.min() < 0 or counts.max() > length)):
-            raise ValueError(f"lengths must be {n} numbers from 0 to {length}")
+        counts = padded_lengths(lengths, n, length)
         tokens = padded[np.arange(length) < counts[:, None]]
         return cls.from_lengths(tokens, counts, allow_empty=allow_empty)
 
@@ -118,6 +111,27 @@ class Ragged:
     def dtype(self) -> "np.dtype[np.generic]":
         """The element type; bfloat16 is `BFLOAT16`."""
         return self.tokens.dtype
+
+
+def packed_lengths(lengths: object, total: int) -> NDArray[np.int64]:
+    """``[n]``: lengths of matrices, empty ones among them, that lie end to end and have ``total`` rows together.
+
+    >>> packed_lengths([2, 0, 1], 3).tolist()
+    [2, 0, 1]
+    """
+    return np.diff(_checked_offsets(_offsets_of(lengths), total, allow_empty=True)[0])
+
+
+def padded_lengths(lengths: object, n: int, length: int) -> NDArray[np.int64]:
+    """``[n]``: how many of the ``length`` rows of each matrix count.
+
+    >>> padded_lengths([2, 0, 1], 3, 2).tolist()
+    [2, 0, 1]
+    """
+    counts = _integers(lengths, "lengths")
+    if counts.shape != (n,) or (n and (counts.min() < 0 or counts.max() > length)):
+        raise ValueError(f"lengths must be {n} numbers from 0 to {length}")
+    return counts
 
 
 def check_finite(tokens: object, name: str, *, threads: int | None = None) -> None:
@@ -169,6 +183,13 @@ def _integers(values: object, name: str) -> NDArray[np.int64]:
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise TypeError(f"{name} must be a list of integers, got {array.dtype} {array.shape}")
     return np.ascontiguousarray(array, dtype=np.int64)
+
+
+def _offsets_of(lengths: object) -> NDArray[np.int64]:
+    counts = _integers(lengths, "lengths")
+    if counts.size and counts.min() < 0:
+        raise ValueError(f"lengths must not be negative, got {counts.min()} at {counts.argmin()}")
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
 
 
 def _checked_offsets(values: object, total: int, allow_empty: bool) -> tuple[NDArray[np.int64], bool]:

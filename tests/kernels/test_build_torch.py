@@ -40,7 +40,7 @@ def test_rotate(width, dim, dtype):
     expected = residual.rotate(tokens, codec.mean, codec.rotation, codec.permutation, codec.step)
     operators = DeviceOperators(DEVICE, "torch")
     rotate = operators.rotation(codec.mean, codec.rotation, codec.permutation, codec.step)
-    found = rotate(tokens)
+    found = rotate(operators.put(tokens))
     assert torch.equal(found, rotate(tensor(tokens)))
     assert found.cpu().numpy().tobytes() == expected.tobytes()
     rows = build.to_bytes(found, depth_of(width))

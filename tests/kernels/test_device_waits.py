@@ -16,43 +16,15 @@ pytest.importorskip("triton")
 if not torch.backends.cuda.is_built():  # it can then not even index a tensor that is said to be there
     pytest.skip("this torch is built without CUDA; make test-preflmr has one that is not", allow_module_level=True)
 
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, unset_fake_temporarily  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from copies import Counted, on_device  # noqa: E402
+from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from lateint_kernels._cuda import program, scoreboard  # noqa: E402
 from lateint_kernels._torch import engine as device_engine  # noqa: E402
 from lateint_kernels._triton import search as triton_search  # noqa: E402
 from lateint_kernels._triton.launch import ARCHITECTURES, Launch  # noqa: E402
 
-aten = torch.ops.aten
 GPU = program.Gpu("sm_90a", multiprocessors=132, shared_per_block=227 << 10, shared_per_multiprocessor=228 << 10)
-
-
-class Counted(TorchDispatchMode):
-    """Counts copies, and operators that CUDA runs with a hidden one because a tensor with one number is the host's."""
-
-    def __init__(self):
-        super().__init__()
-        self.to_host, self.to_device = 0, []
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        tensors = [x for x in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(x, torch.Tensor)]
-        devices = {x.device.type for x in tensors}
-        if func is aten.detach.default and not isinstance(args[0], FakeTensor):  # what came to the host, as an array
-            with unset_fake_temporarily():
-                return func(*args)
-        if func is aten._to_copy.default and "device" in kwargs:
-            target = torch.device(kwargs["device"]).type
-            if devices == {"cuda"} and target == "cpu":
-                self.to_host += 1
-                with unset_fake_temporarily():  # numbers for the host: of no document
-                    return torch.full(args[0].shape, -1, dtype=args[0].dtype)
-            if devices == {"cpu"} and target == "cuda":
-                self.to_device.append(str(func))
-        elif len(devices) > 1:
-            self.to_device.append(str(func))
-        return func(*args, **kwargs)
 
 
 @pytest.fixture
@@ -73,10 +45,6 @@ def engine(monkeypatch):
     with FakeTensorMode():
         found.index, found._rotation = on_devices(found.index), on_devices(found._rotation)
         yield found
-
-
-def on_device(tensor):
-    return torch.empty(tensor.shape, dtype=tensor.dtype, device="cuda:0")
 
 
 def on_devices(arrays):

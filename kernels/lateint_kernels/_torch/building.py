@@ -11,8 +11,9 @@ from torch import Tensor
 from lateint_kernels._torch import build
 from lateint_kernels._torch.codes import kind
 from lateint_kernels._torch.index_tensors import CentreTensors, RotationTensors
+from lateint_kernels._torch.ragged import FLOATS
 from lateint_kernels._torch.stages import stages
-from lateint_kernels.arrays import BFLOAT16, Array
+from lateint_kernels.arrays import BFLOAT16, Array, as_array
 from lateint_kernels.residual import depth_of
 
 ASSIGNED = {"cpu": 1 << 16, "cuda": 1 << 20}  # tokens that look for a centroid at a time
@@ -52,20 +53,44 @@ class DeviceOperators:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
+    def tokens(self, x: Any, name: str) -> Array | Tensor:
+        """Tensors on any device of the same type stay where they are; `put` fetches what is asked for from another."""
+        stays = isinstance(x, Tensor) and x.device.type == self.device.type
+        if stays and x.dtype in FLOATS and x.layout == torch.strided:
+            return x.detach().resolve_neg()
+        return as_array(x, name)  # to the host, or it says what is wrong
+
+    def room(self, n: int, like: Array | Tensor) -> Array | Tensor:
+        shape = n, like.shape[1]
+        return like.new_empty(shape) if isinstance(like, Tensor) else np.empty(shape, like.dtype)
+
+    def to_float32(self, tokens: Array | Tensor) -> Tensor:
+        return self.put(tokens).float()
+
+    def put(self, tokens: Array | Tensor) -> Tensor:
+        there = tokens.to(self.device) if isinstance(tokens, Tensor) else self._put(tokens)
+        return (there.float() if there.dtype == torch.float64 else there).contiguous()
+
+    def bad_rows(self, tokens: Tensor) -> tuple[int | None, int | None]:
+        """Waits for the device once."""
+        peaks = tokens.abs().amax(1)  # NaN where there is one
+        bad = torch.stack([~peaks.isfinite(), peaks == 0])
+        n = len(peaks)
+        nonfinite, zero = torch.where(bad, torch.arange(n, device=bad.device), n).amin(1).tolist()
+        return nonfinite if nonfinite < n else None, zero if zero < n else None
+
     def empty(self, n: int, width: int) -> Tensor:
         return torch.empty((n, depth_of(width)), dtype=torch.int8, device=self.device)
 
     def rotation(
         self, mean: NDArray[np.float32], blocks: NDArray[np.float32], permutation: NDArray[np.int32], step: float
-    ) -> Callable[[Array | Tensor], Tensor]:
-        """Tokens may be on the device already."""
+    ) -> Callable[[Tensor], Tensor]:
         centre = self._put(mean)
         turned = RotationTensors(self._put(blocks), self._put(permutation))
         inverse = float(np.float32(1) / np.float32(step))
 
-        def rotate(tokens: Array | Tensor) -> Tensor:
-            there = tokens if isinstance(tokens, Tensor) else self._put(tokens)
-            found: Tensor = self._stages.rotate((there.float() - centre).mul_(inverse), turned)
+        def rotate(tokens: Tensor) -> Tensor:
+            found: Tensor = self._stages.rotate((tokens.float() - centre).mul_(inverse), turned)
             return found
 
         return rotate
