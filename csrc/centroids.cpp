@@ -258,17 +258,9 @@ void Prober::run(const Centroids& centroids, const int8_t* tiles, int lanes, int
     if (!all) look_into(centroids, tiles, lanes, count, cells);
 }
 
-// Adds the first tokens of `lanes` that are not among the readers, which ascend, as many as fill up a tile.
-static void fill_tile(std::vector<int>& readers, int lanes) {
-    const size_t wanted = readers.size(), full = round_up(static_cast<int64_t>(wanted), kLanes);
-    for (int lane = 0; lane < lanes && readers.size() < full; ++lane)
-        if (!std::binary_search(readers.begin(), readers.begin() + wanted, lane)) readers.push_back(lane);
-}
-
 // Each token looks at the centroids of its own best cells, which probes_ has. A cell is read once, by all tokens that
-// want it, gathered into tiles of their own. What would be empty lanes goes to other tokens, which find more by that
-// for nothing. The best cell of each token comes first, then the second best of each, so that thresholds rise early;
-// the order changes no result.
+// want it, gathered into tiles of their own. The best cell of each token comes first, then the second best of each, so
+// that thresholds rise early; the order changes no result.
 void Prober::look_into(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells) {
     std::vector<std::vector<int>> readers(centroids.cell_count);
     for (int lane = 0; lane < lanes; ++lane)
@@ -279,15 +271,10 @@ void Prober::look_into(const Centroids& centroids, const int8_t* tiles, int lane
     for (int64_t i = 0; i < lanes * cells; ++i) {
         const uint32_t c = wanted[i % lanes * cells + i / lanes].centroid;
         if (readers[c].empty()) continue;
-        fill_tile(readers[c], lanes);
-        const bool all = static_cast<int>(readers[c].size()) == lanes;
-        if (all)
-            std::sort(readers[c].begin(), readers[c].end());
-        else
-            gather_lanes(tiles, readers[c], centroids.depth, gathered);
+        gather_lanes(tiles, readers[c], centroids.depth, gathered);
         const int64_t first = centroids.cell_offsets[c];
-        collect(centroids.rows, first, centroids.cell_offsets[c + 1] - first, centroids.depth,
-                all ? tiles : gathered.data(), readers[c]);
+        collect(centroids.rows, first, centroids.cell_offsets[c + 1] - first, centroids.depth, gathered.data(),
+                readers[c]);
         readers[c].clear();
     }
     finish(lanes);

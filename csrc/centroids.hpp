@@ -54,9 +54,8 @@ struct Probe {
 
 class Prober {
 public:
-    // Finds the best `count` centroids for each of `lanes` query tokens given as tiles: among all centroids where
-    // cells <= 0, else in the best `cells` cells of each of them. Where n tokens look into a cell, the first others do
-    // so too, as many as make n a multiple of kLanes.
+    // Finds the best `count` centroids for each of `lanes` query tokens given as tiles: in the best `cells` cells of
+    // each of them, or among all centroids where cells <= 0.
     void run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells);
     const Probe* of(int lane) const { return probes_.data() + lane * count_; }
     int64_t size(int lane) const { return sizes_[lane]; }  // at most `count`: cells may hold fewer

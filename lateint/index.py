@@ -214,7 +214,7 @@ class Index:
             nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
             candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row (160
                 with more than 65,536 centroids) changed nothing among the best k; at most 512 + 4 k.
-            cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 20 if there are
+            cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 24 if there are
                 more than 65,536 centroids, else 0.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
             subset: ids to choose from; None: all.

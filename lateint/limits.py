@@ -7,7 +7,7 @@ from typing import NamedTuple
 from lateint.arguments import integer, positive
 
 FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
-CELLS_PROBED = 20  # best cells of each query token
+CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 LARGE_PATIENCE = 160  # the same, with more than FLAT_PROBING centroids
 

@@ -30,7 +30,7 @@ from lateint.limits import CELLS_PROBED
 from lateint_kernels._torch.build import invert
 from lateint_kernels._torch.building import DeviceOperators
 from lateint_kernels._torch.engine import DeviceEngine
-from lateint_kernels._torch.index_tensors import IndexTensors, cells_of
+from lateint_kernels._torch.index_tensors import IndexTensors
 from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
 
 SHORTEST, LONGEST = 64, 192  # tokens of a document
@@ -218,7 +218,8 @@ def built(tokens: Tokens, nbits: int, seed: int, seconds: dict[str, float]) -> t
         width=rotation.width,
         centroids=centroids.rows,
         cells=centroids.cells,
-        cell_of=torch.from_numpy(cells_of(centroids.cell_offsets)).to(device),
+        cell_offsets=torch.from_numpy(centroids.cell_offsets).to(device),
+        largest_cell=int(np.diff(centroids.cell_offsets).max()),
         offsets=offsets,
         codes=codes,
         scales=None if whole else scales,

@@ -136,8 +136,7 @@ class Engine:
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
         """The best centroids of each query token, best first, as a search that looks at ``count`` of them finds them.
 
-        Each looks at the centroids of the ``cells`` cells whose centres it likes best. Where n tokens of a query look
-        into a cell, its first others do so too, as many as make n a multiple of 16.
+        Each looks at the centroids of the ``cells`` cells whose centres it likes best.
 
         Args:
             queries: ``[T, dim]``; query i is ``queries[offsets[i]:offsets[i + 1]]``.

@@ -19,6 +19,7 @@ from lateint_kernels._torch import building  # noqa: E402
 from lateint_kernels._torch.building import DeviceOperators  # noqa: E402
 from lateint_kernels._torch.index_tensors import CentreTensors  # noqa: E402
 from lateint_kernels._triton import build  # noqa: E402
+from lateint_kernels._triton.tile_list import tile_list  # noqa: E402
 
 
 def random_rows(rng, n, depth):
@@ -94,7 +95,7 @@ def test_tiles_are_of_one_cell():
     cells = torch.from_numpy(rng.permutation(np.repeat([0, 2, 3, 6], [400, 128, 1, 71])).astype(np.int32)).reshape(
         -1, 3
     )
-    tiles = build.tile_list(cells, 8)
+    tiles = tile_list(cells, 8, build.BLOCK_M)
     pairs = []
     for cell, first in zip(tiles.cells.tolist(), tiles.firsts.tolist(), strict=True):
         if cell < 8:

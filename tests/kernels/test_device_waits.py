@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from lateint_kernels._cuda import program, scoreboard  # noqa: E402
 from lateint_kernels._torch import engine as device_engine  # noqa: E402
+from lateint_kernels._triton import probe  # noqa: E402
 from lateint_kernels._triton import search as triton_search  # noqa: E402
 from lateint_kernels._triton.launch import ARCHITECTURES, Launch  # noqa: E402
 
@@ -34,8 +35,9 @@ def engine(monkeypatch):
     made = make(rng, [3] * 6000, count=80, cuts=(2000,))
     found = device_engine.DeviceEngine(made.codec, made.segments, "cpu")
     monkeypatch.setattr(Launch, "run", lambda self: None)
-    monkeypatch.setattr(triton_search, "architecture", lambda device: ARCHITECTURES[90])
-    monkeypatch.setattr(triton_search, "on", lambda device: nullcontext())
+    for module in (triton_search, probe):
+        monkeypatch.setattr(module, "architecture", lambda device: ARCHITECTURES[90])
+        monkeypatch.setattr(module, "on", lambda device: nullcontext())
     monkeypatch.setattr(program, "gpu", lambda index: GPU)
     monkeypatch.setattr(program, "load", lambda *what: type("Kernel", (), {"launch": lambda *given: None}))
     monkeypatch.setattr(scoreboard, "pointer", lambda tensor: None)

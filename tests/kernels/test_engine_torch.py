@@ -250,7 +250,9 @@ def test_memory(nbits, count):
     P = sum(len(segment.list_documents) for segment in made.segments)
     a_token = width if nbits == 8 else width * nbits // 8 + 1 + (2 if K <= 1 << 16 else 3)
     assert size(made.codec, made.segments) == on_torch(made).index.bytes
-    assert on_torch(made).index.bytes == T * a_token + 4 * P + 8 * n + K * (depth + 4 + 8 * S) + C * depth + 16 * S + 8
+    assert on_torch(made).index.bytes == T * a_token + 4 * P + 8 * n + K * (depth + 8 * S) + C * (depth + 8) + 16 * (
+        S + 1
+    )
 
 
 @pytest.mark.parametrize("device", ["nowhere", "cpu:1", "torch", "meta"])

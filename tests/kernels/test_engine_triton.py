@@ -1,5 +1,7 @@
 """The kernels of a search on a device, against the same stages in torch: the same integers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from random_index import make
@@ -15,8 +17,8 @@ if reason := backends.why_not("triton", "maxsim", DEVICE):
 
 from lateint_kernels._torch import codes  # noqa: E402
 from lateint_kernels._torch.engine import DeviceEngine  # noqa: E402
-from lateint_kernels._torch.index_tensors import CellsRead, size_of_lists  # noqa: E402
-from lateint_kernels._triton import search  # noqa: E402
+from lateint_kernels._torch.index_tensors import size_of_lists  # noqa: E402
+from lateint_kernels._triton import probe, search  # noqa: E402
 
 
 def device_engine(made, backend="triton"):
@@ -74,29 +76,31 @@ def test_probe(count, monkeypatch):
     made.codec.centroids[::3] = made.codec.centroids[0]
     ours = device_engine(made)
     queries = prepared(ours, rng, [3, 4], 40)
-    monkeypatch.setattr(search, "MAXIMA", 4 * -(-count // search.GROUP))
+    monkeypatch.setattr(probe, "MAXIMA", 4 * -(-count // probe.GROUP))
     for wanted in {1, count}:
         expected, found = (module.probe(queries.bytes, ours.index.centroids, wanted) for module in (codes, search))
         for left, right in zip(expected, found, strict=True):
             assert left.dtype == right.dtype and torch.equal(left, right)
 
 
-def test_probe_of_some_cells(monkeypatch):
-    """Of none, of few and of all; what is missing has the least product."""
-    rng, count, cells = np.random.default_rng(0), 300, 12
+@pytest.mark.parametrize(("count", "cells", "looked_into"), [(300, 12, 1), (300, 12, 5), (1000, 3, 2), (40, 40, 7)])
+def test_probe_cells(count, cells, looked_into, monkeypatch):
+    """Cells of more groups than one and of single centroids; what is missing has the least product."""
+    rng = np.random.default_rng(count)
     made = make(rng, [4], count=count, cells=cells)
     made.codec.centroids[::3] = made.codec.centroids[0]
+    made.codec.cell_offsets[1:-1] = np.sort(rng.choice(np.arange(1, count), cells - 1, replace=False))
     ours = device_engine(made)
     queries = prepared(ours, rng, [3, 4, 20, 1], 40)
-    monkeypatch.setattr(search, "MAXIMA", 4 * -(-count // search.GROUP))
-    read = (rng.random((28, cells)) < rng.choice([0, 0.2, 0.5, 1], (28, 1))).astype(np.uint8)
-    some = CellsRead(torch.from_numpy(read).to(DEVICE), ours.index.cell_of)
-    for wanted in (1, 30, count):
-        products, ids = codes.probe(queries.bytes, ours.index.centroids, wanted, some)
-        found = search.probe(queries.bytes, ours.index.centroids, wanted, some)
-        there, seen = products > codes.LEAST, read[:, ours.index.cell_of.cpu().numpy()]
+    wanted = torch.from_numpy(np.argsort(rng.random((28, cells)))[:, :looked_into].copy()).to(DEVICE)
+    sizes = np.diff(made.codec.cell_offsets)[wanted.cpu().numpy()].sum(1)
+    for asked, at_once in ((1, probe.MAXIMA), (30, probe.MAXIMA), (count, 10 * looked_into)):
+        monkeypatch.setattr(probe, "MAXIMA", at_once * -(-ours.index.largest_cell // probe.GROUP))
+        products, ids = codes.probe_cells(ours.index, queries.bytes, wanted, asked)
+        found = search.probe_cells(ours.index, queries.bytes, wanted, asked)
+        there = products > codes.LEAST
         assert torch.equal(found[0], products) and torch.equal(found[1][there], ids[there])
-        assert there.sum(1).tolist() == seen.sum(1).clip(max=wanted).tolist()
+        assert there.sum(1).tolist() == sizes.clip(max=asked).tolist()
 
 
 def test_weighted():
@@ -141,6 +145,8 @@ def test_search_through_cells():
     """Fewer centroids in the cells of some tokens than are asked for."""
     rng = np.random.default_rng(0)
     made = make(rng, rng.integers(0, 20, 60).tolist(), cuts=(25,), count=80, cells=16)
+    made.codec.cell_offsets[1:-1] = np.sort(rng.choice(np.arange(1, 80), 15, replace=False))
+    made = replace(made)
     ours, offsets = device_engine(made), np.array([0, 1, 9, 12])
     queries = rng.standard_normal((12, 40)).astype(np.float32)
     assert len({*made.engine.probe(queries, offsets, 16, cells=1)[2].tolist()}) > 1

@@ -19,7 +19,7 @@ if find_spec("triton.backends.nvidia") is None:
 SHARED = {80: 163, 90: 227, 100: 227}  # KB that a program can have
 
 BUILD = {"nearest", "nearest_in_cell", "encode"}
-SEARCH = {"rotate", "group_maxima", "group_products", "best_products", "weighted_sums"}
+SEARCH = {"rotate", "group_maxima", "cell_maxima", "group_products", "best_products", "weighted_sums"}
 
 
 @pytest.fixture(scope="module")
@@ -72,10 +72,13 @@ def test_products_use_the_matrix_units(kernels):
 
 def test_products_of_bytes_use_the_matrix_units(kernels):
     for kernel in kernels:
-        if kernel["kernel"] in ("group_maxima", "best_products"):
-            many = kernel["problem"] in ("search-long", "search-longest")  # rows: 64 at least
-            many |= kernel["kernel"] == "group_maxima" and kernel["problem"] == "search-batch"
-            assert kernel["wgmma" if kernel["capability"] == 90 and many else "mma"], kernel
+        if kernel["kernel"] in ("group_maxima", "cell_maxima", "best_products"):
+            many = {  # rows: 64 at least
+                "group_maxima": ("search-batch", "search-long", "search-longest"),
+                "cell_maxima": ("search-batch",),  # of a single query few tokens look into a cell
+                "best_products": ("search-long", "search-longest"),
+            }[kernel["kernel"]]
+            assert kernel["wgmma" if kernel["capability"] == 90 and kernel["problem"] in many else "mma"], kernel
 
 
 def test_a_build_finds_centroids_in_registers(kernels):

@@ -5,7 +5,7 @@ import itertools
 import torch
 from torch import Tensor
 
-from lateint_kernels._torch.index_tensors import CellsRead, IndexTensors, QueryTensors, RotationTensors
+from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors
 
 NUMBERS = {"cpu": 1 << 22, "cuda": 1 << 27}  # products, or components of decoded tokens, at a time
 LEAST = -(1 << 31)  # stands for a product that is none
@@ -26,23 +26,41 @@ def rotate(tokens: Tensor, rotation: RotationTensors) -> Tensor:
     return total.reshape(len(tokens), blocks * block)
 
 
-def probe(rows: Tensor, centres: Tensor, count: int, some: CellsRead | None = None) -> tuple[Tensor, Tensor]:
+def probe(rows: Tensor, centres: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` centres ``[K, depth]`` of the largest products with each row: products ``[T, count]`` and ids.
 
-    Best first, the lowest id among equals. If ``some`` is given, only centroids in cells that a row looks into count;
-    where there are fewer than ``count``, products are `LEAST` and ids any.
+    Best first, the lowest id among equals.
     """
-    K = len(centres)
-    step = max(1, NUMBERS[kind(centres)] // K)
-    last = K - 1 - torch.arange(K, device=centres.device)
-    keys = []
-    for start in range(0, len(rows), step):
-        found = products(rows[start : start + step], centres)
-        if some is not None:
-            found = torch.where(some.read[start : start + step, some.cell_of] > 0, found, LEAST)
-        keys.append(((found << 24) + last).topk(count, dim=1).values)
-    best = torch.cat(keys)
+    step = max(1, NUMBERS[kind(centres)] // len(centres))
+    return _joined([_best_of(products(part, centres), count) for part in rows.split(step)])
+
+
+def probe_cells(index: IndexTensors, rows: Tensor, cells: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """As `probe`, of the centroids in the cells of each row, ``[T, c]``, all different.
+
+    Where they hold fewer than ``count``, products are `LEAST` and ids any. Here that takes no less than all centroids.
+    """
+    cell_of = torch.arange(len(index.cells), device=cells.device).repeat_interleave(
+        index.cell_offsets.diff(), output_size=len(index.centroids)
+    )
+    found = []
+    step = max(1, NUMBERS[kind(rows)] // len(index.centroids))
+    for part, some in zip(rows.split(step), cells.split(step), strict=True):
+        read = torch.zeros((len(part), len(index.cells)), dtype=torch.bool, device=cells.device).scatter_(1, some, 1)
+        found.append(_best_of(torch.where(read[:, cell_of], products(part, index.centroids), LEAST), count))
+    return _joined(found)
+
+
+def _best_of(found: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The largest of products ``[n, K]`` int64, and where they are."""
+    K = found.shape[1]
+    best = ((found << 24) + (K - 1 - torch.arange(K, device=found.device))).topk(count, dim=1).values
     return (best >> 24).to(torch.int32), K - 1 - (best & 0xFFFFFF)
+
+
+def _joined(parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
+    products, ids = zip(*parts, strict=True)
+    return torch.cat(products), torch.cat(ids)
 
 
 def best_products(index: IndexTensors, queries: QueryTensors, positions: Tensor) -> Tensor:

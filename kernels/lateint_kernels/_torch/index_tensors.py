@@ -23,7 +23,8 @@ class IndexTensors:
         width: components of a decoded token.
         centroids: ``[K, depth]`` int8, bytes less 128.
         cells: ``[C, depth]`` int8, the centres of the cells, likewise.
-        cell_of: ``[K]`` int32, the cell that a centroid is in.
+        cell_offsets: ``[C + 1]`` int64: the centroids of cell c are ``cell_offsets[c]:cell_offsets[c + 1]``.
+        largest_cell: how many there are at most.
         offsets: ``[n + 1]`` int64: the tokens of document p are ``offsets[p]:offsets[p + 1]``.
         codes: ``[T, width * nbits / 8]`` uint8.
         scales: ``[T]`` uint8; None with 8 bits.
@@ -38,7 +39,8 @@ class IndexTensors:
     width: int
     centroids: Tensor
     cells: Tensor
-    cell_of: Tensor
+    cell_offsets: Tensor
+    largest_cell: int
     offsets: Tensor
     codes: Tensor
     scales: Tensor | None
@@ -102,18 +104,6 @@ class QueryTensors(NamedTuple):
         row = self.offsets[:-1, None] + place  # [Nq, longest]
         inside = (row < self.offsets[1:, None]).reshape(*row.shape, *[1] * (values.ndim - 1))
         return torch.where(inside, values[row.clamp_(max=len(values) - 1)], 0)
-
-
-class CellsRead(NamedTuple):
-    """Which centroids query tokens look at.
-
-    Attributes:
-        read: ``[T, C]`` uint8, 1 where a token looks into a cell.
-        cell_of: ``[K]`` int32, see `IndexTensors`.
-    """
-
-    read: Tensor
-    cell_of: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,7 +173,8 @@ def load_lists(codec: CodecArrays, segments: Sequence[SegmentArrays], device: to
         width=len(codec.permutation),
         centroids=_joined([codec.centroids], device).bitwise_xor_(128).view(torch.int8),
         cells=_joined([codec.cells], device).bitwise_xor_(128).view(torch.int8),
-        cell_of=torch.from_numpy(cells_of(codec.cell_offsets)).to(device),
+        cell_offsets=torch.from_numpy(np.array(codec.cell_offsets)).to(device),
+        largest_cell=int(np.diff(codec.cell_offsets).max()),
         offsets=torch.empty(0, dtype=torch.int64, device=device),
         codes=torch.empty((0, segments[0].codes.shape[1]), dtype=torch.uint8, device=device),
         scales=None,
@@ -193,11 +184,6 @@ def load_lists(codec: CodecArrays, segments: Sequence[SegmentArrays], device: to
         list_documents=_joined([segment.list_documents for segment in segments], device, np.int32, first),
         cuts=np.concatenate([*(s.offsets[:-1] + t for s, t in zip(segments, tokens, strict=False)), tokens[-1:]]),
     )
-
-
-def cells_of(cell_offsets: NDArray[np.int64]) -> NDArray[np.int32]:
-    """``[K]``: the cell that a centroid is in."""
-    return np.repeat(np.arange(len(cell_offsets) - 1, dtype=np.int32), np.diff(cell_offsets))
 
 
 def with_empty_list(list_offsets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -237,7 +223,7 @@ def size(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
 def size_of_lists(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
     """Bytes that `load_lists` needs."""
     arrays = [getattr(segment, name) for segment in segments for name in ("list_documents", "list_offsets")]
-    of_centroids = codec.centroids.nbytes + codec.cells.nbytes + 4 * len(codec.centroids)
+    of_centroids = codec.centroids.nbytes + codec.cells.nbytes + codec.cell_offsets.nbytes
     return of_centroids + 8 * len(segments) + sum(int(array.nbytes) for array in arrays)
 
 

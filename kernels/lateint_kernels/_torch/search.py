@@ -11,11 +11,10 @@ import torch
 from torch import Tensor
 
 from lateint_kernels._torch import codes, scoreboard
-from lateint_kernels._torch.index_tensors import CellsRead, IndexTensors, QueryTensors
+from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors
 from lateint_kernels._torch.scoreboard import LOW, owners
 
 ROUND = 32  # candidates between two looks at whether they still change anything
-LANES = 16  # query tokens that a CPU takes at a time
 IMPUTED_RANK = 2  # times nprobe: the centroid whose score stands in for what was not found
 COARSE_RANGE = 2.0**30  # the largest coarse sum that a query can reach
 
@@ -55,7 +54,7 @@ def gather(
     m_i is the score of the ``2 nprobe``-th best centroid.
 
     Args:
-        stages: the module that has ``probe`` and ``weighted``.
+        stages: the module that has ``probe``, ``probe_cells`` and ``weighted``.
         cells: centroids are looked for in the best ``cells`` cells of each token; 0: in all.
         allowed: ``[n]`` bool, or None for all.
         best_keys: adds up the lists; see `lateint_kernels._torch.scoreboard.best_keys`.
@@ -81,28 +80,11 @@ def probe(
     if not 0 < cells < len(index.cells):
         scores, ids = stages.probe(queries.bytes, index.centroids, count)
         return scores - scores[:, -1:], ids
-    scores, ids = stages.probe(queries.bytes, index.centroids, count, cells_read(index, queries, stages, cells))
+    _, wanted = stages.probe(queries.bytes, index.cells, cells)
+    scores, ids = stages.probe_cells(index, queries.bytes, wanted, count)
     there = scores > codes.LEAST
     imputed = scores.gather(1, there.sum(1, keepdim=True) - 1)
     return torch.where(there, scores - imputed, 0), torch.where(there, ids, len(index.centroids))
-
-
-def cells_read(index: IndexTensors, queries: QueryTensors, stages: ModuleType, cells: int) -> CellsRead:
-    """Each token looks into the ``cells`` cells whose centres it likes best.
-
-    Where n tokens of a query look into a cell, its first others do so too, as many as make n a multiple of `LANES`:
-    they cost nothing on a CPU, which takes so many at a time.
-    """
-    _, wanted = stages.probe(queries.bytes, index.cells, cells)
-    T, owner = len(wanted), owners(queries)
-    looking = torch.zeros((T + 1, len(index.cells)), dtype=torch.int32, device=wanted.device)
-    looking[1:].scatter_(1, wanted, 1)
-    before = looking.cumsum(0, dtype=torch.int32)  # [T + 1, C]: of all tokens before one, those that look into a cell
-    first = queries.offsets[owner]
-    n = before[queries.offsets].diff(dim=0)[owner]
-    others = (torch.arange(T, device=owner.device) - first)[:, None] - (before[:-1] - before[first])
-    filling = (n > 0) & (others < -n % LANES)
-    return CellsRead((looking[1:] | filling).to(torch.uint8), index.cell_of)
 
 
 def best(positions: Tensor, sums: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,6 @@
 """The stages of a build that Triton does: what `lateint_kernels._torch.build` has, with the same results."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
 import torch
 import triton
@@ -14,28 +13,13 @@ from lateint_kernels._triton import nearest
 from lateint_kernels._triton.launch import Architecture, Launch, architecture
 from lateint_kernels._triton.maxsim import on
 from lateint_kernels._triton.search import rotate
+from lateint_kernels._triton.tile_list import TileList, tile_list
 
 __all__ = ["all_launches", "best", "best_of_cells", "encode", "rotate"]
 
 MOST = 4  # centres that a program keeps for each token
 BLOCK_M = 128  # tokens of a program
 ENCODED_ROWS = 32  # likewise, where they are encoded
-
-
-class TileList(NamedTuple):
-    """Pairs of tokens and cells, sorted by cell, and cut into tiles of one cell.
-
-    Attributes:
-        order: ``[P]`` int64: which pairs, cell after cell.
-        starts: ``[cells + 1]`` int64: where those of a cell start.
-        cells: ``[tiles]`` int64: the cell of a tile; the number of cells where there is no such tile.
-        firsts: ``[tiles]`` int64: its first pair.
-    """
-
-    order: Tensor
-    starts: Tensor
-    cells: Tensor
-    firsts: Tensor
 
 
 def best(rows: Tensor, centres: CentreTensors, count: int) -> Tensor:
@@ -51,7 +35,7 @@ def best(rows: Tensor, centres: CentreTensors, count: int) -> Tensor:
 def best_of_cells(rows: Tensor, cells: Tensor, centres: CentreTensors, offsets: Tensor) -> Tensor:
     """The nearest centre among those of each of ``cells [n, m]``: keys ``[n, m]``."""
     keys = torch.empty(cells.shape, dtype=torch.int64, device=rows.device)
-    tiles = tile_list(cells, len(offsets) - 1)
+    tiles = tile_list(cells, len(offsets) - 1, BLOCK_M)
     with on(rows.device):
         in_cell_launch(rows, tiles, centres, offsets, keys, architecture(rows.device)).run()
     return keys
@@ -69,19 +53,6 @@ def encode(scaled: Tensor, ids: Tensor, centroids: Tensor, nbits: int) -> tuple[
     return codes, scales
 
 
-def tile_list(cells: Tensor, count: int) -> TileList:
-    """Of ``cells [n, m]``, each less than ``count``; as many tiles as there can be, so that nothing waits for a GPU."""
-    found, order = cells.flatten().sort()
-    number = torch.arange(count + 1, dtype=found.dtype, device=found.device)
-    starts = torch.searchsorted(found, number)
-    sizes = (starts.diff() + (BLOCK_M - 1)) // BLOCK_M
-    ends = sizes.cumsum(0)
-    tile = torch.arange(len(order) // BLOCK_M + count, device=found.device)
-    cell = torch.searchsorted(ends, tile, right=True)
-    there = cell.clamp(max=count - 1)
-    return TileList(order, starts, cell, starts[there] + (tile - (ends - sizes)[there]) * BLOCK_M)
-
-
 def all_launches(rows: Tensor, centres: CentreTensors, cells: CentreTensors, arch: Architecture) -> Iterator[Launch]:
     """Every kernel that a build needs, with tensors that hold nothing."""
 
@@ -90,7 +61,7 @@ def all_launches(rows: Tensor, centres: CentreTensors, cells: CentreTensors, arc
 
     for table, count in ((cells, 1), (cells, 3)):
         yield nearest_launch(rows, table, empty(len(rows), count), arch)
-    tiles = TileList(empty(3 * len(rows)), empty(len(cells.rows) + 1), empty(1 << 15), empty(1 << 15))
+    tiles = TileList(empty(3 * len(rows)), empty(len(cells.rows) + 1), empty(1 << 15), empty(1 << 15), BLOCK_M)
     yield in_cell_launch(rows, tiles, centres, empty(len(cells.rows) + 1), empty(len(rows), 3), arch)
     n, width = rows.shape
     scaled = torch.empty((n, width), device=rows.device)

@@ -1,4 +1,4 @@
-"""Products of queries with residual codes and centroids: signed bytes, int32 sums, all exact."""
+"""Products of queries with residual codes: signed bytes, int32 sums, all exact."""
 
 # Kernels are Triton, whose types mypy does not know.
 # mypy: ignore-errors
@@ -148,76 +148,3 @@ def weighted_sums(scales, best, constants, sums, C, stride, longest, blocks, BLO
     for i in range(0, longest):
         total += tl.load(scales + query.to(tl.int64) * longest + i) * tl.load(pointers + i).to(tl.float64)
     tl.store(sums + query.to(tl.int64) * C + candidate, total, mask=inside)
-
-
-@triton.jit
-def dot_of_rows(
-    left, left_rows, right, right_rows,
-    DEPTH: tl.constexpr, M: tl.constexpr, N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    """Products ``[M, N]`` int32 of rows of two tables."""
-    found = tl.zeros([M, N], tl.int32)
-    for k in tl.range(0, DEPTH, BLOCK_K, num_stages=STAGES):
-        x = load_rows(left, left_rows, k, DEPTH, BLOCK_K)
-        y = load_rows(right, right_rows, k, DEPTH, BLOCK_K)
-        found = tl.dot(x, tl.trans(y), found, out_dtype=tl.int32)
-    return found
-
-
-@triton.jit(do_not_specialize=["cells", "T", "K", "groups", "blocks"])
-def group_maxima(
-    queries, centres, read, cell_of, cells, maxima, T, K, groups, blocks,
-    DEPTH: tl.constexpr, GROUP: tl.constexpr,
-    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr, STAGES: tl.constexpr,
-):  # fmt: skip
-    """``maxima[t, g]``: the largest product of a query token with centres ``g * GROUP : (g + 1) * GROUP``.
-
-    Program: BLOCK_N centres with BLOCK_M tokens; ``blocks`` blocks of tokens meet the same centres. If ``read`` is
-    given, products count where ``read[t, cell_of[c]]``, the least number stands for others, and centres that no token
-    of the block looks at are not loaded.
-    """
-    row = tl.program_id(0) % blocks * BLOCK_M + tl.arange(0, BLOCK_M)
-    first = tl.program_id(0) // blocks * BLOCK_N
-    token = tl.minimum(row, T - 1)
-    centre = tl.minimum(first + tl.arange(0, BLOCK_N), K - 1)  # the last one again, in its own group
-    if read is None:
-        found = dot_of_rows(queries, token, centres, centre, DEPTH, BLOCK_M, BLOCK_N, BLOCK_K, STAGES)
-    else:
-        looked_into = read + token.to(tl.int64)[:, None] * cells
-        looks = tl.load(looked_into + tl.load(cell_of + centre)[None, :]).to(tl.int32)
-        found = tl.full([BLOCK_M, BLOCK_N], -(2**31), tl.int32)
-        if tl.max(tl.max(looks, 1), 0) > 0:
-            products = dot_of_rows(queries, token, centres, centre, DEPTH, BLOCK_M, BLOCK_N, BLOCK_K, STAGES)
-            found = tl.where(looks > 0, products, found)
-    top = tl.max(tl.reshape(found, [BLOCK_M, BLOCK_N // GROUP, GROUP]), 2)
-    group = first // GROUP + tl.arange(0, BLOCK_N // GROUP)
-    target = maxima + row.to(tl.int64)[:, None] * groups + group[None, :]
-    tl.store(target, top, mask=(row < T)[:, None] & (group < groups)[None, :])
-
-
-@triton.jit(do_not_specialize=["cells", "K", "members"])
-def group_products(
-    queries, centres, read, cell_of, cells, chosen, products, K, members,
-    DEPTH: tl.constexpr, GROUP: tl.constexpr, BLOCK_K: tl.constexpr,
-):  # fmt: skip
-    """``products[t, p, j]`` of a query token with centre j of its p-th chosen group.
-
-    The least number past the end, and for a centre that the token does not look at, see `group_maxima`.
-
-    Program: a token with one of its ``members`` groups, ``chosen[t, p]``.
-    """
-    token = (tl.program_id(0) // members).to(tl.int64)
-    group = tl.load(chosen + tl.program_id(0)).to(tl.int32)
-    place = group * GROUP + tl.arange(0, GROUP)
-    centre = tl.minimum(place, K - 1)
-    total = tl.zeros([GROUP], tl.int32)
-    for k in tl.range(0, DEPTH, BLOCK_K):
-        columns = k + tl.arange(0, BLOCK_K)
-        q = tl.load(queries + token * DEPTH + columns, mask=columns < DEPTH, other=0).to(tl.int32)
-        c = load_rows(centres, centre, k, DEPTH, BLOCK_K).to(tl.int32)
-        total += tl.sum(c * q[None, :], 1)
-    counts = place < K
-    if read is not None:
-        counts &= tl.load(read + token * cells + tl.load(cell_of + centre)) > 0
-    total = tl.where(counts, total, -(2**31))
-    tl.store(products + tl.program_id(0).to(tl.int64) * GROUP + tl.arange(0, GROUP), total)

@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator
 from functools import lru_cache
-from typing import Any
 
 import torch
 import triton
 from torch import Tensor
 
-from lateint_kernels._torch.index_tensors import CellsRead, IndexTensors, QueryTensors, RotationTensors
+from lateint_kernels._torch.index_tensors import IndexTensors, QueryTensors, RotationTensors
 from lateint_kernels._triton import codes
 from lateint_kernels._triton.launch import Architecture, Launch, architecture
 from lateint_kernels._triton.maxsim import on
+from lateint_kernels._triton.probe import all_launches as probe_launches
+from lateint_kernels._triton.probe import probe, probe_cells
 
-GROUP = 64  # centres of which only the best is kept at first
-MAXIMA = 1 << 26  # of groups, at a time
+__all__ = ["all_launches", "best_products", "probe", "probe_cells", "rotate", "weighted"]
+
 RESIDENT = 512  # a tile of tokens has all components up to so many
 SHORT = 48  # documents of so few tokens on average are taken in tiles of 32, others in tiles of 64
 
@@ -25,32 +26,6 @@ def rotate(tokens: Tensor, rotation: RotationTensors) -> Tensor:
     with on(tokens.device):
         rotation_launch(tokens, rotation, rotated).run()
     return rotated
-
-
-def probe(rows: Tensor, centres: Tensor, count: int, some: CellsRead | None = None) -> tuple[Tensor, Tensor]:
-    """As `lateint_kernels._torch.codes.probe`.
-
-    The best ``count`` centres are in the ``count`` groups whose best centre is best (the first group among equals), so
-    that only these are looked at one by one.
-    """
-    K, device = len(centres), centres.device
-    arch, groups = architecture(device), triton.cdiv(K, GROUP)
-    last_group, place = groups - 1 - torch.arange(groups, device=device), torch.arange(GROUP, device=device)
-    found = []
-    step = max(1, MAXIMA // groups)
-    with on(device):
-        for start in range(0, len(rows), step):
-            part = rows[start : start + step]
-            some_of = some and some._replace(read=some.read[start : start + step])
-            maxima = torch.empty((len(part), groups), dtype=torch.int32, device=device)
-            maxima_launch(part, centres, some_of, maxima, arch).run()
-            chosen = ((maxima.to(torch.int64) << 24) + last_group).topk(min(count, groups), dim=1).indices
-            products = torch.empty((*chosen.shape, GROUP), dtype=torch.int32, device=device)
-            products_launch(part, centres, some_of, chosen, products).run()
-            keys = (products.to(torch.int64) << 24) + (K - 1 - (chosen[:, :, None] * GROUP + place))
-            found.append(keys.reshape(len(part), -1).topk(count, dim=1).values)
-    best = torch.cat(found)
-    return (best >> 24).to(torch.int32), K - 1 - (best & 0xFFFFFF)
 
 
 def best_products(index: IndexTensors, queries: QueryTensors, positions: Tensor) -> Tensor:
@@ -80,14 +55,10 @@ def all_launches(index: IndexTensors, queries: QueryTensors, C: int, arch: Archi
 
     Nq, T = len(queries.constants), len(queries.bytes)
     best = empty(Nq, C, queries.longest)
-    chosen = empty(T, 32, of=torch.int64)
     blocks = RotationTensors(empty(1, index.width, index.width, of=torch.float32), empty(index.width))
     tokens, rotated = (empty(T, index.width, of=torch.float32) for _ in range(2))
     yield rotation_launch(tokens, blocks, rotated)
-    for some in (None, CellsRead(empty(T, len(index.cells), of=torch.uint8), index.cell_of)):
-        maxima = empty(T, triton.cdiv(len(index.centroids), GROUP))
-        yield maxima_launch(queries.bytes, index.centroids, some, maxima, arch)
-        yield products_launch(queries.bytes, index.centroids, some, chosen, empty(T, 32, GROUP))
+    yield from probe_launches(index, queries.bytes, count=32, cells=24, arch=arch)
     yield scoring_launch(index, queries, empty(Nq, C, of=torch.int64), best, arch)
     scales = empty(Nq, queries.longest, of=torch.float64)
     yield sums_launch(best, scales, queries.constants, empty(Nq, C, of=torch.float64))
@@ -112,62 +83,6 @@ def rotation_launch(tokens: Tensor, rotation: RotationTensors, rotated: Tensor) 
         {"BLOCKS": blocks, "BLOCK": block, "ROWS": rows, "COLUMNS": columns},
         fused=False,
     )
-
-
-def maxima_launch(rows: Tensor, centres: Tensor, some: CellsRead | None, maxima: Tensor, arch: Architecture) -> Launch:
-    """Of `codes.group_maxima`."""
-    T, (K, depth) = len(rows), centres.shape
-    block_m, block_n = min(128, _power_of_two(T)), 2 * GROUP
-    blocks = triton.cdiv(T, block_m)
-    return Launch(
-        codes.group_maxima,
-        blocks * triton.cdiv(K, block_n),
-        {
-            "queries": rows,
-            "centres": centres,
-            **cells_of(some),
-            "maxima": maxima,
-            "T": T,
-            "K": K,
-            "groups": maxima.shape[1],
-            "blocks": blocks,
-        },
-        {
-            "DEPTH": depth,
-            "GROUP": GROUP,
-            "BLOCK_M": block_m,
-            "BLOCK_N": block_n,
-            "BLOCK_K": min(128, _components(depth)),
-            "STAGES": arch.stages,
-        },
-        warps=8 if block_m * block_n > 8192 else 4,
-    )
-
-
-def products_launch(rows: Tensor, centres: Tensor, some: CellsRead | None, chosen: Tensor, products: Tensor) -> Launch:
-    """Of `codes.group_products`."""
-    K, depth = centres.shape
-    return Launch(
-        codes.group_products,
-        chosen.numel(),
-        {
-            "queries": rows,
-            "centres": centres,
-            **cells_of(some),
-            "chosen": chosen,
-            "products": products,
-            "K": K,
-            "members": chosen.shape[1],
-        },
-        {"DEPTH": depth, "GROUP": GROUP, "BLOCK_K": min(128, _components(depth))},
-    )
-
-
-def cells_of(some: CellsRead | None) -> dict[str, Any]:
-    """What kernels need to know of the cells that are read; None: all are."""
-    if some is None:
-        return {"read": None, "cell_of": None, "cells": 0}
-    return {"read": some.read, "cell_of": some.cell_of, "cells": some.read.shape[1]}
 
 
 def scoring_launch(
@@ -253,7 +168,3 @@ def scoring_tiles(longest: int, average: int, width: int) -> tuple[int, int, int
 def _components(width: int) -> int:
     """A power of two, at least the 32 that a product of bytes needs."""
     return max(32, int(triton.next_power_of_2(width)))
-
-
-def _power_of_two(number: int) -> int:
-    return max(16, int(triton.next_power_of_2(number)))
