@@ -23,11 +23,13 @@ class Kind:
         dtype: as numpy writes it, byte order first.
         shape: -1 stands for any length.
         end: for offsets, which begin with 0: their last number, or the array whose length it is.
+        filled: for offsets: nothing that they bound is empty.
     """
 
     dtype: str
     shape: tuple[int, ...]
     end: int | str | None = None
+    filled: bool = False
 
     def __str__(self) -> str:
         return f"{self.dtype} [{', '.join('n' if size < 0 else str(size) for size in self.shape)}]"
@@ -42,12 +44,14 @@ class Kind:
             )
         )
 
-    def wrong_end(self, array: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> str | None:
-        """What is wrong with the first or last number of offsets among the arrays of an index; None if nothing is."""
+    def wrong_offsets(self, array: NDArray[Any], arrays: Mapping[str, NDArray[Any]]) -> str | None:
+        """What is wrong with offsets among the arrays of an index; None if nothing is, or they are not offsets."""
         end = len(arrays[self.end]) if isinstance(self.end, str) else self.end
-        if end is None or (array[0] == 0 and array[-1] == end):
-            return None
-        return f"must run from 0 to {end}, found {array[0]} to {array[-1]}"
+        if end is not None and (array[0] != 0 or array[-1] != end):
+            return f"must run from 0 to {end}, found {array[0]} to {array[-1]}"
+        if self.filled and (stuck := np.flatnonzero(array[1:] <= array[:-1])).size:
+            return f"must increase at every step, found {array[stuck[0]]} and then {array[stuck[0] + 1]}"
+        return None
 
 
 def kinds(manifest: Mapping[str, Any]) -> dict[str, Kind]:
@@ -75,7 +79,7 @@ def kinds(manifest: Mapping[str, Any]) -> dict[str, Kind]:
         "permutation": Kind("<i4", (width,)),
         "centroids": Kind("|u1", (count, depth)),
         "cells": Kind("|u1", (cells, depth)),
-        "cell_offsets": Kind("<i8", (cells + 1,), count),
+        "cell_offsets": Kind("<i8", (cells + 1,), count, filled=True),  # a search finds something in any cell
     }
     if not isinstance(manifest["segments"], list) or not manifest["segments"]:
         raise ValueError(f"segments cannot be {manifest['segments']!r}")

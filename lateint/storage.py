@@ -263,7 +263,7 @@ def load(path: Path, *, verify: bool = False) -> tuple[dict[str, Any], Arrays]:
             raise FormatError(f"{path / name}.npy must hold {kind}, found {found}; the index is damaged")
     arrays = {name: _load_array(path / f"{name}.npy", entries[name], verify) for name in kinds}
     for name, kind in kinds.items():
-        if wrong := kind.wrong_end(arrays[name], arrays):
+        if wrong := kind.wrong_offsets(arrays[name], arrays):
             raise FormatError(f"{path / name}.npy {wrong}; the index is damaged")
     return manifest, arrays
 

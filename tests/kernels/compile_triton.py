@@ -144,6 +144,14 @@ PROBLEMS = {
     "pairs": {"dtype": torch.float16, "pairs": 4096, "ragged": True, **NORMS},
     "pages": {"Lq": 1024, "Ld": 1024},
     "wide": {"dim": 320, **NORMS},
+    "wide-everything": {
+        "dim": 256,
+        "ragged": True,
+        **NORMS,
+        "query_weights": True,
+        "document_scales": True,
+        "document_mask": True,
+    },
     "widest": {"dim": 4096, "Ld": 5000},
     "float32": {"dtype": torch.float32},
 }

@@ -17,6 +17,7 @@ from lateint_kernels._cuda import backward, forward, program, scoreboard, suppor
 TOOLS = importlib.util.find_spec("triton")
 CUOBJDUMP = Path(TOOLS.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump" if TOOLS and TOOLS.origin else None
 ARCHITECTURES = ["sm_80", "sm_90a", "sm_100"]
+REGISTERS = 65536  # of a multiprocessor, for all threads of its blocks
 
 
 @pytest.fixture
@@ -41,19 +42,24 @@ def gradient(token, lanes=None, blocks=None):
     return "query_gradient", {"TOKEN": token, "LANES": str(lanes), "BLOCKS": str(blocks)}
 
 
+def blocks_that_fit(registers, threads):
+    """On a multiprocessor; a thread gets a multiple of 8 registers."""
+    return REGISTERS // (-(-registers // 8) * 8 * threads)
+
+
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(
-    ("kernel", "registers"),
+    ("kernel", "threads", "blocks"),
     [
-        (gradient("bf16"), 64),
-        (gradient("fp32"), 64),
-        (gradient("bf16", 16, 1), 64),
-        (gradient("fp16", 32, 16), 255),
+        (gradient("bf16"), backward.DOCUMENT_THREADS, backward.BLOCKS_PER_MULTIPROCESSOR),
+        (gradient("fp32"), backward.DOCUMENT_THREADS, backward.BLOCKS_PER_MULTIPROCESSOR),
+        (gradient("bf16", 16, 1), backward.QUERY_THREADS, 4),  # half of the warps that there can be
+        (gradient("fp16", 32, 16), backward.QUERY_THREADS, 1),  # a warp holds 4096 sums
     ],
 )
-def test_gradients_fit_into_registers(nvrtc, tmp_path, arch, kernel, registers):
+def test_gradients_fit_into_registers(nvrtc, tmp_path, arch, kernel, threads, blocks):
     used, stack, _ = disassembled(*kernel, arch, tmp_path)
-    assert used <= registers and stack == 0
+    assert blocks_that_fit(used, threads) >= blocks and stack == 0
 
 
 def forward_defines(token, dim, columns, stages, factors, argmax, **more):
@@ -68,7 +74,10 @@ def forward_defines(token, dim, columns, stages, factors, argmax, **more):
 def test_scores_are_formed_on_tensor_cores(nvrtc, tmp_path, arch, rows, columns, dim):
     defines = forward_defines("fp16" if dim == 96 else "bf16", dim, columns, 2, 1, 1, ROWS=rows)
     used, stack, instructions = disassembled("forward", defines, arch, tmp_path)
-    assert used <= 200 and stack == 0
+    # A block has a multiprocessor to itself, as its launch bounds say. So how many registers a compiler takes (NVRTC
+    # 13.0 up to 214, 13.5 up to 181) matters only where they no longer fit.
+    assert "__launch_bounds__(lateint::THREADS, 1) forward(" in program.source_of("forward.cu")
+    assert blocks_that_fit(used, forward.Tile("forward", dim, rows, columns, 2).threads) >= 1 and stack == 0
     products = instructions.count("HMMA.16816.F32")
     assert products > 0 and products % (dim // 16 * 4) == 0
 
@@ -88,7 +97,7 @@ def test_hopper_scores_keep_the_matrix_units_busy(nvrtc, tmp_path, token, column
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 def test_scoreboard_stays_in_registers_and_shared_memory(nvrtc, tmp_path, arch):
     used, stack, instructions = disassembled("scoreboard", {}, arch, tmp_path)
-    assert used * scoreboard.THREADS * scoreboard.BLOCKS_PER_MULTIPROCESSOR <= 65536 and stack == 0
+    assert blocks_that_fit(used, scoreboard.THREADS) >= scoreboard.BLOCKS_PER_MULTIPROCESSOR and stack == 0
     assert all(f"ATOMS.{name}" in instructions for name in ("ADD", "CAS", "MAX"))
     bounds = program.source_of("scoreboard.cu")
     assert f"__launch_bounds__({scoreboard.THREADS}, {scoreboard.BLOCKS_PER_MULTIPROCESSOR})" in bounds

@@ -56,8 +56,13 @@ def test_tokens_fit_into_shared_memory(kernels):
 
 
 def test_registers_suffice(kernels):
+    """Bytes spilled: none on 90. What there is elsewhere lies outside of the loops over tokens.
+
+    On 80, one number a document is kept in memory for a seventh program on a multiprocessor; on 100 a kernel with every
+    option wants more registers than the 255 that a thread can have.
+    """
     for kernel in kernels:
-        assert kernel["spilled"] <= (0 if kernel["capability"] == 90 else 64), kernel
+        assert kernel["spilled"] <= {80: 8, 90: 0, 100: 64}[kernel["capability"]], kernel
 
 
 def test_products_use_the_matrix_units(kernels):

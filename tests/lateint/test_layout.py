@@ -66,9 +66,26 @@ def test_fits():
         assert not kind.fits(dtype, shape)
 
 
-def test_wrong_end():
+def test_wrong_offsets():
     arrays = {"ends": np.array([0, 2, 3]), "other": np.zeros(3)}
-    assert Kind("<i8", (3,), 3).wrong_end(arrays["ends"], arrays) is None
-    assert Kind("<i8", (3,), "other").wrong_end(arrays["ends"], arrays) is None
-    assert Kind("<i8", (3,), 4).wrong_end(arrays["ends"], arrays) == "must run from 0 to 4, found 0 to 3"
-    assert Kind("<i8", (3,)).wrong_end(arrays["ends"], arrays) is None
+    assert Kind("<i8", (3,), 3).wrong_offsets(arrays["ends"], arrays) is None
+    assert Kind("<i8", (3,), "other").wrong_offsets(arrays["ends"], arrays) is None
+    assert Kind("<i8", (3,), 4).wrong_offsets(arrays["ends"], arrays) == "must run from 0 to 4, found 0 to 3"
+    assert Kind("<i8", (3,)).wrong_offsets(arrays["ends"], arrays) is None
+
+
+@pytest.mark.parametrize(
+    ("offsets", "wrong"),
+    [
+        ([0, 1, 3], None),
+        ([0, 3], None),
+        ([0, 0, 3], "must increase at every step, found 0 and then 0"),
+        ([0, 3, 3], "must increase at every step, found 3 and then 3"),
+        ([0, 5, 3], "must increase at every step, found 5 and then 3"),
+        ([0, -(2**63), 2**63 - 1, 3], "must increase at every step, found 0 and then -9223372036854775808"),
+    ],
+)
+def test_offsets_of_what_is_not_empty(offsets, wrong):
+    offsets = np.array(offsets)
+    assert Kind("<i8", (-1,), 3, filled=True).wrong_offsets(offsets, {}) == wrong
+    assert Kind("<i8", (-1,), 3).wrong_offsets(offsets, {}) is None

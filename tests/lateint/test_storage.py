@@ -516,6 +516,16 @@ def test_offsets_that_end_elsewhere(copy, name):
     refuses(copy, copy / f"{name}.npy", r"must run from 0 to \d+, found 0 to \d+; the index is damaged")
 
 
+def test_an_empty_cell(copy):
+    """A search could look into this cell alone, and find no centroid."""
+    offsets = np.load(copy / "cell_offsets.npy")
+    assert len(offsets) > 2
+    offsets[1] = 0
+    add_file(copy, "cell_offsets", offsets)
+    message = "must increase at every step, found 0 and then 0; the index is damaged"
+    refuses(copy, copy / "cell_offsets.npy", message)
+
+
 # ------------------------------------------------------------------------- writing
 
 

@@ -20,8 +20,13 @@ TOO_SHORT = tl.constexpr((1 - 1e-6) * 1e12)  # inverse norm of a token that norm
 @triton.jit
 def remove_length(gradient, tokens, along, norms):
     """The gradient before ``x / |x|``, but for the factor 1 / |x|: less what lies along x; along is <gradient, x>."""
-    square = tl.where(norms < TOO_SHORT, norms * norms, 0.0)
-    return gradient - tokens * (along * square)[:, None]
+    return gradient - tokens * (along * steepness(norms))[:, None]
+
+
+@triton.jit
+def steepness(norms):
+    """``1 / |x|^2``, and 0 where x is so short that it was divided by a constant."""
+    return tl.where(norms < TOO_SHORT, norms * norms, 0.0)
 
 
 @triton.jit(do_not_specialize=["TQ", "Nd", "Lq", "Ld", "blocks"])
@@ -257,48 +262,48 @@ def document_gradients(
     tile = program % tiles
     document = first_document + local
     document_first, document_length = extent(document_offsets, document, Ld)
-    place = tile * BLOCK_T + tl.arange(0, BLOCK_T)
     if tile * BLOCK_T < document_length:
-        token = document_first + place
-        valid = place < document_length
+        # Addresses are one number of 64 bits and, for each token, one of 32: those of 64 would not fit into registers.
+        first = document_first + tile * BLOCK_T
+        place = tl.arange(0, BLOCK_T)
+        valid = tile * BLOCK_T + place < document_length
         present = valid
         if token_mask is not None:
-            present = valid & tl.load(token_mask + token, mask=valid, other=0).to(tl.int1)
+            present = valid & tl.load(token_mask + first + place, mask=valid, other=0).to(tl.int1)
         factor = tl.where(present, 1.0, 0.0)
         if token_factors is not None:
-            factor = tl.load(token_factors + token, mask=present, other=0.0)
+            factor = tl.load(token_factors + first + place, mask=present, other=0.0)
         along = tl.zeros([BLOCK_T], tl.float32)
-        norms = along
-        if document_norms is not None:
-            norms = tl.load(document_norms + token, mask=present, other=0.0)
-            if BLOCK_D < DIM:  # what lies along d is known only when all components are
-                for column in range(0, DIM, BLOCK_D):
-                    v = won(
-                        queries, rows, places, factors, starts, scales, pair_starts, document, local, tile, column,
-                        TQ, Lq, segments, segment, programs, DIM, BLOCK_D, BLOCK_T, BLOCK_K, WIDTH, BUCKETS, STAGES,
-                    )  # fmt: skip
-                    d = load_present(documents, token, present, column, DIM, BLOCK_D)
-                    along += tl.sum(v * d, 1)
+        if document_norms is not None and BLOCK_D < DIM:  # what lies along d is known only when all components are
+            for column in range(0, DIM, BLOCK_D):
+                v = won(
+                    queries, rows, places, factors, starts, scales, pair_starts, document, local, tile, column,
+                    TQ, Lq, segments, segment, programs, DIM, BLOCK_D, BLOCK_T, BLOCK_K, WIDTH, BUCKETS, STAGES,
+                )  # fmt: skip
+                d = load_present(documents + first * DIM, present, column, DIM, BLOCK_T, BLOCK_D)
+                along += tl.sum(v * d, 1)
+            along *= steepness(tl.load(document_norms + first + place, mask=present, other=0.0))
         for column in range(0, DIM, BLOCK_D):
             v = won(
                 queries, rows, places, factors, starts, scales, pair_starts, document, local, tile, column,
                 TQ, Lq, segments, segment, programs, DIM, BLOCK_D, BLOCK_T, BLOCK_K, WIDTH, BUCKETS, STAGES,
             )  # fmt: skip
             if document_norms is not None:
-                d = load_present(documents, token, present, column, DIM, BLOCK_D)
+                d = load_present(documents + first * DIM, present, column, DIM, BLOCK_T, BLOCK_D)
                 if BLOCK_D >= DIM:
-                    along = tl.sum(v * d, 1)
-                v = remove_length(v, d, along, norms)
+                    norms = tl.load(document_norms + first + place, mask=present, other=0.0)
+                    along = tl.sum(v * d, 1) * steepness(norms)
+                v -= d * along[:, None]
             v = tl.where(present[:, None], v * factor[:, None], 0.0)
             columns = column + tl.arange(0, BLOCK_D)
-            pointers = grad_documents + token[:, None] * DIM + columns[None, :]
+            pointers = grad_documents + first * DIM + place[:, None] * DIM + columns[None, :]
             inside = valid[:, None] & (columns[None, :] < DIM)
             tl.store(pointers, narrow(v, grad_documents.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def load_present(tokens, rows, present, column, DIM: tl.constexpr, BLOCK: tl.constexpr):
-    """Components of tokens from ``column``, absent ones 0, in float32."""
-    columns = column + tl.arange(0, BLOCK)
-    inside = present[:, None] & (columns[None, :] < DIM)
-    return tl.load(tokens + rows[:, None] * DIM + columns[None, :], mask=inside, other=0.0).to(tl.float32)
+def load_present(tokens, present, column, DIM: tl.constexpr, BLOCK_T: tl.constexpr, BLOCK_D: tl.constexpr):
+    """Components of the first BLOCK_T tokens from ``column``, absent ones 0, in float32."""
+    columns = column + tl.arange(0, BLOCK_D)
+    pointers = tokens + tl.arange(0, BLOCK_T)[:, None] * DIM + columns[None, :]
+    return tl.load(pointers, mask=present[:, None] & (columns[None, :] < DIM), other=0.0).to(tl.float32)

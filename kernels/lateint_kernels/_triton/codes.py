@@ -108,8 +108,9 @@ def best_products(
     row = query_first + tl.minimum(place, length - 1)
     if BLOCK_K >= WIDTH:
         q = load_rows(queries, row, 0, DEPTH, BLOCK_K)
-    for candidate in range(first_candidate, tl.minimum(first_candidate + count, C)):
-        position = tl.load(positions + query.to(tl.int64) * C + candidate)
+    first_pair = query.to(tl.int64) * C + first_candidate
+    for pair in range(first_pair, first_pair + tl.minimum(count, C - first_candidate)):
+        position = tl.load(positions + pair)
         known = position >= 0
         position = tl.maximum(position, 0)
         first = tl.load(offsets + position)
@@ -129,8 +130,9 @@ def best_products(
                     )
                     found = tl.dot(part, tl.trans(x), found, out_dtype=tl.int32)
             top = tl.maximum(top, tl.max(found, 1))
-        target = best + (query.to(tl.int64) * C + candidate) * longest + place
-        tl.store(target, top, mask=place < tl.where(tokens > 0, length, 0))
+        target = best + pair * longest + place
+        if tokens > 0:
+            tl.store(target, top, mask=place < length)
 
 
 @triton.jit(do_not_specialize=["C", "stride", "longest", "blocks"])
