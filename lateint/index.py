@@ -215,7 +215,7 @@ class Index:
             candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row (160
                 with more than 65,536 centroids) changed nothing among the best k; at most 512 + 4 k.
             cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 24 if there are
-                more than 65,536 centroids, else 0.
+                more than 32,768 centroids, else 0.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
             subset: ids to choose from; None: all.
             threads: None: as many as the process may use. A batch is spread over queries, a single query over

@@ -6,10 +6,11 @@ from typing import NamedTuple
 
 from lateint.arguments import integer, positive
 
-FLAT_PROBING = 1 << 16  # with more centroids, cells are searched first
+FLAT_PROBING = 1 << 15  # with more centroids, cells are searched first
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
-LARGE_PATIENCE = 160  # the same, with more than FLAT_PROBING centroids
+LARGE_PATIENCE = 160  # the same, with more than LARGE centroids
+LARGE = 1 << 16
 
 
 class Limits(NamedTuple):
@@ -40,12 +41,11 @@ def limits(
         raise ValueError(f"cells must be at least 0, got {cells}")
     probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else positive(nprobe, "nprobe")
     most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
-    large = centroids > FLAT_PROBING
     if cells is None:
-        cells = CELLS_PROBED if large else 0
+        cells = CELLS_PROBED if centroids > FLAT_PROBING else 0
     return Limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),
-        patience=0 if candidates is not None else LARGE_PATIENCE if large else PATIENCE,
+        patience=0 if candidates is not None else LARGE_PATIENCE if centroids > LARGE else PATIENCE,
         cells=cells if probes < centroids else 0,
     )

@@ -82,7 +82,7 @@ def test_centroids_through_cells(large, questions, device, cells):
 
 
 def test_many_centroids(large, questions, device, monkeypatch):
-    """With more than 65,536 centroids, queries look into cells."""
+    """With more than 32,768 centroids, queries look into cells."""
     monkeypatch.setattr("lateint.limits.FLAT_PROBING", 100)
     monkeypatch.setattr("lateint.limits.CELLS_PROBED", 1)
     ours = on(large, device)
