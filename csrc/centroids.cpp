@@ -183,7 +183,7 @@ static Probe probe_of(uint64_t key) {
     return {static_cast<int32_t>(static_cast<uint32_t>(key >> 32) ^ 0x80000000u), ~static_cast<uint32_t>(key)};
 }
 
-void Prober::start(int lanes, int64_t count, int64_t offered) {
+void TileProber::start(int lanes, int64_t count, int64_t offered) {
     count_ = count;
     capacity_ = std::min(std::max<int64_t>(4 * count, 64), offered);
     kept_.resize(lanes * capacity_);
@@ -191,7 +191,7 @@ void Prober::start(int lanes, int64_t count, int64_t offered) {
     least_.assign(lanes, 0);
 }
 
-void Prober::prune(int lane) {
+void TileProber::prune(int lane) {
     uint64_t* keys = kept_.data() + lane * capacity_;
     std::nth_element(keys, keys + count_ - 1, keys + sizes_[lane], std::greater<uint64_t>());
     sizes_[lane] = count_;
@@ -199,11 +199,11 @@ void Prober::prune(int lane) {
 }
 
 // What a score must exceed to be looked at: an equal one with a lower id is better than the last one kept.
-int32_t Prober::threshold(int lane) const { return least_[lane] ? probe_of(least_[lane]).score - 1 : kWorst; }
+int32_t TileProber::threshold(int lane) const { return least_[lane] ? probe_of(least_[lane]).score - 1 : kWorst; }
 
 // Offers rows [first, first + n) to the tokens that are in the tiles: position p is token lanes[p].
-void Prober::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
-                     const std::vector<int>& lanes) {
+void TileProber::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
+                         const std::vector<int>& lanes) {
     const Int8Kernels& kernels = int8_kernels();
     const int size = static_cast<int>(lanes.size()), width = static_cast<int>(round_up(size, kLanes));
     const int64_t block = std::max<int64_t>(32, 4096 / width);
@@ -234,7 +234,7 @@ void Prober::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t dept
     }
 }
 
-void Prober::finish(int lanes) {
+void TileProber::finish(int lanes) {
     probes_.resize(lanes * count_);
     for (int lane = 0; lane < lanes; ++lane) {
         uint64_t* keys = kept_.data() + lane * capacity_;
@@ -245,7 +245,7 @@ void Prober::finish(int lanes) {
     }
 }
 
-void Prober::run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells) {
+void TileProber::run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells) {
     const KernelScope scope;
     const bool all = cells <= 0 || cells >= centroids.cell_count;
     const uint8_t* rows = all ? centroids.rows : centroids.cells;
@@ -261,7 +261,7 @@ void Prober::run(const Centroids& centroids, const int8_t* tiles, int lanes, int
 // Each token looks at the centroids of its own best cells, which probes_ has. A cell is read once, by all tokens that
 // want it, gathered into tiles of their own. The best cell of each token comes first, then the second best of each, so
 // that thresholds rise early; the order changes no result.
-void Prober::look_into(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells) {
+void TileProber::look_into(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells) {
     std::vector<std::vector<int>> readers(centroids.cell_count);
     for (int lane = 0; lane < lanes; ++lane)
         for (int64_t i = 0; i < cells; ++i) readers[probes_[lane * cells + i].centroid].push_back(lane);
@@ -278,6 +278,19 @@ void Prober::look_into(const Centroids& centroids, const int8_t* tiles, int lane
         readers[c].clear();
     }
     finish(lanes);
+}
+
+void Prober::run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells,
+                 int threads) {
+    const int ntiles = (lanes + kLanes - 1) / kLanes;
+    const int most = std::min(ntiles, threads > 0 ? threads : default_threads());
+    run_ = (ntiles + most - 1) / most * kLanes;
+    const int parts = (lanes + run_ - 1) / run_;
+    if (static_cast<int>(parts_.size()) < parts) parts_.resize(parts);
+    parallel_for(parts, threads, [&](int64_t part, int) {
+        const int first = static_cast<int>(part) * run_;
+        parts_[part].run(centroids, tiles + first * centroids.depth, std::min(run_, lanes - first), count, cells);
+    });
 }
 
 }  // namespace lateint

@@ -52,10 +52,9 @@ struct Probe {
     uint32_t centroid;
 };
 
-class Prober {
+// Those of some tokens, found by one thread.
+class TileProber {
 public:
-    // Finds the best `count` centroids for each of `lanes` query tokens given as tiles: in the best `cells` cells of
-    // each of them, or among all centroids where cells <= 0.
     void run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells);
     const Probe* of(int lane) const { return probes_.data() + lane * count_; }
     int64_t size(int lane) const { return sizes_[lane]; }  // at most `count`: cells may hold fewer
@@ -76,6 +75,19 @@ private:
     std::vector<int32_t> thresholds_, scores_;
     std::vector<uint32_t> hits_;
     std::vector<Probe> probes_;  // [lanes][count]
+};
+
+class Prober {
+public:
+    // Finds the best `count` centroids for each of `lanes` query tokens given as tiles: in the best `cells` cells of
+    // each of them, or among all centroids where cells <= 0. No token depends on another, so threads share them out.
+    void run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells, int threads);
+    const Probe* of(int lane) const { return parts_[lane / run_].of(lane % run_); }
+    int64_t size(int lane) const { return parts_[lane / run_].size(lane % run_); }  // at most `count`
+
+private:
+    int run_ = 1;  // tokens of a part
+    std::vector<TileProber> parts_;
 };
 
 }  // namespace lateint

@@ -283,10 +283,10 @@ int64_t Engine::score_range(const Query& query, int64_t lists_a_token, int64_t f
 // in XTR and WARP; docs/design.md has the ranks tried). Lists are visited best first, so the first touch of a document
 // by a query token is its maximum; tags tell first touches apart and never need clearing. The best limits.candidates go
 // to scratch.chosen, best first.
-void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, Scratch& scratch,
-                             SearchCounts* counts) const {
+void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
+                             Scratch& scratch, SearchCounts* counts) const {
     scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * limits.nprobe,
-                       limits.cells);
+                       limits.cells, threads);
     const Prober& prober = scratch.prober;
     double range = 0;
     for (int64_t i = 0; i < query.length; ++i) {
@@ -327,10 +327,10 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
         scratch.chosen.push_back({static_cast<float>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
 }
 
-void Engine::probe(const Query& query, int64_t count, int64_t cells, Probe* out, int64_t* known) const {
+void Engine::probe(const Query& query, int64_t count, int64_t cells, Probe* out, int64_t* known, int threads) const {
     Lease lease(*this);
     Prober& prober = (*lease).prober;
-    prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), count, cells);
+    prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), count, cells, threads);
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
         known[i] = prober.size(static_cast<int>(i));
@@ -343,7 +343,7 @@ std::vector<Hit> Engine::gather(const Query& query, const SearchLimits& limits, 
                                 SearchCounts* counts) const {
     Lease lease(*this);
     Scratch& scratch = *lease;
-    find_candidates(query, limits, allowed, scratch, counts);
+    find_candidates(query, limits, allowed, 1, scratch, counts);
     return scratch.chosen;
 }
 
@@ -351,7 +351,7 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
                                 SearchCounts* counts) const {
     Lease lease(*this);
     Scratch& scratch = *lease;
-    find_candidates(query, limits, allowed, scratch, counts);
+    find_candidates(query, limits, allowed, threads, scratch, counts);
     TopK top(limits.k);
     const auto size = static_cast<int64_t>(scratch.chosen.size());
     int64_t idle = 0;  // candidates since the best k last changed

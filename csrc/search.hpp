@@ -72,7 +72,7 @@ public:
     std::vector<Hit> exhaustive(const Query&, int64_t k, const uint8_t* allowed, int threads) const;
     // The centroids that a search looks at: out[i * count + p] is the p-th best one of query token i, its score a
     // product of signed bytes, for p < known[i]; the rest is left as it is.
-    void probe(const Query&, int64_t count, int64_t cells, Probe* out, int64_t* known) const;
+    void probe(const Query&, int64_t count, int64_t cells, Probe* out, int64_t* known, int threads) const;
     // MaxSim of the query with the decoded tokens of each document.
     void score(const Query&, const int64_t* positions, int64_t n, int threads, float* scores) const;
     // Candidates with their coarse scores (larger is better), best first; for tests and measurements.
@@ -99,7 +99,8 @@ private:
     };
     class Lease;
 
-    void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, Scratch&, SearchCounts*) const;
+    void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
+                         SearchCounts*) const;
     int64_t lists_a_token(const SearchLimits&) const;
     int64_t open_lists(const Query&, const SearchLimits&, const Segment&, double unit, Scratch&) const;
     int64_t score_range(const Query&, int64_t lists_a_token, int64_t first, int64_t size, Scratch&) const;

@@ -218,8 +218,8 @@ class Index:
                 more than 32,768 centroids, else 0.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
             subset: ids to choose from; None: all.
-            threads: None: as many as the process may use. A batch is spread over queries, a single query over
-                documents.
+            threads: None: as many as the process may use. A batch is spread over queries, a single query over its
+                tokens, where centroids are looked for, and over documents, where they are scored.
 
         Returns:
             `Hits` for one query, a list of them for a batch. Ties are in the order in which documents were given.

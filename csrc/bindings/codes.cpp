@@ -240,6 +240,15 @@ Ranking to_arrays(const std::vector<Hit>& hits) {
     return {positions, scores};
 }
 
+// body(i, threads inside): a single query is split inside; many are shared out whole, each in one piece.
+template <typename Body>
+void each_query(int64_t n, int threads, const Body& body) {
+    if (n == 1)
+        body(0, threads);
+    else
+        parallel_for(n, threads, [&](int64_t i, int) { body(i, 1); });
+}
+
 // queries [T, dim] cut at offsets; k hits for each. With nprobe < 0 every document is scored.
 std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t k,
                             int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells,
@@ -252,16 +261,11 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
         const float* tokens = queries.data();
         const int64_t* at = offsets.data();
         py::gil_scoped_release release;
-        // A single query is split inside; many are shared out whole (parallel_for nests serially).
-        const auto one = [&](int64_t i, int) {
+        each_query(n, threads, [&](int64_t i, int inside) {
             const Query query = engine.prepare(tokens + at[i] * engine.dim, at[i + 1] - at[i]);
-            hits[i] = nprobe < 0 ? engine.exhaustive(query, k, mask, threads)
-                                 : engine.search(query, {k, nprobe, candidates, patience, cells}, mask, threads);
-        };
-        if (n == 1)
-            one(0, 0);
-        else
-            parallel_for(n, threads, one);
+            hits[i] = nprobe < 0 ? engine.exhaustive(query, k, mask, inside)
+                                 : engine.search(query, {k, nprobe, candidates, patience, cells}, mask, inside);
+        });
     }
     std::vector<Ranking> out;
     for (const auto& ranking : hits) out.push_back(to_arrays(ranking));
@@ -284,9 +288,9 @@ py::tuple probe(const PyEngine& self, const Array<float>& queries, const Array<i
     int64_t* found = known.mutable_data();
     {
         py::gil_scoped_release release;
-        parallel_for(n, threads, [&](int64_t i, int) {
+        each_query(n, threads, [&](int64_t i, int inside) {
             const Query query = engine.prepare(tokens + at[i] * engine.dim, at[i + 1] - at[i]);
-            engine.probe(query, count, cells, out + at[i] * count, found + at[i]);
+            engine.probe(query, count, cells, out + at[i] * count, found + at[i], inside);
         });
     }
     return py::make_tuple(pairs, known);
