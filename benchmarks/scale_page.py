@@ -1,4 +1,4 @@
-"""Writes the tables of ``docs/scale.md`` from ``benchmarks/results/scale.json``.
+"""Writes the tables of ``docs/scale.md`` from ``scale.json`` and ``agreement.json`` in ``benchmarks/results``.
 
 python -m benchmarks.scale_page            write them
 python -m benchmarks.scale_page --check    fail if they are not what the JSON file says
@@ -61,6 +61,20 @@ def machines(results: Row) -> str:
     )
 
 
+def agreement(results: Row) -> str:
+    """Of how many queries a device and the CPU give the same."""
+    found = results["agreement"]
+    asked = [(name, f"{case['same']} of {case['queries']}") for name, case in found["cases"].items()]
+    differ = found["files_that_differ"]
+    files = f"These files of the two builds differ: {', '.join(differ)}." if differ else "All files are the same."
+    return (
+        f"{machine_text(found['machine'])} Device: {found['device']}, torch {found['versions']['torch']}. "
+        f"{found['documents']:,} documents of {found['tokens']:,} tokens, evenly spaced over the collections, "
+        f"{found['nbits']} bits, {found['centroids']:,} centroids, built on both. {files}\n\n"
+        + table(("asked", "queries with the same ids and scores"), asked)
+    )
+
+
 def _power(tokens: float) -> str:
     """1e9 and not 1e+09."""
     mantissa, exponent = f"{tokens:.0e}".split("e")
@@ -73,7 +87,8 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
     args = parser.parse_args()
     page = PAGE.read_text()
-    rendered = with_tables(page, read_json(RESULTS / "scale.json"), (grown, machines))
+    results = {**read_json(RESULTS / "scale.json"), "agreement": read_json(RESULTS / "agreement.json")}
+    rendered = with_tables(page, results, (grown, machines, agreement))
     if args.check and rendered != page:
         sys.exit(f"{PAGE.name} is not what benchmarks/results say; run python -m benchmarks.scale_page")
     if not args.check:
