@@ -8,6 +8,7 @@ evenly spaced queries of all collections are asked in several ways.
 """
 
 import argparse
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -36,7 +37,8 @@ def main(arguments: list[str] | None = None) -> None:
     documents, names = sample(options.data, options.tokens)
     queries = [tokens for name in collections_of(options.data) for tokens in queries_of(options.data, name).values()]
     queries = queries[:: max(1, len(queries) // options.queries)]
-    report: dict[str, Any] = {"machine": machine([0]), "device": options.device, "versions": versions()}
+    where = machine(sorted(os.sched_getaffinity(0)))
+    report: dict[str, Any] = {"machine": where, "device": options.device, "versions": versions()}
     with tempfile.TemporaryDirectory() as folder:
         built = [Path(folder) / name for name in ("cpu", "device")]
         for path, device in zip(built, ("cpu", options.device), strict=True):
