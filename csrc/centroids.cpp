@@ -262,20 +262,19 @@ void TileProber::run(const Centroids& centroids, const int8_t* tiles, int lanes,
 // want it, gathered into tiles of their own. The best cell of each token comes first, then the second best of each, so
 // that thresholds rise early; the order changes no result.
 void TileProber::look_into(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells) {
-    std::vector<std::vector<int>> readers(centroids.cell_count);
+    readers_.resize(centroids.cell_count);
     for (int lane = 0; lane < lanes; ++lane)
-        for (int64_t i = 0; i < cells; ++i) readers[probes_[lane * cells + i].centroid].push_back(lane);
-    const std::vector<Probe> wanted = std::move(probes_);
-    std::vector<int8_t> gathered;
+        for (int64_t i = 0; i < cells; ++i) readers_[probes_[lane * cells + i].centroid].push_back(lane);
+    std::swap(wanted_, probes_);
     start(lanes, std::min(count, centroids.count), centroids.count);
     for (int64_t i = 0; i < lanes * cells; ++i) {
-        const uint32_t c = wanted[i % lanes * cells + i / lanes].centroid;
-        if (readers[c].empty()) continue;
-        gather_lanes(tiles, readers[c], centroids.depth, gathered);
+        const uint32_t c = wanted_[i % lanes * cells + i / lanes].centroid;
+        if (readers_[c].empty()) continue;
+        gather_lanes(tiles, readers_[c], centroids.depth, gathered_);
         const int64_t first = centroids.cell_offsets[c];
-        collect(centroids.rows, first, centroids.cell_offsets[c + 1] - first, centroids.depth, gathered.data(),
-                readers[c]);
-        readers[c].clear();
+        collect(centroids.rows, first, centroids.cell_offsets[c + 1] - first, centroids.depth, gathered_.data(),
+                readers_[c]);
+        readers_[c].clear();
     }
     finish(lanes);
 }

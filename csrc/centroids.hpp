@@ -75,6 +75,10 @@ private:
     std::vector<int32_t> thresholds_, scores_;
     std::vector<uint32_t> hits_;
     std::vector<Probe> probes_;  // [lanes][count]
+    // Of cells; kept for their memory.
+    std::vector<Probe> wanted_;              // [lanes][cells]
+    std::vector<std::vector<int>> readers_;  // [cell]: tokens that look into it; empty between searches
+    std::vector<int8_t> gathered_;           // their tiles
 };
 
 class Prober {

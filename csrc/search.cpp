@@ -219,15 +219,14 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
 
 }  // namespace
 
-// As many for each token; cells may hold fewer centroids, and lists are empty then.
-int64_t Engine::lists_a_token(const SearchLimits& limits) const { return std::min(limits.nprobe, centroids.count); }
-
-// The inverted lists that the query reads in a segment; returns their postings.
+// The inverted lists that the query reads in a segment, as many for each token: where its cells hold fewer centroids,
+// the last ones are empty. Returns their postings.
 int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const Segment& segment, double unit,
                            Scratch& scratch) const {
     const Prober& prober = scratch.prober;
     int64_t postings = 0;
-    scratch.lists.assign(query.length * lists_a_token(limits), {segment.list_documents, segment.list_documents, 0});
+    const int64_t lists_a_token = std::min(limits.nprobe, centroids.count);
+    scratch.lists.assign(query.length * lists_a_token, {segment.list_documents, segment.list_documents, 0});
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
         const int64_t known = prober.size(static_cast<int>(i));
@@ -237,7 +236,7 @@ int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const
             const int64_t size =
                 segment.list_offsets[probes[p].centroid + 1] - segment.list_offsets[probes[p].centroid];
             const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
-            scratch.lists[i * lists_a_token(limits) + p] = {list, list + size, gain};
+            scratch.lists[i * lists_a_token + p] = {list, list + size, gain};
             postings += size;
         }
     }
@@ -246,8 +245,8 @@ int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const
 
 // Adds up the coarse scores of documents [first, first + size) of a segment; returns how many were touched. The range
 // is small enough for its scoreboard to stay in the second-level cache.
-int64_t Engine::score_range(const Query& query, int64_t lists_a_token, int64_t first, int64_t size,
-                            Scratch& scratch) const {
+int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scratch& scratch) const {
+    const size_t lists_a_token = scratch.lists.size() / query.length;
     Entry* board = scratch.board.data();
     uint32_t* touched = scratch.touched.data();
     int64_t count = 0;
@@ -306,7 +305,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
         const int64_t postings = open_lists(query, limits, segments[s], unit, scratch);
         if (counts) counts->postings += postings;
         for (int64_t first = 0; first < segments[s].documents; first += kRange) {
-            const int64_t touched = score_range(query, lists_a_token(limits), first, kRange, scratch);
+            const int64_t touched = score_range(query, first, kRange, scratch);
             if (counts) counts->touched += touched;
             for (int64_t t = 0; t < touched; ++t) {
                 const uint32_t local = scratch.touched[t];

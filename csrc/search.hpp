@@ -92,7 +92,7 @@ private:
         std::vector<Entry> board;
         uint32_t next_tag = 1;
         std::vector<uint32_t> touched;
-        std::vector<List> lists;  // [length][nprobe], best first
+        std::vector<List> lists;  // [length][as many for each], best first
         std::vector<uint64_t> keys;
         std::vector<Hit> chosen;
         Prober prober;
@@ -101,9 +101,8 @@ private:
 
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
                          SearchCounts*) const;
-    int64_t lists_a_token(const SearchLimits&) const;
     int64_t open_lists(const Query&, const SearchLimits&, const Segment&, double unit, Scratch&) const;
-    int64_t score_range(const Query&, int64_t lists_a_token, int64_t first, int64_t size, Scratch&) const;
+    int64_t score_range(const Query&, int64_t first, int64_t size, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
     void prefetch(int64_t position) const;

@@ -134,7 +134,7 @@ class Engine:
     def probe(
         self, queries: NDArray[np.float32], offsets: NDArray[np.int64], count: int, *, cells: int, threads: int = 0
     ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
-        """The best centroids of each query token, best first, as a search that looks at ``count`` of them finds them.
+        """The best ``count`` centroids of each query token as a search finds them, best first; for tests.
 
         Each looks at the centroids of the ``cells`` cells whose centres it likes best.
 
