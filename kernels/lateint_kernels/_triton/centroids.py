@@ -47,6 +47,19 @@ def group_maxima(
     tl.store(target, top, mask=(row < T)[:, None] & (group < groups)[None, :])
 
 
+@triton.jit
+def tile_of_cell(order, starts, firsts, offsets, cell, BLOCK: tl.constexpr):
+    """What a program's tile of a `TileList` is: its pairs, BLOCK of them, of which some are there; and its centres.
+
+    Pairs ``order[firsts[tile]:]``: those of cell c end at ``starts[c + 1]``, and the last one is repeated. The centres
+    of cell c are ``offsets[c]:offsets[c + 1]``.
+    """
+    place = tl.load(firsts + tl.program_id(0)) + tl.arange(0, BLOCK)
+    end = tl.load(starts + cell + 1)
+    pair = tl.load(order + tl.minimum(place, end - 1))
+    return pair, place < end, tl.load(offsets + cell).to(tl.int32), tl.load(offsets + cell + 1).to(tl.int32)
+
+
 @triton.jit(do_not_specialize=["cells", "looked_into", "groups"])
 def cell_maxima(
     queries, order, starts, tile_cells, tile_firsts, offsets, centres, maxima, cells, looked_into, groups,
@@ -55,24 +68,19 @@ def cell_maxima(
 ):  # fmt: skip
     """``maxima[p, g]`` of pair p, token ``p // looked_into`` with one of its cells: of group g of the cell's centres.
 
-    Program: pairs ``order[tile_firsts[t]:]`` of cell ``tile_cells[t]``, BLOCK_M at most. Those of cell c end at
-    ``starts[c + 1]``; its centres are ``offsets[c]:offsets[c + 1]``. Programs past the last tile have no cell.
+    Program: a tile of at most BLOCK_M pairs of one cell. Programs past the last tile have no cell.
     """
     cell = tl.load(tile_cells + tl.program_id(0))
     if cell >= cells:
         return
-    place = tl.load(tile_firsts + tl.program_id(0)) + tl.arange(0, BLOCK_M)
-    end = tl.load(starts + cell + 1)
-    pair = tl.load(order + tl.minimum(place, end - 1))
-    first = tl.load(offsets + cell).to(tl.int32)
-    last = tl.load(offsets + cell + 1).to(tl.int32)
+    pair, there, first, last = tile_of_cell(order, starts, tile_firsts, offsets, cell, BLOCK_M)
     tokens = pair // looked_into
     for start in range(first, last, BLOCK_N):
         centre = tl.minimum(start + tl.arange(0, BLOCK_N), last - 1)  # the last one again, in its own group
         top = group_tops(queries, tokens, centres, centre, DEPTH, GROUP, BLOCK_M, BLOCK_N, BLOCK_K, STAGES)
         group = tl.arange(0, BLOCK_N // GROUP)
         target = maxima + pair[:, None] * groups + (start - first) // GROUP + group[None, :]
-        tl.store(target, top, mask=(place < end)[:, None] & (start + group * GROUP < last)[None, :])
+        tl.store(target, top, mask=there[:, None] & (start + group * GROUP < last)[None, :])
 
 
 @triton.jit(do_not_specialize=["members"])

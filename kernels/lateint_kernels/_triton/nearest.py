@@ -6,6 +6,7 @@
 import triton
 import triton.language as tl
 
+from lateint_kernels._triton.centroids import tile_of_cell
 from lateint_kernels._triton.codes import load_rows
 
 
@@ -90,21 +91,16 @@ def nearest_in_cell(
 ):  # fmt: skip
     """``keys[p]``: that of the nearest centre for pair p, which is token ``p // SEARCHED`` with one of its cells.
 
-    Program: pairs ``order[tile_firsts[t]:]`` of cell ``tile_cells[t]``, BLOCK_M at most. Those of cell c end at
-    ``starts[c + 1]``; its centres are ``offsets[c]:offsets[c + 1]``. Programs past the last tile have no cell.
+    Program: a tile of at most BLOCK_M pairs of one cell. Programs past the last tile have no cell.
     """
     cell = tl.load(tile_cells + tl.program_id(0))
     if cell >= cells:
         return
-    place = tl.load(tile_firsts + tl.program_id(0)) + tl.arange(0, BLOCK_M)
-    end = tl.load(starts + cell + 1)
-    pair = tl.load(order + tl.minimum(place, end - 1))
+    pair, there, first, last = tile_of_cell(order, starts, tile_firsts, offsets, cell, BLOCK_M)
     row = pair // SEARCHED
     q = load_rows(tokens, row, 0, DEPTH, BLOCK_K)
-    first = tl.load(offsets + cell).to(tl.int32)
-    last = tl.load(offsets + cell + 1).to(tl.int32)
     best = tl.full([BLOCK_M], -(2**62), tl.int64)
     for start in tl.range(first, last, BLOCK_N, num_stages=STAGES):
         packed = packed_products(tokens, q, row, centres, half_squares, start, last, DEPTH, BLOCK_M, BLOCK_N, BLOCK_K)
         best = tl.maximum(best, keys_of(tl.max(packed, 1), start, C, BLOCK_N))
-    tl.store(keys + pair, best, mask=place < end)
+    tl.store(keys + pair, best, mask=there)

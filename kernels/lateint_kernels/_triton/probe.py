@@ -30,7 +30,7 @@ def probe(rows: Tensor, centres: Tensor, count: int) -> tuple[Tensor, Tensor]:
         for part in rows.split(max(1, MAXIMA // groups)):
             maxima = torch.empty((len(part), groups), dtype=torch.int32, device=device)
             maxima_launch(part, centres, maxima, architecture(device)).run()
-            firsts = _best_keys(maxima, last_group, min(count, groups)) * GROUP
+            firsts = _best_places(maxima, last_group, min(count, groups)) * GROUP
             found.append(_best_of_groups(part, centres, firsts, (firsts + GROUP).clamp(max=K), count))
     return _split(torch.cat(found), K)
 
@@ -48,12 +48,12 @@ def probe_cells(index: IndexTensors, rows: Tensor, cells: Tensor, count: int) ->
             firsts = index.cell_offsets[some][:, :, None] + GROUP * torch.arange(groups, device=device)
             lasts = index.cell_offsets[some + 1][:, :, None].minimum(firsts + GROUP).flatten(1)
             firsts = firsts.flatten(1)
-            best = _best_keys(maxima.flatten(1), K - 1 - firsts.clamp(max=K - 1), min(count, firsts.shape[1]))
+            best = _best_places(maxima.flatten(1), K - 1 - firsts.clamp(max=K - 1), min(count, firsts.shape[1]))
             found.append(_best_of_groups(part, index.centroids, firsts.gather(1, best), lasts.gather(1, best), count))
     return _split(torch.cat(found), K)
 
 
-def _best_keys(maxima: Tensor, order: Tensor, count: int) -> Tensor:
+def _best_places(maxima: Tensor, order: Tensor, count: int) -> Tensor:
     """``[n, count]`` int64: where the largest are; among equals, where ``order`` is largest."""
     return ((maxima.to(torch.int64) << 24) + order).topk(count, dim=1).indices
 
