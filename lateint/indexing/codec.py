@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.clustering import Centroids
+from lateint.indexing.clustering import Centroids
 from lateint_kernels import residual, to_float32
 
 SMALLEST, LARGEST = 1e-18, 1e18
