@@ -24,7 +24,7 @@ from lateint.quality.collection import Collection
 from lateint.quality.evaluation import exact_run, index_run
 from lateint.version import __version__
 
-COMPANIONS = ("numpy", "torch", "triton", "faiss-cpu", "transformers")
+COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
 
 def run() -> None:

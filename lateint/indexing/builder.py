@@ -15,8 +15,9 @@ from lateint.indexing import clustering
 from lateint.indexing.codec import Codec, Rotation, train_rotation
 from lateint.indexing.documents import Documents
 from lateint.indexing.encoding import Encoder, Stream, Timings, check, first_bad_row
-from lateint_kernels import as_array, residual
-from lateint_kernels.building import Operators
+from lateint_kernels import as_array
+from lateint_kernels.codes import residual
+from lateint_kernels.codes.building import Operators
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from

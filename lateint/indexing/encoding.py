@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from lateint.disk import files
 from lateint.indexing import clustering
 from lateint.indexing.codec import Rotation
-from lateint_kernels import residual
-from lateint_kernels.building import Operators
+from lateint_kernels.codes import residual
+from lateint_kernels.codes.building import Operators
 
 TOLERATED_OVERFLOW = 1.25  # by how much a component may exceed the step's reach before a build warns
 

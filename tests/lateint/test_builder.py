@@ -6,7 +6,7 @@ from lateint.indexing import builder
 from lateint.indexing.documents import read
 from lateint.indexing.encoding import TOLERATED_OVERFLOW, Overflow
 from lateint_kernels import Ragged
-from lateint_kernels.building import HostOperators
+from lateint_kernels.codes.building import HostOperators
 
 
 def documents(lengths, dim=16):

@@ -17,7 +17,7 @@ import pytest
 
 from lateint import FormatError, Index, Ragged, UnknownIdError
 from lateint.disk import files, layout
-from lateint_kernels.residual import depth_of
+from lateint_kernels.codes.residual import depth_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FORMAT = Path(__file__).parents[2] / "docs" / "format.md"
