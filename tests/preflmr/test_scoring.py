@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from preflmr.scoring import loss_of_batch, loss_of_own  # noqa: E402
+from preflmr.model.scoring import loss_of_batch, loss_of_own  # noqa: E402
 
 EACH, RANKS = 3, 2
 # A rank's part of the batch, whose rows are functions of one shared weight, and what it finds.
@@ -16,7 +16,7 @@ PROGRAM = """
 import sys
 import torch
 import torch.distributed as dist
-from preflmr.scoring import loss_of_batch
+from preflmr.model.scoring import loss_of_batch
 
 rank, folder, port = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
