@@ -31,10 +31,12 @@ from benchmarks.embeddings import collections_of, exact_top, load, queries_of, r
 from benchmarks.rivals.run import machine
 from lateint import builder, clustering
 from lateint.codec import REACH, Rotation, train_rotation
-from lateint_kernels import _cpu, residual
-from lateint_kernels.building import HostOperators
-from lateint_kernels.centroids import invert
-from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
+from lateint_kernels import _cpu
+from lateint_kernels.codes import residual
+from lateint_kernels.codes.building import HostOperators
+from lateint_kernels.codes.centroids import invert
+from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
 
 ROOT = Path(__file__).resolve().parents[1]

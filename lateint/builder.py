@@ -14,8 +14,9 @@ from lateint import clustering, storage
 from lateint.codec import Codec, Rotation, train_rotation
 from lateint.documents import Documents
 from lateint.encoding import Encoder, Stream, Timings, check, first_bad_row
-from lateint_kernels import as_array, residual
-from lateint_kernels.building import Operators
+from lateint_kernels import as_array
+from lateint_kernels.codes import residual
+from lateint_kernels.codes.building import Operators
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from

@@ -24,7 +24,7 @@ from lateint.evaluation import exact_run, index_run
 from lateint.index import Index
 from lateint.version import __version__
 
-COMPANIONS = ("numpy", "torch", "triton", "faiss-cpu", "transformers")
+COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
 
 def run() -> None:

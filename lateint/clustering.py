@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint_kernels.building import HostOperators, Operators
+from lateint_kernels.codes.building import HostOperators, Operators
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.clustering import Centroids
-from lateint_kernels import residual, to_float32
+from lateint_kernels import to_float32
+from lateint_kernels.codes import residual
 
 SMALLEST, LARGEST = 1e-18, 1e18
 REACH = 8  # a component may be so many times larger than a token's largest one usually is

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint_kernels import Ragged, as_array
-from lateint_kernels.building import HostOperators, Operators
+from lateint_kernels.codes.building import HostOperators, Operators
 from lateint_kernels.ragged import packed_lengths, padded_lengths
 
 Tokens = Any  # ``[n, dim]``: an array of `as_array`, or what else `Operators.tokens` gives

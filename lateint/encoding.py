@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from lateint import clustering, storage
 from lateint.codec import Rotation
-from lateint_kernels import residual
-from lateint_kernels.building import Operators
+from lateint_kernels.codes import residual
+from lateint_kernels.codes.building import Operators
 
 TOLERATED_OVERFLOW = 1.25  # by how much a component may exceed the step's reach before a build warns
 

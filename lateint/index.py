@@ -22,9 +22,11 @@ from lateint.codec import Codec, Rotation
 from lateint.hits import Explanation, Hits
 from lateint.limits import Limits, limits
 from lateint.queries import Queries
-from lateint_kernels import building
-from lateint_kernels.engine import CodecArrays, Ranking, SegmentArrays, engine
-from lateint_kernels.residual import NBITS
+from lateint_kernels.codes import building
+from lateint_kernels.codes.engine import Ranking
+from lateint_kernels.codes.engines import engine
+from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
+from lateint_kernels.codes.residual import NBITS
 
 SMALL_SUBSET = 4096  # a subset up to this size is scored whole
 

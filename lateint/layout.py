@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint_kernels.residual import NBITS, depth_of
+from lateint_kernels.codes.residual import NBITS, depth_of
 
 INT, STRING = "int64", "string"  # kinds of ids
 SHORT_IDS = 1 << 16  # with more centroids than that, their ids have a third byte

@@ -14,7 +14,7 @@ LARGE = 1 << 16
 
 
 class Limits(NamedTuple):
-    """See `lateint_kernels.engine.Engine.search`; a patience of 0 never stops early, and 0 cells are all."""
+    """See `lateint_kernels.codes.engine.Engine.search`; a patience of 0 never stops early, and 0 cells are all."""
 
     nprobe: int
     candidates: int

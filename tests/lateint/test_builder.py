@@ -5,7 +5,7 @@ from lateint import Index, builder
 from lateint.documents import read
 from lateint.encoding import TOLERATED_OVERFLOW, Overflow
 from lateint_kernels import Ragged
-from lateint_kernels.building import HostOperators
+from lateint_kernels.codes.building import HostOperators
 
 
 def documents(lengths, dim=16):

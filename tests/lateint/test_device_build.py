@@ -18,7 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E4
 from torch.multiprocessing.reductions import StorageWeakRef  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from lateint_kernels._torch import build, building, codes  # noqa: E402
+from lateint_kernels.codes.device import building  # noqa: E402
+from lateint_kernels.codes.torch import build  # noqa: E402
+from lateint_kernels.codes.torch import search as codes  # noqa: E402
 
 DEVICES = ["torch:cpu", *["cuda"] * torch.cuda.is_available()]
 

@@ -17,7 +17,7 @@ def test_positions_by_default(index):
         np.array([5, 3, 9]),
         np.array([5, 3, 9], np.uint8),
         [np.int32(5), np.int64(3), 9],
-        iter([5, 3, 9]),
+        pytest.param(iter([5, 3, 9]), id="iterator"),
         [-(2**63), 2**63 - 1, 0],
         (7, -7, 70),
     ],

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from lateint import FormatError, Index, Ragged, UnknownIdError, layout, storage
-from lateint_kernels.residual import depth_of
+from lateint_kernels.codes.residual import depth_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 FORMAT = Path(__file__).parents[2] / "docs" / "format.md"
