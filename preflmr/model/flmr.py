@@ -262,7 +262,7 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
             raise ValueError(f"there must be 1 + num_negative_examples documents for each query, got {found}")
         rows = (q, queries.mask, d, documents.mask, each)
         if use_in_batch_negatives:
-            loss, scores = loss_of_batch(*rows, everywhere=in_batch_negatives_from_all_gpus)
+            loss, scores = loss_of_batch(*rows, across_devices=in_batch_negatives_from_all_gpus)
         else:
             loss, scores = loss_of_own(*rows)
         return FLMROutput(

@@ -12,9 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lateint_kernels import losses, maxsim
-from lateint_kernels.distributed import gather_documents, gather_rows, global_mean
+from lateint_kernels import losses
+from lateint_kernels.distributed import gather_rows, global_mean
 from lateint_kernels.gradcache import encode_in_chunks
+from preflmr.model.scoring import batch_scores, own_columns, own_scores
 from preflmr.training.batches import Batch, Batches, View
 from preflmr.training.recipe import Distillation, TrainConfig
 
@@ -55,16 +56,17 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
             documents, document_mask = self._cached(batch)
         else:
             documents, document_mask = self._encode(self._document, batch.documents)
-        own: Tensor | None = None  # scores of each query with its own documents
-        each = len(documents) // len(queries)
+        each, rows = len(documents) // len(queries), (queries, query_mask, documents, document_mask)
         if not settings.in_batch:
-            candidates, mask = documents.unflatten(0, (-1, each)), document_mask.unflatten(0, (-1, each))
-            own = maxsim(queries, candidates, query_mask=query_mask, document_mask=mask, check=False)  # [Nq, 1 + K]
+            own = own_scores(*rows, each)
             first = torch.zeros(len(queries), dtype=torch.int64)
             loss = losses.contrastive(own, first, temperature=settings.temperature)
         else:
-            scores, positives, ids, corpora = self._scores(batch, queries, query_mask, documents, document_mask)
-            own = scores.gather(1, positives[:, None] + torch.arange(each, device=scores.device))
+            scores, start = batch_scores(*rows, across_devices=settings.across_devices)
+            positives, ids, corpora = batch.positives + start, batch.document_ids, batch.document_corpora
+            if settings.across_devices:
+                ids, corpora = gather_rows(ids), gather_rows(corpora)
+            own = own_columns(scores, positives, each)
             if settings.mask_positives:
                 scores = scores.masked_fill(_other_positives(batch, positives, ids), float("-inf"))
             found = losses.contrastive(
@@ -79,18 +81,6 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
             return loss
         weight = settings.distillation.weight
         return (1 - weight) * loss + weight * distillation(own, self._teacher_scores(batch), settings.distillation)
-
-    def _scores(
-        self, batch: Batch, queries: Tensor, query_mask: Tensor, documents: Tensor, document_mask: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """``[Nq, Nd]``, where each query's positive is, and ids and corpora of the documents: of all devices if so."""
-        positives, ids, corpora = batch.positives, batch.document_ids, batch.document_corpora
-        if self.config.loss.across_devices:
-            documents, gathered_mask, start = gather_documents(documents, document_mask)
-            document_mask = document_mask if gathered_mask is None else gathered_mask
-            positives, ids, corpora = positives + start, gather_rows(ids), gather_rows(corpora)
-        scores = maxsim(queries, documents, query_mask=query_mask, document_mask=document_mask, check=False)
-        return scores, positives, ids, corpora
 
     def _encode(self, encode: Callable[[dict[str, Any]], Tokens], inputs: dict[str, Any]) -> Tokens:
         if self.config.loss.chunk is None:
@@ -156,10 +146,7 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
         with torch.no_grad():
             queries, query_mask = encode_by_pictures(teacher.query, batch.queries, ("text", "vision"))
             documents, document_mask = encode_by_pictures(teacher.doc, batch.documents, ("text", "vision"))
-            each = len(documents) // len(queries)
-            candidates, mask = documents.unflatten(0, (-1, each)), document_mask.unflatten(0, (-1, each))
-            scores: Tensor = maxsim(queries, candidates, query_mask=query_mask, document_mask=mask, check=False)
-        return scores
+            return own_scores(queries, query_mask, documents, document_mask, len(documents) // len(queries))
 
 
 def encode_by_pictures(encode: Callable[..., Any], inputs: Mapping[str, Any], parts: tuple[str, ...]) -> Tokens:
