@@ -62,7 +62,7 @@ class BuildPy(build_py):
         return [*super().get_outputs(include_bytecode), *(str(target) for _, target in self.cuda_sources())]
 
     def cuda_sources(self) -> list[tuple[Path, Path]]:
-        folder = Path(self.build_lib, "lateint_kernels", "_cuda", "src")
+        folder = Path(self.build_lib, "lateint_kernels", "gpu", "src")
         return [(source, folder / source.name) for source in sorted(Path("csrc/cuda").glob("*.cu*"))]
 
 

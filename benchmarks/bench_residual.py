@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 
 from benchmarks.shapes import CENTROID_SHAPES, CODES_SHAPES
-from lateint.clustering import group
-from lateint.codec import train_rotation
+from lateint.indexing.clustering import group
+from lateint.indexing.codec import train_rotation
 from lateint_kernels import _cpu, explain
-from lateint_kernels.building import HostOperators
-from lateint_kernels.centroids import Assigner, invert
-from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
+from lateint_kernels.codes.building import HostOperators
+from lateint_kernels.codes.centroids import Assigner, invert
+from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
+from lateint_kernels.codes.residual import decode, depth_of, encode, rotate, split_ids, to_bytes
 from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
-from lateint_kernels.residual import decode, depth_of, encode, rotate, split_ids, to_bytes
 
 LEVELS = [isa for isa in INSTRUCTION_SETS if isa != "scalar" and why_not(isa) is None] or ["scalar"]
 ENCODED = 1 << 15  # tokens

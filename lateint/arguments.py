@@ -6,7 +6,7 @@ import operator
 import sys
 from typing import Any
 
-from lateint_kernels.engine import check_device, check_memory
+from lateint_kernels.devices import check_device, check_memory
 
 
 def integer(value: Any, name: str) -> int:

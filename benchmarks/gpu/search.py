@@ -23,15 +23,16 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.systems import versions
-from lateint.builder import CELLS_SEARCHED, ITERATIONS, PILOT, SAMPLE_PER_CENTROID, default_centroids
-from lateint.clustering import Centroids, assigner, train
-from lateint.codec import Rotation, train_rotation
-from lateint.limits import CELLS_PROBED
-from lateint_kernels._torch.build import invert
-from lateint_kernels._torch.building import DeviceOperators
-from lateint_kernels._torch.engine import DeviceEngine
-from lateint_kernels._torch.index_tensors import IndexTensors
-from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
+from lateint.indexing.builder import CELLS_SEARCHED, ITERATIONS, PILOT, SAMPLE_PER_CENTROID, default_centroids
+from lateint.indexing.clustering import Centroids, assigner, train
+from lateint.indexing.codec import Rotation, train_rotation
+from lateint.retrieval.limits import CELLS_PROBED
+from lateint_kernels.codes.device.building import DeviceOperators
+from lateint_kernels.codes.device.engine import DeviceEngine
+from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
+from lateint_kernels.codes.index_tensors import IndexTensors
+from lateint_kernels.codes.torch.build import invert
 
 SHORTEST, LONGEST = 64, 192  # tokens of a document
 TOPICS, SPREAD = 8, 64  # of a document, and centres of a topic, which are neighbours

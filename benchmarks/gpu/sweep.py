@@ -1,4 +1,4 @@
-"""Other sizes of tiles than those in `lateint_kernels._triton.launch`: to change its table by measurement."""
+"""Other sizes of tiles than those in `lateint_kernels.gpu.launch`: to change its table by measurement."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +9,7 @@ import torch
 from benchmarks.gpu.cases import Case, inputs
 from benchmarks.gpu.measure import Stopwatch
 from lateint_kernels import maxsim
-from lateint_kernels._triton import maxsim as triton
+from lateint_kernels.dense.triton import maxsim as triton
 
 NAMES = ("train", "train-128", "train-1024", "preflmr-256", "rerank-10000", "train-256-d320", "train-32-d4096")
 

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from lateint_kernels.arrays import BFLOAT16, as_array, to_bfloat16, to_float32
 from lateint_kernels.backends import BackendError, explain
+from lateint_kernels.dense.sketch import Sketched
 from lateint_kernels.maxsim import maxsim, maxsim_pairs
 from lateint_kernels.ragged import Ragged, check_finite, first_nonfinite_row, first_zero_row
-from lateint_kernels.sketch import Sketched
 
 if TYPE_CHECKING:
-    from lateint_kernels._torch.ragged import RaggedTensor
+    from lateint_kernels.ragged_tensor import RaggedTensor
 
 __all__ = [
     "BFLOAT16",
@@ -37,7 +37,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:
     if name == "RaggedTensor":
-        from lateint_kernels._torch.ragged import RaggedTensor
+        from lateint_kernels.ragged_tensor import RaggedTensor
 
         return RaggedTensor
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,7 +1,7 @@
 """Which code runs: one table of preferences, one rule. A backend named by the caller is used or refused.
 
 A backend is a module whose functions carry the operators' names (``maxsim``, ``maxsim_backward``) and take a
-`lateint_kernels._torch.problem.Problem`. It may have a function ``why_not(op, device, dtype, dim)`` of its own that
+`lateint_kernels.dense.problem.Problem`. It may have a function ``why_not(op, device, dtype, dim)`` of its own that
 tells why it cannot do something here, or None; `why_not` below asks it last. Modules are imported at their first use.
 """
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 # Best first, for each type of device; where it is none of these, torch. CUDA after Triton until it has been measured.
 PREFERENCE = {"cuda": ("triton", "cuda", "torch"), "cpu": ("cpp", "torch")}
 MODULES = {
-    "cpp": "lateint_kernels._cpp",
-    "cuda": "lateint_kernels._cuda",
-    "torch": "lateint_kernels._torch.maxsim",
-    "triton": "lateint_kernels._triton.maxsim",
+    "cpp": "lateint_kernels.dense.cpp",
+    "cuda": "lateint_kernels.dense.cuda",
+    "torch": "lateint_kernels.dense.torch",
+    "triton": "lateint_kernels.dense.triton.maxsim",
 }
 DTYPES = ("float32", "float16", "bfloat16")  # the torch backend takes float64 too
 

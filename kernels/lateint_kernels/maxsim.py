@@ -3,8 +3,8 @@
 import sys
 from typing import Any
 
-from lateint_kernels import _numpy
-from lateint_kernels.options import Options
+from lateint_kernels.dense import array_edge as _numpy
+from lateint_kernels.dense.options import Options
 
 
 def maxsim(
@@ -76,7 +76,7 @@ def maxsim(
     options = Options(query_mask, document_mask, query_weights, normalize, masking, return_argmax, check, backend)
     if _is_torch(queries) or _is_torch(documents):
         _refuse_threads(threads)
-        from lateint_kernels._torch import edge
+        from lateint_kernels.dense import tensor_edge as edge
 
         return edge.maxsim(queries, documents, options)
     return _numpy.maxsim(queries, documents, options, threads)
@@ -126,7 +126,7 @@ def maxsim_pairs(
     options = Options(query_mask, document_mask, query_weights, normalize, masking, return_argmax, check, backend)
     if _is_torch(queries) or _is_torch(documents):
         _refuse_threads(threads)
-        from lateint_kernels._torch import edge
+        from lateint_kernels.dense import tensor_edge as edge
 
         return edge.maxsim_pairs(queries, documents, query_index, document_index, options)
     return _numpy.maxsim_pairs(queries, documents, query_index, document_index, options, threads)
@@ -137,7 +137,7 @@ def _is_torch(tokens: object) -> bool:
         return False
     import torch
 
-    from lateint_kernels._torch.ragged import RaggedTensor
+    from lateint_kernels.ragged_tensor import RaggedTensor
 
     if isinstance(tokens, list | tuple) and tokens:
         tokens = tokens[0]

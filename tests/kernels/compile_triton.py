@@ -20,9 +20,11 @@ import triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from lateint_kernels._torch.index_tensors import CentreTensors, IndexTensors, QueryTensors
-from lateint_kernels._torch.problem import Problem
-from lateint_kernels._triton import build, launch, maxsim, search
+from lateint_kernels.codes.index_tensors import CentreTensors, IndexTensors, QueryTensors
+from lateint_kernels.codes.triton import build, search
+from lateint_kernels.dense.problem import Problem
+from lateint_kernels.dense.triton import maxsim
+from lateint_kernels.gpu import launch
 
 TYPES = {
     torch.float32: "*fp32",

@@ -59,7 +59,7 @@ def leave_to_gpus(callspec, small):
 
 
 def shrink_tiles(monkeypatch):
-    from lateint_kernels._triton import launch
+    from lateint_kernels.gpu import launch
 
     def small(architecture):
         return replace(architecture, block_m=16, block_n=(16,), float32_block=16)

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from lateint_kernels._cuda import program
+from lateint_kernels.gpu import program
 
 COMPILER = shutil.which("g++") or shutil.which("clang++")
 EMULATION = Path(__file__).parent / "emulation"

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lateint_kernels.centroids import invert
-from lateint_kernels.engine import CodecArrays, Engine, SegmentArrays
-from lateint_kernels.residual import decode, depth_of, split_ids
+from lateint_kernels.codes.centroids import invert
+from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
+from lateint_kernels.codes.residual import decode, depth_of, split_ids
 
 
 @dataclass

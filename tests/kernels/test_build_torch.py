@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 from random_index import make
 
-from lateint_kernels import centroids as centroid_kernels
-from lateint_kernels import residual
-from lateint_kernels.building import HostOperators
-from lateint_kernels.residual import NBITS, depth_of
+from lateint_kernels.codes import centroids as centroid_kernels
+from lateint_kernels.codes import residual
+from lateint_kernels.codes.building import HostOperators
+from lateint_kernels.codes.residual import NBITS, depth_of
 
 torch = pytest.importorskip("torch")
 
-from lateint_kernels._torch import build, codes  # noqa: E402
-from lateint_kernels._torch.building import DeviceOperators  # noqa: E402
+from lateint_kernels.codes.device.building import DeviceOperators  # noqa: E402
+from lateint_kernels.codes.torch import build  # noqa: E402
+from lateint_kernels.codes.torch import search as codes  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 

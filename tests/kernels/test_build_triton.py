@@ -5,8 +5,8 @@ import pytest
 
 from lateint import Index
 from lateint_kernels import backends
-from lateint_kernels.building import HostOperators
-from lateint_kernels.residual import depth_of
+from lateint_kernels.codes.building import HostOperators
+from lateint_kernels.codes.residual import depth_of
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
@@ -14,12 +14,12 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if reason := backends.why_not("triton", "maxsim", DEVICE):
     pytest.skip(f"triton: {reason}", allow_module_level=True)
 
-from lateint_kernels._torch import build as plain  # noqa: E402
-from lateint_kernels._torch import building  # noqa: E402
-from lateint_kernels._torch.building import DeviceOperators  # noqa: E402
-from lateint_kernels._torch.index_tensors import CentreTensors  # noqa: E402
-from lateint_kernels._triton import build  # noqa: E402
-from lateint_kernels._triton.tile_list import tile_list  # noqa: E402
+from lateint_kernels.codes.device import building  # noqa: E402
+from lateint_kernels.codes.device.building import DeviceOperators  # noqa: E402
+from lateint_kernels.codes.index_tensors import CentreTensors  # noqa: E402
+from lateint_kernels.codes.torch import build as plain  # noqa: E402
+from lateint_kernels.codes.triton import build  # noqa: E402
+from lateint_kernels.codes.triton.tile_list import tile_list  # noqa: E402
 
 
 def random_rows(rng, n, depth):

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from lateint_kernels import reference
-from lateint_kernels.centroids import Assigner, cluster_sums, invert
-from lateint_kernels.residual import depth_of
+from lateint_kernels.codes.centroids import Assigner, cluster_sums, invert
+from lateint_kernels.codes.residual import depth_of
 
 
 def points(rng, n, width, low=0, high=256):

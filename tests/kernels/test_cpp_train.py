@@ -8,8 +8,9 @@ torch = pytest.importorskip("torch")
 
 from numerics import assert_as_accurate, expression, gradients, tokens  # noqa: E402
 
-from lateint_kernels import RaggedTensor, _cpp, maxsim, maxsim_pairs  # noqa: E402
-from lateint_kernels._torch.problem import Problem, inverse_norms  # noqa: E402
+from lateint_kernels import RaggedTensor, maxsim, maxsim_pairs  # noqa: E402
+from lateint_kernels.dense import cpp as _cpp  # noqa: E402
+from lateint_kernels.dense.problem import Problem, inverse_norms  # noqa: E402
 
 DTYPES = [torch.float32, torch.float16, torch.bfloat16]
 pytestmark = pytest.mark.usefixtures("isa")

@@ -12,7 +12,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lateint_kernels._cuda import backward, forward, program, scoreboard, support
+from lateint_kernels.codes.cuda import scoreboard
+from lateint_kernels.dense.cuda import backward, forward, support
+from lateint_kernels.gpu import program
 
 TOOLS = importlib.util.find_spec("triton")
 CUOBJDUMP = Path(TOOLS.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump" if TOOLS and TOOLS.origin else None
@@ -165,7 +167,7 @@ def test_cache_folder(monkeypatch):
 TOLD = """
 import ctypes, sys, types
 import torch
-from lateint_kernels._cuda import program
+from lateint_kernels.gpu import program
 
 class Argument(ctypes.Structure):
     _fields_ = (("number", ctypes.c_longlong),)

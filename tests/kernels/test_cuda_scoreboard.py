@@ -11,11 +11,13 @@ torch = pytest.importorskip("torch")
 
 from emulated import BACKWARDS, FORWARDS, WHY_NOT, Emulated, compiler, guarded  # noqa: E402
 
-from lateint_kernels._cuda import program, scoreboard, support  # noqa: E402
-from lateint_kernels._torch import engine as device_engine  # noqa: E402
-from lateint_kernels._torch import scoreboard as sorting  # noqa: E402
-from lateint_kernels._torch.engine import DeviceEngine  # noqa: E402
-from lateint_kernels.engine import Engine  # noqa: E402
+from lateint_kernels.codes.cuda import scoreboard  # noqa: E402
+from lateint_kernels.codes.device import engine as device_engine  # noqa: E402
+from lateint_kernels.codes.device.engine import DeviceEngine  # noqa: E402
+from lateint_kernels.codes.engine import Engine  # noqa: E402
+from lateint_kernels.codes.torch import scoreboard as sorting  # noqa: E402
+from lateint_kernels.dense.cuda import support  # noqa: E402
+from lateint_kernels.gpu import program  # noqa: E402
 
 
 @pytest.fixture(scope="session")

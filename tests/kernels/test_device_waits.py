@@ -19,11 +19,12 @@ if not torch.backends.cuda.is_built():  # it can then not even index a tensor th
 from copies import Counted, on_device  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
-from lateint_kernels._cuda import program, scoreboard  # noqa: E402
-from lateint_kernels._torch import engine as device_engine  # noqa: E402
-from lateint_kernels._triton import probe  # noqa: E402
-from lateint_kernels._triton import search as triton_search  # noqa: E402
-from lateint_kernels._triton.launch import ARCHITECTURES, Launch  # noqa: E402
+from lateint_kernels.codes.cuda import scoreboard  # noqa: E402
+from lateint_kernels.codes.device import engine as device_engine  # noqa: E402
+from lateint_kernels.codes.triton import probe  # noqa: E402
+from lateint_kernels.codes.triton import search as triton_search  # noqa: E402
+from lateint_kernels.gpu import program  # noqa: E402
+from lateint_kernels.gpu.launch import ARCHITECTURES, Launch  # noqa: E402
 
 GPU = program.Gpu("sm_90a", multiprocessors=132, shared_per_block=227 << 10, shared_per_multiprocessor=228 << 10)
 

@@ -7,9 +7,10 @@ import pytest
 from random_index import Made, make
 
 from lateint_kernels import _cpu, reference
-from lateint_kernels.centroids import invert
-from lateint_kernels.engine import Engine, SegmentArrays
-from lateint_kernels.residual import NBITS, decode, depth_of
+from lateint_kernels.codes.centroids import invert
+from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.index_arrays import SegmentArrays
+from lateint_kernels.codes.residual import NBITS, decode, depth_of
 
 LENGTHS = [1, 15, 16, 17, 63, 64, 65, 300]
 QUERIES = [1, 15, 16, 17, 33, 320, 1000]

@@ -9,14 +9,16 @@ import pytest
 from random_index import make
 
 from lateint_kernels import backends
-from lateint_kernels.engine import Engine, engine
-from lateint_kernels.residual import NBITS
+from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.engines import engine
+from lateint_kernels.codes.residual import NBITS
 
 torch = pytest.importorskip("torch")
 
-from lateint_kernels._torch import codes, search  # noqa: E402
-from lateint_kernels._torch import engine as device_engine  # noqa: E402
-from lateint_kernels._torch.index_tensors import size  # noqa: E402
+from lateint_kernels.codes.device import engine as device_engine  # noqa: E402
+from lateint_kernels.codes.device import search  # noqa: E402
+from lateint_kernels.codes.index_tensors import size  # noqa: E402
+from lateint_kernels.codes.torch import search as codes  # noqa: E402
 
 LENGTHS = [1, 15, 16, 17, 63, 64, 65, 300, 0, 40, 3]
 QUERIES = [1, 15, 33, 320]
@@ -198,7 +200,7 @@ def test_work_is_cut_anywhere(monkeypatch):
     queries, offsets = batch(rng, [5, 40, 3, 3, 3], 40)
     limits = {"nprobe": 5, "candidates": 30, "patience": 32}
     expected = made.engine.search(queries, offsets, 4, **limits), made.engine.exhaustive(queries, offsets, 4)
-    monkeypatch.setattr("lateint_kernels._torch.index_tensors.STAGED", 64)
+    monkeypatch.setattr("lateint_kernels.codes.index_tensors.STAGED", 64)
     for tokens, postings, products, numbers in [(1, 1, 1, 1), (9, 1 << 20, 50, 300)]:
         monkeypatch.setitem(device_engine.TOKENS, "cpu", tokens)
         monkeypatch.setitem(device_engine.POSTINGS, "cpu", postings)

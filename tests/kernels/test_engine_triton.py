@@ -7,7 +7,7 @@ import pytest
 from random_index import make
 
 from lateint_kernels import backends
-from lateint_kernels.residual import NBITS
+from lateint_kernels.codes.residual import NBITS
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("triton")
@@ -15,10 +15,10 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if reason := backends.why_not("triton", "maxsim", DEVICE):
     pytest.skip(f"triton: {reason}", allow_module_level=True)
 
-from lateint_kernels._torch import codes  # noqa: E402
-from lateint_kernels._torch.engine import DeviceEngine  # noqa: E402
-from lateint_kernels._torch.index_tensors import size_of_lists  # noqa: E402
-from lateint_kernels._triton import probe, search  # noqa: E402
+from lateint_kernels.codes.device.engine import DeviceEngine  # noqa: E402
+from lateint_kernels.codes.index_tensors import size_of_lists  # noqa: E402
+from lateint_kernels.codes.torch import search as codes  # noqa: E402
+from lateint_kernels.codes.triton import probe, search  # noqa: E402
 
 
 def device_engine(made, backend="triton"):

@@ -12,9 +12,9 @@ from random_index import make
 
 torch = pytest.importorskip("torch")
 
-from lateint_kernels._torch import engine as device_engine  # noqa: E402
-from lateint_kernels._torch import graphs  # noqa: E402
-from lateint_kernels._torch.engine import DeviceEngine  # noqa: E402
+from lateint_kernels.codes.device import engine as device_engine  # noqa: E402
+from lateint_kernels.codes.device import graphs  # noqa: E402
+from lateint_kernels.codes.device.engine import DeviceEngine  # noqa: E402
 
 
 class Recorder:

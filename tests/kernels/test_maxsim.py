@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lateint_kernels import BFLOAT16, Ragged, maxsim, maxsim_pairs, reference, to_bfloat16, to_float32
-from lateint_kernels._numpy import MAX_DIM
+from lateint_kernels.dense.array_edge import MAX_DIM
 
 EDGES = [1, 2, 15, 16, 17, 31, 32, 33, 37, 61]
 CASTS = {

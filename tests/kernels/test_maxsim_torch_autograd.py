@@ -5,7 +5,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lateint_kernels import RaggedTensor, maxsim, maxsim_pairs  # noqa: E402
-from lateint_kernels._torch.problem import Problem, inverse_norms  # noqa: E402
+from lateint_kernels.dense.problem import Problem, inverse_norms  # noqa: E402
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_gradcheck(rng, device, pairs, normalize, masking):
 # torch 2.14's opcheck itself looks at the gradients of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
 def test_opcheck(problem, backend):
-    from lateint_kernels._torch.operator import NAMES
+    from lateint_kernels.dense.operator import NAMES
 
     fields = [getattr(problem, name) for name in NAMES]
     torch.library.opcheck(torch.ops.lateint.maxsim.default, (*fields, True, backend))

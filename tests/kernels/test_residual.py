@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lateint_kernels import _cpu, reference, to_bfloat16, to_float32
-from lateint_kernels.residual import NBITS, decode, depth_of, encode, levels, rotate, split_ids, to_bytes
+from lateint_kernels.codes.residual import NBITS, decode, depth_of, encode, levels, rotate, split_ids, to_bytes
 
 CASTS = {"float32": lambda x: x, "float16": lambda x: x.astype(np.float16), "bfloat16": to_bfloat16}
 WIDTHS = [8, 16, 40, 96, 104, 128, 136, 320, 1024, 2056, 4096]

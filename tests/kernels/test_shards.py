@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from random_index import make
 
-from lateint_kernels.engine import engine
-from lateint_kernels.residual import NBITS
+from lateint_kernels.codes.engines import engine
+from lateint_kernels.codes.residual import NBITS
 
 torch = pytest.importorskip("torch")
 
-from lateint_kernels._torch import cache  # noqa: E402
-from lateint_kernels._torch.engine import DeviceEngine  # noqa: E402
-from lateint_kernels._torch.index_tensors import size, size_of_lists  # noqa: E402
-from lateint_kernels._torch.shards import split  # noqa: E402
+from lateint_kernels.codes.device import cache  # noqa: E402
+from lateint_kernels.codes.device.engine import DeviceEngine  # noqa: E402
+from lateint_kernels.codes.device.shards import split  # noqa: E402
+from lateint_kernels.codes.index_tensors import size, size_of_lists  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "torch:cpu"
 ALLOWED = (np.random.default_rng(3).random(400) < 0.7).astype(np.uint8)
@@ -79,7 +79,7 @@ def same_documents(ours, made):
 @pytest.mark.parametrize(("nbits", "share"), [(2, 0.0), *itertools.product(NBITS, (0.3,)), (8, 0.9)])
 def test_documents_on_the_host(nbits, share, monkeypatch):
     """From the least memory that will do to nearly enough for all."""
-    monkeypatch.setattr("lateint_kernels._torch.index_tensors.STAGED", 256)
+    monkeypatch.setattr("lateint_kernels.codes.index_tensors.STAGED", 256)
     made = collection(nbits)
     low, high = least(made), size(made.codec, made.segments)
     ours = engine(made.codec, made.segments, DEVICE, int(low + share * (high - low)))

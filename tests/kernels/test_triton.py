@@ -12,13 +12,14 @@ if DEVICE == "cpu":
     os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels look at it when they are imported
 
 from lateint_kernels import backends  # noqa: E402
-from lateint_kernels._torch import maxsim as plain  # noqa: E402
-from lateint_kernels._torch.problem import Problem, inverse_norms  # noqa: E402
+from lateint_kernels.dense import torch as plain  # noqa: E402
+from lateint_kernels.dense.problem import Problem, inverse_norms  # noqa: E402
 
 if reason := backends.why_not("triton", "maxsim", DEVICE):
     pytest.skip(reason, allow_module_level=True)
 
-from lateint_kernels._triton import launch, maxsim  # noqa: E402
+from lateint_kernels.dense.triton import maxsim, sizes  # noqa: E402
+from lateint_kernels.gpu import launch  # noqa: E402
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def small(monkeypatch):
         )
 
     def scatter_tiles(arch, Ld, dim, itemsize):
-        cut = launch.scatter_tiles(arch, Ld, dim, itemsize)
+        cut = sizes.scatter_tiles(arch, Ld, dim, itemsize)
         buckets = triton.next_power_of_2(triton.cdiv(Ld, 32))
         return replace(cut, block_t=16, block_d=32, width=32, buckets=buckets, segment=32, entries=32)
 
@@ -160,15 +161,15 @@ def test_tiles_fit_every_architecture(capability):
     for dim in (8, 48, 96, 128, 256, 320, 384, 768, 4096):
         for itemsize in (2, 4):
             for rows in (1, 32, 100, 100000):
-                cut = launch.tiles(arch, rows, 180, dim, itemsize)
+                cut = sizes.tiles(arch, rows, 180, dim, itemsize)
                 assert cut.shared <= arch.shared
                 assert not cut.resident or cut.first + cut.rest >= dim
 
 
 def test_programs_end_together():
     """One wave of 264 programs for the case of 128 queries of 32 tokens and 128 documents."""
-    assert launch.documents_each(32, 128, 4, 264, 32) == 16
-    assert launch.documents_each(1, 10000, 5, 528, 32) == 19
+    assert sizes.documents_each(32, 128, 4, 264, 32) == 16
+    assert sizes.documents_each(1, 10000, 5, 528, 32) == 19
 
 
 def test_a_dim_that_is_too_large():

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lateint.clustering import assigner, group, train
-from lateint_kernels.building import HostOperators
+from lateint.indexing.clustering import assigner, group, train
+from lateint_kernels.codes.building import HostOperators
 
 
 def tokens(n, width=24, clusters=30, seed=0):

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from lateint import Index, Ragged, builder
-from lateint.documents import read
-from lateint.encoding import Stream
+from lateint import Index, Ragged
+from lateint.indexing import builder
+from lateint.indexing.documents import read
+from lateint.indexing.encoding import Stream
 from lateint_kernels.arrays import as_array, to_bfloat16
 
 torch = pytest.importorskip("torch")
@@ -18,7 +19,9 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E4
 from torch.multiprocessing.reductions import StorageWeakRef  # noqa: E402
 from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
-from lateint_kernels._torch import build, building, codes  # noqa: E402
+from lateint_kernels.codes.device import building  # noqa: E402
+from lateint_kernels.codes.torch import build  # noqa: E402
+from lateint_kernels.codes.torch import search as codes  # noqa: E402
 
 DEVICES = ["torch:cpu", *["cuda"] * torch.cuda.is_available()]
 

@@ -1,1 +1,0 @@
-"""The operators on torch tensors: canonical form, autograd and the backend in plain torch. Imported at first use."""

@@ -1,0 +1,168 @@
+"""The stages of a search as plain functions of tensors: gather candidates, score them, stop, keep the best.
+
+They do what csrc/codes/search.cpp does, in the same integers and the same order of float64 sums, for many queries.
+"""
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from lateint_kernels.codes.index_tensors import IndexTensors, QueryTensors
+from lateint_kernels.codes.torch import scoreboard
+from lateint_kernels.codes.torch import search as codes
+from lateint_kernels.codes.torch.scoreboard import LOW, owners
+
+ROUND = 32  # candidates between two looks at whether they still change anything
+IMPUTED_RANK = 2  # times nprobe: the centroid whose score stands in for what was not found
+COARSE_RANGE = 2.0**30  # the largest coarse sum that a query can reach
+
+BestKeys = Callable[[IndexTensors, QueryTensors, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
+
+
+class Gathered(NamedTuple):
+    """Candidates of each query, best first.
+
+    Attributes:
+        positions: ``[Nq, C]`` int64, -1 after the last.
+        sums: ``[Nq, C]`` int64, coarse scores.
+        postings: ``[]`` int64, entries of lists that were read.
+        touched: ``[]`` int64, documents found in them.
+    """
+
+    positions: Tensor
+    sums: Tensor
+    postings: Tensor
+    touched: Tensor
+
+
+def gather(
+    index: IndexTensors,
+    queries: QueryTensors,
+    stages: ModuleType,
+    *,
+    nprobe: int,
+    candidates: int,
+    cells: int,
+    allowed: Tensor | None,
+    best_keys: BestKeys = scoreboard.best_keys,
+) -> Gathered:
+    """The best documents by coarse score, and ties by position.
+
+    ``sum_i m_i + sum over the tokens i that probe a centroid of d of (the best such centroid's score - m_i)``, where
+    m_i is the score of the ``2 nprobe``-th best centroid.
+
+    Args:
+        stages: the module that has ``probe``, ``probe_cells`` and ``weighted``.
+        cells: centroids are looked for in the best ``cells`` cells of each token; 0: in all.
+        allowed: ``[n]`` bool, or None for all.
+        best_keys: adds up the lists; see `lateint_kernels.codes.torch.scoreboard.best_keys`.
+    """
+    above, ids = probe(index, queries, stages, min(IMPUTED_RANK * nprobe, len(index.centroids)), cells)
+    used = min(nprobe, above.shape[1])
+    widest = queries.padded(above[:, 0])[:, None]  # [Nq, 1, longest]
+    ranges = stages.weighted(widest, queries.padded(queries.scales), torch.zeros_like(queries.constants))[:, 0]
+    unit = COARSE_RANGE / ranges.clamp(min=1e-30)
+    gains = (queries.scales[:, None] * above[:, :used].double() * unit[owners(queries), None]).to(torch.int64)
+
+    best, postings, touched = best_keys(index, queries, ids[:, :used], gains, candidates, allowed)
+    return Gathered(*_opened(best), postings, touched)
+
+
+def probe(
+    index: IndexTensors, queries: QueryTensors, stages: ModuleType, count: int, cells: int
+) -> tuple[Tensor, Tensor]:
+    """What the best ``count`` centroids of each query token have more than the last of them, ``[T, count]``, and ids.
+
+    Cells may hold fewer centroids than that; K stands for one that is missing.
+    """
+    if not 0 < cells < len(index.cells):
+        scores, ids = stages.probe(queries.bytes, index.centroids, count)
+        return scores - scores[:, -1:], ids
+    _, wanted = stages.probe(queries.bytes, index.cells, cells)
+    scores, ids = stages.probe_cells(index, queries.bytes, wanted, count)
+    there = scores > codes.LEAST
+    imputed = scores.gather(1, there.sum(1, keepdim=True) - 1)
+    return torch.where(there, scores - imputed, 0), torch.where(there, ids, len(index.centroids))
+
+
+def best(positions: Tensor, sums: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The best ``count`` of candidates ``[Nq, C]`` by coarse sum, ties by position; -1 stands for none."""
+    keys = torch.where(positions < 0, -1, (sums << 32) + LOW - positions)
+    return _opened(keys.topk(min(count, keys.shape[1]), dim=1).values)
+
+
+def score(index: IndexTensors, queries: QueryTensors, stages: ModuleType, positions: Tensor) -> Tensor:
+    """``S(q, d)`` of candidates ``[Nq, C]`` float32; -inf for a position of -1 and for a document without tokens.
+
+    Args:
+        stages: the module that has ``best_products`` and ``weighted``.
+    """
+    best = stages.best_products(index, queries, positions)
+    scores = stages.weighted(best, queries.padded(queries.scales), queries.constants)
+    return _known(index, positions, scores.float())
+
+
+def score_all(index: IndexTensors, queries: QueryTensors, stages: ModuleType, positions: Tensor) -> Tensor:
+    """`score` of the same documents ``[C]`` for every query, ``[Nq, C]``: each of their tokens is decoded once."""
+    best = stages.best_products(index, queries.joined(), positions[None])[0]  # [C, T]
+    rows = [
+        stages.weighted(best[None, :, first:last], queries.scales[None, first:last], queries.constants[i : i + 1])
+        for i, (first, last) in enumerate(zip(queries.cuts[:-1], queries.cuts[1:], strict=True))
+    ]
+    return _known(index, positions[None], torch.cat(rows).float())
+
+
+def stop(positions: Tensor, scores: Tensor, k: int, patience: int) -> Tensor:
+    """Scores with -inf for the candidates that a search with patience would not have come to.
+
+    Candidates come best first, in rounds of 32. A round changes something if one of its candidates is among the best k
+    of those up to it; after so many in a row that changed nothing, no further one counts.
+    """
+    Nq, count = scores.shape
+    if not patience or not count:
+        return scores
+    order = _order(scores, positions)
+    rank = torch.empty_like(order).scatter_(1, order, torch.arange(count, device=order.device).expand(Nq, -1))
+    rounds = torch.arange(count, device=order.device) // ROUND
+    number = int(-(-count // ROUND))
+    first = rank.masked_fill(scores == -torch.inf, count)  # [Nq, count]: the round's best is the least
+    first = torch.nn.functional.pad(first, (0, number * ROUND - count), value=count)
+    first = first.reshape(Nq, number, ROUND).amin(2)
+    earlier = rounds < torch.arange(number, device=order.device)[:, None]  # [rounds, count]
+    better = ((rank[:, None, :] < first[:, :, None]) & earlier).sum(2)  # than a round's best, and before it
+    changed = (first < count) & (better < k)
+    sizes = (count - ROUND * torch.arange(number, device=order.device)).clamp(max=ROUND)
+    idle = torch.zeros(Nq, dtype=torch.int64, device=order.device)
+    going = []
+    for i in range(number):
+        going.append(idle < patience)
+        idle = torch.where(going[-1], torch.where(changed[:, i], 0, idle + sizes[i]), idle)
+    return scores.masked_fill(~torch.stack(going, 1)[:, rounds], -torch.inf)
+
+
+def top_k(positions: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The k best, best first, ties by position: positions and scores ``[Nq, k]``, fewer where there are fewer."""
+    best = _order(scores, positions, min(k, scores.shape[1]))
+    return positions.expand_as(scores).gather(1, best), scores.gather(1, best)
+
+
+def _order(scores: Tensor, positions: Tensor, count: int | None = None) -> Tensor:
+    """Indices ``[Nq, count]`` of the best by score, ties by position. Every key is different: there is one order."""
+    bits = (scores + 0.0).view(torch.int32).to(torch.int64)  # no negative zero
+    rising = torch.where(bits < 0, bits ^ 0x7FFFFFFF, bits)
+    keys = rising * (1 << 32) + (LOW - positions)
+    return keys.topk(scores.shape[1] if count is None else count, dim=1).indices
+
+
+def _opened(keys: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions and sums of keys ``(sum << 32) + LOW - position``; -1 stays."""
+    return torch.where(keys < 0, -1, LOW - (keys & LOW)), keys >> 32
+
+
+def _known(index: IndexTensors, positions: Tensor, scores: Tensor) -> Tensor:
+    wanted = positions.clamp(min=0)
+    empty = index.offsets[wanted + 1] == index.offsets[wanted]
+    return scores.masked_fill(empty | (positions < 0), -torch.inf)

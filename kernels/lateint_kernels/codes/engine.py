@@ -1,0 +1,123 @@
+"""Search on residual codes: centroid probing, candidate scoreboard, exact MaxSim on the codes, top k."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lateint_kernels import _cpu
+from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
+
+Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+class Candidates(NamedTuple):
+    """What the coarse stage of a search found: positions and coarse scores, best first, and what it cost."""
+
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    postings: int
+    touched: int
+
+
+class Engine:
+    """Searches segments of residual codes; positions count documents over the segments in order.
+
+    Scores are ``S(q, d) = sum_i max_j <q_i, x_j>`` with x_j the decoded token and q_i the query token cut to signed
+    bytes on a scale of its own (what that costs is measured in docs/design.md). Everything but the last sum is
+    integer arithmetic, so results do not depend on the instruction set, threads or batch. The index's files are
+    trusted here.
+    """
+
+    def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays]) -> None:
+        self._engine = _cpu.Engine(codec, segments)
+
+    def search(
+        self,
+        queries: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        k: int,
+        *,
+        nprobe: int,
+        candidates: int,
+        patience: int = 0,
+        cells: int = 0,
+        allowed: NDArray[np.uint8] | None = None,
+        threads: int = 0,
+    ) -> list[Ranking]:
+        """The k best documents of each query by score, ties by position; documents without tokens never.
+
+        Args:
+            queries: ``[T, dim]``; query i is ``queries[offsets[i]:offsets[i + 1]]``.
+            nprobe: centroids probed for each query token.
+            candidates: documents whose codes are scored, chosen by the coarse stage: the score of the best probed
+                centroid of a document for each query token, and the score of the ``2 nprobe``-th best centroid where
+                there is none (imputation as in XTR, arXiv 2304.01982, and WARP, arXiv 2501.17788).
+            patience: candidates are scored best first (in rounds of 32); stop when so many in a row changed nothing
+                among the best k; 0: score them all.
+            cells: look for centroids in the best ``cells`` cells of each query token (`probe`); 0: in all.
+            allowed: ``[n]``, nonzero where a document may be found.
+        """
+        rankings: list[Ranking] = self._engine.search(
+            queries, offsets, k, nprobe, candidates, patience, cells, allowed, threads
+        )
+        return rankings
+
+    def exhaustive(
+        self,
+        queries: NDArray[np.float32],
+        offsets: NDArray[np.int64],
+        k: int,
+        *,
+        allowed: NDArray[np.uint8] | None = None,
+        threads: int = 0,
+    ) -> list[Ranking]:
+        """As `search`, but every document is scored."""
+        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, allowed, threads)
+        return rankings
+
+    def probe(
+        self, queries: NDArray[np.float32], offsets: NDArray[np.int64], count: int, *, cells: int, threads: int = 0
+    ) -> tuple[NDArray[np.int32], NDArray[np.int32], NDArray[np.int64]]:
+        """The best ``count`` centroids of each query token as a search finds them, best first; for tests.
+
+        Each looks at the centroids of the ``cells`` cells whose centres it likes best.
+
+        Args:
+            queries: ``[T, dim]``; query i is ``queries[offsets[i]:offsets[i + 1]]``.
+            count: centroids of each token.
+            cells: as in `search`.
+
+        Returns:
+            Products of signed bytes ``[T, count]`` int32, ids ``[T, count]`` int32, and ``[T]`` int64, how many of
+            them are known: fewer where the cells hold fewer. What is not known is 0.
+        """
+        pairs, known = self._engine.probe(queries, offsets, count, cells, threads)
+        return pairs[:, :, 0], pairs[:, :, 1], known
+
+    def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
+        """The coarse stage alone, for one query ``[Lq, dim]``; its scores are comparable within the call only."""
+        return Candidates(*self._engine.gather(query, nprobe, candidates, cells))
+
+    def score(
+        self, query: NDArray[np.float32], positions: NDArray[np.int64], *, threads: int = 0
+    ) -> NDArray[np.float32]:
+        """MaxSim of one query ``[Lq, dim]`` with the documents at ``positions``; -inf for one without tokens."""
+        scores: NDArray[np.float32] = self._engine.score(query, positions, threads)
+        return scores
+
+    def prepare(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float64], float]:
+        """The query as it is scored: bytes ``[Lq, depth]``, scales ``[Lq]``, and ``sum_i <q_i, mean>``.
+
+        ``S = constant + sum_i scales[i] * max_j sum_k bytes[i, k] * (decoded[j, k] - 128)``
+        """
+        prepared: tuple[NDArray[np.int8], NDArray[np.float64], float] = self._engine.prepare(query)
+        return prepared
+
+    def decode(self, segment: int, first: int, n: int) -> NDArray[np.uint8]:
+        """Tokens ``[first, first + n)`` of a segment as bytes ``[n, width]``."""
+        rows: NDArray[np.uint8] = self._engine.decode(segment, first, n)
+        return rows

@@ -1,0 +1,1 @@
+"""Search and build in plain torch."""

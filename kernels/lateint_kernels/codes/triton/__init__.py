@@ -1,0 +1,1 @@
+"""Search and build by Triton kernels."""

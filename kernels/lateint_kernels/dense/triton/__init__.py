@@ -1,0 +1,1 @@
+"""MaxSim by Triton kernels."""

@@ -1,0 +1,65 @@
+"""What forward and backward kernels share: loading tokens, products, and where queries and documents lie."""
+
+# Kernels are Triton, whose types mypy does not know.
+# mypy: ignore-errors
+
+import triton
+import triton.language as tl
+
+from lateint_kernels.gpu.launch import INTERPRETED
+
+
+@triton.jit
+def dot(left, right, total):
+    """``total + left @ right`` in float32: bfloat16 and float16 products are exact, float32 ones are not shortened."""
+    if INTERPRETED and left.dtype == tl.bfloat16:  # the interpreter would multiply bit patterns
+        left, right = left.to(tl.float32), right.to(tl.float32)
+    return tl.dot(left, right, total, input_precision="ieee")
+
+
+@triton.jit
+def narrow(x, dtype: tl.constexpr):
+    """float32 rounded to the nearest number of another type."""
+    if INTERPRETED and dtype == tl.bfloat16:  # the interpreter would cut off
+        bits = x.to(tl.uint32, bitcast=True)
+        rounded = (bits + 0x7FFF + ((bits >> 16) & 1)) & 0xFFFF0000
+        x = tl.where(x == x, rounded.to(tl.float32, bitcast=True), x)
+    return x.to(dtype)
+
+
+@triton.jit
+def larger(a, b):
+    """The larger one, NaN if either is."""
+    return tl.maximum(a, b, propagate_nan=tl.PropagateNan.ALL)
+
+
+@triton.jit
+def largest(x):
+    """The largest number of each row of ``[M, N]``, NaN if there is one."""
+    if INTERPRETED:  # which would take them one by one
+        unknown = x != x
+        found = tl.max(tl.where(unknown, float("-inf"), x), 1)
+        return tl.where(tl.sum(unknown.to(tl.int32), 1) > 0, float("nan"), found)
+    else:
+        return tl.reduce(x, 1, larger)
+
+
+@triton.jit
+def load_tokens(tokens, rows, first, DIM: tl.constexpr, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
+    """Components ``first : first + BLOCK`` of tokens, 0 beyond DIM; WHOLE promises that there is nothing beyond."""
+    columns = first + tl.arange(0, BLOCK)
+    pointers = tokens + rows.to(tl.int64)[:, None] * DIM + columns[None, :]
+    if WHOLE:
+        return tl.load(pointers)  # [rows, BLOCK]
+    else:
+        return tl.load(pointers, mask=columns[None, :] < DIM, other=0.0)
+
+
+@triton.jit
+def extent(offsets, number, length):
+    """First row and number of rows of a query or document; no offsets: all have one length."""
+    if offsets is None:
+        return number.to(tl.int64) * length, length + number * 0
+    else:
+        first = tl.load(offsets + number)
+        return first, (tl.load(offsets + number + 1) - first).to(tl.int32)

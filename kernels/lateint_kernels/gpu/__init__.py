@@ -1,0 +1,1 @@
+"""How GPU kernels are compiled, sized and launched, whatever they compute."""

@@ -1,0 +1,105 @@
+"""k-means in integer arithmetic, two levels deep.
+
+Tokens come as bytes on one common step, so distances are integer dot products: exact, the same on every instruction
+set, thread count and device, and fast enough that centroids need no other library. Centroids are grouped into about
+sqrt(K) cells (k-means of the centroids themselves); assignment and search look into the cells nearest to a token first,
+which turns K products a token into about 4 sqrt(K).
+
+What is random is drawn on the host, so that it is the same wherever the `Operators` compute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lateint_kernels.codes.building import HostOperators, Operators
+
+
+@dataclass(frozen=True)
+class Centroids:
+    """K centroids grouped by cell: arrays on the host, or tensors of `Operators` on a device, which are int8.
+
+    Attributes:
+        rows: ``[K, depth]`` uint8, value = (byte - 128) * step.
+        cells: ``[C, depth]`` uint8, the centres of the cells.
+        cell_offsets: ``[C + 1]`` int64 on the host; the centroids of cell c are
+            ``rows[cell_offsets[c]:cell_offsets[c + 1]]``.
+    """
+
+    rows: Any
+    cells: Any
+    cell_offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def on_host(self, operators: Operators) -> Centroids:
+        """As they are stored."""
+        return Centroids(operators.host(self.rows), operators.host(self.cells), self.cell_offsets)
+
+
+def train(
+    tokens: Any,
+    count: int,
+    *,
+    iterations: int,
+    seed: int,
+    cells_searched: int,
+    operators: Operators | None = None,
+    report: Callable[[], object] = lambda: None,
+) -> Centroids:
+    """Lloyd's algorithm on rows ``tokens [S, depth]`` of ``operators`` (None: of the CPU), from random distinct tokens.
+
+    Each iteration assigns every token through its ``cells_searched`` nearest cells (0: all centroids) and moves the
+    centroids to the means. Centroids that lose all tokens restart at a random token of a large cluster.
+    """
+    operators = HostOperators() if operators is None else operators
+    rng = np.random.default_rng(seed)
+    count = min(count, len(tokens))
+    rows = operators.take(tokens, np.sort(rng.choice(len(tokens), count, replace=False)))
+    centroids = group(rows, None, rng, operators)
+    for _ in range(iterations):
+        ids = assigner(centroids, operators)(tokens, cells_searched)
+        rows = _means(tokens, ids, count, rng, operators)
+        report()
+        centroids = group(rows, centroids.cells, rng, operators)
+    return centroids
+
+
+def assigner(centroids: Centroids, operators: Operators) -> Callable[[Any, int], Any]:
+    """Finds the nearest of these centroids: ids ``[n]`` for rows ``[n, depth]``, through so many cells (0: all)."""
+    return operators.assigner(centroids.rows, centroids.cells, centroids.cell_offsets)
+
+
+def group(rows: Any, cells: Any, rng: np.random.Generator, operators: Operators, iterations: int = 4) -> Centroids:
+    """Sorts centroids ``[K, depth]`` into about sqrt(K) cells, none of them empty, starting from ``cells`` if given."""
+    if cells is None:
+        n_cells = max(1, round(len(rows) ** 0.5))
+        cells = operators.take(rows, np.sort(rng.choice(len(rows), n_cells, replace=False)))
+    for _ in range(iterations):
+        cells = _means(rows, _nearest(rows, cells, operators), len(cells), rng, operators)
+    ids = _nearest(rows, cells, operators)
+    rows, members = operators.sort(rows, ids, len(cells))
+    filled = np.flatnonzero(members)
+    offsets = np.concatenate([[0], np.cumsum(members[filled])]).astype(np.int64)
+    return Centroids(rows, operators.take(cells, filled), offsets)
+
+
+def _nearest(rows: Any, centres: Any, operators: Operators) -> Any:
+    whole = np.array([0, len(centres)], np.int64)
+    return operators.assigner(centres, centres[:1], whole)(rows, 0)
+
+
+def _means(tokens: Any, ids: Any, count: int, rng: np.random.Generator, operators: Operators) -> Any:
+    """A token that is drawn falls into a large cluster with a probability in proportion to the cluster's size."""
+    return operators.means(tokens, ids, count, partial(_draw, rng, len(tokens)))
+
+
+def _draw(rng: np.random.Generator, most: int, size: int) -> NDArray[np.int64]:
+    return rng.integers(most, size=size)

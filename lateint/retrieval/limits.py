@@ -1,0 +1,51 @@
+"""How much of an index a search looks at; docs/design.md has how the defaults were chosen."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from lateint.arguments import integer, positive
+
+FLAT_PROBING = 1 << 15  # with more centroids, cells are searched first
+CELLS_PROBED = 24  # best cells of each query token
+PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
+LARGE_PATIENCE = 160  # the same, with more than LARGE centroids
+LARGE = 1 << 16
+
+
+class Limits(NamedTuple):
+    """See `lateint_kernels.codes.engine.Engine.search`; a patience of 0 never stops early, and 0 cells are all."""
+
+    nprobe: int
+    candidates: int
+    patience: int
+    cells: int
+
+
+def limits(
+    k: int,
+    nprobe: int | None,
+    candidates: int | None,
+    cells: int | None = None,
+    *,
+    centroids: int,
+    documents: int,
+) -> Limits:
+    """Those of a search for the best ``k`` that was told ``nprobe``, ``candidates`` and ``cells``, None where it was
+    not.
+
+    Raises:
+        TypeError, ValueError: one of them is not a positive integer, or ``cells`` is negative.
+    """
+    if cells is not None and integer(cells, "cells") < 0:
+        raise ValueError(f"cells must be at least 0, got {cells}")
+    probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else positive(nprobe, "nprobe")
+    most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
+    if cells is None:
+        cells = CELLS_PROBED if centroids > FLAT_PROBING else 0
+    return Limits(
+        nprobe=min(probes, centroids),
+        candidates=min(most, documents),
+        patience=0 if candidates is not None else LARGE_PATIENCE if centroids > LARGE else PATIENCE,
+        cells=cells if probes < centroids else 0,
+    )
