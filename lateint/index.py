@@ -367,10 +367,7 @@ class Index:
             queries.tokens,
             queries.offsets,
             k,
-            nprobe=scope.nprobe,
-            candidates=scope.candidates,
-            patience=scope.patience,
-            cells=scope.cells,
+            scope,
             allowed=allowed,
             threads=threads,
         )
