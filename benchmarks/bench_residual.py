@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from benchmarks.shapes import CENTROID_SHAPES, CODES_SHAPES
-from lateint.clustering import group
-from lateint.codec import train_rotation
+from lateint.indexing.clustering import group
+from lateint.indexing.codec import train_rotation
 from lateint_kernels import _cpu, explain
 from lateint_kernels.codes.building import HostOperators
 from lateint_kernels.codes.centroids import Assigner, invert

@@ -29,8 +29,8 @@ import numpy as np
 from benchmarks.design_page import with_tables
 from benchmarks.embeddings import collections_of, exact_top, load, queries_of, read_json, write_json
 from benchmarks.rivals.run import machine
-from lateint import builder, clustering
-from lateint.codec import REACH, Rotation, train_rotation
+from lateint.indexing import builder, clustering
+from lateint.indexing.codec import REACH, Rotation, train_rotation
 from lateint_kernels import _cpu
 from lateint_kernels.codes import residual
 from lateint_kernels.codes.building import HostOperators
@@ -120,7 +120,7 @@ class Coded:
 def learned_rotation(tokens: np.ndarray, *, identity: bool = False, reach: float | None = None) -> Rotation:
     """Mean, rotation and step as `Index.build` learns them; without the rotation, or with another limit of the step.
 
-    ``reach`` takes the place of `lateint.codec.REACH`; infinity cuts nothing.
+    ``reach`` takes the place of `lateint.indexing.codec.REACH`; infinity cuts nothing.
     """
     pilot = np.ascontiguousarray(tokens[spread(len(tokens), builder.PILOT)])
     learned = train_rotation(pilot, seed=0, threads=0)

@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.systems import versions
-from lateint.builder import CELLS_SEARCHED, ITERATIONS, PILOT, SAMPLE_PER_CENTROID, default_centroids
-from lateint.clustering import Centroids, assigner, train
-from lateint.codec import Rotation, train_rotation
-from lateint.limits import CELLS_PROBED
+from lateint.indexing.builder import CELLS_SEARCHED, ITERATIONS, PILOT, SAMPLE_PER_CENTROID, default_centroids
+from lateint.indexing.clustering import Centroids, assigner, train
+from lateint.indexing.codec import Rotation, train_rotation
+from lateint.retrieval.limits import CELLS_PROBED
 from lateint_kernels.codes.device.building import DeviceOperators
 from lateint_kernels.codes.device.engine import DeviceEngine
 from lateint_kernels.codes.engine import Engine, Limits

@@ -7,16 +7,16 @@
 #include <memory>
 
 #include "bindings/families.hpp"
-#include "centroids.hpp"
-#include "int8.hpp"
-#include "residual.hpp"
-#include "rows.hpp"
-#include "search.hpp"
-#include "threads.hpp"
+#include "codes/centroids.hpp"
+#include "codes/int8.hpp"
+#include "codes/residual.hpp"
+#include "codes/search.hpp"
+#include "platform/dtype.hpp"
+#include "platform/threads.hpp"
 
 namespace py = pybind11;
 
-namespace lateint {
+namespace lateint::codes {
 namespace {
 
 template <class T>
@@ -116,7 +116,7 @@ const uint8_t* optional_data(const py::object& array) {
     return array.is_none() ? nullptr : array.cast<Array<uint8_t>>().data();
 }
 
-Array<uint8_t> decode_rows(const Codec& codec, const Tokens& tokens, int64_t first, int64_t n) {
+Array<uint8_t> decode_rows(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n) {
     std::vector<uint8_t> rows(n * codec.depth);
     residual_kernels().decode(codec, tokens, first, n, rows.data());
     Array<uint8_t> out({n, codec.width});
@@ -146,7 +146,7 @@ py::tuple encode_tokens(const Array<float>& scaled, const Array<uint32_t>& ids, 
 Array<uint8_t> decode_tokens(const Array<uint8_t>& codes, const py::object& scales, const Array<uint16_t>& low,
                              const py::object& high, const Array<uint8_t>& centroids, int nbits, int64_t width) {
     const Codec codec = make_codec(centroids, width, nbits);
-    const Tokens tokens = {codes.data(), optional_data(scales), low.data(), optional_data(high)};
+    const CodedTokens tokens = {codes.data(), optional_data(scales), low.data(), optional_data(high)};
     return decode_rows(codec, tokens, 0, low.shape(0));
 }
 
@@ -340,22 +340,22 @@ Array<uint8_t> decode(const PyEngine& self, int64_t segment, int64_t first, int6
 // The integer kernels as they are, for tests: rows [n, depth] uint8 times vectors [m, depth] int8.
 Array<int32_t> int8_products(const Array<uint8_t>& rows, const Array<int8_t>& vectors, bool maximum) {
     const int64_t n = rows.shape(0), m = vectors.shape(0), depth = rows.shape(1);
-    const int ntiles = static_cast<int>((m + kLanes - 1) / kLanes);
+    const int ntiles = static_cast<int>(tiles_for(m));
     std::vector<int8_t> tiles(ntiles * depth * kLanes);
     for (int t = 0; t < ntiles; ++t)
         pack_tile(vectors.data() + t * kLanes * depth, static_cast<int>(std::min<int64_t>(kLanes, m - t * kLanes)),
                   depth, depth, tiles.data() + t * depth * kLanes);
     Array<int32_t> out({maximum ? 1 : n, int64_t(ntiles) * kLanes});
     std::fill_n(out.mutable_data(), out.size(), INT32_MIN);
-    const KernelScope scope;
-    (maximum ? scope.kernels.dot_max : scope.kernels.dot)(rows.data(), n, depth, tiles.data(), ntiles,
-                                                          out.mutable_data());
+    const Session session(int8_kernels());
+    (maximum ? session.kernels.dot_max : session.kernels.dot)(rows.data(), n, depth, tiles.data(), ntiles,
+                                                              out.mutable_data());
     return out;
 }
 
 }  // namespace
 
-void bind_codes(py::module_& m) {
+void bind(py::module_& m) {
     py::class_<OwnedAssigner>(m, "Assigner")
         .def(py::init<Array<uint8_t>, Array<uint8_t>, Array<int64_t>, int>())
         .def("assign", &OwnedAssigner::assign);
@@ -376,4 +376,4 @@ void bind_codes(py::module_& m) {
         .def("decode", &decode);
 }
 
-}  // namespace lateint
+}  // namespace lateint::codes

@@ -3,8 +3,8 @@
 
 PYBIND11_MODULE(_cpu, m) {
     m.doc() = "Compiled CPU kernels of lateint; use the checked functions of lateint_kernels instead.";
-    lateint::bind_platform(m);
-    lateint::bind_maxsim(m);
-    lateint::bind_codes(m);
-    lateint::bind_train(m);
+    lateint::bind(m);
+    lateint::dense::bind(m);
+    lateint::codes::bind(m);
+    lateint::train::bind(m);
 }

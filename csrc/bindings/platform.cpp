@@ -3,14 +3,14 @@
 #include <string>
 
 #include "bindings/families.hpp"
-#include "isa.hpp"
-#include "threads.hpp"
+#include "platform/isa.hpp"
+#include "platform/threads.hpp"
 
 namespace py = pybind11;
 
 namespace lateint {
 
-void bind_platform(py::module_& m) {
+void bind(py::module_& m) {
     active_isa();  // a wrong LATEINT_ISA or LATEINT_NUM_THREADS fails the import, not some later call
     default_threads();
     m.def("best_isa", [] { return isa_name(best_isa()); });

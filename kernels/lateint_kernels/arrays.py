@@ -15,7 +15,7 @@ Array = NDArray[Any]
 
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 
-# As csrc/rows.hpp counts them.
+# As csrc/platform/dtype.hpp counts them.
 DTYPE_CODES = {np.dtype(np.float32): 0, np.dtype(np.float16): 1, BFLOAT16: 2, np.dtype(np.int8): 3}
 
 

@@ -219,7 +219,7 @@ def test_an_empty_batch():
 
 
 def test_stopping_is_the_loop():
-    """Scores of many ties and documents without tokens, against the loop of csrc/search.cpp."""
+    """Scores of many ties and documents without tokens, against the loop of csrc/codes/search.cpp."""
     rng = np.random.default_rng(0)
     for count, k, patience in itertools.product((1, 31, 32, 33, 100, 300), (1, 5, 40), (1, 32, 64, 96)):
         scores = rng.integers(-3, 3 + count // 8, (4, count)).astype(np.float32)

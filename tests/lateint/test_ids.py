@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from lateint import Index, UnknownIdError, storage
+from lateint import Index, UnknownIdError
+from lateint.disk import files
 from lateint.ids import Ids, check, put
 
 
@@ -17,7 +18,7 @@ def test_positions_by_default(index):
         np.array([5, 3, 9]),
         np.array([5, 3, 9], np.uint8),
         [np.int32(5), np.int64(3), 9],
-        iter([5, 3, 9]),
+        pytest.param(iter([5, 3, 9]), id="iterator"),
         [-(2**63), 2**63 - 1, 0],
         (7, -7, 70),
     ],
@@ -102,7 +103,7 @@ def test_ids_over_segments(strings):
     if strings:
         names = [f"name {name}" for name in names]
     names = check(names, 60)
-    store, parts, first = storage.MemoryStore(), [], 0
+    store, parts, first = files.MemoryStore(), [], 0
     for segment, last in (("a", 1), ("b", 40), ("c", 60)):
         put(store, segment, names[first:last])
         arrays = store.arrays

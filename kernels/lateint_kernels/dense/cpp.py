@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from lateint_kernels.dense.problem import Problem
 
-DTYPES = ("float32", "float16", "bfloat16")  # as csrc/rows.hpp counts them
+DTYPES = ("float32", "float16", "bfloat16")  # as csrc/platform/dtype.hpp counts them
 
 
 def maxsim(problem: "Problem", need_argmax: bool) -> "tuple[Tensor, Tensor | None]":

@@ -200,7 +200,7 @@ class DeviceEngine:
         return tokens, self._constants(tokens, cuts), cuts
 
     def rounded(self, given: Sequence[Tensor], cuts: NDArray[np.int64]) -> QueryTensors:
-        """`arrays` on the device, tokens rounded to bytes as csrc/search.cpp does it; ``cuts`` are the last of them."""
+        """`arrays` on the device, tokens rounded to bytes as csrc/codes does it; ``cuts`` are the last of them."""
         tokens, constants, offsets = given
         rotated = self._kernels.rotate(tokens, self._rotation)  # [T, width]
         largest = rotated.abs().amax(1)

@@ -1,6 +1,6 @@
 """The stages of a search as plain functions of tensors: gather candidates, score them, stop, keep the best.
 
-They do what csrc/search.cpp does, in the same integers and the same order of float64 sums, for a batch of queries.
+They do what csrc/codes/search.cpp does, in the same integers and the same order of float64 sums, for many queries.
 """
 
 from collections.abc import Callable

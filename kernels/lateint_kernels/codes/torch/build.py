@@ -1,7 +1,7 @@
 """Building on a device: what `lateint_kernels.codes.residual` and `centroids` beside it compute, bit for bit.
 
-Sums of floats run in the order of csrc/residual_generic.hpp, and products are rounded before they are added. Tokens and
-centroids in bytes are signed here, less 128.
+Sums of floats run in the order of csrc/codes/residual_generic.hpp, and products are rounded before they are
+added. Tokens and centroids in bytes are signed here, less 128.
 """
 
 from bisect import bisect_right

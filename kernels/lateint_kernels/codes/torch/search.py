@@ -15,7 +15,7 @@ EXACT_DEPTH = 1024  # 1024 * 127 * 128 < 2^24: float32 adds such products exactl
 def rotate(tokens: Tensor, rotation: RotationTensors) -> Tensor:
     """Query tokens ``[n, dim]`` float32 permuted and turned, ``[n, width]``.
 
-    Sums run as in csrc/residual_generic.hpp: over components in their order, products rounded before they are added.
+    Sums run as in csrc/codes/residual_generic.hpp: over components in order, products rounded before they are added.
     """
     blocks, block = rotation.blocks.shape[:2]
     padded = torch.nn.functional.pad(tokens, (0, blocks * block - tokens.shape[1]))

@@ -1,4 +1,4 @@
-"""Residual codes of tokens, with the bits of csrc/residual_generic.hpp: to be compiled without fused multiply-add."""
+"""Residual codes of tokens, with the bits of csrc/codes/residual_generic.hpp: to be compiled without fused products."""
 
 # Kernels are Triton, whose types mypy does not know.
 # mypy: ignore-errors

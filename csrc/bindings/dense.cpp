@@ -1,0 +1,111 @@
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <optional>
+
+#include "bindings/families.hpp"
+#include "dense/maxsim.hpp"
+#include "dense/rows.hpp"
+
+namespace py = pybind11;
+
+namespace lateint::dense {
+namespace {
+
+using Offsets = py::array_t<int64_t, py::array::c_style>;
+
+using Codes = std::optional<py::array_t<int8_t, py::array::c_style>>;
+using Scales = std::optional<py::array_t<float, py::array::c_style>>;
+
+Matrices view(const py::array& tokens, int dtype, const Offsets& offsets) {
+    return {tokens.data(), static_cast<Dtype>(dtype), offsets.data(), offsets.shape(0) - 1};
+}
+
+Matrices view(const py::array& tokens, int dtype, const Offsets& offsets, const Codes& codes, const Scales& scales) {
+    Matrices result = view(tokens, dtype, offsets);
+    if (codes && scales) {
+        result.codes = codes->data();
+        result.scales = reinterpret_cast<const SketchScale*>(scales->data());
+    }
+    return result;
+}
+
+// Numbers that start at a cache line, as memory from numpy need not.
+py::array_t<int8_t> aligned(int64_t size) {
+    py::array_t<int8_t> memory(size + 64);
+    const auto past = reinterpret_cast<uintptr_t>(memory.data()) % 64;
+    return py::array_t<int8_t>(size, memory.mutable_data() + (64 - past) % 64, memory);
+}
+
+}  // namespace
+
+void bind(py::module_& m) {
+    const auto rows = [&m](const char* name, int64_t (*function)(const void*, Dtype, int64_t, int64_t, int)) {
+        m.def(
+            name,
+            [function](const py::array& tokens, int dtype, int threads) {
+                const py::gil_scoped_release release;
+                return function(tokens.data(), static_cast<Dtype>(dtype), tokens.shape(0), tokens.shape(1), threads);
+            },
+            py::arg("tokens"), py::arg("dtype"), py::arg("threads"));
+    };
+    rows("first_nonfinite_row", &first_nonfinite_row);
+    rows("first_zero_row", &first_zero_row);
+
+    m.def(
+        "sketch",
+        [](const py::array_t<float, py::array::c_style>& tokens, int threads) {
+            const int64_t rows = tokens.shape(0), dim = tokens.shape(1);
+            py::array_t<int8_t> codes = aligned(rows * dim + sketch_padding(dim));
+            py::array_t<float> scales({rows, int64_t{2}});
+            int8_t* const to = codes.mutable_data();
+            auto* const scales_to = reinterpret_cast<SketchScale*>(scales.mutable_data());
+            {
+                const py::gil_scoped_release release;
+                sketch(tokens.data(), rows, dim, threads, to, scales_to);
+            }
+            return py::make_tuple(codes, scales);
+        },
+        py::arg("tokens"), py::arg("threads"));
+
+    m.def(
+        "maxsim",
+        [](const py::array& queries, int query_dtype, const Offsets& query_offsets, const py::array& documents,
+           int document_dtype, const Offsets& document_offsets, int threads, const Codes& codes, const Scales& scales) {
+            const Matrices left = view(queries, query_dtype, query_offsets);
+            const Matrices right = view(documents, document_dtype, document_offsets, codes, scales);
+            py::array_t<float> scores({left.count, right.count});
+            float* const out = scores.mutable_data();
+            const int64_t dim = queries.shape(1);
+            {
+                const py::gil_scoped_release release;
+                maxsim(left, right, dim, threads, out);
+            }
+            return scores;
+        },
+        py::arg("queries"), py::arg("query_dtype"), py::arg("query_offsets"), py::arg("documents"),
+        py::arg("document_dtype"), py::arg("document_offsets"), py::arg("threads"), py::arg("codes") = py::none(),
+        py::arg("scales") = py::none());
+
+    m.def(
+        "maxsim_pairs",
+        [](const py::array& queries, int query_dtype, const Offsets& query_offsets, const py::array& documents,
+           int document_dtype, const Offsets& document_offsets, const Offsets& query_index,
+           const Offsets& document_index, int threads, const Codes& codes, const Scales& scales) {
+            const Matrices left = view(queries, query_dtype, query_offsets);
+            const Matrices right = view(documents, document_dtype, document_offsets, codes, scales);
+            const int64_t pairs = query_index.shape(0), dim = queries.shape(1);
+            py::array_t<float> scores(pairs);
+            float* const out = scores.mutable_data();
+            {
+                const py::gil_scoped_release release;
+                maxsim_pairs(left, right, dim, query_index.data(), document_index.data(), pairs, threads, out);
+            }
+            return scores;
+        },
+        py::arg("queries"), py::arg("query_dtype"), py::arg("query_offsets"), py::arg("documents"),
+        py::arg("document_dtype"), py::arg("document_offsets"), py::arg("query_index"), py::arg("document_index"),
+        py::arg("threads"), py::arg("codes") = py::none(), py::arg("scales") = py::none());
+}
+
+}  // namespace lateint::dense

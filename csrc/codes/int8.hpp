@@ -1,0 +1,46 @@
+// Integer dot products of unsigned rows with tiles of 16 signed vectors: the arithmetic under centroid search,
+// assignment and MaxSim on residual codes. All of it is exact, so every instruction set gives the same bits.
+#pragma once
+
+#include <cstdint>
+
+#include "platform/isa.hpp"
+#include "platform/tiles.hpp"
+
+namespace lateint::codes {
+
+constexpr int64_t kDepthStep = 64;  // rows and tiles are padded to this many components
+constexpr int64_t kRowStep = 16;    // dot_max takes rows in multiples of this
+
+constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// A tile holds vectors v[0..16) as [depth / 4][16][4] bytes: component k of vector j at (k / 4) * 64 + j * 4 + k % 4.
+// That is the operand order of vpdpbusd and of the second AMX tile alike.
+struct Int8Kernels {
+    // out[r][t * 16 + j] = sum_k rows[r][k] * tiles[t][j][k]
+    void (*dot)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* out);
+    // best[t * 16 + j] = max(best, max_r sum_k rows[r][k] * tiles[t][j][k]); n is a multiple of kRowStep
+    void (*dot_max)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* best);
+    // Where scores[r][j] > thresholds[j]: r << 16 | j, ascending, into hits; returns how many. n and lanes < 65,536.
+    int64_t (*above)(const int32_t* scores, int64_t n, int lanes, const int32_t* thresholds, uint32_t* hits);
+    // Per row: where scores[r][j] - bias[j] > best[r], takes it and the index first + j (the lowest j among equals).
+    void (*nearest)(const int32_t* scores, int64_t n, int lanes, const int32_t* bias, int32_t first, int32_t* best,
+                    int32_t* index);
+    // Called by every worker before and after it uses the kernels above (AMX needs its tiles configured).
+    void (*begin)();
+    void (*end)();
+};
+
+const Int8Kernels& int8_kernels();  // those of active_isa()
+
+extern const Int8Kernels kInt8Scalar;
+#if defined(__x86_64__) || defined(_M_X64)
+extern const Int8Kernels kInt8Avx2;
+extern const Int8Kernels kInt8Avx512;
+extern const Int8Kernels kInt8Amx;
+#endif
+
+// Lays `count` <= 16 vectors of `depth` components (row length `stride`) out as one tile; absent lanes become 0.
+void pack_tile(const int8_t* vectors, int count, int64_t stride, int64_t depth, int8_t* tile);
+
+}  // namespace lateint::codes

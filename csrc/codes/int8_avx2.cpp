@@ -1,0 +1,104 @@
+// AVX2: bytes are widened to 16 bits (even and odd ones apart), because vpmaddubsw would saturate.
+#include <immintrin.h>
+
+#include "codes/int8.hpp"
+
+namespace lateint::codes {
+namespace {
+
+constexpr int kRows = 4;
+
+// Sums of R rows with half a tile (8 vectors).
+template <int R>
+inline void block(const uint8_t* rows, int64_t depth, const int8_t* half_tile, __m256i* sums) {
+    const __m256i low = _mm256_set1_epi16(0xFF);
+    for (int r = 0; r < R; ++r) sums[r] = _mm256_setzero_si256();
+    for (int64_t k = 0; k < depth; k += 4) {
+        const __m256i v = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(half_tile + k * kLanes));
+        const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8);
+        const __m256i odd = _mm256_srai_epi16(v, 8);
+        for (int r = 0; r < R; ++r) {
+            int32_t word;
+            __builtin_memcpy(&word, rows + r * depth + k, 4);
+            const __m256i x = _mm256_set1_epi32(word);
+            sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(_mm256_and_si256(x, low), even));
+            sums[r] = _mm256_add_epi32(sums[r], _mm256_madd_epi16(_mm256_srli_epi16(x, 8), odd));
+        }
+    }
+}
+
+template <int R>
+inline void store_block(const uint8_t* rows, int64_t depth, const int8_t* half_tile, int32_t* out, int lanes) {
+    __m256i sums[R];
+    block<R>(rows, depth, half_tile, sums);
+    for (int r = 0; r < R; ++r) _mm256_storeu_si256(reinterpret_cast<__m256i*>(out + int64_t(r) * lanes), sums[r]);
+}
+
+void dot(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* out) {
+    const int lanes = ntiles * kLanes;
+    int64_t r = 0;
+    for (; r + kRows <= n; r += kRows)
+        for (int j = 0; j < lanes; j += 8)
+            store_block<kRows>(rows + r * depth, depth, tiles + j / 16 * depth * 16 + j % 16 * 4, out + r * lanes + j,
+                               lanes);
+    for (; r < n; ++r)
+        for (int j = 0; j < lanes; j += 8)
+            store_block<1>(rows + r * depth, depth, tiles + j / 16 * depth * 16 + j % 16 * 4, out + r * lanes + j,
+                           lanes);
+}
+
+void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* best) {
+    for (int j = 0; j < ntiles * kLanes; j += 8) {
+        __m256i top = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(best + j));
+        for (int64_t r = 0; r < n; r += kRows) {
+            __m256i sums[kRows];
+            block<kRows>(rows + r * depth, depth, tiles + j / 16 * depth * 16 + j % 16 * 4, sums);
+            for (int i = 0; i < kRows; ++i) top = _mm256_max_epi32(top, sums[i]);
+        }
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(best + j), top);
+    }
+}
+
+int64_t above(const int32_t* scores, int64_t n, int lanes, const int32_t* thresholds, uint32_t* hits) {
+    int64_t count = 0;
+    for (int64_t r = 0; r < n; ++r)
+        for (int j = 0; j < lanes; j += 8) {
+            const __m256i s = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scores + r * lanes + j));
+            const __m256i t = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(thresholds + j));
+            unsigned mask = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(s, t)));
+            for (; mask; mask &= mask - 1) hits[count++] = static_cast<uint32_t>(r << 16 | (j + __builtin_ctz(mask)));
+        }
+    return count;
+}
+
+void nearest(const int32_t* scores, int64_t n, int lanes, const int32_t* bias, int32_t first, int32_t* best,
+             int32_t* index) {
+    for (int64_t r = 0; r < n; ++r) {
+        __m256i top = _mm256_set1_epi32(INT32_MIN), where = _mm256_setzero_si256();
+        __m256i at = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+        for (int j = 0; j < lanes; j += 8) {
+            const __m256i s =
+                _mm256_sub_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(scores + r * lanes + j)),
+                                 _mm256_loadu_si256(reinterpret_cast<const __m256i*>(bias + j)));
+            const __m256i more = _mm256_cmpgt_epi32(s, top);
+            top = _mm256_max_epi32(top, s);
+            where = _mm256_blendv_epi8(where, at, more);
+            at = _mm256_add_epi32(at, _mm256_set1_epi32(8));
+        }
+        int32_t tops[8], wheres[8];
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(tops), top);
+        _mm256_storeu_si256(reinterpret_cast<__m256i*>(wheres), where);
+        int pick = 0;
+        for (int i = 1; i < 8; ++i)
+            if (tops[i] > tops[pick] || (tops[i] == tops[pick] && wheres[i] < wheres[pick])) pick = i;
+        if (tops[pick] > best[r]) best[r] = tops[pick], index[r] = first + wheres[pick];
+    }
+}
+
+void nothing() {}
+
+}  // namespace
+
+const Int8Kernels kInt8Avx2 = {dot, dot_max, above, nearest, nothing, nothing};
+
+}  // namespace lateint::codes

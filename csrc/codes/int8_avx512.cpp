@@ -1,0 +1,11 @@
+#include "codes/int8_dot_avx512.hpp"
+#include "codes/int8_select_avx512.hpp"
+
+namespace lateint::codes {
+namespace {
+void nothing() {}
+}  // namespace
+
+const Int8Kernels kInt8Avx512 = {dot_avx512, dot_max_avx512, above_avx512, nearest_avx512, nothing, nothing};
+
+}  // namespace lateint::codes

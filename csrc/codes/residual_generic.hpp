@@ -1,0 +1,206 @@
+// Encoding and rotation, written once and vectorised by the compiler for each instruction set that includes this.
+// Sums run in a fixed order of eight lanes and nothing contracts to FMA, so all builds give the same bits.
+#pragma once
+
+#include <cmath>
+#include <cstring>
+
+#include "codes/residual.hpp"
+#include "platform/half.hpp"
+
+#if defined(__F16C__)
+#include <immintrin.h>
+#endif
+
+namespace lateint::codes {
+namespace {
+
+constexpr int64_t kMaxWidth = 4096;
+
+inline float sum8(const float* lanes) {
+    return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
+}
+
+// Rounds to the nearest integer, ties to even, for |x| < 2^22, without a library call.
+inline float round_even(float x) {
+    const float magic = 12582912.0f;  // 1.5 * 2^23
+    return (x + magic) - magic;
+}
+
+inline void widen_generic(const void* row, Dtype dtype, int64_t dim, float* out) {
+    if (dtype == Dtype::float32) {
+        std::memcpy(out, row, dim * sizeof(float));
+    } else if (dtype == Dtype::int8) {
+        for (int64_t k = 0; k < dim; ++k) out[k] = static_cast<const int8_t*>(row)[k];
+    } else if (dtype == Dtype::bfloat16) {
+        for (int64_t k = 0; k < dim; ++k) out[k] = bfloat16_to_float(static_cast<const uint16_t*>(row)[k]);
+    } else {
+        const uint16_t* halves = static_cast<const uint16_t*>(row);
+        int64_t k = 0;
+#if defined(__F16C__)
+        for (; k + 8 <= dim; k += 8)
+            _mm256_storeu_ps(out + k, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves + k))));
+#endif
+        for (; k < dim; ++k) out[k] = float16_to_float(halves[k]);
+    }
+}
+
+// The level index (as a float) nearest to each residual at level distance 1 / inverse.
+inline void pick_codes(const float* residual, int64_t width, float inverse, float top, float* codes) {
+    const float half = 0.5f * top;
+    for (int64_t k = 0; k < width; ++k) {
+        float code = round_even(residual[k] * inverse + half);
+        code = code < 0.0f ? 0.0f : code;
+        codes[k] = code > top ? top : code;
+    }
+}
+
+// The level distance that fits the codes best in the least-squares sense.
+inline float fit_distance(const float* residual, const float* codes, int64_t width, float top) {
+    float num[8] = {}, den[8] = {};
+    const float half = 0.5f * top;
+    for (int64_t k = 0; k < width; k += 8)
+        for (int i = 0; i < 8; ++i) {
+            const float level = codes[k + i] - half;
+            num[i] += residual[k + i] * level;
+            den[i] += level * level;
+        }
+    return sum8(num) / sum8(den);
+}
+
+// A sum that leaves [0, 255] would wrap when decoded: the nearest code that does not is taken instead.
+inline void keep_in_range(const Codec& codec, const uint8_t* centroid, uint8_t scale, uint8_t* codes) {
+    const int8_t* levels = codec.levels[scale];
+    const int top = (1 << codec.nbits) - 1, reach = levels[top];
+    uint8_t least = 255, most = 0;
+    for (int64_t k = 0; k < codec.width; ++k) {
+        least = centroid[k] < least ? centroid[k] : least;
+        most = centroid[k] > most ? centroid[k] : most;
+    }
+    if (least >= reach && most + reach <= 255) return;
+    for (int64_t k = 0; k < codec.width; ++k) {
+        while (centroid[k] + levels[codes[k]] > 255 && codes[k] > 0) --codes[k];
+        while (centroid[k] + levels[codes[k]] < 0 && codes[k] < top) ++codes[k];
+    }
+}
+
+// Small non-negative integers held in floats, as bytes.
+inline void float_codes_to_bytes(const float* codes, int64_t width, uint8_t* bytes) {
+    for (int64_t k = 0; k < width; ++k) {
+        const float shifted = codes[k] + 8388608.0f;  // 2^23: the integer is then the low bits of the float
+        uint32_t bits;
+        std::memcpy(&bits, &shifted, 4);
+        bytes[k] = static_cast<uint8_t>(bits);
+    }
+}
+
+inline void pack_codes(const Codec& codec, const uint8_t* codes, uint8_t* packed) {
+    const int64_t bytes = codec.code_bytes();
+    std::memcpy(packed, codes, bytes);
+    for (int s = 1; s < 8 / codec.nbits; ++s) {
+        const uint8_t* plane = codes + s * bytes;
+        const int shift = s * codec.nbits;
+        for (int64_t j = 0; j < bytes; ++j) packed[j] = static_cast<uint8_t>(packed[j] | plane[j] << shift);
+    }
+}
+
+inline void to_bytes_generic(const float* scaled, int64_t n, uint8_t* bytes) {
+    for (int64_t i = 0; i < n; ++i) {
+        float x = round_even(scaled[i]) + 128.0f;
+        x = x < 0.0f ? 0.0f : x;
+        x = (x > 255.0f ? 255.0f : x) + 8388608.0f;  // 2^23: the integer is then the low bits of the float
+        uint32_t bits;
+        std::memcpy(&bits, &x, 4);
+        bytes[i] = static_cast<uint8_t>(bits);
+    }
+}
+
+inline uint8_t encode_generic(const Codec& codec, const float* scaled, const uint8_t* centroid, uint8_t* packed) {
+    if (codec.nbits == 8) {
+        to_bytes_generic(scaled, codec.width, packed);
+        return 0;
+    }
+    const int64_t width = codec.width;
+    const float top = static_cast<float>((1 << codec.nbits) - 1), unit = static_cast<float>(scale_unit(codec.nbits));
+    // Best uniform level distance for a Gaussian of unit variance.
+    const float start = codec.nbits == 1 ? 1.596f : codec.nbits == 2 ? 0.996f : 0.335f;
+    float residual[kMaxWidth], codes[kMaxWidth], squares[8] = {};
+    uint8_t chosen[kMaxWidth];
+    for (int64_t k = 0; k < width; ++k) {
+        // Beyond what a byte can hold nothing is gained, and a scale that reached for it would spoil the rest.
+        float x = scaled[k] > -128.0f ? scaled[k] : -128.0f;
+        x = x < 127.0f ? x : 127.0f;
+        residual[k] = x - (static_cast<float>(centroid[k]) - 128.0f);
+    }
+    for (int64_t k = 0; k < width; k += 8)
+        for (int i = 0; i < 8; ++i) squares[i] += residual[k + i] * residual[k + i];
+    float distance = start * std::sqrt(sum8(squares) / static_cast<float>(width));
+    for (int pass = 0; pass < 2 && distance > 0.0f; ++pass) {
+        pick_codes(residual, width, 1.0f / distance, top, codes);
+        distance = fit_distance(residual, codes, width, top);
+    }
+    float scaled_distance = round_even(distance * unit);
+    scaled_distance = scaled_distance < 1.0f ? 1.0f : scaled_distance;
+    const uint8_t scale = static_cast<uint8_t>(scaled_distance > 255.0f ? 255.0f : scaled_distance);
+    pick_codes(residual, width, unit / static_cast<float>(scale), top, codes);
+    float_codes_to_bytes(codes, width, chosen);
+    keep_in_range(codec, centroid, scale, chosen);
+    pack_codes(codec, chosen, packed);
+    return scale;
+}
+
+#if defined(__AVX512F__)
+constexpr int kFloats = 16;
+#elif defined(__AVX2__)
+constexpr int kFloats = 8;
+#else
+constexpr int kFloats = 4;
+#endif
+typedef float Floats __attribute__((vector_size(kFloats * 4)));  // one register
+constexpr int kColumns = 2 * kFloats;
+
+// Columns [0, kColumns) of four tokens: sums[t] = sum_k rows[t][k] * matrix[k], over k in order.
+inline void rotate_columns(const float* const* rows, const float* matrix, int64_t block, Floats (&sums)[4][2]) {
+    const float *row0 = rows[0], *row1 = rows[1], *row2 = rows[2], *row3 = rows[3];
+    Floats a0{}, a1{}, b0{}, b1{}, c0{}, c1{}, d0{}, d1{};
+    for (int64_t k = 0; k < block; ++k) {
+        Floats left, right;
+        std::memcpy(&left, matrix + k * block, sizeof left);
+        std::memcpy(&right, matrix + k * block + kFloats, sizeof right);
+        a0 = a0 + left * row0[k], a1 = a1 + right * row0[k];
+        b0 = b0 + left * row1[k], b1 = b1 + right * row1[k];
+        c0 = c0 + left * row2[k], c1 = c1 + right * row2[k];
+        d0 = d0 + left * row3[k], d1 = d1 + right * row3[k];
+    }
+    sums[0][0] = a0, sums[0][1] = a1, sums[1][0] = b0, sums[1][1] = b1;
+    sums[2][0] = c0, sums[2][1] = c1, sums[3][0] = d0, sums[3][1] = d1;
+}
+
+// out[i][j] = sum_k in[i][k] * rotation[b][k][j] within each block b; sums run over k in order.
+inline void rotate_generic(const float* in, int64_t n, int64_t width, int64_t block, const float* rotation,
+                           float* out) {
+    for (int64_t b = 0; b < width / block; ++b) {
+        const float* matrix = rotation + b * block * block;
+        for (int64_t i = 0; i < n; i += 4) {
+            const int64_t tokens = n - i < 4 ? n - i : 4;
+            const float* rows[4];
+            for (int t = 0; t < 4; ++t) rows[t] = in + (i + (t < tokens ? t : 0)) * width + b * block;
+            int64_t j = 0;
+            for (; j + kColumns <= block; j += kColumns) {
+                Floats sums[4][2];
+                rotate_columns(rows, matrix + j, block, sums);
+                for (int64_t t = 0; t < tokens; ++t)
+                    std::memcpy(out + (i + t) * width + b * block + j, sums[t], sizeof sums[t]);
+            }
+            for (; j < block; ++j)
+                for (int64_t t = 0; t < tokens; ++t) {
+                    float sum = 0;
+                    for (int64_t k = 0; k < block; ++k) sum = sum + matrix[k * block + j] * rows[t][k];
+                    out[(i + t) * width + b * block + j] = sum;
+                }
+        }
+    }
+}
+
+}  // namespace
+}  // namespace lateint::codes

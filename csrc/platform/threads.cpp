@@ -1,0 +1,194 @@
+#include "platform/threads.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdlib>
+#include <deque>
+#include <exception>
+#include <mutex>
+#include <stdexcept>
+#include <string>
+#include <system_error>
+#include <thread>
+
+#if defined(__linux__)
+#include <sched.h>
+#endif
+#if !defined(_WIN32)
+#include <pthread.h>
+#include <signal.h>
+#endif
+
+namespace lateint {
+namespace {
+
+// Kernels are called in bursts: a worker looks for the next job this often before it goes to sleep (about 20 us).
+constexpr int kSpins = 500;
+
+thread_local bool inside_body = false;
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#else
+    std::this_thread::yield();
+#endif
+}
+
+// One parallel_for call. It lives on the caller's stack: the caller leaves only after every helper has left.
+struct Job {
+    const std::function<void(int64_t, int)>& body;
+    const int64_t tasks;
+    const int threads;
+    std::atomic<int64_t> next{0};
+    std::atomic<int> helpers{0};  // workers inside; changed under Pool::mutex
+    int joined = 1;               // worker numbers given out, the caller's 0 included; under Pool::mutex
+    std::exception_ptr error;     // under error_mutex
+    std::mutex error_mutex;
+
+    void run(int worker) {
+        inside_body = true;
+        try {
+            for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) body(task, worker);
+        } catch (...) {
+            next.store(tasks, std::memory_order_relaxed);
+            const std::lock_guard<std::mutex> lock(error_mutex);
+            if (!error) error = std::current_exception();
+        }
+        inside_body = false;
+    }
+};
+
+class Pool {
+public:
+    void run(Job& job) {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            grow(job.threads - 1);
+            jobs_.push_back(&job);
+            posted_.fetch_add(1, std::memory_order_release);
+        }
+        for (int i = 1; i < job.threads; ++i) wake_.notify_one();
+        job.run(0);
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            const auto queued = std::find(jobs_.begin(), jobs_.end(), &job);
+            if (queued != jobs_.end()) jobs_.erase(queued);  // from here on nobody joins
+        }
+        const auto done = [&job] { return job.helpers.load(std::memory_order_acquire) == 0; };
+        for (int spin = 0; spin < kSpins && !done(); ++spin) pause();
+        if (done()) return;
+        std::unique_lock<std::mutex> lock(mutex_);
+        left_.wait(lock, done);
+    }
+
+private:
+    void grow(int workers) {
+        if (workers_ >= workers) return;
+#if !defined(_WIN32)
+        // Signals belong to the threads of the application; new threads inherit this mask.
+        sigset_t all, before;
+        sigfillset(&all);
+        pthread_sigmask(SIG_SETMASK, &all, &before);
+#endif
+        try {
+            for (; workers_ < workers; ++workers_) std::thread([this] { work(); }).detach();
+        } catch (const std::system_error&) {
+            // No more threads to be had: the caller and the workers there are do all the tasks.
+        }
+#if !defined(_WIN32)
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+#endif
+    }
+
+    void work() {
+        std::unique_lock<std::mutex> lock(mutex_);
+        for (;;) {
+            if (jobs_.empty()) {
+                const int64_t seen = posted_.load(std::memory_order_acquire);
+                lock.unlock();
+                for (int spin = 0; spin < kSpins && posted_.load(std::memory_order_acquire) == seen; ++spin) pause();
+                lock.lock();
+                wake_.wait(lock, [this] { return !jobs_.empty(); });
+            }
+            Job& job = *jobs_.front();
+            const int worker = job.joined++;
+            job.helpers.fetch_add(1, std::memory_order_relaxed);
+            if (job.joined == job.threads) jobs_.pop_front();
+            lock.unlock();
+            job.run(worker);
+            lock.lock();
+            if (job.helpers.fetch_sub(1, std::memory_order_release) == 1) left_.notify_all();
+        }
+    }
+
+    std::mutex mutex_;
+    std::condition_variable wake_, left_;
+    std::deque<Job*> jobs_;  // those that still take workers, oldest first
+    std::atomic<int64_t> posted_{0};
+    int workers_ = 0;
+};
+
+// Never destroyed: its sleeping workers end with the process, whatever the order of static destruction. A forked child
+// has none of its parent's threads and perhaps a locked mutex, so it forgets the pool and makes its own.
+std::atomic<Pool*> the_pool{nullptr};
+
+#if !defined(_WIN32)
+[[maybe_unused]] const int at_fork = pthread_atfork(nullptr, nullptr, [] { the_pool.store(nullptr); });
+#endif
+
+Pool& pool() {
+    Pool* current = the_pool.load(std::memory_order_acquire);
+    if (current == nullptr) {
+        Pool* made = new Pool;
+        if (the_pool.compare_exchange_strong(current, made)) return *made;
+        delete made;  // another caller was first
+    }
+    return *current;
+}
+
+int threads_from_environment() {
+    const char* text = std::getenv("LATEINT_NUM_THREADS");
+    if (text == nullptr || *text == '\0') return 0;
+    char* end;
+    const long value = std::strtol(text, &end, 10);
+    if (*end != '\0' || value < 1 || value > 4096) {
+        throw std::invalid_argument(std::string("LATEINT_NUM_THREADS must be an integer from 1 to 4096, got '") + text +
+                                    "'");
+    }
+    return static_cast<int>(value);
+}
+
+int available_cpus() {
+#if defined(__linux__)
+    cpu_set_t mask;
+    if (sched_getaffinity(0, sizeof mask, &mask) == 0) return std::max(1, CPU_COUNT(&mask));
+#endif
+    return static_cast<int>(std::max(1u, std::thread::hardware_concurrency()));
+}
+
+}  // namespace
+
+int default_threads() {
+    static const int wanted = threads_from_environment();
+    return wanted > 0 ? wanted : available_cpus();
+}
+
+void parallel_for(int64_t tasks, int threads, const std::function<void(int64_t, int)>& body) {
+    if (tasks <= 0) return;
+    if (inside_body) {
+        for (int64_t task = 0; task < tasks; ++task) body(task, 0);
+        return;
+    }
+    if (threads <= 0) threads = default_threads();
+    Job job{body, tasks, static_cast<int>(std::min<int64_t>(threads, tasks))};
+    if (job.threads == 1) {
+        job.run(0);
+    } else {
+        pool().run(job);
+    }
+    if (job.error) std::rethrow_exception(job.error);
+}
+
+}  // namespace lateint

@@ -1,0 +1,219 @@
+"""Building an index: learn the codec from a sample, then encode all tokens in one streaming pass."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm.auto import tqdm
+
+from lateint.disk import files
+from lateint.indexing import clustering
+from lateint.indexing.codec import Codec, Rotation, train_rotation
+from lateint.indexing.documents import Documents
+from lateint.indexing.encoding import Encoder, Stream, Timings, check, first_bad_row
+from lateint_kernels import as_array
+from lateint_kernels.codes import residual
+from lateint_kernels.codes.building import Operators
+
+CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
+PILOT = 1 << 16  # tokens that mean and step are learned from
+TOKENS_PER_CENTROID = 240
+SAMPLE_PER_CENTROID = 32
+ITERATIONS = 5
+CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
+
+
+@dataclass
+class Plan:
+    """What a build is going to do.
+
+    Attributes:
+        nbits: bits per component.
+        centroids: how many.
+        sample: tokens they are learned from.
+        segment_tokens: a segment is closed when it holds so many.
+        seed: of every random choice.
+        threads: 0 for the default.
+        progress: show progress bars.
+    """
+
+    nbits: int
+    centroids: int
+    sample: int
+    segment_tokens: int
+    seed: int
+    threads: int
+    progress: bool
+
+
+def default_centroids(tokens: int) -> int:
+    """K grows with N up to 4 M tokens and with N^(3/4) beyond, so that neither lists nor probing grow as fast as N."""
+    knee = 4_000_000
+    scaled = tokens if tokens <= knee else knee * (tokens / knee) ** 0.75
+    return max(1, min(1 << 24, int(scaled / TOKENS_PER_CENTROID)))
+
+
+def plan(
+    documents: Documents,
+    *,
+    nbits: int,
+    ncentroids: int | None,
+    max_ram: int | None,
+    seed: int,
+    threads: int,
+    progress: bool,
+) -> Plan:
+    """Fits sample and segments into ``max_ram`` bytes (working memory, the input and an index in memory not counted).
+
+    Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + segment_tokens * 13
+    + documents * 8``.
+    """
+    tokens = int(documents.lengths.sum())
+    count = default_centroids(tokens) if ncentroids is None else min(ncentroids, tokens)
+    depth = residual.depth_of(-(-documents.dim // 8) * 8)
+    sample, segment = min(tokens, count * SAMPLE_PER_CENTROID), tokens
+    if max_ram is not None:
+        fixed = count * 15 * depth + CHUNK * (20 * documents.dim + 128) + len(documents.lengths) * 8
+        least = fixed + 4 * count * (depth + 16)
+        if max_ram < least:
+            raise ValueError(
+                f"max_ram must be at least {least:,} bytes for {tokens:,} tokens of dim {documents.dim} and {count:,} "
+                f"centroids, got {max_ram:,}"
+            )
+        sample = min(sample, (max_ram - fixed) // (depth + 16))
+        segment = min(segment, max(CHUNK, (max_ram - fixed) // 13))
+    return Plan(nbits, count, int(sample), int(segment), seed, threads, progress)
+
+
+def build(documents: Documents, plan: Plan, store: files.Store, operators: Operators) -> dict[str, Any]:
+    """Writes codec and segments into ``store``; returns what the manifest needs to say about them."""
+    timings = Timings()
+    operators.check(**_sizes(documents, plan))
+    with timings.of("codec"):
+        pilot = documents.pilot(PILOT)
+        if first_bad_row(operators.put(pilot), operators) is not None:
+            _check_all(documents, operators)
+        rotation = train_rotation(as_array(pilot, "doc_embs"), seed=plan.seed, threads=plan.threads)
+    with timings.of("sample"):
+        sample = _sample(documents, rotation, plan, operators)
+    with timings.of("centroids"):
+        centroids = _train_centroids(sample, plan, operators)
+    del sample
+    encoder = Encoder(rotation, centroids, plan.nbits, CELLS_SEARCHED, operators, timings)
+    _put_codec(store, Codec(rotation, centroids.on_host(operators), plan.nbits))
+    segments = []
+    stream = Stream(documents.lengths, _chunks(documents, "encode", plan, operators), operators)
+    for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
+        name = f"segments/{number:06d}"
+        encoder.segment(documents.lengths[first:last], stream, store, name)
+        segments.append({"name": name, "documents": last - first, "tokens": int(documents.lengths[first:last].sum())})
+    stream.close()
+    encoder.overflow.warn(int(documents.lengths.sum()))
+    return {
+        "dim": documents.dim,
+        "width": rotation.width,
+        "block": rotation.blocks.shape[1],
+        "nbits": plan.nbits,
+        "step": rotation.step,
+        "seed": plan.seed,
+        "centroids": len(centroids),
+        "cells": len(centroids.cells),
+        "segments": segments,
+        "seconds": timings.seconds,
+    }
+
+
+def _check_all(documents: Documents, operators: Operators) -> None:
+    offsets = np.concatenate([[0], np.cumsum(documents.lengths)])
+    first = 0
+    for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):
+        check(operators.put(chunk), offsets, operators, first)
+        first += len(chunk)
+
+
+def _sizes(documents: Documents, plan: Plan) -> dict[str, int]:
+    """What memory depends on."""
+    cuts = _cut_into_segments(documents.lengths, plan.segment_tokens)
+    return {
+        "dim": documents.dim,
+        "centroids": plan.centroids,
+        "sample": plan.sample,
+        "segment_tokens": max(int(documents.lengths[first:last].sum()) for first, last in cuts),
+        "segment_documents": max(last - first for first, last in cuts),
+    }
+
+
+def _sample(documents: Documents, rotation: Rotation, plan: Plan, operators: Operators) -> Any:
+    """Random tokens as rows ``[S, depth]`` of the operators, the same share of every part of the stream."""
+    rng = np.random.default_rng(plan.seed)
+    rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
+    rows = operators.empty(plan.sample, rotation.width)
+    share = plan.sample, int(documents.lengths.sum())
+    seen = taken = 0
+    for chunk in _chunks(documents, "sample", plan, operators):
+        picked = _picked(seen, len(chunk), share, rng)
+        seen += len(chunk)
+        if picked.size:
+            rows[taken : taken + len(picked)] = operators.to_bytes(rotate(operators.put(chunk[picked])))
+            taken += len(picked)
+    return rows
+
+
+def _picked(seen: int, n: int, share: tuple[int, int], rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of the next ``n`` tokens: ``share[0]`` of each ``share[1]``, drawn from one CHUNK after another.
+
+    So they are the same ones in however many such chunks tokens come at a time.
+    """
+    rows = []
+    for first in range(0, n, CHUNK):
+        size = min(CHUNK, n - first)
+        before, after = ((seen + end) * share[0] // share[1] for end in (first, first + size))
+        rows.append(first + np.sort(rng.choice(size, after - before, replace=False)))
+    return np.concatenate(rows)
+
+
+def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clustering.Centroids:
+    with tqdm(total=ITERATIONS, desc="centroids", unit="iteration", disable=not plan.progress) as bar:
+        return clustering.train(
+            sample,
+            plan.centroids,
+            iterations=ITERATIONS,
+            seed=plan.seed,
+            cells_searched=CELLS_SEARCHED,
+            operators=operators,
+            report=bar.update,
+        )
+
+
+def _put_codec(store: files.Store, codec: Codec) -> None:
+    files.put(store, "mean", codec.rotation.mean)
+    files.put(store, "rotation", codec.rotation.blocks)
+    files.put(store, "permutation", codec.rotation.permutation)
+    files.put(store, "centroids", codec.centroids.rows)
+    files.put(store, "cells", codec.centroids.cells)
+    files.put(store, "cell_offsets", codec.centroids.cell_offsets)
+
+
+def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
+    """Ranges of documents with at most ``most`` tokens each (a longer document is a segment of its own)."""
+    ends = np.cumsum(lengths)
+    cuts, first = [], 0
+    while first < len(lengths):
+        before = int(ends[first - 1]) if first else 0
+        last = max(first + 1, int(np.searchsorted(ends, before + most, side="right")))
+        cuts.append((first, last))
+        first = last
+    return cuts
+
+
+def _chunks(documents: Documents, label: str, plan: Plan, operators: Operators) -> Iterator[Any]:
+    """As many tokens at a time as suit the operators: always a multiple of CHUNK, but for the last."""
+    total = int(documents.lengths.sum())
+    with tqdm(total=total, desc=label, unit="token", unit_scale=True, disable=not plan.progress) as bar:
+        for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):
+            yield chunk
+            bar.update(len(chunk))

@@ -1,0 +1,124 @@
+"""The codec of an index: mean, rotation, step and centroids, learned from a sample of tokens."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lateint.indexing.clustering import Centroids
+from lateint_kernels import to_float32
+from lateint_kernels.codes import residual
+
+SMALLEST, LARGEST = 1e-18, 1e18
+REACH = 8  # a component may be so many times larger than a token's largest one usually is
+LARGEST_BLOCK = 512  # a rotation matrix has at most so many rows; wider tokens are rotated in blocks
+
+
+@dataclass(frozen=True)
+class Rotation:
+    """Centres tokens and makes their components alike.
+
+    Attributes:
+        mean: ``[dim]`` float32. Removing it changes no ranking: every score of a query moves by ``sum_i <q_i, mean>``.
+        blocks: ``[b, block, block]`` float32, orthogonal.
+        permutation: ``[width]`` int32: which component goes where; dim and above stand for zeros.
+        step: what one unit of a byte means.
+    """
+
+    mean: NDArray[np.float32]
+    blocks: NDArray[np.float32]
+    permutation: NDArray[np.int32]
+    step: float
+
+    @property
+    def width(self) -> int:
+        """Components after rotation: dim rounded up to a multiple of 8."""
+        return len(self.permutation)
+
+    def apply(self, tokens: NDArray[np.generic], *, step: float | None = None, threads: int = 0) -> NDArray[np.float32]:
+        """Tokens ``[n, dim]`` as ``[n, width]``, in units of ``step``."""
+        return residual.rotate(
+            tokens, self.mean, self.blocks, self.permutation, self.step if step is None else step, threads=threads
+        )
+
+    def invert(self, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Decoded bytes ``[n, width]`` as tokens ``[n, dim]`` on the original scale."""
+        scaled = (rows.astype(np.float32) - 128) * np.float32(self.step)
+        block = self.blocks.shape[1]
+        back = np.concatenate(
+            [scaled[:, b * block : (b + 1) * block] @ matrix.T for b, matrix in enumerate(self.blocks)], axis=1
+        )
+        tokens = np.empty_like(back)
+        tokens[:, self.permutation] = back
+        return tokens[:, : len(self.mean)] + self.mean
+
+
+def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Rotation:
+    """Mean, random rotation and step for tokens like ``pilot [m, dim]``.
+
+    The step lets the largest component of the pilot fit into a signed byte, unless that is more than `REACH` times what
+    the largest component of a token usually is (the median): one step serves all tokens, and a few of a huge norm would
+    leave the others nothing. What exceeds the step's reach is cut when it is encoded.
+
+    Raises:
+        ValueError: tokens so large or small that float32 cannot hold their products.
+    """
+    dim = pilot.shape[1]
+    rng = np.random.default_rng(seed)
+    width = -(-dim // 8) * 8
+    block = max(size for size in range(1, min(width, LARGEST_BLOCK) + 1) if width % size == 0)
+    permutation = np.arange(width) if block == width else rng.permutation(width)
+    rotation = Rotation(
+        _mean(pilot),
+        np.stack([_orthogonal(block, rng) for _ in range(width // block)]),
+        permutation.astype(np.int32),
+        1.0,
+    )
+    peaks = np.abs(rotation.apply(pilot, threads=threads)).max(1)
+    largest, usual = float(peaks.max()), float(np.median(peaks))
+    if usual > 0:
+        largest = min(largest, REACH * usual)
+    if largest == 0:
+        largest = 1.0  # all tokens are equal
+    if not SMALLEST < largest < LARGEST:
+        raise ValueError(
+            f"doc_embs must hold numbers between {SMALLEST:g} and {LARGEST:g} in size, for scores are float32; the "
+            f"largest component is about {largest:.3g}"
+        )
+    return Rotation(rotation.mean, rotation.blocks, rotation.permutation, float(np.float32(largest / 127)))
+
+
+def _mean(pilot: NDArray[np.generic]) -> NDArray[np.float32]:
+    """``[dim]``: the mean, with tokens of a huge norm counted as if they were `REACH` times as long as most."""
+    chunks = [pilot[start : start + 4096] for start in range(0, len(pilot), 4096)]
+    norms = np.concatenate([np.sqrt((_float64(chunk) ** 2).sum(1)) for chunk in chunks])
+    weights = np.minimum(1, REACH * np.median(norms) / norms)
+    total = np.zeros(pilot.shape[1])
+    for i, chunk in enumerate(chunks):
+        total += (_float64(chunk) * weights[4096 * i : 4096 * (i + 1), None]).sum(0)
+    return (total / len(pilot)).astype(np.float32)
+
+
+def _float64(tokens: NDArray[np.generic]) -> NDArray[np.float64]:
+    return to_float32(tokens).astype(np.float64)
+
+
+def _orthogonal(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    q, r = np.linalg.qr(rng.standard_normal((size, size)))
+    return np.ascontiguousarray(q * np.sign(np.diag(r)), np.float32)
+
+
+@dataclass(frozen=True)
+class Codec:
+    """How tokens become codes and back."""
+
+    rotation: Rotation
+    centroids: Centroids
+    nbits: int
+
+    @property
+    def code_bytes(self) -> int:
+        """Bytes of a token's code."""
+        return self.rotation.width * self.nbits // 8

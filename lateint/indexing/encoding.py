@@ -1,0 +1,173 @@
+"""The encoding pass of a build: all tokens once more, checked, turned into codes and lists, a chunk at a time."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lateint.disk import files
+from lateint.indexing import clustering
+from lateint.indexing.codec import Rotation
+from lateint_kernels.codes import residual
+from lateint_kernels.codes.building import Operators
+
+TOLERATED_OVERFLOW = 1.25  # by how much a component may exceed the step's reach before a build warns
+
+
+@dataclass
+class Timings:
+    """Seconds by part of a build."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def of(self, part: str) -> Iterator[None]:
+        """Adds the time spent inside to ``part``."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
+
+
+def first_bad_row(tokens: Any, operators: Operators) -> tuple[int, str] | None:
+    """A row that no score can be made of, and why."""
+    nonfinite, zero = operators.bad_rows(tokens)
+    if nonfinite is not None:
+        return nonfinite, "holds a NaN or an infinity"
+    return None if zero is None else (zero, "is all zero, as padding is")
+
+
+def check(tokens: Any, offsets: NDArray[np.int64], operators: Operators, first: int) -> None:
+    """Refuses rows that no score can be made of. ``first`` is the number of the first row in the stream."""
+    if found := first_bad_row(tokens, operators):
+        row, what = first + found[0], found[1]
+        document = int(np.searchsorted(offsets, row, side="right")) - 1
+        raise ValueError(
+            f"doc_embs must be finite and not zero, but token {row - offsets[document]} of document {document} {what}"
+        )
+
+
+class Overflow:
+    """Counts tokens with components that a byte cannot hold, which are cut."""
+
+    def __init__(self) -> None:
+        self.tokens, self.most = 0, 1.0
+
+    def add(self, peaks: NDArray[np.float32]) -> None:
+        """Counts tokens whose largest components these are."""
+        self.tokens += len(peaks)
+        self.most = max(self.most, float(peaks.max(initial=0)) / 127)
+
+    def warn(self, total: int) -> None:
+        """Says how many there were."""
+        if self.tokens:
+            warnings.warn(
+                f"{self.tokens:,} of {total:,} tokens have components up to {self.most:.3g} times what codes can hold "
+                "and were cut, so scores with them come out too small; embeddings of about equal norms avoid this",
+                stacklevel=5,
+            )
+
+
+class Stream:
+    """All tokens of a build once more, put where operators compute, in pieces of any size, checked as they pass."""
+
+    def __init__(self, lengths: NDArray[np.int64], chunks: Iterator[Any], operators: Operators) -> None:
+        self.offsets = np.concatenate([[0], np.cumsum(lengths)])
+        self.chunks, self.operators = chunks, operators
+        self.held: Any = ()
+        self.passed = 0
+
+    def take(self, most: int) -> Any:
+        """The next tokens, at least one and at most ``most``."""
+        if len(self.held) == 0:
+            held = next(self.chunks, None)
+            if held is None:
+                raise ValueError("doc_embs gave fewer tokens the last time than the first")
+            self.held = self.operators.put(held)
+            check(self.held, self.offsets, self.operators, self.passed)
+            self.passed += len(self.held)
+        part, self.held = self.held[:most], self.held[most:]
+        return part
+
+    def close(self) -> None:
+        """Runs the stream to its end, which checks that it has no more documents than it said."""
+        for _ in self.chunks:
+            raise ValueError("doc_embs gave more tokens the last time than the first")
+
+
+class Encoder:
+    """Turns the stream into segments, a chunk at a time."""
+
+    def __init__(
+        self,
+        rotation: Rotation,
+        centroids: clustering.Centroids,
+        nbits: int,
+        cells_searched: int,
+        operators: Operators,
+        timings: Timings,
+    ) -> None:
+        self.rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
+        self.centroids, self.nbits, self.cells_searched = centroids, nbits, cells_searched
+        self.operators, self.timings = operators, timings
+        self.code_bytes = rotation.width * nbits // 8
+        self.overflow = Overflow()
+
+    def segment(self, lengths: NDArray[np.int64], stream: Stream, store: files.Store, name: str) -> None:
+        """Writes the documents of these lengths, which come next in the stream."""
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        tokens, timings = int(offsets[-1]), self.timings
+        with timings.of("assign"):
+            nearest = clustering.assigner(self.centroids, self.operators)
+        centroid_ids = np.empty(tokens, np.uint32)
+        codes = store.create(f"{name}/codes", np.uint8, (tokens, self.code_bytes))
+        scales = store.create(f"{name}/scales", np.uint8, (tokens,)) if self.nbits < 8 else None
+        done = 0
+        while done < tokens:
+            with timings.of("input"):
+                part = stream.take(tokens - done)
+            ids, code, scale = self._encoded(part, nearest)
+            with timings.of("write"):
+                codes.write(code)
+                if scales is not None:
+                    scales.write(scale)
+            centroid_ids[done : done + len(part)] = ids
+            done += len(part)
+        self._put_lists(centroid_ids, offsets, store, name)
+
+    def _encoded(self, tokens: Any, nearest: Callable[[Any, int], Any]) -> list[NDArray[Any]]:
+        """Ids, codes and scales of tokens, which are waited for before the clock is read."""
+        operators, timings = self.operators, self.timings
+        with timings.of("rotate"):
+            scaled = self.rotate(tokens)
+            rows = operators.to_bytes(scaled)
+            self.overflow.add(operators.peaks(rows, scaled, 127 * TOLERATED_OVERFLOW))
+        with timings.of("assign"):
+            ids = nearest(rows, self.cells_searched)
+            found = operators.host(ids)
+        with timings.of("encode"):
+            coded = operators.encode(scaled, ids, self.centroids.rows, self.nbits)
+            return [found, *map(operators.host, coded)]
+
+    def _put_lists(
+        self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: files.Store, name: str
+    ) -> None:
+        count = len(self.centroids)
+        with self.timings.of("lists"):
+            list_offsets, list_documents = self.operators.invert(centroid_ids, offsets, count)
+        with self.timings.of("write"):
+            low, high = residual.split_ids(centroid_ids, count)
+            files.put(store, f"{name}/offsets", offsets)
+            files.put(store, f"{name}/centroid_ids", low)
+            if high is not None:
+                files.put(store, f"{name}/centroid_high", high)
+            files.put(store, f"{name}/list_offsets", list_offsets)
+            files.put(store, f"{name}/list_documents", list_documents)
