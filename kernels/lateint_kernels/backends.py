@@ -1,8 +1,9 @@
-"""Which code runs: one table of modules, one of preferences, one rule. A backend named by the caller is used or refused.
+"""Which code runs: one table of preferences, one rule. A backend named by the caller is used or refused.
 
 A backend of an operator is a module with a function of the operator's name; ``"search"`` and ``"build"`` are operators
-of several functions, so for them the module itself is chosen. It may have a function ``why_not(op, device, dtype, dim)``
-that tells why it cannot do something here, or None; `why_not` below asks it last. Modules are imported at first use.
+of several functions, so for them the module itself is chosen. A module may have a function
+``why_not(op, device, dtype, dim)`` of its own that tells why it cannot do something here, or None; `why_not` below asks
+it last. Modules are imported at their first use.
 """
 
 import os
