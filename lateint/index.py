@@ -21,10 +21,10 @@ from lateint.indexing.clustering import Centroids
 from lateint.indexing.codec import Codec, Rotation
 from lateint.retrieval import queries as queries_module
 from lateint.retrieval.hits import Explanation, Hits
-from lateint.retrieval.limits import Limits, limits
+from lateint.retrieval.limits import limits
 from lateint.retrieval.queries import Queries
 from lateint_kernels.codes import building
-from lateint_kernels.codes.engine import Ranking
+from lateint_kernels.codes.engine import Limits, Ranking
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.codes.residual import NBITS
@@ -369,10 +369,7 @@ class Index:
             queries.tokens,
             queries.offsets,
             k,
-            nprobe=scope.nprobe,
-            candidates=scope.candidates,
-            patience=scope.patience,
-            cells=scope.cells,
+            scope,
             allowed=allowed,
             threads=threads,
         )
