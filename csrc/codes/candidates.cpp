@@ -35,9 +35,8 @@ int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const
     scratch.lists.assign(query.length * lists_a_token, {segment.list_documents, segment.list_documents, 0});
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
-        const int64_t known = prober.size(static_cast<int>(i));
-        const int32_t imputed = probes[known - 1].score;
-        for (int64_t p = 0; p < std::min(limits.nprobe, known); ++p) {
+        const int32_t imputed = prober.least(static_cast<int>(i));
+        for (int64_t p = 0; p < prober.size(static_cast<int>(i)); ++p) {
             const uint32_t* list = segment.list_documents + segment.list_offsets[probes[p].centroid];
             const int64_t size =
                 segment.list_offsets[probes[p].centroid + 1] - segment.list_offsets[probes[p].centroid];
@@ -91,13 +90,10 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
 void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
                              Scratch& scratch, SearchCounts* counts) const {
     scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * limits.nprobe,
-                       limits.cells, threads);
+                       limits.nprobe, limits.cells, threads);
     const Prober& prober = scratch.prober;
     double range = 0;
-    for (int64_t i = 0; i < query.length; ++i) {
-        const Probe* probes = prober.of(static_cast<int>(i));
-        range += query.scales[i] * (double(probes[0].score) - probes[prober.size(static_cast<int>(i)) - 1].score);
-    }
+    for (int i = 0; i < query.length; ++i) range += query.scales[i] * (double(prober.of(i)[0].score) - prober.least(i));
     const double unit = kCoarseRange / std::max(range, 1e-30);
     const auto room = static_cast<size_t>(std::min(kRange, documents()));
     if (scratch.board.size() < room) scratch.board.resize(room, Entry{0, 0});
