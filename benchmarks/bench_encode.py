@@ -24,7 +24,7 @@ from preflmr import encode  # noqa: E402
 from preflmr.config import FLMRConfig  # noqa: E402
 from preflmr.encode import encode_documents, encode_queries  # noqa: E402
 from preflmr.model import PreFLMR  # noqa: E402
-from preflmr.tokenization import FLMRDocumentTokenizer, FLMRQueryTokenizer  # noqa: E402
+from preflmr.model.tokenization import FLMRDocumentTokenizer, FLMRQueryTokenizer  # noqa: E402
 
 DATA = Path(__file__).parent.parent / "examples" / "data" / "flags_kbvqa" / "passages.jsonl.gz"
 SPECIAL = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

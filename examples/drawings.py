@@ -20,8 +20,8 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
-from preflmr.augment import Redraw
-from preflmr.processing import ImageProcessor
+from preflmr.model.processing import ImageProcessor
+from preflmr.training.augment import Redraw
 
 BATCH = 128
 

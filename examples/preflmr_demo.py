@@ -24,13 +24,13 @@ from encoder import Encoder, model_folder, native_bf16
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.utils import logging
 
-from preflmr import recipe_file
-from preflmr.augment import Redraw
-from preflmr.evaluation import evaluate
-from preflmr.m2kr import load
+from preflmr.data.m2kr import load
+from preflmr.evaluation.retrieval import evaluate
 from preflmr.model import PreFLMR
-from preflmr.processing import ImageProcessor
-from preflmr.train import run
+from preflmr.model.processing import ImageProcessor
+from preflmr.training import recipe_file
+from preflmr.training.augment import Redraw
+from preflmr.training.train import run
 
 DATA = Path(__file__).resolve().parent / "data"
 PICTURED = ("flags_kbvqa", "emoji_captions")

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from preflmr.processing import MEAN, STD
+from preflmr.model.processing import MEAN, STD
 
 SIZE, PATCH, LAYERS, HEADS = 384, 14, 12, 6
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

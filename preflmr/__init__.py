@@ -4,15 +4,15 @@ from importlib import import_module
 from typing import Any
 
 _HOMES = {
-    "PreFLMR": "model",
-    "FLMROutput": "model",
+    "PreFLMR": "model.flmr",
+    "FLMROutput": "model.output",
     "FLMRConfig": "config",
     "FLMRTextConfig": "config",
     "FLMRVisionConfig": "config",
-    "FLMRQueryTokenizer": "tokenization",
-    "FLMRDocumentTokenizer": "tokenization",
-    "ImageProcessor": "processing",
-    "blank_image": "processing",
+    "FLMRQueryTokenizer": "model.tokenization",
+    "FLMRDocumentTokenizer": "model.tokenization",
+    "ImageProcessor": "model.processing",
+    "blank_image": "model.processing",
 }
 # What the reference calls them.
 _PUBLISHED = {

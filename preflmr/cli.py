@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lateint.version import __version__
-from preflmr import commands
+from preflmr.commands import run as commands
 
 
 def run() -> None:

@@ -25,8 +25,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from preflmr.images import Images
-from preflmr.workers import Job, Settings, devices, results
+from preflmr.data.images import Images
+from preflmr.encoding.workers import Job, Settings, devices, results
 
 DTYPES = {
     None: None,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -11,21 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lateint import Index
 from lateint.arguments import positive_or_none
 from lateint.version import __version__
-from preflmr import collection
-from preflmr.checkpoint import published_state
-from preflmr.collection import Passages
+from preflmr.data.images import Images
+from preflmr.data.passages import Passages, copy
 from preflmr.encode import encode_documents, encode_queries
-from preflmr.images import Images
 from preflmr.instructions import TEMPLATES, join
+from preflmr.weights.fingerprint import fingerprint
 
 ABOUT, INDEX = "preflmr.json", "index"
 FORMAT, VERSION = "preflmr-collection", 1
-SAMPLED = 4096  # values of each parameter that go into a fingerprint
 
 
 @dataclass(frozen=True)
@@ -67,7 +62,7 @@ class Searcher:
         """Encodes the passages of a file and indexes them into a new folder.
 
         Args:
-            source: see `preflmr.collection.copy`, also for ``images`` and ``on_missing``.
+            source: see `preflmr.data.passages.copy`, also for ``images`` and ``on_missing``.
             checkpoint: what to call the model; None: the name it was loaded by.
             nbits, seed, threads: see `lateint.Index.build`.
             overwrite: replace a collection that is already in ``folder``.
@@ -75,14 +70,14 @@ class Searcher:
 
         Raises:
             FileExistsError: there is something in ``folder``.
-            FileNotFoundError, ValueError: as `preflmr.collection.copy`. Nothing is left half-written.
+            FileNotFoundError, ValueError: as `preflmr.data.passages.copy`. Nothing is left half-written.
         """
         target = Path(folder).absolute()
         check_free(target, overwrite)
         work = target.with_name(f".{target.name}.{os.getpid()}")
         work.mkdir(parents=True)
         try:
-            said = collection.copy(source, work, images=images, on_missing=on_missing, progress=progress)
+            said = copy(source, work, images=images, on_missing=on_missing, progress=progress)
             passages = Passages.open(work)
             tokens = encode_documents(
                 model,
@@ -238,24 +233,6 @@ def read_about(folder: Path) -> dict[str, Any]:
         found = f"{about.get('format')} {about.get('version')}"
         raise ValueError(f"{folder / ABOUT}: must be {FORMAT} {VERSION}, found {found}")
     return about
-
-
-def fingerprint(model: Any) -> str:
-    """Differs between models of different weights: a hash of up to `SAMPLED` evenly spaced values of each parameter.
-
-    Names, order and sharing do not matter, nor whose code runs the vision encoder, so that a checkpoint keeps its
-    fingerprint when its layout changes.
-    """
-    digests = set()
-    vision = getattr(model.config, "vision_config", None)
-    packed = getattr(vision, "implementation", None) == "open_clip"  # it keeps three matrices in one
-    for parameter in published_state(model, model.config).values() if packed else model.parameters():
-        values = parameter.detach().flatten()
-        chosen = torch.linspace(0, len(values) - 1, min(SAMPLED, len(values)), dtype=torch.float64).long()
-        digest = hashlib.blake2b(repr(tuple(parameter.shape)).encode(), digest_size=16)
-        digest.update(values[chosen.to(values.device)].float().cpu().numpy().tobytes())
-        digests.add(digest.digest())
-    return hashlib.blake2b(b"".join(sorted(digests)), digest_size=16).hexdigest()
 
 
 def check_free(folder: str | os.PathLike[str], overwrite: bool) -> None:

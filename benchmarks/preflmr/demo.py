@@ -17,7 +17,7 @@ from typing import Any
 
 from benchmarks.embeddings import read_json
 from benchmarks.rivals.run import machine
-from preflmr.evaluation import versions
+from preflmr.evaluation.results import versions
 
 DEMO = Path(__file__).resolve().parent.parent.parent / "examples" / "preflmr_demo.py"
 RUNS = {

@@ -29,9 +29,9 @@ TENSORS, PARAMETERS = 633, 326.7e6
 
 def save_random(folder: Path) -> None:
     """The checkpoint: published config, published names, random numbers."""
-    from preflmr.checkpoint import save
     from preflmr.config import FLMRConfig
     from preflmr.model import PreFLMR
+    from preflmr.weights.checkpoint import save
 
     config = FLMRConfig(
         separate_query_and_context_text_encoder=True,

@@ -34,11 +34,11 @@ import lateint_kernels
 from benchmarks.rivals.measure import peak_rss
 from benchmarks.rivals.run import machine
 from examples.encoder import model_folder
-from preflmr import objective, starting
-from preflmr.batches import Batch
 from preflmr.model import PreFLMR
-from preflmr.recipe import TrainConfig
-from preflmr.recipe_file import build
+from preflmr.training import objective, starting
+from preflmr.training.batches import Batch
+from preflmr.training.recipe import TrainConfig
+from preflmr.training.recipe_file import build
 
 Tensor = torch.Tensor
 VISION = {"hidden_size": 192, "intermediate_size": 768, "num_hidden_layers": 6, "num_attention_heads": 3}

@@ -14,7 +14,7 @@ def make_tiny(tmp_path_factory):
     pytest.importorskip("transformers")
     from preflmr.config import FLMRConfig
     from preflmr.model import PreFLMR
-    from preflmr.tokenization import FLMRDocumentTokenizer, FLMRQueryTokenizer
+    from preflmr.model.tokenization import FLMRDocumentTokenizer, FLMRQueryTokenizer
 
     letters = string.ascii_lowercase + string.digits
     vocabulary = [*SPECIAL, *string.punctuation, *letters, *(f"##{letter}" for letter in letters)]

@@ -10,13 +10,13 @@ pytest.importorskip("transformers")
 
 from PIL import Image  # noqa: E402
 
-from preflmr import report  # noqa: E402
-from preflmr.answer_measures import judge_answer  # noqa: E402
-from preflmr.answering import answer  # noqa: E402
-from preflmr.asking import log_prior, read_run  # noqa: E402
-from preflmr.images import Images, MissingImage  # noqa: E402
-from preflmr.m2kr import Dataset, Example, Passages  # noqa: E402
-from preflmr.tasks import task_of  # noqa: E402
+from preflmr.answering.answers import answer  # noqa: E402
+from preflmr.answering.asking import log_prior, read_run  # noqa: E402
+from preflmr.answering.measures import judge_answer  # noqa: E402
+from preflmr.data.images import Images, MissingImage  # noqa: E402
+from preflmr.data.m2kr import Dataset, Example, Passages  # noqa: E402
+from preflmr.data.tasks import task_of  # noqa: E402
+from preflmr.evaluation import report  # noqa: E402
 
 QUESTIONS = ("what is this ?", "who made it ?")
 

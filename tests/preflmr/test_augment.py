@@ -1,4 +1,4 @@
-"""preflmr/augment.py"""
+"""preflmr/training/augment.py"""
 
 import pytest
 
@@ -7,9 +7,9 @@ pytest.importorskip("torchvision")
 np = pytest.importorskip("numpy")
 Image = pytest.importorskip("PIL.Image")
 
-from preflmr.augment import Redraw  # noqa: E402
-from preflmr.drawing import augmentation  # noqa: E402
-from preflmr.processing import ImageProcessor, on_square  # noqa: E402
+from preflmr.model.processing import ImageProcessor, on_square  # noqa: E402
+from preflmr.training.augment import Redraw  # noqa: E402
+from preflmr.training.drawing import augmentation  # noqa: E402
 
 
 def stripes() -> "Image.Image":

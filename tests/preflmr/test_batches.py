@@ -11,10 +11,10 @@ pytest.importorskip("transformers")
 
 from training import recipe, write_squares  # noqa: E402
 
-from preflmr.batches import Batches, augmentation, load_mix  # noqa: E402
-from preflmr.images import Images, blank  # noqa: E402
-from preflmr.recipe import TrainConfig  # noqa: E402
-from preflmr.recipe_file import build  # noqa: E402
+from preflmr.data.images import Images, blank  # noqa: E402
+from preflmr.training.batches import Batches, augmentation, load_mix  # noqa: E402
+from preflmr.training.recipe import TrainConfig  # noqa: E402
+from preflmr.training.recipe_file import build  # noqa: E402
 
 
 @pytest.fixture(scope="module")

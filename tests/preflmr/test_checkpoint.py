@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file  # noqa: E402
 from transformers import AutoModel  # noqa: E402
 
 from preflmr import FLMRConfig, PreFLMR  # noqa: E402
-from preflmr.checkpoint import CheckpointError, read  # noqa: E402
+from preflmr.weights.checkpoint import CheckpointError, read  # noqa: E402
 
 PUBLISHED = Path(__file__).parent / "parity" / "preflmr_tiny"
 FLMR = Path(__file__).parent / "parity" / "flmr_roi"

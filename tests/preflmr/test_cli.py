@@ -212,7 +212,7 @@ def test_index_is_refused_before_the_model_is_loaded(index):
 
 
 def test_train_reads_overrides(monkeypatch, tmp_path, capsys):
-    train = pytest.importorskip("preflmr.train")
+    train = pytest.importorskip("preflmr.training.train")
     seen = []
 
     def run(config, *, resume):

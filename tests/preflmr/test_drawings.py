@@ -16,8 +16,8 @@ sys.path.insert(0, str(Path(__file__).parents[2] / "examples"))
 import drawings  # noqa: E402  # a script's folder, not a package
 from transformers import CLIPVisionConfig, CLIPVisionModel  # noqa: E402
 
-from preflmr.augment import Redraw  # noqa: E402
-from preflmr.processing import ImageProcessor  # noqa: E402
+from preflmr.model.processing import ImageProcessor  # noqa: E402
+from preflmr.training.augment import Redraw  # noqa: E402
 
 COLOURS = ("red", "green", "blue", "black", "yellow", "white")
 

@@ -12,8 +12,8 @@ from PIL import Image  # noqa: E402
 
 from lateint import Index  # noqa: E402
 from preflmr import encode  # noqa: E402
+from preflmr.data.images import BrokenImage, Images, MissingImage  # noqa: E402
 from preflmr.encode import encode_documents, encode_queries  # noqa: E402
-from preflmr.images import BrokenImage, Images, MissingImage  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -11,10 +11,10 @@ pytest.importorskip("transformers")
 
 from lateint import Index, Ragged  # noqa: E402
 from preflmr import encode  # noqa: E402
-from preflmr.evaluation import _exact, evaluate  # noqa: E402
-from preflmr.images import BrokenImage, Images, MissingImage  # noqa: E402
-from preflmr.m2kr import Dataset, Example, Passages, load  # noqa: E402
-from preflmr.tasks import Task  # noqa: E402
+from preflmr.data.images import BrokenImage, Images, MissingImage  # noqa: E402
+from preflmr.data.m2kr import Dataset, Example, Passages, load  # noqa: E402
+from preflmr.data.tasks import Task  # noqa: E402
+from preflmr.evaluation.retrieval import _exact, evaluate  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
 

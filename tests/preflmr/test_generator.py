@@ -9,8 +9,8 @@ transformers = pytest.importorskip("transformers")
 
 from tiny_generators import KINDS, make, pictures, text_config  # noqa: E402
 
+from preflmr.answering.generator import Generator  # noqa: E402
 from preflmr.cli import main  # noqa: E402
-from preflmr.generator import Generator  # noqa: E402
 
 QUESTION, PASSAGE = "what is this ?", "a red house by the dog " * 5
 

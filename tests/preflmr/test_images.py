@@ -9,7 +9,7 @@ import pytest
 
 pillow = pytest.importorskip("PIL.Image")
 
-from preflmr.images import BrokenImage, Images, MissingImage, blank, pictures  # noqa: E402
+from preflmr.data.images import BrokenImage, Images, MissingImage, blank, pictures  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
 

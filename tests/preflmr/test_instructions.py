@@ -3,8 +3,8 @@ import random
 import numpy as np
 import pytest
 
+from preflmr.data.tasks import TASKS
 from preflmr.instructions import TEMPLATES, choose, join
-from preflmr.tasks import TASKS
 
 
 def test_there_are_as_many_templates_as_in_the_paper():

@@ -2,8 +2,8 @@ import random
 
 import pytest
 
-from preflmr.judging import judge
-from preflmr.m2kr import Example, Passages
+from preflmr.data.m2kr import Example, Passages
+from preflmr.evaluation.judging import judge
 
 PASSAGES = Passages(["a", "b", "c"], ["The Alps", "the sea", "nothing"])
 

@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from preflmr import layouts  # noqa: E402
+from preflmr.weights import layouts  # noqa: E402
 
 ONE, TWO = torch.ones(2, 2), torch.zeros(2, 2)
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from preflmr import m2kr
-from preflmr.m2kr import MEASURED, TASKS, load, load_passages, task_of
+from preflmr.data import m2kr
+from preflmr.data.m2kr import MEASURED, TASKS, load, load_passages, task_of
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
 PASSAGES = [{"passage_id": f"p{n}", "passage_content": f"text {n}"} for n in range(4)]

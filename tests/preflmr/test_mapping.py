@@ -4,7 +4,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from preflmr.config import MAPPING_BASE  # noqa: E402
-from preflmr.mapping import MLPMapping, TransformerMapping  # noqa: E402
+from preflmr.model.mapping import MLPMapping, TransformerMapping  # noqa: E402
 
 SMALL = MAPPING_BASE | {"hidden_size": 16, "num_attention_heads": 4, "intermediate_size": 24}
 

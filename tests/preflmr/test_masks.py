@@ -2,7 +2,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from preflmr import masks  # noqa: E402
+from preflmr.model import masks  # noqa: E402
 
 
 def test_padding_and_skipped_tokens_are_left_out():

@@ -9,9 +9,9 @@ pytest.importorskip("transformers")
 
 from training import write_squares  # noqa: E402
 
-from preflmr.evaluation import evaluate  # noqa: E402
-from preflmr.m2kr import load  # noqa: E402
-from preflmr.mining import mine, read_mined  # noqa: E402
+from preflmr.data.m2kr import load  # noqa: E402
+from preflmr.evaluation.retrieval import evaluate  # noqa: E402
+from preflmr.training.mining import mine, read_mined  # noqa: E402
 
 
 @pytest.fixture(scope="module")

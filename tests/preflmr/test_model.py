@@ -57,7 +57,7 @@ def test_instruction_is_masked_and_padding_is_not(model):
 
 def test_missing_separator_is_logged_once_and_counted(make_tiny, caplog):
     model = make_tiny()
-    with caplog.at_level(logging.WARNING, "preflmr.model"):
+    with caplog.at_level(logging.WARNING, "preflmr.model.flmr"):
         out = model.query(**model.query_tokenizer(["what", "say: what", "why"]))
         model.query(**model.query_tokenizer(["what"]))
     assert out.mask.all(dim=1).tolist() == [True, False, True]

@@ -12,10 +12,10 @@ pytest.importorskip("transformers")
 from training import recipe, write_squares  # noqa: E402
 
 from lateint_kernels import losses, maxsim  # noqa: E402
-from preflmr.batches import Batches, load_mix  # noqa: E402
-from preflmr.objective import Objective, distillation, encode_by_pictures  # noqa: E402
-from preflmr.recipe import Distillation, TrainConfig  # noqa: E402
-from preflmr.recipe_file import build  # noqa: E402
+from preflmr.training.batches import Batches, load_mix  # noqa: E402
+from preflmr.training.objective import Objective, distillation, encode_by_pictures  # noqa: E402
+from preflmr.training.recipe import Distillation, TrainConfig  # noqa: E402
+from preflmr.training.recipe_file import build  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -7,15 +7,15 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from lateint import Index  # noqa: E402
-from preflmr.m2kr import TASKS, Dataset, Passages  # noqa: E402
-from preflmr.passage_index import (  # noqa: E402
+from preflmr.data.m2kr import TASKS, Dataset, Passages  # noqa: E402
+from preflmr.evaluation.passage_index import (  # noqa: E402
     Encoding,
     collected,
     passage_index,
     passage_tokens,
     positions_of,
-    write_json,
 )
+from preflmr.evaluation.results import write_json  # noqa: E402
 
 QUIET = Encoding(progress=False)
 
@@ -89,7 +89,7 @@ def test_ids_of_a_given_index(data):
 def test_pictures_of_passages_are_read_where_the_model_reads_them(make_tiny, data, tmp_path):
     from PIL import Image
 
-    from preflmr.images import Images
+    from preflmr.data.images import Images
 
     Image.new("RGB", (40, 40), (200, 0, 0)).save(tmp_path / "red.png")
     passages = Passages(data.passages.ids, data.passages.texts, ["red.png", None, "gone.png", None, None])

@@ -8,7 +8,7 @@ transformers = pytest.importorskip("transformers")
 from safetensors.torch import save_file  # noqa: E402
 
 from preflmr import FLMRTextConfig, FLMRVisionConfig, PreFLMR  # noqa: E402
-from preflmr.vision import VisionEncoder  # noqa: E402
+from preflmr.model.vision import VisionEncoder  # noqa: E402
 
 WORDS = ["[PAD]", "[unused0]", "[unused1]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ":", ".", *"abcdefg"]
 TEXT = {"vocab_size": len(WORDS), "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 3}

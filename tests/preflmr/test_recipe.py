@@ -6,9 +6,9 @@ import pytest
 
 pytest.importorskip("yaml")
 
-from preflmr import recipe_file
-from preflmr.recipe import Lora, TrainConfig
-from preflmr.recipe_file import SHIPPED, build, read
+from preflmr.training import recipe_file
+from preflmr.training.recipe import Lora, TrainConfig
+from preflmr.training.recipe_file import SHIPPED, build, read
 
 ROWS = [f"{number:02}" for number in range(1, 17)]
 MINIMAL = {

@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from preflmr import report
-from preflmr.metrics import average_ranks
-from preflmr.tasks import MEASURED, TASKS
+from preflmr.data.tasks import MEASURED, TASKS
+from preflmr.evaluation import report
+from preflmr.evaluation.measures import average_ranks
 
 
 def summary(run, task, value, split="test", **more):

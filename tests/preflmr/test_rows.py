@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from preflmr import rows
+from preflmr.data import rows
 
 ROWS = [{"id": str(n), "text": f"text {n}", "more": n} for n in range(20)]
 

@@ -8,7 +8,7 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from preflmr.scoring import loss_of_batch, loss_of_own  # noqa: E402
+from preflmr.model.scoring import loss_of_batch, loss_of_own  # noqa: E402
 
 EACH, RANKS = 3, 2
 # A rank's part of the batch, whose rows are functions of one shared weight, and what it finds.
@@ -16,14 +16,14 @@ PROGRAM = """
 import sys
 import torch
 import torch.distributed as dist
-from preflmr.scoring import loss_of_batch
+from preflmr.model.scoring import loss_of_batch
 
 rank, folder, port = int(sys.argv[1]), sys.argv[2], sys.argv[3]
 dist.init_process_group("gloo", init_method=f"tcp://127.0.0.1:{port}", rank=rank, world_size=2)
 batch = torch.load(f"{folder}/batch{rank}.pt")
 weight = torch.load(f"{folder}/weight.pt").requires_grad_()
 q, d = batch["queries"] @ weight, batch["documents"] @ weight
-loss, scores = loss_of_batch(q, batch["query_mask"], d, batch["mask"], 3, everywhere=True)
+loss, scores = loss_of_batch(q, batch["query_mask"], d, batch["mask"], 3, across_devices=True)
 loss.backward()
 torch.save((loss.detach(), scores.detach(), weight.grad), f"{folder}/found{rank}.pt")
 dist.destroy_process_group()
@@ -51,15 +51,15 @@ def test_losses_of_one_process():
     one = batch(0)
     rows = (one["queries"], one["query_mask"], one["documents"], one["mask"])
     scores = plain(*rows)
-    loss, own = loss_of_batch(*rows, EACH, everywhere=False)
+    loss, own = loss_of_batch(*rows, EACH, across_devices=False)
     expected = torch.stack([scores[0, :3], scores[1, 3:]])
     torch.testing.assert_close(own, expected)
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(scores, torch.tensor([0, 3])))
     loss, own = loss_of_own(*rows, EACH)
     torch.testing.assert_close(own, expected)
     torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(expected, torch.tensor([0, 0])))
-    alone = loss_of_batch(*rows, EACH, everywhere=True)  # no process group: one rank
-    torch.testing.assert_close(alone[0], loss_of_batch(*rows, EACH, everywhere=False)[0])
+    alone = loss_of_batch(*rows, EACH, across_devices=True)  # no process group: one rank
+    torch.testing.assert_close(alone[0], loss_of_batch(*rows, EACH, across_devices=False)[0])
 
 
 @pytest.mark.skipif(not torch.distributed.is_available(), reason="torch was built without distributed")
@@ -83,7 +83,7 @@ def test_two_ranks_find_the_loss_of_one(tmp_path):
     weight.requires_grad_()
     whole = {name: torch.cat([share[name] for share in shares]) for name in shares[0]}
     rows = (whole["queries"] @ weight, whole["query_mask"], whole["documents"] @ weight, whole["mask"])
-    loss, scores = loss_of_batch(*rows, EACH, everywhere=False)
+    loss, scores = loss_of_batch(*rows, EACH, across_devices=False)
     loss.backward()
     for own_loss, own_scores, _ in found:
         torch.testing.assert_close(own_loss, loss.detach())

@@ -11,8 +11,8 @@ pytest.importorskip("transformers")
 from PIL import Image  # noqa: E402
 
 from lateint import Index  # noqa: E402
+from preflmr.data.images import Images  # noqa: E402
 from preflmr.encode import encode_documents, encode_queries  # noqa: E402
-from preflmr.images import Images  # noqa: E402
 from preflmr.searcher import Searcher, default_instruction, fingerprint, query_text  # noqa: E402
 
 WORDS = ["red rose", "blue sky", "green leaf", "black cat", "white snow", "grey stone", "pink fish", "brown bear"]

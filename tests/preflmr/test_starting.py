@@ -10,10 +10,10 @@ pytest.importorskip("transformers")
 from training import recipe  # noqa: E402
 from transformers import BertConfig, BertModel, CLIPVisionConfig, CLIPVisionModel  # noqa: E402
 
-from preflmr import starting  # noqa: E402
 from preflmr.model import PreFLMR  # noqa: E402
-from preflmr.recipe import TrainConfig  # noqa: E402
-from preflmr.recipe_file import build  # noqa: E402
+from preflmr.training import starting  # noqa: E402
+from preflmr.training.recipe import TrainConfig  # noqa: E402
+from preflmr.training.recipe_file import build  # noqa: E402
 
 SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2}
 VISION = {**SIZE, "image_size": 32, "patch_size": 16}

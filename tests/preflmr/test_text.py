@@ -4,7 +4,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from preflmr import FLMRTextConfig  # noqa: E402
-from preflmr.text import TextEncoder  # noqa: E402
+from preflmr.model.text import TextEncoder  # noqa: E402
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 50}
 

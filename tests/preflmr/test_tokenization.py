@@ -11,7 +11,7 @@ pytest.importorskip("transformers")
 from transformers import BertTokenizer  # noqa: E402
 
 from preflmr import FLMRDocumentTokenizer, FLMRQueryTokenizer  # noqa: E402
-from preflmr.tokenization import check_not_empty  # noqa: E402
+from preflmr.model.tokenization import check_not_empty  # noqa: E402
 
 PAD, Q, D, UNK, CLS, SEP, MASK = range(7)
 WORDS = [
@@ -59,7 +59,7 @@ def test_document(vocabulary):
 
 def test_long_texts_are_cut_logged_once_and_counted(vocabulary, caplog):
     tokenizer = FLMRDocumentTokenizer(vocabulary, 5)
-    with caplog.at_level(logging.WARNING, "preflmr.tokenization"):
+    with caplog.at_level(logging.WARNING, "preflmr.model.tokenization"):
         out = tokenizer(["red " * 9, "red", "red bird red"])
         tokenizer(["red " * 9])
     assert out["input_ids"].tolist()[0] == [CLS, D, RED, RED, SEP]

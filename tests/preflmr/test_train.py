@@ -16,14 +16,14 @@ pytest.importorskip("accelerate")
 from safetensors.torch import load_file  # noqa: E402
 from training import recipe, write_squares  # noqa: E402
 
-from preflmr import checkpoints, starting, train, validation  # noqa: E402
-from preflmr.m2kr import load  # noqa: E402
-from preflmr.mining import mine  # noqa: E402
+from preflmr.data.m2kr import load  # noqa: E402
 from preflmr.model import PreFLMR  # noqa: E402
-from preflmr.recipe import TrainConfig, Validation  # noqa: E402
-from preflmr.recipe_file import build  # noqa: E402
-from preflmr.train import run  # noqa: E402
-from preflmr.validation import History  # noqa: E402
+from preflmr.training import checkpoints, starting, train, validation  # noqa: E402
+from preflmr.training.mining import mine  # noqa: E402
+from preflmr.training.recipe import TrainConfig, Validation  # noqa: E402
+from preflmr.training.recipe_file import build  # noqa: E402
+from preflmr.training.train import run  # noqa: E402
+from preflmr.training.validation import History  # noqa: E402
 
 RANKS = Path(__file__).with_name("training_ranks.py")
 ON_SQUARES = {"every": 2, "tasks": {"squares": {"measure": "Recall@1"}}, "select": "squares"}

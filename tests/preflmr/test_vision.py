@@ -4,7 +4,8 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
 
 from preflmr import FLMRVisionConfig  # noqa: E402
-from preflmr.vision import VisionEncoder, from_open_clip, to_open_clip  # noqa: E402
+from preflmr.model.vision import VisionEncoder  # noqa: E402
+from preflmr.weights.open_clip import from_open_clip, to_open_clip  # noqa: E402
 
 SMALL = {
     "hidden_size": 24,

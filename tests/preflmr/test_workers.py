@@ -10,9 +10,9 @@ pytest.importorskip("transformers")
 
 from PIL import Image  # noqa: E402
 
+from preflmr.data.images import Images, MissingImage  # noqa: E402
 from preflmr.encode import encode_documents, encode_queries  # noqa: E402
-from preflmr.images import Images, MissingImage  # noqa: E402
-from preflmr.workers import Job, devices, evaluating, results  # noqa: E402
+from preflmr.encoding.workers import Job, devices, evaluating, results  # noqa: E402
 
 
 def test_two_processes(make_tiny, tmp_path):
@@ -54,7 +54,7 @@ def test_a_worker_that_ends_is_told_of_with_the_documents(monkeypatch):
         def shutdown(self, **_):
             pass
 
-    monkeypatch.setattr("preflmr.workers.ProcessPoolExecutor", Pool)
+    monkeypatch.setattr("preflmr.encoding.workers.ProcessPoolExecutor", Pool)
     with pytest.raises(RuntimeError, match=r"^a worker process ended at or before documents 3 to 8 \(2 of them\): "):
         list(results(torch.nn.Linear(1, 1), [job(numbers=(3, 8))], None, processes=2, device=None))
 

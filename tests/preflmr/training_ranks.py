@@ -10,9 +10,9 @@ from pathlib import Path
 
 import torch
 
-from preflmr import starting, train
-from preflmr.recipe import TrainConfig
-from preflmr.recipe_file import build
+from preflmr.training import starting, train
+from preflmr.training.recipe import TrainConfig
+from preflmr.training.recipe_file import build
 
 
 class Killed(BaseException):

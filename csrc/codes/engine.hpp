@@ -1,0 +1,109 @@
+// Search over segments of residual codes: probe centroids, gather and score candidates, MaxSim on the codes, top k.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <mutex>
+#include <vector>
+
+#include "codes/centroids.hpp"
+#include "codes/prober.hpp"
+#include "codes/query.hpp"
+#include "codes/residual.hpp"
+#include "codes/rotation.hpp"
+
+namespace lateint::codes {
+
+// An immutable run of documents. Positions of documents in an index are counted over its segments in order.
+struct Segment {
+    int64_t documents;
+    const int64_t* offsets;  // [documents + 1]: tokens of document p are [offsets[p], offsets[p + 1])
+    CodedTokens tokens;
+    const int64_t* list_offsets;     // [K + 1]: entries of centroid c are [list_offsets[c], list_offsets[c + 1])
+    const uint32_t* list_documents;  // distinct documents with a token at the centroid, ascending
+};
+
+struct Hit {
+    float score;
+    int64_t position;
+};
+
+struct SearchLimits {
+    int64_t k;
+    int64_t nprobe;      // centroids probed for each query token
+    int64_t candidates;  // documents scored on their codes
+    int64_t patience;    // stop when so many candidates in a row, best first, changed nothing; <= 0: score them all
+    int64_t cells;       // cells looked into for centroids; <= 0: all centroids are scored
+};
+
+// What happened in a search, for tuning and tests.
+struct SearchCounts {
+    int64_t postings = 0, touched = 0, scored = 0;
+};
+
+class Engine {
+public:
+    Engine(const Codec& codec, const Centroids& centroids, const Rotation& rotation, float step,
+           std::vector<Segment> segments);
+
+    const Codec codec;
+    const Centroids centroids;
+    const Rotation rotation;
+    const float step;
+    const std::vector<Segment> segments;
+
+    int64_t documents() const { return first_position_.back(); }
+
+    // tokens [length, dim] float32.
+    Query prepare(const float* tokens, int64_t length) const {
+        return codes::prepare(rotation, step, codec.depth, tokens, length);
+    }
+    // `allowed`: one byte a position, null for all. Hits by score descending, then position; at most limits.k.
+    std::vector<Hit> search(const Query&, const SearchLimits&, const uint8_t* allowed, int threads,
+                            SearchCounts* counts = nullptr) const;
+    std::vector<Hit> exhaustive(const Query&, int64_t k, const uint8_t* allowed, int threads) const;
+    // The centroids that a search looks at: out[i * count + p] is the p-th best one of query token i, its score a
+    // product of signed bytes, for p < known[i]; the rest is left as it is.
+    void probe(const Query&, int64_t count, int64_t cells, Probe* out, int64_t* known, int threads) const;
+    // MaxSim of the query with the decoded tokens of each document.
+    void score(const Query&, const int64_t* positions, int64_t n, int threads, float* scores) const;
+    // Candidates with their coarse scores (larger is better), best first; for tests and measurements.
+    std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed,
+                            SearchCounts* counts = nullptr) const;
+
+private:
+    struct Entry {  // of the scoreboard, one a document of the range at hand
+        uint32_t tag;
+        int32_t sum;
+    };
+    struct List {  // what is left of an inverted list that the query reads
+        const uint32_t *next, *end;
+        int32_t gain;
+    };
+    struct Scratch {
+        std::vector<Entry> board;
+        uint32_t next_tag = 1;
+        std::vector<uint32_t> touched;
+        std::vector<List> lists;  // [length][as many for each], best first
+        std::vector<uint64_t> keys;
+        std::vector<Hit> chosen;
+        Prober prober;
+    };
+    class Lease;
+
+    void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
+                         SearchCounts*) const;
+    int64_t open_lists(const Query&, const SearchLimits&, const Segment&, double unit, Scratch&) const;
+    int64_t score_range(const Query&, int64_t first, int64_t size, Scratch&) const;
+    void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
+    const Segment& segment_of(int64_t position, int64_t* local) const;
+    void prefetch(int64_t position) const;
+    void prefetch_centroids(const Segment&, int64_t first, int64_t end) const;
+    void prefetch_document_centroids(int64_t position) const;
+
+    std::vector<int64_t> first_position_;  // of each segment, and the number of documents
+    mutable std::mutex mutex_;
+    mutable std::vector<std::unique_ptr<Scratch>> idle_;
+};
+
+}  // namespace lateint::codes

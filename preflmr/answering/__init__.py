@@ -1,0 +1,1 @@
+"""Answers to questions, written by a generator that reads what was found."""

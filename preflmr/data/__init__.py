@@ -1,0 +1,1 @@
+"""Questions, passages and pictures, wherever they lie. Nothing here knows a model."""

@@ -1,0 +1,1 @@
+"""Texts and pictures to token embeddings, in this process or in several."""

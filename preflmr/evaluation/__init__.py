@@ -1,0 +1,1 @@
+"""How well a model finds what answers a question, and the paper's tables."""

@@ -1,0 +1,200 @@
+"""What a run leaves on disk, written so that a kill at any moment loses nothing.
+
+=========================  ============================================================================================
+``best/``                  the chosen model, as `PreFLMR.save_pretrained` writes it
+``checkpoints/step-N/``    what it takes to go on: trained parameters, optimizer, schedule, random states, `Progress`
+``config.json``            the recipe
+``log.jsonl``, ``logs/``   losses, rates and validations: a line each, and for TensorBoard
+``summary.json``           written at the end
+=========================  ============================================================================================
+
+A folder is written beside its place and renamed when it is complete.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from preflmr.training.recipe import TrainConfig
+from preflmr.training.validation import History
+
+TRAINED = "trained.safetensors"
+PROGRESS = "progress.json"
+
+
+@dataclass
+class Progress:
+    """Where a run is.
+
+    Attributes:
+        step: optimiser steps done.
+        queries: queries seen, of all devices.
+        seconds: spent, over all starts.
+        skipped: rows passed over for want of a picture, on the first device.
+        stopped_early: whether validations ended it.
+        history: what they found.
+    """
+
+    step: int = 0
+    queries: int = 0
+    seconds: float = 0.0
+    skipped: int = 0
+    stopped_early: bool = False
+    history: History = field(default_factory=History)
+
+    def write(self, path: Path) -> None:
+        """As JSON."""
+        path.write_text(json.dumps(dataclasses.asdict(self)) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Progress:
+        """What `write` wrote."""
+        values = json.loads(path.read_text(encoding="utf-8"))
+        history = values.pop("history")
+        found = {int(step): one for step, one in history["found"].items()}
+        return cls(**values, history=History(found, tuple(history["best"]) if history["best"] else None))
+
+
+def begin(config: TrainConfig, resume: bool) -> Path:
+    """The folder of a run, made or found, and the recipe in it.
+
+    Raises:
+        FileExistsError: there is a run in it, and it is not to be resumed.
+        ValueError: it was made by another recipe; the message names what differs.
+    """
+    folder = Path(config.output)
+    recipe = json.loads(json.dumps(dataclasses.asdict(config)))
+    path = folder / "config.json"
+    if path.is_file():
+        if not resume:
+            raise FileExistsError(f"{folder}: there is a run in this folder; resume it, or name another output")
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = {name for name, _ in _flat(before).items() ^ _flat(recipe).items()} - {"output"}
+        if changed:
+            names = ", ".join(sorted(changed))
+            raise ValueError(f"{folder}: a run can only be resumed by its own recipe, this one differs in {names}")
+    folder.mkdir(parents=True, exist_ok=True)
+    with complete(path) as part:
+        part.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    return folder
+
+
+def latest(folder: Path) -> Path | None:
+    """The last complete checkpoint of a run."""
+    found = [path for path in (folder / "checkpoints").glob("step-*") if path.is_dir()]
+    return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
+
+
+def save(accelerator: Any, folder: Path, progress: Progress) -> None:
+    """Writes a checkpoint, on all devices together, and then removes those before it."""
+    target = folder / "checkpoints" / f"step-{progress.step:08d}"
+    if accelerator.is_main_process:
+        _remove_parts(target.parent)
+    accelerator.wait_for_everyone()
+    part = target.with_name(f".{target.name}")
+    accelerator.save_state(str(part))
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        progress.write(part / PROGRESS)
+        if target.exists():
+            shutil.rmtree(target)
+        part.rename(target)
+        for path in target.parent.glob("step-*"):
+            if path != target:
+                shutil.rmtree(path)
+    accelerator.wait_for_everyone()
+
+
+def load(accelerator: Any, checkpoint: Path) -> Progress:
+    """Puts everything back as it was when a checkpoint was written."""
+    accelerator.load_state(str(checkpoint))
+    return Progress.read(checkpoint / PROGRESS)
+
+
+def keep_trained_only(accelerator: Any, module: torch.nn.Module) -> None:
+    """Has checkpoints hold the parameters that are trained; the others are those that the run started from."""
+
+    def write(models: Any, weights: list[Any], output: str) -> None:
+        weights.clear()
+        if accelerator.is_main_process:
+            trained = {name: one.detach().contiguous() for name, one in _trained(module)}
+            save_file(trained, Path(output) / TRAINED)
+
+    def read(models: list[Any], source: str) -> None:
+        models.clear()
+        saved = load_file(Path(source) / TRAINED)
+        parameters = dict(_trained(module))
+        if saved.keys() != parameters.keys():
+            names = ", ".join(sorted(saved.keys() ^ parameters.keys())[:5])
+            raise ValueError(f"{source}: must hold the parameters that are trained, differs in {names}")
+        with torch.no_grad():
+            for name, value in saved.items():
+                parameters[name].copy_(value)
+
+    accelerator.register_save_state_pre_hook(write)
+    accelerator.register_load_state_pre_hook(read)
+
+
+def replace(folder: Path, write: Any) -> None:
+    """Has ``write(path)`` fill a folder, which then takes the place of ``folder``."""
+    part, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(part, ignore_errors=True)
+    write(part)
+    shutil.rmtree(old, ignore_errors=True)
+    if folder.exists():
+        folder.rename(old)
+    part.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def recover(folder: Path) -> None:
+    """Puts back what a kill left half replaced."""
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+    shutil.rmtree(folder.with_name(f".{folder.name}.part"), ignore_errors=True)
+
+
+def write_json(path: Path, values: Any) -> None:
+    """A file that is there whole or not at all."""
+    with complete(path) as part:
+        part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def complete(path: Path) -> Iterator[Path]:
+    """A path to write to, which then takes the place of ``path``."""
+    part = path.with_name(f".{path.name}.part")
+    yield part
+    os.replace(part, path)
+
+
+def _trained(module: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:
+    return [(name, one) for name, one in module.named_parameters() if one.requires_grad]
+
+
+def _remove_parts(folder: Path) -> None:
+    for path in folder.glob(".step-*"):
+        shutil.rmtree(path)
+
+
+def _flat(values: Any, name: str = "") -> dict[str, str]:
+    if not isinstance(values, dict):
+        return {name: repr(values)}
+    return {
+        key: one
+        for inner, value in values.items()
+        for key, one in _flat(value, f"{name}.{inner}" if name else str(inner)).items()
+    } or {name: "{}"}

@@ -1,0 +1,112 @@
+"""Hard negatives: what an index finds for a question and is no positive of it, written to a file that batches read.
+
+One JSON object a line, passages by id with the score that the mining model gave them, best first::
+
+    {"question_id": "q7", "positives": {"d3": 31.5}, "negatives": {"d9": 30.2, "d1": 28.8}}
+
+The scores serve as a teacher's, for distillation.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from preflmr.data.m2kr import Dataset, Example
+from preflmr.evaluation.retrieval import evaluate
+
+
+@dataclass(frozen=True)
+class Mined:
+    """Passages of one question by id, with scores."""
+
+    positives: dict[str, float]
+    negatives: dict[str, float]
+
+
+def mine(
+    model: Any,
+    dataset: Dataset,
+    path: str | os.PathLike[str],
+    *,
+    k: int = 50,
+    skip: int = 0,
+    without_answer: bool = True,
+    **settings: Any,
+) -> int:
+    """Searches a data set's own passages for each of its questions, and writes what is found to a file.
+
+    Args:
+        model: a `PreFLMR` with its tokenizers.
+        dataset: the training questions and passages.
+        path: the file to write, gzipped if it ends in ``.gz``; replaced when it is complete.
+        k: negatives of each question, at most.
+        skip: leave out so many of the best ones, which may be answers that nobody marked.
+        without_answer: leave out passages that contain one of the question's answers, likewise.
+        settings: of `preflmr.evaluation.retrieval.evaluate`: ``index``, ``nbits``, ``batch_size``, ``dtype`` ...
+
+    Returns:
+        How many negatives were found. A positive that is not among the ``2 * k + skip`` best has no score.
+
+    Raises:
+        ValueError: k is below 1, or skip below 0.
+    """
+    if k < 1 or skip < 0:
+        raise ValueError(f"k must be at least 1 and skip at least 0, got {k} and {skip}")
+    depth = min(len(dataset.passages), 2 * k + skip)
+    questions = evaluate(model, dataset, ks=(depth,), **settings).questions
+    path, found = Path(path), 0
+    part = path.with_name(f".{path.name}.part")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(part, "wt", encoding="utf-8") if path.suffix == ".gz" else part.open("w", encoding="utf-8") as file:
+        for example in dataset.examples:
+            if example.question_id not in questions:
+                continue
+            hits = questions[example.question_id]["retrieved_passage"]
+            ranked = {str(hit["passage_id"]): float(hit["score"]) for hit in hits}
+            positives = {id: score for id, score in ranked.items() if id in example.positive_ids}
+            negatives = list(_negatives(dataset, example, ranked, without_answer))[skip : skip + k]
+            found += len(negatives)
+            row = {"question_id": example.question_id, "positives": positives, "negatives": dict(negatives)}
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    os.replace(part, path)
+    return found
+
+
+def read_mined(path: str | os.PathLike[str]) -> dict[str, Mined]:
+    """What `mine` wrote, by question id.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line is not as the module says; the message names it.
+    """
+    path = Path(path)
+    read: dict[str, Mined] = {}
+    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                row = json.loads(line)
+                read[row["question_id"]] = Mined(_scores(row["positives"]), _scores(row["negatives"]))
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                rule = "must be an object with question_id, positives and negatives"
+                raise ValueError(f"{path}, line {number}: {rule}: {type(error).__name__}: {error}") from None
+    return read
+
+
+def _scores(passages: Mapping[str, Any]) -> dict[str, float]:
+    return {str(id): float(score) for id, score in passages.items()}
+
+
+def _negatives(
+    dataset: Dataset, example: Example, ranked: Mapping[str, float], without_answer: bool
+) -> Iterator[tuple[str, float]]:
+    answers = [answer.strip().lower() for answer in example.answers if answer.strip()] if without_answer else []
+    for id, score in ranked.items():
+        text = dataset.passages.texts[dataset.passages.position(id)].lower()
+        if id not in example.positive_ids and not any(answer in text for answer in answers):
+            yield id, score

@@ -1,0 +1,201 @@
+"""The loss of a batch: encode, score with lateint, compare.
+
+``S(q, d) = sum_i max_j <q_i, d_j>`` of every query with every document, and the loss of `lateint_kernels.losses` on
+that. It is a module, so that what accelerate wraps (DistributedDataParallel, autocast) is the whole step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from lateint_kernels import losses
+from lateint_kernels.distributed import gather_rows, global_mean
+from lateint_kernels.gradcache import encode_in_chunks
+from preflmr.model.scoring import batch_scores, own_columns, own_scores
+from preflmr.training.batches import Batch, Batches, View
+from preflmr.training.recipe import Distillation, TrainConfig
+
+PICTURES = ("pixel_values", "image_features")
+Tokens = tuple[Tensor, Tensor]  # [n, L, dim] and its mask [n, L]
+
+
+class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
+    """A model and how it is judged: ``objective(batch)`` is the loss.
+
+    Args:
+        model: what is trained.
+        config: the recipe.
+        batches: where inputs of the model come from that are not cached yet.
+        teacher: scores the same batch for distillation; not trained, nor part of this module.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        config: TrainConfig,
+        batches: Batches | None = None,
+        teacher: Any = None,
+    ) -> None:
+        super().__init__()
+        self.model, self.config, self.batches = model, config, batches
+        self._teacher = (teacher,)  # in a tuple, for a module would become a part of this one
+        self._documents: dict[int, Tensor] = {}
+        self._images: dict[View, Tensor] = {}
+
+    def forward(self, batch: Batch) -> Tensor:
+        """The mean over queries. On several devices, with ``loss.across_devices``, the mean over devices of what they
+        return is the loss, and averaged gradients are its own: see `lateint_kernels.distributed`."""
+        settings = self.config.loss
+        inputs = self._with_images(batch.queries) if self.config.data.cache_images else batch.queries
+        queries, query_mask = self._encode(self._query, inputs)
+        if self.config.data.cache_documents:
+            documents, document_mask = self._cached(batch)
+        else:
+            documents, document_mask = self._encode(self._document, batch.documents)
+        each, rows = len(documents) // len(queries), (queries, query_mask, documents, document_mask)
+        if not settings.in_batch:
+            own = own_scores(*rows, each)
+            first = torch.zeros(len(queries), dtype=torch.int64)
+            loss = losses.contrastive(own, first, temperature=settings.temperature)
+        else:
+            scores, start = batch_scores(*rows, across_devices=settings.across_devices)
+            positives, ids, corpora = batch.positives + start, batch.document_ids, batch.document_corpora
+            if settings.across_devices:
+                ids, corpora = gather_rows(ids), gather_rows(corpora)
+            own = own_columns(scores, positives, each)
+            if settings.mask_positives:
+                scores = scores.masked_fill(_other_positives(batch, positives, ids), float("-inf"))
+            found = losses.contrastive(
+                scores,
+                positives,
+                temperature=settings.temperature,
+                document_corpora=corpora if settings.same_corpus else None,
+                reduction="none",
+            )
+            loss = global_mean(found) if settings.across_devices else found.mean()
+        if settings.distillation is None:
+            return loss
+        weight = settings.distillation.weight
+        return (1 - weight) * loss + weight * distillation(own, self._teacher_scores(batch), settings.distillation)
+
+    def _encode(self, encode: Callable[[dict[str, Any]], Tokens], inputs: dict[str, Any]) -> Tokens:
+        if self.config.loss.chunk is None:
+            return encode(inputs)
+        tokens, mask = encode_in_chunks(encode, inputs, chunk_size=self.config.loss.chunk)
+        assert mask is not None  # encode returns one
+        return tokens, mask
+
+    def _query(self, inputs: dict[str, Any]) -> Tokens:
+        return encode_by_pictures(self.model.query, inputs, self.config.query_parts)
+
+    def _document(self, inputs: dict[str, Any]) -> Tokens:
+        return encode_by_pictures(self.model.doc, inputs, ("text", "vision"))
+
+    def _cached(self, batch: Batch) -> Tokens:
+        """Documents out of the cache, which has rows that take part alone; those not yet there are encoded first."""
+        ids = batch.document_ids.tolist()
+        missing = {
+            id: text for id, text in zip(ids, batch.documents["texts"], strict=True) if id not in self._documents
+        }
+        if missing:
+            assert self.batches is not None
+            inputs = self.batches.collator.tokenize_documents(list(missing.values()))
+            inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
+            with torch.no_grad():
+                tokens, mask = self._document(inputs)
+            for id, rows, kept in zip(missing, tokens, mask, strict=True):
+                self._documents[id] = rows[kept].cpu()
+        rows = [self._documents[id] for id in ids]
+        lengths = torch.tensor([len(one) for one in rows])
+        padded = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(self.model.device)  # [Nd, longest, dim]
+        return padded, (torch.arange(padded.shape[1]) < lengths[:, None]).to(padded.device)
+
+    def _with_images(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """Pictures' states in place of their views; those not yet in the cache are encoded first."""
+        views: list[list[View]] = inputs["views"]
+        rest = {name: value for name, value in inputs.items() if name != "views"}
+        missing = list(dict.fromkeys(view for some in views for view in some if view not in self._images))
+        if missing:
+            assert self.batches is not None
+            with torch.no_grad():
+                states = self.model.image_states(self.batches.pixels(missing))
+            if self.config.precision != "no":
+                states = states.half()
+            self._images.update(zip(missing, states.cpu().unbind(), strict=True))
+        counts = [len(some) for some in views]
+        if not any(counts):
+            return rest
+        size = next(iter(self._images.values())).shape
+        features = torch.zeros(len(views), max(counts), *size)  # [Nq, R, 1 + patches, hidden]
+        for row, some in zip(features, views, strict=True):
+            for place, view in zip(row, some, strict=False):
+                place.copy_(self._images[view])
+        device = self.model.device
+        return rest | {"image_features": features.to(device), "pictures": torch.tensor(counts, device=device)}
+
+    def _teacher_scores(self, batch: Batch) -> Tensor:
+        (teacher,) = self._teacher
+        if teacher is None:
+            if batch.teacher_scores is None:
+                raise ValueError("loss.distillation needs a teacher, or a file of negatives in data.mix, got neither")
+            return batch.teacher_scores
+        with torch.no_grad():
+            queries, query_mask = encode_by_pictures(teacher.query, batch.queries, ("text", "vision"))
+            documents, document_mask = encode_by_pictures(teacher.doc, batch.documents, ("text", "vision"))
+            return own_scores(queries, query_mask, documents, document_mask, len(documents) // len(queries))
+
+
+def encode_by_pictures(encode: Callable[..., Any], inputs: Mapping[str, Any], parts: tuple[str, ...]) -> Tokens:
+    """Rows and mask of a batch whose members may have different numbers of pictures, or none.
+
+    Args:
+        encode: ``model.query`` or ``model.doc``.
+        inputs: as in `preflmr.training.batches.Batch`.
+        parts: which rows are scored, of "text" and "vision".
+    """
+    flags = {} if "text" in parts else {"concat_output_from_text_encoder": False}
+    text = {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    counts = inputs.get("pictures") if "vision" in parts else None
+    if counts is None:
+        output = encode(**text, concat_output_from_vision_encoder=False, **flags)
+        return output.late_interaction_output, output.mask
+    found: list[Tokens] = []
+    order = []
+    for count in counts.unique().tolist():
+        rows = (counts == count).nonzero()[:, 0]
+        some = {name: value[rows] for name, value in text.items()}
+        pictures = {name: inputs[name][rows, :count] for name in PICTURES if count and name in inputs}
+        own = flags if count else {**flags, "concat_output_from_vision_encoder": False}
+        output = encode(**some, **pictures, **own)
+        found.append((output.late_interaction_output, output.mask))
+        order.append(rows)
+    if len(found) == 1:
+        return found[0]
+    longest = max(mask.shape[1] for _, mask in found)
+    tokens = torch.cat([nn.functional.pad(one, (0, 0, 0, longest - one.shape[1])) for one, _ in found])
+    mask = torch.cat([nn.functional.pad(one, (0, longest - one.shape[1])) for _, one in found])
+    back = torch.cat(order).argsort()
+    return tokens[back], mask[back]
+
+
+def distillation(scores: Tensor, teacher: Tensor, settings: Distillation) -> Tensor:
+    """The loss between own scores ``[Nq, 1 + K]`` and the teacher's, over queries that the teacher scored.
+
+    A teacher's score of -inf is one that it does not have.
+    """
+    known = torch.isfinite(teacher[:, 0]) & torch.isfinite(teacher[:, 1:]).any(dim=1)
+    if not bool(known.any()):
+        return scores.sum() * 0.0
+    if settings.loss == "margin_mse":
+        return losses.margin_mse(scores[known], teacher[known])
+    return losses.kl_divergence(scores[known], teacher[known], temperature=settings.temperature)
+
+
+def _other_positives(batch: Batch, positives: Tensor, ids: Tensor) -> Tensor:
+    """``[Nq, Nd]`` bool: documents that answer the query besides the one drawn as its positive; copies of that, too."""
+    others = (ids[None, :, None] == batch.known_positives[:, None, :]).any(dim=2)
+    return others.scatter(1, positives[:, None], False)

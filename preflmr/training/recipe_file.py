@@ -1,0 +1,196 @@
+"""Recipes as YAML files: short ones, that say what differs from the file they are based on.
+
+::
+
+    output: runs/table2-row05                # what all stages share
+    data: {images: pictures}
+    stages:                                  # without this key, the file is one stage
+      stage1:
+        base: [stage1.yaml, models/vit-l.yaml, models/base-v2.yaml]
+      stage2: {base: stage2.yaml, steps: 6000}
+      stage3: {base: stage3.yaml}
+
+Mappings are merged key by key: the bases in order, then what all stages share, then the stage's own keys. Anything else
+replaces what was there; null removes it.
+
+A base is looked for beside the file that names it, then among the shipped ones in
+``preflmr/training/recipes``. The stages of a file write to ``output/stage``; ``start: previous`` is then the best
+checkpoint of the stage before.
+"""
+
+from __future__ import annotations
+
+import difflib
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from preflmr.training.recipe import TrainConfig
+
+SHIPPED = Path(__file__).parent / "recipes"
+
+
+def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, TrainConfig]:
+    """The stages of a recipe, in order, by name; a file of one stage has the file's name.
+
+    Args:
+        path: a YAML file; or the name of a shipped one, such as ``table2/row05.yaml``.
+        overrides: values by dotted name, such as ``{"data.images": "pictures"}``, for every stage.
+
+    Raises:
+        FileNotFoundError: the file or a base of it is missing.
+        ValueError: not YAML, an unknown key, or a value that the recipe refuses; the message names file and stage.
+        TypeError: a value of the wrong type.
+    """
+    path = _find(str(path), Path())
+    given = _nested(overrides)
+    common = _load(path)
+    stages = common.pop("stages", None)
+    if stages is None:
+        return {path.stem: _stage(_merge(common, given), str(path))}
+    if not isinstance(stages, Mapping) or not stages:
+        raise ValueError(f"{path}: stages must map names to stages, got {stages!r}")
+    output = given.pop("output", common.pop("output", None))
+    named: dict[str, TrainConfig] = {}
+    for name, own in stages.items():
+        where = f"{path}, stage {name}"
+        if not isinstance(own, Mapping):
+            raise ValueError(f"{where}: must be a mapping, got {own!r}")
+        settings = _merge(_merge(_bases(own, path), common), _merge(_without_base(own), given))
+        if output is not None:
+            settings["output"] = own.get("output", f"{output}/{name}")
+        if named:
+            _replace_previous(settings, f"{list(named.values())[-1].output}/best")
+        named[name] = _stage(settings, where)
+    return named
+
+
+def build(cls: type[Any], values: Any, where: str = "") -> Any:
+    """A dataclass from a mapping, whose keys and types are checked; ``where`` begins the names in messages."""
+    if not isinstance(values, Mapping):
+        raise TypeError(f"{where or cls.__name__} must be a mapping, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    known = {item.name: item for item in fields(cls)}
+    for key in values:
+        if key not in known:
+            close = difflib.get_close_matches(str(key), known, n=1)
+            hint = f", did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
+            raise ValueError(f"{_dotted(where, key)} is no key of a recipe{hint}")
+    for name, item in known.items():
+        if name not in values and item.default is MISSING and item.default_factory is MISSING:
+            raise ValueError(f"{_dotted(where, name)} is missing")
+    made = {key: _value(hints[key], value, _dotted(where, key)) for key, value in values.items()}
+    try:
+        return cls(**made)
+    except ValueError as error:
+        # A part that may be in several places does not know its own.
+        raise ValueError(str(error) if not where or where in str(error) else f"{where}: {error}") from None
+
+
+def _value(hint: Any, value: Any, where: str) -> Any:
+    if hint is Any:
+        return value
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        if value is None:
+            return None
+        hint = next(option for option in typing.get_args(hint) if option is not type(None))
+    origin = typing.get_origin(hint)
+    if is_dataclass(hint):
+        return build(typing.cast(type, hint), value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise TypeError(f"{where} must be a list, got {value!r}")
+        return tuple(_value(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, Mapping):
+            raise TypeError(f"{where} must be a mapping, got {value!r}")
+        return {key: _value(typing.get_args(hint)[1], item, _dotted(where, key)) for key, item in value.items()}
+    if hint is float and not isinstance(value, bool):
+        try:
+            return float(value)  # YAML 1.1 takes 1e-4, which has no dot, for a string
+        except (TypeError, ValueError):
+            pass
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise TypeError(f"{where} must be {hint.__name__}, got {value!r}")
+    return value
+
+
+def _stage(settings: dict[str, Any], where: str) -> TrainConfig:
+    try:
+        config: TrainConfig = build(TrainConfig, _without_nulls(settings))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{where}: {error}") from None
+    if "previous" in (config.model.start, config.model.text):
+        raise ValueError(f"{where}: previous is for a stage after another one in the same file, name a checkpoint")
+    return config
+
+
+def _load(path: Path) -> dict[str, Any]:
+    """The file merged over its bases."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(f"{path}: not YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: must be a mapping, got {values!r}")
+    return _merge(_bases(values, path), _without_base(values))
+
+
+def _bases(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    bases = values.get("base", [])
+    merged: dict[str, Any] = {}
+    for name in [bases] if isinstance(bases, str) else bases:
+        merged = _merge(merged, _load(_find(name, path.parent)))
+    return merged
+
+
+def _find(name: str, beside: Path) -> Path:
+    for path in (beside / name, SHIPPED / name):
+        if path.is_file():
+            return path
+    raise FileNotFoundError(f"{name}: there is no such recipe, neither here nor in {SHIPPED}")
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return merged
+
+
+def _nested(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
+    nested: dict[str, Any] = {}
+    for name, value in (overrides or {}).items():
+        for part in reversed(name.split(".")):
+            value = {part: value}
+        nested = _merge(nested, value)
+    return nested
+
+
+def _replace_previous(settings: dict[str, Any], previous: str) -> None:
+    model = settings.get("model")
+    if isinstance(model, dict):
+        settings["model"] = {key: previous if value == "previous" else value for key, value in model.items()}
+
+
+def _without_base(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != "base"}
+
+
+def _without_nulls(values: Any) -> Any:
+    """null removes a key, and with it falls back to the default."""
+    return dict(_kept(values)) if isinstance(values, Mapping) else values
+
+
+def _kept(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    return ((key, _without_nulls(value)) for key, value in values.items() if value is not None)
+
+
+def _dotted(where: str, key: Any) -> str:
+    return f"{where}.{key}" if where else str(key)

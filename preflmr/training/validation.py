@@ -1,0 +1,148 @@
+"""Validation by real retrieval: encode a task's passages and questions, index, search, measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from lateint import Index
+from preflmr import instructions
+from preflmr.data.images import Images
+from preflmr.data.m2kr import Dataset, load
+from preflmr.evaluation.passage_index import Encoding, passage_index
+from preflmr.evaluation.retrieval import evaluate
+from preflmr.training.recipe import Check, TrainConfig, Validation
+
+
+def load_tasks(config: TrainConfig) -> dict[str, Dataset]:
+    """The data sets of ``validation.tasks`` by name.
+
+    Raises:
+        ValueError: a task names no source, or no measure where its data set has none.
+    """
+    found: dict[str, Dataset] = {}
+    for name, check in config.validation.tasks.items():
+        source, images = check.source or config.data.source, check.images or config.data.images
+        if source is None:
+            raise ValueError(f"validation.tasks.{name} must name its source, or data.source that of all, got neither")
+        found[name] = load(
+            source,
+            check.task,
+            check.split,
+            images=None if images is None else Images(images),
+            limit=check.questions,
+            strict=config.data.strict,
+        )
+        if (check.measure or found[name].task.measure) is None:
+            raise ValueError(f"validation.tasks.{name} must name its measure, {found[name].task.name} has none")
+    return found
+
+
+class Validator:
+    """Measures a model on the tasks of a recipe, between 0 and 1: ``validator(model) -> {task: value}``.
+
+    Passages that training does not change are indexed once.
+    """
+
+    def __init__(self, config: TrainConfig) -> None:
+        self.config, self.tasks = config, load_tasks(config)
+        self._indexes: dict[str, Index] = {}
+
+    def __call__(self, model: Any) -> dict[str, float]:
+        return {name: self.measure(model, name) for name in self.tasks}
+
+    def measure(self, model: Any, name: str) -> float:
+        """One task, whose questions have the rows that are trained, alone."""
+        config, settings = self.config, self.config.validation
+        dataset, check = self.tasks[name], settings.tasks[name]
+        measure = str(check.measure or dataset.task.measure)
+        encoding = Encoding(
+            batch_size=settings.batch_size,
+            dtype={"no": None, "bf16": "bfloat16", "fp16": "float16"}[config.precision],
+            on_missing=config.data.on_missing,
+            progress=False,
+        )
+        index = None if check.exact else self._indexes.get(name)
+        if index is None and not check.exact:
+            index = passage_index(model, dataset, None, encoding, nbits=settings.nbits)
+            if not self._changes_documents(model):
+                self._indexes[name] = index
+        with _rows(model, config.query_parts):
+            found = evaluate(
+                model,
+                dataset,
+                ks=(int(measure.partition("@")[2]),),
+                index=index,
+                method="exact" if check.exact else "index",
+                instruction=_instruction(check, config),
+                without_image="blank" if config.data.without_image == "blank" else "text",
+                on_missing=encoding.on_missing,
+                batch_size=encoding.batch_size,
+                dtype=encoding.dtype,
+                progress=False,
+            )
+        if measure not in found.summary["measures"]:
+            raise ValueError(f"{dataset.task.name} {dataset.split}: no question has what {measure} needs")
+        return found[measure]
+
+    def _changes_documents(self, model: Any) -> bool:
+        sees = bool(model.config.context_concat_output_from_vision_encoder)
+        return "text_encoder" in self.config.learning_rates or sees
+
+
+@dataclass
+class History:
+    """What validations found, and what follows from it.
+
+    Attributes:
+        found: a dict of each validation, by step.
+        best: the best step so far, and its value; None before the first validation.
+    """
+
+    found: dict[int, dict[str, float]] = field(default_factory=dict)
+    best: tuple[int, float] | None = None
+
+    def add(self, step: int, values: Mapping[str, float], settings: Validation) -> bool:
+        """Takes in a validation; returns whether it is the best one."""
+        self.found[step] = dict(values)
+        if settings.select == "last":
+            return False
+        value = float(np.mean(list(values.values()))) if settings.select == "mean" else values[settings.select]
+        if self.best is not None and value <= self.best[1]:
+            return False
+        self.best = step, value
+        return True
+
+    def should_stop(self, settings: Validation) -> bool:
+        """Whether any task was worse than the time before in the last ``stop_after`` validations, one after another."""
+        n = settings.stop_after
+        if n is None or len(self.found) <= n:
+            return False
+        last = [self.found[step] for step in sorted(self.found)][-n - 1 :]
+        return any(all(after[name] < before[name] for before, after in pairwise(last)) for name in last[0])
+
+
+def _instruction(check: Check, config: TrainConfig) -> str | None:
+    """As `evaluate` wants it: None for the row's, "" for none; of several templates the first."""
+    if check.instructions == "none" or not config.data.use_instructions:
+        return ""
+    return None if check.instructions == "row" else instructions.TEMPLATES[check.instructions][0]
+
+
+@contextmanager
+def _rows(model: Any, parts: tuple[str, ...]) -> Iterator[None]:
+    """Queries have these rows alone for a while."""
+    names = {part: f"query_concat_output_from_{part}_encoder" for part in ("text", "vision")}
+    before = {name: getattr(model.config, name) for name in names.values()}
+    try:
+        for part, name in names.items():
+            setattr(model.config, name, part in parts)
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(model.config, name, value)

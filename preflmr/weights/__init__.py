@@ -1,0 +1,1 @@
+"""Weights on disk: every known layout, read and written."""
