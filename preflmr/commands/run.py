@@ -46,9 +46,9 @@ def evaluate(options: argparse.Namespace) -> None:
     found = retrieval.evaluate(
         _model(options),
         data,
+        options.index,
         run=options.run or Path(options.checkpoint).absolute().name,
         **({} if options.ks is None else {"ks": options.ks}),
-        index=options.index,
         method="both" if options.exact else "index",
         instruction=options.instruction,
         on_missing=options.on_missing,
