@@ -20,7 +20,7 @@ import lateint
 import lateint_kernels
 from lateint import metrics
 from lateint.collection import Collection
-from lateint.evaluation import exact_run, index_run
+from lateint.quality.evaluation import exact_run, index_run
 
 ROOT = Path(__file__).resolve().parent.parent
 QUESTIONS = (

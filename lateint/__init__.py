@@ -1,9 +1,9 @@
 """Late-interaction retrieval: build an index of token embeddings, search it by MaxSim."""
 
-from lateint.hits import Explanation, Hits
+from lateint.disk.files import FormatError
 from lateint.ids import UnknownIdError
 from lateint.index import Index, search
-from lateint.storage import FormatError
+from lateint.retrieval.hits import Explanation, Hits
 from lateint.version import __version__
 from lateint_kernels import Ragged
 

@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 import lateint_kernels
-from lateint import metrics
 from lateint.arguments import device_name
-from lateint.collection import Collection
-from lateint.evaluation import exact_run, index_run
 from lateint.index import Index
+from lateint.quality import metrics
+from lateint.quality.collection import Collection
+from lateint.quality.evaluation import exact_run, index_run
 from lateint.version import __version__
 
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     command.set_defaults(command=stats)
 
     command = commands.add_parser("eval", help="quality and speed on a folder in BEIR's layout")
-    command.add_argument("folder", help="holds corpus.jsonl, queries.jsonl and qrels, see lateint.collection")
+    command.add_argument("folder", help="holds corpus.jsonl, queries.jsonl and qrels, see lateint.quality.collection")
     command.add_argument("--split", help="which judgements (test, or the only ones)")
     source = command.add_argument_group("embeddings", "from an encoder, or saved, in the order of the folder's files")
     source.add_argument("--encoder", metavar="MODULE:CLASS", help="has encode(texts) and, if need be, fit(texts)")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint import storage
+from lateint.disk import files
 
 
 def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
@@ -62,15 +62,15 @@ def _refuse_duplicates(given: Sequence[Any]) -> None:
         seen.add(name)
 
 
-def put(store: storage.Store, segment: str, ids: NDArray[np.int64] | list[str]) -> None:
+def put(store: files.Store, segment: str, ids: NDArray[np.int64] | list[str]) -> None:
     """Writes the ids of one segment."""
     if isinstance(ids, np.ndarray):
-        return storage.put(store, f"{segment}/ids", ids)
+        return files.put(store, f"{segment}/ids", ids)
     encoded = [name.encode() for name in ids]
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(name) for name in encoded], out=offsets[1:])
-    storage.put(store, f"{segment}/id_bytes", np.frombuffer(b"".join(encoded), np.uint8))
-    storage.put(store, f"{segment}/id_offsets", offsets)
+    files.put(store, f"{segment}/id_bytes", np.frombuffer(b"".join(encoded), np.uint8))
+    files.put(store, f"{segment}/id_offsets", offsets)
 
 
 class Ids:

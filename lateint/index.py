@@ -12,18 +12,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint import builder, layout, storage
-from lateint import documents as documents_module
 from lateint import ids as ids_module
-from lateint import queries as queries_module
 from lateint.arguments import integer, place_of, positive, positive_or_none, thread_count
-from lateint.clustering import Centroids
-from lateint.codec import Codec, Rotation
-from lateint.hits import Explanation, Hits
-from lateint.limits import Limits, limits
-from lateint.queries import Queries
+from lateint.disk import files, layout
+from lateint.indexing import builder
+from lateint.indexing import documents as documents_module
+from lateint.indexing.clustering import Centroids
+from lateint.indexing.codec import Codec, Rotation
+from lateint.retrieval import queries as queries_module
+from lateint.retrieval.hits import Explanation, Hits
+from lateint.retrieval.limits import limits
+from lateint.retrieval.queries import Queries
 from lateint_kernels.codes import building
-from lateint_kernels.codes.engine import Ranking
+from lateint_kernels.codes.engine import Limits, Ranking
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.codes.residual import NBITS
@@ -50,7 +51,7 @@ class Index:
     def __init__(
         self,
         manifest: dict[str, Any],
-        arrays: storage.Arrays,
+        arrays: files.Arrays,
         path: Path | None,
         device: str = "cpu",
         device_memory: int | None = None,
@@ -104,7 +105,8 @@ class Index:
             nbits: bits a component, 1, 2, 4 or 8.
             ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
             seed: of the random rotation and of k-means.
-            max_ram: bytes of working memory that the build may use, see `lateint.builder.plan`; None: no limit.
+            max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
+                limit.
             allow_empty: accept documents without tokens; no search finds them.
             overwrite: replace an index at ``path``.
             threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
@@ -124,7 +126,7 @@ class Index:
 
         Warns:
             UserWarning: some tokens are so much larger than most that the codes cannot hold them; see
-                `lateint.codec.train_rotation`.
+                `lateint.indexing.codec.train_rotation`.
         """
         if integer(nbits, "nbits") not in NBITS:
             raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
@@ -143,12 +145,12 @@ class Index:
         }
         read = partial(documents_module.read, doc_embs, lengths, allow_empty=allow_empty)
         if path is None:
-            store = storage.MemoryStore()
+            store = files.MemoryStore()
             seconds = _build_into(store, read, ids, settings, place)
             index = cls(store.manifest, store.arrays, None, place, memory)
             index._seconds = seconds
             return index
-        with storage.DiskStore(Path(path).absolute(), overwrite=overwrite) as disk:
+        with files.DiskStore(Path(path).absolute(), overwrite=overwrite) as disk:
             seconds = _build_into(disk, read, ids, settings, place, disk.folder / "spool.bin")
         index = cls.open(path, device=place, device_memory=memory)
         index._seconds = seconds
@@ -183,14 +185,14 @@ class Index:
         """
         place, memory = place_of(device, device_memory)
         folder = Path(path).absolute()
-        manifest, arrays = storage.load(folder, verify=verify)
+        manifest, arrays = files.load(folder, verify=verify)
         return cls(manifest, arrays, folder, place, memory)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
-        with storage.DiskStore(Path(path).absolute(), overwrite=overwrite) as store:
+        with files.DiskStore(Path(path).absolute(), overwrite=overwrite) as store:
             for name, array in self._arrays.items():
-                storage.put(store, name, array)
+                files.put(store, name, array)
             store.commit({key: value for key, value in self._manifest.items() if key != "files"})
 
     # ------------------------------------------------------------------ searching
@@ -327,7 +329,7 @@ class Index:
         sizes = dict.fromkeys([*parts, "codec"], 0)
         for name, array in self._arrays.items():
             part = of.get(name.rsplit("/")[-1], "documents" if "/" in name else "codec")
-            sizes[part] += array.nbytes + storage.HEADER_BYTES
+            sizes[part] += array.nbytes + files.HEADER_BYTES
         tokens = max(1, self.tokens)
         return {
             "documents": len(self),
@@ -367,10 +369,7 @@ class Index:
             queries.tokens,
             queries.offsets,
             k,
-            nprobe=scope.nprobe,
-            candidates=scope.candidates,
-            patience=scope.patience,
-            cells=scope.cells,
+            scope,
             allowed=allowed,
             threads=threads,
         )
@@ -413,7 +412,7 @@ class Index:
                 name = f"{segment['name']}/{segment['deleted']}"
                 positions = self._arrays[name].astype(np.int64)
                 if positions.size and (positions.max() >= segment["documents"] or (np.diff(positions) <= 0).any()):
-                    raise storage.FormatError(
+                    raise files.FormatError(
                         f"{self.path}/{name}.npy must hold positions of documents, ascending; the index is damaged"
                     )
                 live[first + positions] = 0
@@ -457,7 +456,7 @@ def search(Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None =
 def _opened(folder: Path) -> Index:
     """The index that `search` opened last if it is this one, so that a loop of searches opens it once."""
     try:
-        stamp = os.stat(folder / storage.MANIFEST)
+        stamp = os.stat(folder / files.MANIFEST)
         key = (folder, stamp.st_ino, stamp.st_mtime_ns)
     except OSError:
         return Index.open(folder)  # it says what is wrong
@@ -472,7 +471,7 @@ _kept: dict[tuple[Path, int, int], Index] = {}
 
 
 def _build_into(
-    store: storage.MemoryStore | storage.DiskStore,
+    store: files.MemoryStore | files.DiskStore,
     read: Callable[..., documents_module.Documents],
     ids: Any,
     settings: dict[str, Any],
@@ -496,11 +495,11 @@ def _build_into(
     kind = layout.INT if isinstance(names, np.ndarray) else layout.STRING
     if spool is not None:
         spool.unlink(missing_ok=True)
-    store.commit({"format": storage.FORMAT, "version": storage.VERSION, **manifest, "ids": kind})
+    store.commit({"format": files.FORMAT, "version": files.VERSION, **manifest, "ids": kind})
     return seconds
 
 
-def _segment(arrays: storage.Arrays, name: str) -> SegmentArrays:
+def _segment(arrays: files.Arrays, name: str) -> SegmentArrays:
     return SegmentArrays(
         arrays[f"{name}/offsets"],
         arrays[f"{name}/codes"],
@@ -512,7 +511,7 @@ def _segment(arrays: storage.Arrays, name: str) -> SegmentArrays:
     )
 
 
-def _ids(arrays: storage.Arrays, name: str, kind: str) -> Any:
+def _ids(arrays: files.Arrays, name: str, kind: str) -> Any:
     if kind == layout.STRING:
         return arrays[f"{name}/id_bytes"], arrays[f"{name}/id_offsets"]
     return arrays[f"{name}/ids"]

@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 
-from lateint import Index, builder
-from lateint.documents import read
-from lateint.encoding import TOLERATED_OVERFLOW, Overflow
+from lateint import Index
+from lateint.indexing import builder
+from lateint.indexing.documents import read
+from lateint.indexing.encoding import TOLERATED_OVERFLOW, Overflow
 from lateint_kernels import Ragged
 from lateint_kernels.codes.building import HostOperators
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lateint.clustering import assigner, group, train
+from lateint.indexing.clustering import assigner, group, train
 from lateint_kernels.codes.building import HostOperators
 
 

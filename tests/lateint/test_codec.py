@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from lateint.clustering import Centroids
-from lateint.codec import LARGEST_BLOCK, REACH, Codec, train_rotation
+from lateint.indexing.clustering import Centroids
+from lateint.indexing.codec import LARGEST_BLOCK, REACH, Codec, train_rotation
 from lateint_kernels import reference, to_bfloat16
 
 

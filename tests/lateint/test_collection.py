@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from lateint.collection import Collection
+from lateint.quality.collection import Collection
 
 CORPUS = [{"_id": "d1", "title": "One", "text": "first é"}, {"_id": "d2", "text": "second"}]
 QUERIES = [{"_id": "q1", "text": "first?"}, {"_id": "q2", "text": "none"}]

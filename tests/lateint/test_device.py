@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lateint import Index, builder
+from lateint import Index
+from lateint.indexing import builder
 
 torch = pytest.importorskip("torch")
 
@@ -83,8 +84,8 @@ def test_centroids_through_cells(large, questions, device, cells):
 
 def test_many_centroids(large, questions, device, monkeypatch):
     """With more than 32,768 centroids, queries look into cells."""
-    monkeypatch.setattr("lateint.limits.FLAT_PROBING", 100)
-    monkeypatch.setattr("lateint.limits.CELLS_PROBED", 1)
+    monkeypatch.setattr("lateint.retrieval.limits.FLAT_PROBING", 100)
+    monkeypatch.setattr("lateint.retrieval.limits.CELLS_PROBED", 1)
     ours = on(large, device)
     for k in (10, 100):
         same(ours.search(questions, k, nprobe=4), large.search(questions, k, nprobe=4))

@@ -6,9 +6,10 @@ from contextlib import contextmanager
 import numpy as np
 import pytest
 
-from lateint import Index, Ragged, builder
-from lateint.documents import read
-from lateint.encoding import Stream
+from lateint import Index, Ragged
+from lateint.indexing import builder
+from lateint.indexing.documents import read
+from lateint.indexing.encoding import Stream
 from lateint_kernels.arrays import as_array, to_bfloat16
 
 torch = pytest.importorskip("torch")

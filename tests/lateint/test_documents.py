@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lateint import Index, Ragged
-from lateint.documents import read
+from lateint.indexing.documents import read
 from lateint_kernels import BFLOAT16, to_bfloat16, to_float32
 
 LENGTHS = [3, 1, 7, 2, 5]

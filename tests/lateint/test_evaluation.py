@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lateint import Index
-from lateint.evaluation import exact_run, index_run
+from lateint.quality.evaluation import exact_run, index_run
 from lateint_kernels import Ragged
 
 

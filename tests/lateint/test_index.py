@@ -24,7 +24,7 @@ def contents(folder):
 @pytest.mark.parametrize("settings", [{}, {"nbits": 2, "seed": 3}, {"nbits": 8}, {"max_ram": 5_000_000}])
 def test_the_same_input_and_seed_give_the_same_bytes(clustered, tmp_path, settings, monkeypatch):
     """On any number of threads, in memory and saved or built on disk."""
-    monkeypatch.setattr("lateint.builder.CHUNK", 4096)
+    monkeypatch.setattr("lateint.indexing.builder.CHUNK", 4096)
     documents = clustered(np.random.default_rng(0).integers(1, 300, 500).tolist())
     names = [f"number {i}" for i in range(500)]
     Index.build(documents, tmp_path / "1", ids=names, threads=1, progress=False, **settings)
@@ -66,7 +66,7 @@ def test_instruction_sets_give_the_same_bytes(clustered, tmp_path):
 def test_several_segments_find_the_same(clustered, tmp_path, queries, monkeypatch):
     """max_ram cuts the index into segments and learns from a smaller sample; with that held, nothing else changes."""
     documents = clustered(np.random.default_rng(0).integers(1, 300, 400).tolist())
-    monkeypatch.setattr("lateint.builder.CHUNK", 4096)
+    monkeypatch.setattr("lateint.indexing.builder.CHUNK", 4096)
     whole = Index.build(documents, ncentroids=100, progress=False)
     assert whole.stats()["segments"] == 1
     cut = Index.build(documents, tmp_path / "cut", ncentroids=100, max_ram=3_510_000, progress=False)

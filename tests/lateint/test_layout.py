@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lateint.layout import Kind, kinds
+from lateint.disk.layout import Kind, kinds
 
 MANIFEST = {
     "dim": 12,

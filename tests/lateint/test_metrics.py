@@ -1,4 +1,4 @@
-"""lateint.metrics against ir-measures (pytrec_eval underneath) and by hand."""
+"""lateint.quality.metrics against ir-measures (pytrec_eval underneath) and by hand."""
 
 import math
 import random

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lateint.queries import read
+from lateint.retrieval.queries import read
 from lateint_kernels import Ragged
 
 

@@ -15,7 +15,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lateint import FormatError, Index, Ragged, UnknownIdError, layout, storage
+from lateint import FormatError, Index, Ragged, UnknownIdError
+from lateint.disk import files, layout
 from lateint_kernels.codes.residual import depth_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -90,9 +91,9 @@ def three_documents(folder):
         "segments/000000/id_bytes": np.frombuffer("aßc".encode(), np.uint8),
         "segments/000000/id_offsets": np.array([0, 1, 3, 4]),
     }
-    with storage.DiskStore(folder, overwrite=False) as store:
+    with files.DiskStore(folder, overwrite=False) as store:
         for name, array in arrays.items():
-            storage.put(store, name, array)
+            files.put(store, name, array)
         store.commit(
             {
                 "format": "lateint",
@@ -268,7 +269,7 @@ def test_deleted_documents_are_not_there(copy, queries, index):
 
 def test_the_id_of_a_deleted_document_may_come_again(clustered, tmp_path, monkeypatch):
     """As an update does: the old document is deleted and a segment with the new one follows."""
-    monkeypatch.setattr("lateint.builder.CHUNK", 64)
+    monkeypatch.setattr("lateint.indexing.builder.CHUNK", 64)
     documents = clustered([60, 60, 60, 60])
     path = tmp_path / "index"
     Index.build(documents, path, ids=["a", "b", "c", "d"], ncentroids=4, max_ram=54_400, progress=False)
@@ -461,7 +462,7 @@ def test_a_corrupted_large_file(copy, monkeypatch):
     """The checksums of large files are compared on demand; their headers always make sense."""
     array = copy / "segments/000000/codes.npy"
     good = array.read_bytes()
-    monkeypatch.setattr(storage, "ALWAYS_CHECKED", 0)
+    monkeypatch.setattr(files, "ALWAYS_CHECKED", 0)
     array.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     Index.open(copy)
     refuses(copy, array, "does not match its checksum", verify=True)
@@ -536,7 +537,7 @@ def left(folder):
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk(collection, tmp_path, monkeypatch, code):
     """Wherever in the build it happens."""
-    write, calls = storage._File.write, []
+    write, calls = files._File.write, []
     for fails_at in (1, 5, 9, 13):
         calls.clear()
 
@@ -546,7 +547,7 @@ def test_a_full_disk(collection, tmp_path, monkeypatch, code):
                 raise OSError(code, os.strerror(code))
             write(self, part)
 
-        monkeypatch.setattr(storage._File, "write", full)
+        monkeypatch.setattr(files._File, "write", full)
         with pytest.raises(
             OSError, match="cannot write the index: the disk is full; nothing was left behind"
         ) as raised:
@@ -598,7 +599,7 @@ def test_an_old_index_survives_a_failed_build(collection, clustered, tmp_path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(storage._File, "write", full)
+        patch.setattr(files._File, "write", full)
         with pytest.raises(OSError, match="the disk is full"):
             Index.build(collection, path, overwrite=True, progress=False)
     assert len(Index.open(path, verify=True)) == 2 and left(tmp_path) == ["index"]
@@ -718,7 +719,7 @@ def test_opening_takes_no_time(tmp_path):
         path = tmp_path / "index" / part / f"{leaf}.npy"
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         with path.open("wb") as stream:
-            stream.write(storage._header(np.dtype(dtype), shape))
+            stream.write(files._header(np.dtype(dtype), shape))
             stream.truncate(128 + size)
         entry = {"dtype": np.dtype(dtype).str, "shape": list(shape), "bytes": 128 + size, "crc32": 0}
         name = f"{part}/{leaf}.npy"

@@ -20,7 +20,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint import layout
+from lateint.disk import layout
 
 FORMAT, VERSION = "lateint", 1
 MANIFEST = "index.json"

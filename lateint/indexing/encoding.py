@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint import clustering, storage
-from lateint.codec import Rotation
+from lateint.disk import files
+from lateint.indexing import clustering
+from lateint.indexing.codec import Rotation
 from lateint_kernels.codes import residual
 from lateint_kernels.codes.building import Operators
 
@@ -120,7 +121,7 @@ class Encoder:
         self.code_bytes = rotation.width * nbits // 8
         self.overflow = Overflow()
 
-    def segment(self, lengths: NDArray[np.int64], stream: Stream, store: storage.Store, name: str) -> None:
+    def segment(self, lengths: NDArray[np.int64], stream: Stream, store: files.Store, name: str) -> None:
         """Writes the documents of these lengths, which come next in the stream."""
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         tokens, timings = int(offsets[-1]), self.timings
@@ -157,16 +158,16 @@ class Encoder:
             return [found, *map(operators.host, coded)]
 
     def _put_lists(
-        self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: storage.Store, name: str
+        self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: files.Store, name: str
     ) -> None:
         count = len(self.centroids)
         with self.timings.of("lists"):
             list_offsets, list_documents = self.operators.invert(centroid_ids, offsets, count)
         with self.timings.of("write"):
             low, high = residual.split_ids(centroid_ids, count)
-            storage.put(store, f"{name}/offsets", offsets)
-            storage.put(store, f"{name}/centroid_ids", low)
+            files.put(store, f"{name}/offsets", offsets)
+            files.put(store, f"{name}/centroid_ids", low)
             if high is not None:
-                storage.put(store, f"{name}/centroid_high", high)
-            storage.put(store, f"{name}/list_offsets", list_offsets)
-            storage.put(store, f"{name}/list_documents", list_documents)
+                files.put(store, f"{name}/centroid_high", high)
+            files.put(store, f"{name}/list_offsets", list_offsets)
+            files.put(store, f"{name}/list_documents", list_documents)

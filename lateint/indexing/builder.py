@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from lateint import clustering, storage
-from lateint.codec import Codec, Rotation, train_rotation
-from lateint.documents import Documents
-from lateint.encoding import Encoder, Stream, Timings, check, first_bad_row
+from lateint.disk import files
+from lateint.indexing import clustering
+from lateint.indexing.codec import Codec, Rotation, train_rotation
+from lateint.indexing.documents import Documents
+from lateint.indexing.encoding import Encoder, Stream, Timings, check, first_bad_row
 from lateint_kernels import as_array
 from lateint_kernels.codes import residual
 from lateint_kernels.codes.building import Operators
@@ -88,7 +89,7 @@ def plan(
     return Plan(nbits, count, int(sample), int(segment), seed, threads, progress)
 
 
-def build(documents: Documents, plan: Plan, store: storage.Store, operators: Operators) -> dict[str, Any]:
+def build(documents: Documents, plan: Plan, store: files.Store, operators: Operators) -> dict[str, Any]:
     """Writes codec and segments into ``store``; returns what the manifest needs to say about them."""
     timings = Timings()
     operators.check(**_sizes(documents, plan))
@@ -188,13 +189,13 @@ def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clusterin
         )
 
 
-def _put_codec(store: storage.Store, codec: Codec) -> None:
-    storage.put(store, "mean", codec.rotation.mean)
-    storage.put(store, "rotation", codec.rotation.blocks)
-    storage.put(store, "permutation", codec.rotation.permutation)
-    storage.put(store, "centroids", codec.centroids.rows)
-    storage.put(store, "cells", codec.centroids.cells)
-    storage.put(store, "cell_offsets", codec.centroids.cell_offsets)
+def _put_codec(store: files.Store, codec: Codec) -> None:
+    files.put(store, "mean", codec.rotation.mean)
+    files.put(store, "rotation", codec.rotation.blocks)
+    files.put(store, "permutation", codec.rotation.permutation)
+    files.put(store, "centroids", codec.centroids.rows)
+    files.put(store, "cells", codec.centroids.cells)
+    files.put(store, "cell_offsets", codec.centroids.cell_offsets)
 
 
 def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, int]]:

@@ -2,24 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from lateint.arguments import integer, positive
+from lateint_kernels.codes.engine import Limits
 
 FLAT_PROBING = 1 << 15  # with more centroids, cells are searched first
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 LARGE_PATIENCE = 160  # the same, with more than LARGE centroids
 LARGE = 1 << 16
-
-
-class Limits(NamedTuple):
-    """See `lateint_kernels.codes.engine.Engine.search`; a patience of 0 never stops early, and 0 cells are all."""
-
-    nprobe: int
-    candidates: int
-    patience: int
-    cells: int
 
 
 def limits(

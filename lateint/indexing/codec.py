@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.clustering import Centroids
+from lateint.indexing.clustering import Centroids
 from lateint_kernels import to_float32
 from lateint_kernels.codes import residual
 

@@ -1,0 +1,1 @@
+"""From documents to residual codes: what a build does."""

@@ -1,0 +1,1 @@
+"""From queries to hits: what a search does; knows no disk."""
