@@ -52,17 +52,7 @@ class Engine:
     """
 
     def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays]) -> None:
-        self._engine = _cpu.Engine(
-            codec.centroids,
-            codec.cells,
-            codec.cell_offsets,
-            codec.mean,
-            codec.rotation,
-            codec.permutation,
-            codec.step,
-            codec.nbits,
-            [tuple(segment) for segment in segments],
-        )
+        self._engine = _cpu.Engine(codec, segments)
 
     def search(
         self,
