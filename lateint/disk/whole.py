@@ -65,6 +65,12 @@ def real(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.realpath(path))
 
 
+def moved_aside(path: str | os.PathLike[str]) -> Path | None:
+    """The folder that a writer moved aside to put another one at ``path``, where a file system cannot exchange two."""
+    place = real(path)
+    return next(place.parent.glob(f".{glob.escape(place.name)}.replaced-*"), None)
+
+
 def _beside(place: Path, what: str) -> Path:
     return place.with_name(f".{place.name}.{what}-{secrets.token_hex(4)}")
 
