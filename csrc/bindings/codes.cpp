@@ -1,5 +1,5 @@
-// codes::Centroids and residual codes. Arguments arrive checked (lateint_kernels.residual, lateint_kernels.centroids):
-// shapes are trusted here, and every array is C-contiguous and of the dtype named.
+// Centroids and residual codes. Arguments arrive checked (lateint_kernels.codes): shapes are trusted here, and every
+// array is C-contiguous and of the dtype named.
 #include <memory>
 #include <vector>
 

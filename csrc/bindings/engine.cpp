@@ -1,5 +1,5 @@
 // Search. An index's arrays are read off two objects of Python by the names of their fields
-// (lateint_kernels.engine.CodecArrays and SegmentArrays); they stay alive as long as the engine.
+// (lateint_kernels.codes.index_arrays.CodecArrays and SegmentArrays); they stay alive as long as the engine.
 #include "codes/engine.hpp"
 
 #include <pybind11/stl.h>

@@ -74,14 +74,6 @@ Engine::Engine(const Codec& codec, const Centroids& centroids, const Rotation& r
     for (const Segment& segment : this->segments) first_position_.push_back(first_position_.back() + segment.documents);
 }
 
-const Segment& Engine::segment_of(int64_t position, int64_t* local) const {
-    size_t s = 0;
-    if (segments.size() > 1)
-        s = std::upper_bound(first_position_.begin(), first_position_.end(), position) - first_position_.begin() - 1;
-    *local = position - first_position_[s];
-    return segments[s];
-}
-
 std::vector<Hit> Engine::exhaustive(const Query& query, int64_t k, const uint8_t* allowed, int threads) const {
     std::vector<int64_t> positions;
     positions.reserve(documents());

@@ -17,6 +17,14 @@ constexpr int64_t kCentroidsAhead = 24;  // tokens of the next block whose centr
 
 }  // namespace
 
+const Segment& Engine::segment_of(int64_t position, int64_t* local) const {
+    size_t s = 0;
+    if (segments.size() > 1)
+        s = std::upper_bound(first_position_.begin(), first_position_.end(), position) - first_position_.begin() - 1;
+    *local = position - first_position_[s];
+    return segments[s];
+}
+
 void Engine::prefetch(int64_t position) const {
     int64_t local;
     const Segment& segment = segment_of(position, &local);

@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,49 +17,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint import Index, Ragged
-from preflmr.data.images import Images, blank
+from preflmr import encode
+from preflmr.data.images import Images, blank, require
 from preflmr.data.m2kr import Dataset, Passages
+from preflmr.evaluation.config import EvalConfig
 from preflmr.evaluation.results import write_json
+from preflmr.weights.fingerprint import fingerprint
 
 MADE_FROM, INDEX = "made_from.json", "index"
 
 Stream = Iterator[tuple[NDArray[Any], NDArray[np.int64]]]
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """How texts become tokens; see `preflmr.encode`.
-
-    Attributes:
-        on_missing: what a passage's missing picture does: ``"error"``; ``"blank"`` shows a black one; ``"skip"`` leaves
-            the picture out, for a passage cannot be left out.
-    """
-
-    batch_size: int = 64
-    dtype: Any = None
-    device: Any = None
-    processes: int = 1
-    on_missing: str = "error"
-    progress: bool = True
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"batch_size": self.batch_size, "dtype": self.dtype, "device": self.device, "processes": self.processes}
-
-
-def passage_tokens(model: Any, dataset: Dataset, encoding: Encoding) -> Stream:
+def passage_tokens(model: Any, dataset: Dataset, config: EvalConfig, *, progress: bool = True) -> Stream:
     """The passages' tokens, encoded while they are drawn; with their pictures if the model reads pictures there."""
-    from preflmr import encode
-
     passages, images = dataset.passages, dataset.images
     reads = passages.images is not None and getattr(model.config, "context_concat_output_from_vision_encoder", False)
     return encode.encode_documents(
         model,
         passages.texts,
-        list(_pictures(passages, images, encoding.on_missing)) if reads else None,
-        progress=encoding.progress,
+        list(_pictures(passages, images, config.on_missing)) if reads else None,
+        progress=progress,
         image_source=images,
-        **encoding.options,
+        **config.encoding,
     )
 
 
@@ -70,16 +49,14 @@ def collected(stream: Stream) -> Ragged:
     return Ragged.from_lengths(np.concatenate(tokens), np.concatenate(lengths))
 
 
-def made_from(model: Any, passages: Passages, nbits: int, seed: int, dtype: Any) -> dict[str, Any]:
+def made_from(model: Any, passages: Passages, config: EvalConfig) -> dict[str, Any]:
     """What an index depends on, as ``made_from.json`` says it."""
-    from preflmr.weights.fingerprint import fingerprint
-
-    precision = str(dtype or "float32").removeprefix("torch.")
+    precision = str(config.dtype or "float32").removeprefix("torch.")
     return {
         "model": fingerprint(model),
         "passages": passages.fingerprint,
-        "nbits": nbits,
-        "seed": seed,
+        "nbits": config.nbits,
+        "seed": config.seed,
         "dtype": precision,
     }
 
@@ -88,36 +65,36 @@ def passage_index(
     model: Any,
     dataset: Dataset,
     folder: str | os.PathLike[str] | None,
-    encoding: Encoding,
+    config: EvalConfig,
     *,
     tokens: Ragged | None = None,
-    nbits: int = 4,
-    seed: int = 0,
-    overwrite: bool = False,
-    threads: int | None = None,
+    progress: bool = True,
 ) -> Index:
     """The index in ``folder`` if it is of this model and these passages; else one is built there.
 
     Args:
         folder: None builds in memory.
         tokens: the passages' tokens, if they are at hand.
-        overwrite: build anew whatever is there.
 
     Raises:
         ValueError: the index in ``folder`` was made from something else; the message says what differs.
     """
-    settings: dict[str, Any] = {"nbits": nbits, "seed": seed, "threads": threads, "progress": encoding.progress}
+    settings: dict[str, Any] = {"nbits": config.nbits, "seed": config.seed, "threads": config.threads}
+
+    def build(**place: Any) -> Index:
+        source: Any = passage_tokens(model, dataset, config, progress=progress) if tokens is None else tokens
+        return Index.build(source, progress=progress, **settings, **place)
+
     if folder is None:
-        return Index.build(passage_tokens(model, dataset, encoding) if tokens is None else tokens, **settings)
+        return build()
     folder = Path(folder)
-    wanted = made_from(model, dataset.passages, nbits, seed, encoding.dtype)
-    if not overwrite and (folder / INDEX).exists():
+    wanted = made_from(model, dataset.passages, config)
+    if not config.overwrite and (folder / INDEX).exists():
         _check_fits(folder, wanted)
         return Index.open(folder / INDEX)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / MADE_FROM).unlink(missing_ok=True)
-    source = passage_tokens(model, dataset, encoding) if tokens is None else tokens
-    index = Index.build(source, folder / INDEX, overwrite=overwrite, **settings)
+    index = build(path=folder / INDEX, overwrite=config.overwrite)
     write_json(folder / MADE_FROM, wanted)
     return index
 
@@ -162,8 +139,10 @@ def _check_fits(folder: Path, wanted: dict[str, Any]) -> None:
 
 
 def _pictures(passages: Passages, images: Images | None, on_missing: str) -> Iterator[Any]:
-    for path in passages.images or itertools.repeat(None, len(passages)):
-        if path is None or on_missing == "error" or (images is not None and path in images):
+    for id, path in zip(passages.ids, passages.images or itertools.repeat(None), strict=False):
+        if path is not None and on_missing == "error":
+            require(images, [path], f"passage {id!r}")
+        if path is None or (images is not None and path in images):
             yield path
         else:
             yield blank() if on_missing == "blank" else None
