@@ -63,11 +63,12 @@ def checked(
     Raises:
         TypeError, ValueError: one of them cannot be; the message names it.
     """
-    if integer(nbits, "nbits") not in NBITS:
-        raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
-    if ncentroids is not None and not 1 <= integer(ncentroids, "ncentroids") <= MOST_CENTROIDS:
+    nbits, seed = integer(nbits, "nbits"), integer(seed, "seed")
+    if nbits not in NBITS:
+        raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits}")
+    if ncentroids is not None and not 1 <= (ncentroids := integer(ncentroids, "ncentroids")) <= MOST_CENTROIDS:
         raise ValueError(f"ncentroids must be between 1 and {MOST_CENTROIDS}, got {ncentroids}")
-    if integer(seed, "seed") < 0:
+    if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
     return Settings(nbits, ncentroids, seed, positive_or_none(max_ram, "max_ram"), thread_count(threads), progress)
 

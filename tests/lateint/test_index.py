@@ -101,7 +101,10 @@ def test_several_segments_find_the_same(clustered, tmp_path, queries, monkeypatc
             ValueError,
             r"max_ram must be at least [\d,]+ bytes for 3,651 tokens of dim 32 .* got 1,000",
         ),
+        ({"nbits": True}, TypeError, "nbits must be an integer, got bool"),
+        ({"seed": np.True_}, TypeError, "seed must be an integer, got bool"),
         ({"threads": 0}, ValueError, "threads must be at least 1, got 0"),
+        ({"threads": 1 << 40}, ValueError, "threads must be at most 4096, got 1099511627776"),
         ({"ids": [1, 2]}, ValueError, "ids must name each document once, got 2 ids for 158 documents"),
         ({"ids": [7] * 158}, ValueError, "ids must differ, but 7 occurs more than once"),
     ],
@@ -111,6 +114,15 @@ def test_bad_settings(collection, settings, error, message, tmp_path):
         with pytest.raises(error, match=message):
             Index.build(collection, path, progress=False, **settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_integers_of_numpy_are_integers(collection, tmp_path):
+    """They used to fail when the finished index was written."""
+    plain = {"nbits": 4, "seed": 3, "ncentroids": 9, "max_ram": 1 << 30, "threads": 2}
+    for name, kind in (("plain", int), ("signed", np.int64), ("unsigned", np.uint32)):
+        settings = {key: kind(value) for key, value in plain.items()}
+        Index.build(collection, tmp_path / name, progress=False, **settings)
+    assert contents(tmp_path / "plain") == contents(tmp_path / "signed") == contents(tmp_path / "unsigned")
 
 
 @pytest.mark.parametrize("ncentroids", [1, 2, 57, 10_000])
