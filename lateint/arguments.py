@@ -8,7 +8,6 @@ from typing import Any
 
 from lateint_kernels.devices import check_device, check_memory
 
-
 MOST_THREADS = 4096  # as LATEINT_NUM_THREADS
 
 

@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
-from lateint import ids
+from lateint import ids, progress
 from lateint.arguments import integer, positive_or_none, thread_count
 from lateint.disk.manifest import INT, STRING, Manifest, Segment
 from lateint.disk.store import Store, put
@@ -252,7 +251,7 @@ def _picked(seen: int, n: int, share: tuple[int, int], rng: np.random.Generator)
 
 
 def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clustering.Centroids:
-    with tqdm(total=ITERATIONS, desc="centroids", unit="iteration", disable=not plan.progress) as bar:
+    with progress.bar(ITERATIONS, "centroids", "iteration", shown=plan.progress) as bar:
         return clustering.train(
             sample,
             plan.centroids,
@@ -288,7 +287,7 @@ def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int,
 def _chunks(documents: Documents, label: str, plan: Plan, operators: Operators) -> Iterator[Any]:
     """As many tokens at a time as suit the operators: always a multiple of CHUNK, but for the last."""
     total = int(documents.lengths.sum())
-    with tqdm(total=total, desc=label, unit="token", unit_scale=True, disable=not plan.progress) as bar:
+    with progress.bar(total, label, "token", shown=plan.progress, scaled=True) as bar:
         for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):
             yield chunk
             bar.update(len(chunk))

@@ -304,3 +304,21 @@ def test_progress_is_shown_unless_not_wanted(collection, capsys):
     Index.build(collection)
     shown = capsys.readouterr().err
     assert "centroids" in shown and "encode" in shown
+
+
+@pytest.mark.parametrize("stream", ["None", "io.StringIO()"])
+def test_where_there_is_no_standard_error(tmp_path, stream):
+    """As in a service, or a window without a console; it used to fail the build."""
+    program = f"""
+import io, sys
+import numpy as np
+from lateint import Index
+from lateint.quality.evaluation import index_run
+sys.stderr = {stream}
+if sys.stderr is not None:
+    sys.stderr.close()
+index = Index.build(np.eye(8, dtype="f4")[None], "index")
+print(index_run(index, [np.eye(8)], ["q"])[0]["q"].keys())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "dict_keys([0])\n", done.stderr
