@@ -185,8 +185,9 @@ class Index:
         """
         snapshot = self._snapshot
         queries, k, workers = read(Q, self.dim), positive(k, "k"), thread_count(threads)
-        centroids = snapshot.manifest.centroids
-        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=len(snapshot.ids))
+        centroids, most = snapshot.manifest.centroids, len(snapshot.ids)
+        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
+        k = min(k, max(1, most))
         selection = snapshot.everything if subset is None else snapshot.subset(subset)
         if exhaustive:
             rankings = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)

@@ -64,8 +64,17 @@ class Kind:
 
 
 def kinds(manifest: Manifest) -> dict[str, Kind]:
-    """Every array that an index with this manifest has, by name."""
-    return {kind.name: kind for kind in _kinds(manifest)}
+    """Every array that an index with this manifest has, by name.
+
+    Raises:
+        ValueError: two of them have the same name.
+    """
+    kinds: dict[str, Kind] = {}
+    for kind in _kinds(manifest):
+        if kind.name in kinds:
+            raise ValueError(f"two arrays cannot both be {kind.name}")
+        kinds[kind.name] = kind
+    return kinds
 
 
 def _kinds(manifest: Manifest) -> Iterator[Kind]:

@@ -114,10 +114,16 @@ def _check_sizes(dim: int, width: int, block: int, nbits: int, centroids: int, c
 
 def _segment(values: Mapping[str, Any]) -> Segment:
     name, deleted = values["name"], values.get("deleted")
-    for part in (name, *([] if deleted is None else [deleted])):
-        if not isinstance(part, str) or part.startswith("/") or ".." in part.split("/"):
-            raise ValueError(f"a file cannot be {part!r}")
+    _check_path(name)
+    if deleted is not None:
+        _check_path(deleted)
     return Segment(name, _size(values, "documents"), _size(values, "tokens"), deleted)
+
+
+def _check_path(path: Any) -> None:
+    """Below the folder of the index, whatever it is."""
+    if not isinstance(path, str) or any(p in ("", ".", "..") or not p.isprintable() for p in path.split("/")):
+        raise ValueError(f"a file cannot be {path!r}")
 
 
 def _file(entry: Mapping[str, Any]) -> File:
