@@ -11,6 +11,7 @@ namespace lateint::codes {
 namespace {
 
 constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
+constexpr int kMostLanes = 4096;     // of a part: their lists then take some megabytes
 constexpr int kReadersAtATime = 16;  // their scores of a block of rows stay in the first-level cache
 
 // A key orders by score first and by lower id among equal scores.
@@ -24,11 +25,12 @@ Probe probe_of(uint64_t key) {
 
 }  // namespace
 
-void Best::start(int64_t count) {
+void Best::start(int64_t count, int64_t offered) {
     count_ = count;
     size_ = 0;
     threshold_ = kWorst;
-    const auto room = static_cast<size_t>(4 * count + kOffered + 16);  // `above` writes up to 16 more
+    const auto room =
+        static_cast<size_t>(std::min(4 * count, offered) + kOffered + 16);  // `above` writes up to 16 more
     if (scores_.size() < room) scores_.resize(room), rows_.resize(room);
 }
 
@@ -38,6 +40,7 @@ void Best::offer(const int32_t* scores, int64_t n, uint32_t first, const Int8Ker
 }
 
 int32_t Best::prune(int64_t count, const Int8Kernels& kernels) {
+    if (size_ == 0) return 0;  // cells may be empty
     if (size_ <= count) return *std::min_element(scores_.begin(), scores_.begin() + size_);
     const int32_t least = kernels.keep_best(scores_.data(), rows_.data(), size_, count);
     size_ = count;
@@ -54,9 +57,9 @@ int64_t Best::finish(int64_t listed, const Int8Kernels& kernels, Probe* out, int
     return size_;
 }
 
-void TokensProber::start(int lanes, int64_t count) {
+void TokensProber::start(int lanes, int64_t count, int64_t offered) {
     if (static_cast<int>(best_.size()) < lanes) best_.resize(lanes);
-    for (int lane = 0; lane < lanes; ++lane) best_[lane].start(count);
+    for (int lane = 0; lane < lanes; ++lane) best_[lane].start(count, offered);
 }
 
 void TokensProber::finish(int lanes, int64_t listed) {
@@ -75,6 +78,7 @@ void TokensProber::offer(const uint8_t* rows, int64_t first, int64_t n, int64_t 
     const Int8Kernels& kernels = int8_kernels();
     scores_.resize(kReadersAtATime * Best::kOffered);
     for (int64_t r = first; r < first + n; r += Best::kOffered) {
+        if ((r - first) / Best::kOffered % 64 == 63) check_interrupt();
         const int64_t count = std::min(Best::kOffered, first + n - r);
         for (size_t reader = 0; reader < readers.size(); reader += kReadersAtATime) {
             const int m = static_cast<int>(std::min<size_t>(kReadersAtATime, readers.size() - reader));
@@ -99,11 +103,11 @@ void TokensProber::run(const Centroids& centroids, const int8_t* tiles, int lane
     const int64_t n = all ? centroids.count : centroids.cell_count;
     std::vector<int> every(lanes);
     std::iota(every.begin(), every.end(), 0);
-    start(lanes, std::min(all ? count : cells, n));
+    start(lanes, std::min(all ? count : cells, n), n);
     offer(rows, 0, n, centroids.depth, tiles, every);
     if (!all) {
         finish(lanes, cells);
-        start(lanes, std::min(count, centroids.count));
+        start(lanes, std::min(count, centroids.count), centroids.count);
         look_into(centroids, tiles, lanes, cells);
     }
     finish(lanes, std::min(listed, centroids.count));
@@ -128,8 +132,8 @@ void TokensProber::look_into(const Centroids& centroids, const int8_t* tiles, in
 void Prober::run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t listed,
                  int64_t cells, int threads) {
     const int ntiles = static_cast<int>(tiles_for(lanes));
-    const int most = std::min(ntiles, threads > 0 ? threads : default_threads());
-    run_ = (ntiles + most - 1) / most * kLanes;
+    const int most = std::min(ntiles, threads_for(threads));
+    run_ = std::min((ntiles + most - 1) / most * kLanes, kMostLanes);
     const int parts = (lanes + run_ - 1) / run_;
     if (static_cast<int>(parts_.size()) < parts) parts_.resize(parts);
     parallel_for(parts, threads, [&](int64_t part, int) {

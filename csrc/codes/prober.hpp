@@ -18,7 +18,7 @@ struct Probe {
 // The best `count` of the rows that one query token was offered.
 class Best {
 public:
-    void start(int64_t count);
+    void start(int64_t count, int64_t offered);  // room for the best `count` of `offered`
     // Scores of rows first, first + 1, ...; at most kOffered of them.
     void offer(const int32_t* scores, int64_t n, uint32_t first, const Int8Kernels&);
     // The best `listed` of them in order into `out`; returns how many. The score of the last of all goes to `least`.
@@ -45,7 +45,7 @@ public:
     int32_t least(int lane) const { return leasts_[lane]; }
 
 private:
-    void start(int lanes, int64_t count);
+    void start(int lanes, int64_t count, int64_t offered);
     void finish(int lanes, int64_t listed);
     void offer(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
                const std::vector<int>& readers);
