@@ -11,7 +11,7 @@ from lateint.indexing.clustering import Centroids
 from lateint_kernels import to_float32
 from lateint_kernels.codes import residual
 
-SMALLEST, LARGEST = 1e-18, 1e18
+SMALLEST, LARGEST = 1e-18, 1e10  # a query has 65,536 tokens of 4,096 components up to 1e18 at most: scores are finite
 REACH = 8  # a component may be so many times larger than a token's largest one usually is
 LARGEST_BLOCK = 512  # a rotation matrix has at most so many rows; wider tokens are rotated in blocks
 
@@ -82,7 +82,8 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
         largest = min(largest, REACH * usual)
     if largest == 0:
         largest = 1.0  # all tokens are equal
-    if not SMALLEST < largest < LARGEST:
+    if not SMALLEST < largest < LARGEST or not np.abs(rotation.mean).max() < LARGEST:
+        largest = max(largest, float(np.abs(rotation.mean).max()))
         raise ValueError(
             f"doc_embs must hold numbers between {SMALLEST:g} and {LARGEST:g} in size, for scores are float32; the "
             f"largest component is about {largest:.3g}"
