@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.arguments import place_of, positive, thread_count
+from lateint.arguments import positive, thread_count
 from lateint.disk import store
 from lateint.indexing import builder, documents
 from lateint.retrieval import searching
@@ -19,6 +19,7 @@ from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.queries import Queries, read
 from lateint.snapshot import Snapshot
+from lateint_kernels.devices import Place
 
 
 class Index:
@@ -99,17 +100,17 @@ class Index:
         settings = builder.checked(
             nbits=nbits, ncentroids=ncentroids, seed=seed, max_ram=max_ram, threads=threads, progress=progress
         )
-        place, memory = place_of(device, device_memory)
+        place = Place.of(device, device_memory)
         source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
         if path is None:
             kept = store.MemoryStore()
-            seconds = builder.build(source, ids, settings, kept, device=place)
-            return _last(cls(Snapshot.of(*kept.index, device=place, device_memory=memory), None, seconds))
+            seconds = builder.build(source, ids, settings, kept, place)
+            return _last(cls(Snapshot.of(*kept.index, place), None, seconds))
         folder = Path(path).absolute()
         with store.writing(folder, overwrite=overwrite) as files:
             spool = files.folder / "spool.bin"
-            seconds = builder.build(source, ids, settings, files, device=place, spool=spool)
-        snapshot = Snapshot.of(*store.load(folder), device=place, device_memory=memory)
+            seconds = builder.build(source, ids, settings, files, place, spool=spool)
+        snapshot = Snapshot.of(*store.load(folder), place)
         return _last(cls(snapshot, folder, seconds))
 
     @classmethod
@@ -257,7 +258,7 @@ class Index:
     @property
     def device(self) -> str:
         """Where searches run."""
-        return self._snapshot.device
+        return str(self._snapshot.place)
 
     def stats(self) -> dict[str, Any]:
         """Sizes, and how long each part of the build took where this index was just built: plain numbers, fit for JSON.
@@ -319,6 +320,6 @@ def _last(index: Index) -> Index:
 def _opened(
     path: str | os.PathLike[str], *, verify: bool = False, device: Any = None, device_memory: Any = None
 ) -> Index:
-    place, memory = place_of(device, device_memory)
+    place = Place.of(device, device_memory)
     folder = Path(path).absolute()
-    return Index(Snapshot.of(*store.load(folder, verify=verify), device=place, device_memory=memory), folder)
+    return Index(Snapshot.of(*store.load(folder, verify=verify), place), folder)

@@ -21,6 +21,7 @@ from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
+from lateint_kernels.devices import HOST, Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +32,7 @@ class Snapshot:
         segments: the arrays of each.
         firsts: ``[segments + 1]``, the position of the first document of each, and how many there are.
         everything: the documents that are not deleted.
-        device: where the engine is.
+        place: where the engine is.
     """
 
     manifest: Manifest
@@ -42,12 +43,10 @@ class Snapshot:
     everything: Selection
     ids: Ids
     engine: AnyEngine
-    device: str
+    place: Place
 
     @classmethod
-    def of(
-        cls, manifest: Manifest, arrays: Arrays, *, device: str = "cpu", device_memory: int | None = None
-    ) -> Snapshot:
+    def of(cls, manifest: Manifest, arrays: Arrays, place: Place = HOST) -> Snapshot:
         """Raises what `lateint_kernels.codes.engines.engine` raises."""
         codec = Codec(
             Rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], manifest.step),
@@ -65,8 +64,8 @@ class Snapshot:
             firsts,
             Selection([segment.offsets for segment in segments], live),
             Ids([_ids(arrays, segment.name, manifest.ids) for segment in manifest.segments], live),
-            engine(_codec_arrays(codec), segments, device, device_memory),
-            device,
+            engine(_codec_arrays(codec), segments, place),
+            place,
         )
 
     def __len__(self) -> int:

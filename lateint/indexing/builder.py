@@ -23,6 +23,7 @@ from lateint_kernels import as_array
 from lateint_kernels.codes import building, residual
 from lateint_kernels.codes.building import Operators
 from lateint_kernels.codes.residual import NBITS
+from lateint_kernels.devices import HOST, Place
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from
@@ -130,8 +131,8 @@ def build(
     names: Any,
     settings: Settings,
     store: Store,
+    place: Place = HOST,
     *,
-    device: str = "cpu",
     spool: Path | None = None,
 ) -> dict[str, float]:
     """Reads documents, writes their index into ``store`` and commits it.
@@ -139,13 +140,13 @@ def build(
     Args:
         read: `lateint.indexing.documents.read` of them, but for its ``spool`` and ``operators``.
         names: their ids, as a user passes them.
-        device: that computes; of several, the first.
+        place: that computes; of several devices, the first.
         spool: a file to keep documents in that can be read only once.
 
     Returns:
         The seconds that each part took, which no two builds share and no file tells.
     """
-    operators = building.operators(device.split(",")[0], settings.threads)
+    operators = building.operators(place, settings.threads)
     timings = Timings()
     try:
         documents = read(spool=spool, operators=operators)
