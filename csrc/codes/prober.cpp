@@ -13,6 +13,7 @@ namespace lateint::codes {
 namespace {
 
 constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
+constexpr int kMostLanes = 4096;  // of a part: Int8Kernels::above takes less than 65,536
 
 // A key orders by score first and by lower id among equal scores.
 uint64_t key_of(int32_t score, uint32_t id) {
@@ -66,6 +67,7 @@ void TileProber::collect(const uint8_t* rows, int64_t first, int64_t n, int64_t 
     for (int p = 0; p < size; ++p) thresholds_[p] = threshold(lanes[p]);
     const auto tighten = [&](int p) { prune(lanes[p]), thresholds_[p] = threshold(lanes[p]); };
     for (int64_t r = 0; r < n; r += block) {
+        if (r / block % 256 == 255) check_interrupt();
         const int64_t count = std::min(block, n - r);
         kernels.dot(rows + (first + r) * depth, count, depth, tiles, width / kLanes, scores_.data());
         const int64_t hits = kernels.above(scores_.data(), count, width, thresholds_.data(), hits_.data());
@@ -135,8 +137,8 @@ void TileProber::look_into(const Centroids& centroids, const int8_t* tiles, int 
 void Prober::run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells,
                  int threads) {
     const int ntiles = static_cast<int>(tiles_for(lanes));
-    const int most = std::min(ntiles, threads > 0 ? threads : default_threads());
-    run_ = (ntiles + most - 1) / most * kLanes;
+    const int most = std::min(ntiles, threads_for(threads));
+    run_ = std::min((ntiles + most - 1) / most * kLanes, kMostLanes);
     const int parts = (lanes + run_ - 1) / run_;
     if (static_cast<int>(parts_.size()) < parts) parts_.resize(parts);
     parallel_for(parts, threads, [&](int64_t part, int) {
