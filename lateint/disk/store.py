@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.disk import files, layout, whole
+from lateint.disk import checks, files, layout, whole
 from lateint.disk.files import Column
 from lateint.disk.folder import Folder
 from lateint.disk.layout import Kind
@@ -150,7 +150,8 @@ def load(path: Path, *, verify: bool = False) -> tuple[Manifest, Arrays]:
 
     Args:
         path: the folder. Another may take its place at any time: all files are of the one or all are of the other.
-        verify: also compare every file with its checksum, which reads all of it.
+        verify: compare every file with its checksum and look at every number that must be within bounds, which reads
+            all of them. Files up to `lateint.disk.files.ALWAYS_CHECKED` bytes always are.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
@@ -192,9 +193,9 @@ def _load(folder: Folder, verify: bool) -> tuple[Manifest, Arrays]:
             what = f"must hold {kind}, found {file.dtype} {list(file.shape)}"
             raise FormatError(f"{folder.path / name}.npy {what}; the index is damaged")
     arrays = {name: files.load(folder, f"{name}.npy", manifest.files[f"{name}.npy"], verify=verify) for name in kinds}
-    for name, kind in kinds.items():
-        if wrong := kind.wrong(arrays[name], arrays):
-            raise FormatError(f"{folder.path / name}.npy {wrong}; the index is damaged")
+    small = {name for name in kinds if manifest.files[f"{name}.npy"].bytes <= files.ALWAYS_CHECKED}
+    if wrong := checks.wrong(manifest, arrays, small, verify=verify):
+        raise FormatError(f"{folder.path / wrong[0]}.npy {wrong[1]}; the index is damaged")
     return manifest, arrays
 
 

@@ -170,6 +170,17 @@ def test_tokens_of_one_huge_norm_leave_the_others_alone(clustered):
     assert 3 < length < 100
 
 
+def test_many_equal_tokens_leave_the_others_alone(clustered, recwarn):
+    """Nine of ten are padding that the encoder did not leave out, say; no token is cut and nothing is warned of."""
+    documents = clustered([20] * 50)
+    tokens = documents.tokens.copy().reshape(50, 20, 32)
+    tokens[:, 2:] = tokens[0, 0]
+    index = Index.build(list(tokens), progress=False)
+    assert not recwarn.list
+    errors = [np.abs(index.reconstruct(i) - tokens[i])[:2].mean() for i in range(50)]
+    assert np.mean(errors) < 0.03
+
+
 def test_norms_that_differ_tenfold(clustered):
     """Scores stay on the scale; no token is cut."""
     documents, (query,) = clustered([20] * 60), clustered([16], seed=5)
