@@ -146,7 +146,8 @@ py::tuple encode_tokens(const Array<float>& scaled, const Array<uint32_t>& ids, 
 Array<uint8_t> decode_tokens(const Array<uint8_t>& codes, const py::object& scales, const Array<uint16_t>& low,
                              const py::object& high, const Array<uint8_t>& centroids, int nbits, int64_t width) {
     const Codec codec = make_codec(centroids, width, nbits);
-    const CodedTokens tokens = {codes.data(), optional_data(scales), low.data(), optional_data(high)};
+    const CodedTokens tokens = {codes.data(), optional_data(scales), low.data(), optional_data(high),
+                                static_cast<uint32_t>(centroids.shape(0) - 1)};
     return decode_rows(codec, tokens, 0, low.shape(0));
 }
 
@@ -187,13 +188,17 @@ struct PySegment {
     Array<uint16_t> centroid_ids;
     Array<int64_t> list_offsets;
     Array<uint32_t> list_documents;
+    py::object list_centroids;
 
-    Segment view() const {
+    Segment view(int64_t count) const {
+        const uint32_t* filled = list_centroids.is_none() ? nullptr : list_centroids.cast<Array<uint32_t>>().data();
         return {offsets.shape(0) - 1,
                 offsets.data(),
-                {codes.data(), optional_data(scales), centroid_ids.data(), optional_data(centroid_high)},
-                list_offsets.data(),
-                list_documents.data()};
+                codes.shape(0),
+                {codes.data(), optional_data(scales), centroid_ids.data(), optional_data(centroid_high),
+                 static_cast<uint32_t>(count - 1)},
+                {list_offsets.data(), list_documents.data(), list_documents.shape(0), filled, list_offsets.shape(0) - 1,
+                 count}};
     }
 };
 
@@ -222,8 +227,8 @@ std::unique_ptr<PyEngine> make_engine(const Array<uint8_t>& centroids, const Arr
     for (const py::tuple& s : segments)
         made->segments.push_back({s[0].cast<Array<int64_t>>(), s[1].cast<Array<uint8_t>>(), s[2], s[4],
                                   s[3].cast<Array<uint16_t>>(), s[5].cast<Array<int64_t>>(),
-                                  s[6].cast<Array<uint32_t>>()});
-    for (const PySegment& segment : made->segments) engine.segments.push_back(segment.view());
+                                  s[6].cast<Array<uint32_t>>(), s[7]});
+    for (const PySegment& segment : made->segments) engine.segments.push_back(segment.view(engine.centroids.count));
     engine.finish();
     return made;
 }
