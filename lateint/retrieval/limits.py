@@ -11,28 +11,42 @@ CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 LARGE_PATIENCE = 160  # the same, with more than LARGE centroids
 LARGE = 1 << 16
+WIDER = 8  # times as many lists, for a query that found too few documents
 
 
 class Limits(NamedTuple):
-    """See `lateint_kernels.codes.engine.Engine.search`; a patience of 0 never stops early, and 0 cells are all."""
+    """See `lateint_kernels.codes.engine.Engine.search`; a patience of 0 never stops early, and 0 cells are all.
+
+    ``exhaustive`` scores every document, and ``centroids`` is how many there are.
+    """
 
     nprobe: int
     candidates: int
     patience: int
     cells: int
+    exhaustive: bool
+    centroids: int
+
+    def wider(self) -> Limits:
+        """For a search that found too few documents."""
+        return self._replace(nprobe=min(WIDER * self.nprobe, self.centroids), cells=0)
+
+    def for_share(self, share: float) -> Limits:
+        """For a search among a share of the documents: a list holds few of them, so more lists are read."""
+        return self._replace(nprobe=min(int(self.nprobe / share), WIDER * self.nprobe, self.centroids))
 
 
 def limits(
     k: int,
-    nprobe: int | None,
-    candidates: int | None,
+    nprobe: int | None = None,
+    candidates: int | None = None,
     cells: int | None = None,
     *,
+    exhaustive: bool = False,
     centroids: int,
     documents: int,
 ) -> Limits:
-    """Those of a search for the best ``k`` that was told ``nprobe``, ``candidates`` and ``cells``, None where it was
-    not.
+    """Those of a search for the best ``k``, with defaults for ``nprobe``, ``candidates`` and ``cells`` that are None.
 
     Raises:
         TypeError, ValueError: one of them is not a positive integer, or ``cells`` is negative.
@@ -48,4 +62,6 @@ def limits(
         candidates=min(most, documents),
         patience=0 if candidates is not None else LARGE_PATIENCE if centroids > LARGE else PATIENCE,
         cells=cells if probes < centroids else 0,
+        exhaustive=exhaustive,
+        centroids=centroids,
     )
