@@ -22,42 +22,42 @@ def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
     """
     if ids is None:
         return np.arange(documents, dtype=np.int64)
-    given = _listed(ids, "ids")
-    if len(given) != documents:
-        raise ValueError(f"ids must name each document once, got {len(given)} ids for {documents} documents")
-    if all(isinstance(name, str) for name in given):
-        _refuse_duplicates(given)
-        for name in given:
+    names = _listed(ids, "ids")
+    if len(names) != documents:
+        raise ValueError(f"ids must name each document once, got {len(names)} ids for {documents} documents")
+    if all(isinstance(name, str) for name in names):
+        _refuse_duplicates(names)
+        for name in names:
             if any("\ud800" <= letter <= "\udfff" for letter in name):
                 raise ValueError(f"ids must be text that utf-8 can write, but {name!r} holds half a character")
-        return given
-    if any(isinstance(name, bool) or not isinstance(name, int) for name in given):
-        kinds = sorted({type(name).__name__ for name in given})
+        return names
+    if any(isinstance(name, bool) or not isinstance(name, int) for name in names):
+        kinds = sorted({type(name).__name__ for name in names})
         raise TypeError(f"ids must be all int64 or all strings, got {', '.join(kinds)}")
-    _refuse_duplicates(given)
+    _refuse_duplicates(names)
     try:
-        return np.array(given, np.int64)
+        return np.array(names, np.int64)
     except OverflowError as error:
         raise ValueError("ids must fit into int64") from error
 
 
 def _listed(ids: Any, name: str) -> list[Any]:
     """Ids as a list of Python objects."""
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+    items = ids.tolist() if hasattr(ids, "tolist") else ids
+    if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
         raise TypeError(f"{name} must be a list of ids, got {type(ids).__name__} {ids!r}")
-    given = ids.tolist() if hasattr(ids, "tolist") else ids
-    return [given] if not isinstance(given, Iterable) else [_plain(one) for one in given]
+    return [_plain(one) for one in items]
 
 
 def _plain(one: Any) -> Any:
     return one.item() if isinstance(one, np.generic) else one
 
 
-def _refuse_duplicates(given: Sequence[Any]) -> None:
-    if len(set(given)) == len(given):
+def _refuse_duplicates(names: Sequence[Any]) -> None:
+    if len(set(names)) == len(names):
         return
     seen: set[Any] = set()
-    for name in given:
+    for name in names:
         if name in seen:
             raise ValueError(f"ids must differ, but {name!r} occurs more than once")
         seen.add(name)
@@ -125,12 +125,12 @@ class Ids:
         Raises:
             UnknownIdError: one of them is not in the index; ``name`` is the argument it came in.
         """
-        given, kind, found = _listed(ids, name), str if self.strings else int, self._positions
-        positions = np.empty(len(given), np.int64)
-        for i, document in enumerate(given):
-            if not isinstance(document, kind) or isinstance(document, bool) or document not in found:
+        names, kind, places = _listed(ids, name), str if self.strings else int, self._positions
+        positions = np.empty(len(names), np.int64)
+        for i, document in enumerate(names):
+            if not isinstance(document, kind) or isinstance(document, bool) or document not in places:
                 raise UnknownIdError(f"{name} holds {document!r}, which is no document of this index")
-            positions[i] = found[document]
+            positions[i] = places[document]
         return positions
 
     @cached_property

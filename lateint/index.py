@@ -185,17 +185,15 @@ class Index:
         """
         snapshot = self._snapshot
         queries, k, workers = read(Q, self.dim), positive(k, "k"), thread_count(threads)
-        scope = limits(
-            k,
-            nprobe,
-            candidates,
-            cells,
-            exhaustive=exhaustive,
-            centroids=len(snapshot.codec.centroids),
-            documents=len(snapshot.ids),
-        )
+        centroids = snapshot.manifest.centroids
+        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=len(snapshot.ids))
         selection = snapshot.everything if subset is None else snapshot.subset(subset)
-        rankings = searching.search(snapshot.engine, queries, k, scope, selection, threads=workers)
+        if exhaustive:
+            rankings = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
+        else:
+            rankings = searching.search(
+                snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
+            )
         hits = [Hits(snapshot.ids.at(positions), scores) for positions, scores in rankings]
         return hits[0] if queries.single else hits
 

@@ -117,8 +117,3 @@ class Codec:
     rotation: Rotation
     centroids: Centroids
     nbits: int
-
-    @property
-    def code_bytes(self) -> int:
-        """Bytes of a token's code."""
-        return self.rotation.width * self.nbits // 8

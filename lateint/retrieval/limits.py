@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from lateint.arguments import integer, positive
+from lateint_kernels.codes.engine import Limits
 
 FLAT_PROBING = 1 << 15  # with more centroids, cells are searched first
 CELLS_PROBED = 24  # best cells of each query token
@@ -14,35 +13,12 @@ LARGE = 1 << 16
 WIDER = 8  # times as many lists, for a query that found too few documents
 
 
-class Limits(NamedTuple):
-    """See `lateint_kernels.codes.engine.Engine.search`; a patience of 0 never stops early, and 0 cells are all.
-
-    ``exhaustive`` scores every document, and ``centroids`` is how many there are.
-    """
-
-    nprobe: int
-    candidates: int
-    patience: int
-    cells: int
-    exhaustive: bool
-    centroids: int
-
-    def wider(self) -> Limits:
-        """For a search that found too few documents."""
-        return self._replace(nprobe=min(WIDER * self.nprobe, self.centroids), cells=0)
-
-    def for_share(self, share: float) -> Limits:
-        """For a search among a share of the documents: a list holds few of them, so more lists are read."""
-        return self._replace(nprobe=min(int(self.nprobe / share), WIDER * self.nprobe, self.centroids))
-
-
 def limits(
     k: int,
     nprobe: int | None = None,
     candidates: int | None = None,
     cells: int | None = None,
     *,
-    exhaustive: bool = False,
     centroids: int,
     documents: int,
 ) -> Limits:
@@ -62,6 +38,14 @@ def limits(
         candidates=min(most, documents),
         patience=0 if candidates is not None else LARGE_PATIENCE if centroids > LARGE else PATIENCE,
         cells=cells if probes < centroids else 0,
-        exhaustive=exhaustive,
-        centroids=centroids,
     )
+
+
+def wider(narrow: Limits, centroids: int) -> Limits:
+    """For a search that found too few documents."""
+    return narrow._replace(nprobe=min(WIDER * narrow.nprobe, centroids), cells=0)
+
+
+def for_share(usual: Limits, share: float, centroids: int) -> Limits:
+    """For a search among a share of the documents: a list holds few of them, so more lists are read."""
+    return usual._replace(nprobe=min(int(usual.nprobe / share), WIDER * usual.nprobe, centroids))

@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.retrieval.hits import Explanation
-from lateint.retrieval.limits import Limits
+from lateint.retrieval.limits import for_share, wider
 from lateint.retrieval.queries import Queries
 from lateint.retrieval.selection import Selection
-from lateint_kernels.codes.engine import Engine, Ranking
+from lateint_kernels.codes.engine import Engine, Limits, Ranking
 
 if TYPE_CHECKING:
     from lateint_kernels.codes.device.engine import DeviceEngine
@@ -23,27 +23,38 @@ SMALL_SUBSET = 4096  # a subset up to this size is scored whole
 
 
 def search(
-    engine: AnyEngine, queries: Queries, k: int, limits: Limits, selection: Selection, *, threads: int
+    engine: AnyEngine,
+    queries: Queries,
+    k: int,
+    limits: Limits,
+    selection: Selection,
+    *,
+    centroids: int,
+    threads: int,
 ) -> list[Ranking]:
     """The k best documents of each query among those selected: positions and scores, ties by position."""
-    subset = selection.subset
-    if subset is not None and (limits.exhaustive or len(subset) <= max(SMALL_SUBSET, limits.candidates)):
-        return [score(engine, queries[i], subset, k, threads=threads) for i in range(len(queries))]
-    if limits.exhaustive:
-        return engine.exhaustive(queries.tokens, queries.offsets, k, allowed=selection.mask, threads=threads)
-    limits = limits.for_share(selection.share)
-    rankings = _pruned(engine, queries, k, limits, selection, threads)
+    if selection.subset is not None and len(selection.subset) <= max(SMALL_SUBSET, limits.candidates):
+        return exhaustive(engine, queries, k, selection, threads=threads)
+    limits = for_share(limits, selection.share, centroids)
+    rankings = engine.search(queries.tokens, queries.offsets, k, limits, allowed=selection.mask, threads=threads)
     short = list(range(len(queries)))
-    while limits.nprobe < limits.centroids:
+    while limits.nprobe < centroids:
         few = (i for i in short if len(rankings[i][0]) < k)
         short = [i for i in few if len(rankings[i][0]) < selection.findable]
         if not short:
             break
-        limits = limits.wider()
-        again = _pruned(engine, queries.some(short), k, limits, selection, threads)
+        limits, some = wider(limits, centroids), queries.some(short)
+        again = engine.search(some.tokens, some.offsets, k, limits, allowed=selection.mask, threads=threads)
         for i, ranking in zip(short, again, strict=True):
             rankings[i] = ranking
     return rankings
+
+
+def exhaustive(engine: AnyEngine, queries: Queries, k: int, selection: Selection, *, threads: int) -> list[Ranking]:
+    """As `search`, but every document that is selected is scored."""
+    if selection.subset is not None:
+        return [score(engine, queries[i], selection.subset, k, threads=threads) for i in range(len(queries))]
+    return engine.exhaustive(queries.tokens, queries.offsets, k, allowed=selection.mask, threads=threads)
 
 
 def score(
@@ -66,19 +77,3 @@ def explain(
     constants = query.astype(np.float64) @ mean.astype(np.float64)
     scores = scales * products[np.arange(len(best)), best] + constants
     return Explanation(best.astype(np.int64), scores.astype(np.float32))
-
-
-def _pruned(
-    engine: AnyEngine, queries: Queries, k: int, limits: Limits, selection: Selection, threads: int
-) -> list[Ranking]:
-    return engine.search(
-        queries.tokens,
-        queries.offsets,
-        k,
-        nprobe=limits.nprobe,
-        candidates=limits.candidates,
-        patience=limits.patience,
-        cells=limits.cells,
-        allowed=selection.mask,
-        threads=threads,
-    )
