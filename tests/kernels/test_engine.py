@@ -401,10 +401,8 @@ def test_sparse_lists_are_the_same_lists(isa, count):
     for sparse in (False, True):
         made = make(np.random.default_rng(4), lengths, count=count, cells=2, cuts=(1, 4), sparse=sparse)
         assert (made.segments[0].list_centroids is None) != sparse
-        hits = made.engine.search(query, np.array([0, 4]), 6, nprobe=1 + count // 9, candidates=4)
-        found.append(
-            (hits[0][0].tolist(), hits[0][1].tolist(), *made.engine.gather(query, nprobe=1 + count // 9, candidates=9))
-        )
+        hits = made.engine.search(query, np.array([0, 4]), 6, Limits(1 + count // 9, 4))
+        found.append((hits[0][0].tolist(), hits[0][1].tolist(), *made.engine.gather(query, Limits(1 + count // 9, 9))))
     assert found[0][:2] == found[1][:2]
     np.testing.assert_array_equal(found[0][2], found[1][2])
     assert found[0][4:] == found[1][4:] and len(found[0][2])
@@ -429,7 +427,7 @@ def test_wild_numbers_in_an_array_end_no_search(isa, array, sparse):
             segments.append(segment._replace(**{array: wild}))
         engine = Engine(made.codec, segments)
         for positions, _ in (
-            engine.search(query, np.array([0, 3]), 5, nprobe=20, candidates=9)[0],
+            engine.search(query, np.array([0, 3]), 5, Limits(20, 9))[0],
             engine.exhaustive(query, np.array([0, 3]), 5)[0],
         ):
             assert ((positions >= 0) & (positions < len(LENGTHS))).all()

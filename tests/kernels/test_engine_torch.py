@@ -115,8 +115,7 @@ def test_sparse_lists(memory):
     ours = engine(made.codec, made.segments, "torch:cpu", memory)
     assert ours.index.bytes <= (size(made.codec, made.segments) if memory is None else memory)
     queries, offsets = batch(rng, [3, 40], 40)
-    limits = {"nprobe": 30, "candidates": 20}
-    same(ours.search(queries, offsets, 9, **limits), made.engine.search(queries, offsets, 9, **limits))
+    same(ours.search(queries, offsets, 9, Limits(30, 20)), made.engine.search(queries, offsets, 9, Limits(30, 20)))
 
 
 def test_gather():
