@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint import ids as ids_module
-from lateint.arguments import integer, place_of, positive, positive_or_none, thread_count
+from lateint.arguments import place_of, positive, thread_count
 from lateint.disk import files, layout
 from lateint.indexing import builder
 from lateint.indexing import documents as documents_module
-from lateint.indexing.clustering import Centroids
-from lateint.indexing.codec import Codec, Rotation
+from lateint.indexing.codec import Codec
+from lateint.indexing.training import checked
 from lateint.retrieval import queries as queries_module
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import Limits, limits
@@ -27,7 +27,6 @@ from lateint_kernels.codes import building
 from lateint_kernels.codes.engine import Ranking
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
-from lateint_kernels.codes.residual import NBITS
 
 SMALL_SUBSET = 4096  # a subset up to this size is scored whole
 
@@ -57,9 +56,7 @@ class Index:
         device_memory: int | None = None,
     ) -> None:
         self._manifest, self._arrays, self.path = manifest, arrays, path
-        rotation = Rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], manifest["step"])
-        centroids = Centroids(arrays["centroids"], arrays["cells"], arrays["cell_offsets"])
-        self._codec = Codec(rotation, centroids, manifest["nbits"])
+        self._codec = Codec.of(manifest, arrays)
         names = [segment["name"] for segment in manifest["segments"]]
         self._segments = [_segment(arrays, name) for name in names]
         self._first = np.concatenate([[0], np.cumsum([len(segment.offsets) - 1 for segment in self._segments])])
@@ -80,9 +77,10 @@ class Index:
         *,
         lengths: Any = None,
         ids: Any = None,
-        nbits: int = 4,
+        nbits: int | None = None,
         ncentroids: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
+        codec: Codec | None = None,
         max_ram: int | None = None,
         allow_empty: bool = False,
         overwrite: bool = False,
@@ -102,9 +100,11 @@ class Index:
             path: the folder to write; None keeps the index in memory.
             lengths: ``[n]``, how many tokens each document has, for a single array.
             ids: ``[n]`` int64 or strings that name the documents; None: their positions.
-            nbits: bits a component, 1, 2, 4 or 8.
+            nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
             ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
-            seed: of the random rotation and of k-means.
+            seed: of the random rotation and of k-means; None: 0.
+            codec: what `lateint.train_codec` or another index (`Index.codec`) learned; nothing is learned then, and
+                ``nbits``, ``ncentroids`` and ``seed``, where they are given, must be those of the codec.
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
@@ -128,30 +128,17 @@ class Index:
             UserWarning: some tokens are so much larger than most that the codes cannot hold them; see
                 `lateint.indexing.codec.train_rotation`.
         """
-        if integer(nbits, "nbits") not in NBITS:
-            raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
-        if ncentroids is not None and not 1 <= integer(ncentroids, "ncentroids") <= 1 << 24:
-            raise ValueError(f"ncentroids must be between 1 and {1 << 24}, got {ncentroids}")
-        if integer(seed, "seed") < 0:
-            raise ValueError(f"seed must be at least 0, got {seed}")
+        settings = checked(nbits, ncentroids, seed, max_ram, threads, progress, codec)
         place, memory = place_of(device, device_memory)
-        settings = {
-            "nbits": nbits,
-            "ncentroids": ncentroids,
-            "max_ram": positive_or_none(max_ram, "max_ram"),
-            "seed": seed,
-            "threads": thread_count(threads),
-            "progress": progress,
-        }
         read = partial(documents_module.read, doc_embs, lengths, allow_empty=allow_empty)
         if path is None:
             store = files.MemoryStore()
-            seconds = _build_into(store, read, ids, settings, place)
+            seconds = _build_into(store, read, ids, settings, codec, place)
             index = cls(store.manifest, store.arrays, None, place, memory)
             index._seconds = seconds
             return index
         with files.DiskStore(Path(path).absolute(), overwrite=overwrite) as disk:
-            seconds = _build_into(disk, read, ids, settings, place, disk.folder / "spool.bin")
+            seconds = _build_into(disk, read, ids, settings, codec, place, disk.folder / "spool.bin")
         index = cls.open(path, device=place, device_memory=memory)
         index._seconds = seconds
         return index
@@ -297,6 +284,11 @@ class Index:
     def dim(self) -> int:
         """Components of a token."""
         return int(self._manifest["dim"])
+
+    @property
+    def codec(self) -> Codec:
+        """What tokens are compressed with; `build` takes it for other documents."""
+        return self._codec
 
     @property
     def nbits(self) -> int:
@@ -478,6 +470,7 @@ def _build_into(
     read: Callable[..., documents_module.Documents],
     ids: Any,
     settings: dict[str, Any],
+    codec: Codec | None,
     device: str,
     spool: Path | None = None,
 ) -> dict[str, float]:
@@ -486,7 +479,9 @@ def _build_into(
     try:
         documents = read(spool=spool, operators=operators)
         names = ids_module.check(ids, len(documents.lengths))
-        manifest = builder.build(documents, builder.plan(documents, **settings), store, operators)
+        if codec is not None and documents.dim != codec.dim:
+            raise ValueError(f"doc_embs must have the dim of the codec, {codec.dim}, got {documents.dim}")
+        manifest = builder.build(documents, builder.plan(documents, **settings, codec=codec), store, operators, codec)
         del documents  # and what it may hold on the device
     finally:
         operators.release()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,18 +13,19 @@ from tqdm.auto import tqdm
 
 from lateint.disk import files
 from lateint.indexing import clustering
-from lateint.indexing.codec import Codec, Rotation, train_rotation
+from lateint.indexing.codec import Codec, Rotation, Training, train_rotation
 from lateint.indexing.documents import Documents
 from lateint.indexing.encoding import Encoder, Stream, Timings, check, first_bad_row
 from lateint_kernels import as_array
 from lateint_kernels.codes import residual
-from lateint_kernels.codes.building import Operators
+from lateint_kernels.codes.building import HostOperators, Operators
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from
 TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
+MEASURED = 1 << 16  # tokens of the sample whose distance from their centroids is measured
 CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
 
 
@@ -36,7 +38,7 @@ class Plan:
         centroids: how many.
         sample: tokens they are learned from.
         segment_tokens: a segment is closed when it holds so many.
-        seed: of every random choice.
+        seed: of every random choice of the training.
         threads: 0 for the default.
         progress: show progress bars.
     """
@@ -66,19 +68,23 @@ def plan(
     seed: int,
     threads: int,
     progress: bool,
+    codec: Codec | None = None,
 ) -> Plan:
     """Fits sample and segments into ``max_ram`` bytes (working memory, the input and an index in memory not counted).
 
     Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + segment_tokens * 13
-    + documents * 8``.
+    + documents * 8``. With a ``codec``, whose nbits and number of centroids hold, there is no sample.
     """
     tokens = int(documents.lengths.sum())
-    count = default_centroids(tokens) if ncentroids is None else min(ncentroids, tokens)
+    if codec is not None:
+        count = len(codec.centroids)
+    else:
+        count = default_centroids(tokens) if ncentroids is None else min(ncentroids, tokens)
     depth = residual.depth_of(-(-documents.dim // 8) * 8)
-    sample, segment = min(tokens, count * SAMPLE_PER_CENTROID), tokens
+    sample, segment = 0 if codec else min(tokens, count * SAMPLE_PER_CENTROID), tokens
     if max_ram is not None:
         fixed = count * 15 * depth + CHUNK * (20 * documents.dim + 128) + len(documents.lengths) * 8
-        least = fixed + 4 * count * (depth + 16)
+        least = fixed + (0 if codec else 4 * count * (depth + 16))
         if max_ram < least:
             raise ValueError(
                 f"max_ram must be at least {least:,} bytes for {tokens:,} tokens of dim {documents.dim} and {count:,} "
@@ -89,10 +95,26 @@ def plan(
     return Plan(nbits, count, int(sample), int(segment), seed, threads, progress)
 
 
-def build(documents: Documents, plan: Plan, store: files.Store, operators: Operators) -> dict[str, Any]:
-    """Writes codec and segments into ``store``; returns what the manifest needs to say about them."""
+def build(
+    documents: Documents, plan: Plan, store: files.Store, operators: Operators, codec: Codec | None = None
+) -> dict[str, Any]:
+    """Writes codec and segments into ``store``; returns what the manifest needs to say about them.
+
+    A ``codec`` is taken as it is; None: one is learned.
+    """
     timings = Timings()
     operators.check(**_sizes(documents, plan))
+    if codec is None:
+        codec = train(documents, plan, operators, timings)
+    return {
+        **codec.numbers,
+        "segments": _encode(documents, codec, plan, store, operators, timings),
+        "seconds": timings.seconds,
+    }
+
+
+def train(documents: Documents, plan: Plan, operators: Operators, timings: Timings) -> Codec:
+    """Learns mean, step and centroids from a sample of all tokens."""
     with timings.of("codec"):
         pilot = documents.pilot(PILOT)
         if first_bad_row(operators.put(pilot), operators) is not None:
@@ -101,10 +123,34 @@ def build(documents: Documents, plan: Plan, store: files.Store, operators: Opera
     with timings.of("sample"):
         sample = _sample(documents, rotation, plan, operators)
     with timings.of("centroids"):
-        centroids = _train_centroids(sample, plan, operators)
-    del sample
-    encoder = Encoder(rotation, centroids, plan.nbits, CELLS_SEARCHED, operators, timings)
-    _put_codec(store, Codec(rotation, centroids.on_host(operators), plan.nbits))
+        centroids = _train_centroids(sample, plan, operators).on_host(operators)
+        norm = rotation.step * _residual_norm(sample, centroids, plan.threads, operators)
+    return Codec(rotation, centroids, plan.nbits, plan.seed, Training(int(documents.lengths.sum()), norm))
+
+
+def _residual_norm(sample: Any, centroids: clustering.Centroids, threads: int, operators: Operators) -> float:
+    """Mean distance of some tokens of the sample from their centroids, in units of the step.
+
+    It is the same everywhere: the squares are integers, and their roots are added up exactly.
+    """
+    some = np.linspace(0, len(sample) - 1, min(MEASURED, len(sample))).astype(np.int64)
+    rows = operators.host(operators.take(sample, some))
+    nearest = clustering.assigner(centroids, HostOperators(threads))
+    squares = np.empty(len(rows))
+    for first in range(0, len(rows), 4096):
+        part = rows[first : first + 4096]
+        apart = part.astype(np.int32) - centroids.rows[nearest(part, CELLS_SEARCHED)]
+        squares[first : first + 4096] = (apart * apart).sum(1)
+    return math.fsum(np.sqrt(squares).tolist()) / len(rows)
+
+
+def _encode(
+    documents: Documents, codec: Codec, plan: Plan, store: files.Store, operators: Operators, timings: Timings
+) -> list[dict[str, Any]]:
+    """Writes the codec, and all documents in segments, which it lists as the manifest does."""
+    for name, array in codec.arrays.items():
+        files.put(store, name, array)
+    encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
     segments = []
     stream = Stream(documents.lengths, _chunks(documents, "encode", plan, operators), operators)
     for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
@@ -113,18 +159,7 @@ def build(documents: Documents, plan: Plan, store: files.Store, operators: Opera
         segments.append({"name": name, "documents": last - first, "tokens": int(documents.lengths[first:last].sum())})
     stream.close()
     encoder.overflow.warn(int(documents.lengths.sum()))
-    return {
-        "dim": documents.dim,
-        "width": rotation.width,
-        "block": rotation.blocks.shape[1],
-        "nbits": plan.nbits,
-        "step": rotation.step,
-        "seed": plan.seed,
-        "centroids": len(centroids),
-        "cells": len(centroids.cells),
-        "segments": segments,
-        "seconds": timings.seconds,
-    }
+    return segments
 
 
 def _check_all(documents: Documents, operators: Operators) -> None:
@@ -187,15 +222,6 @@ def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clusterin
             operators=operators,
             report=bar.update,
         )
-
-
-def _put_codec(store: files.Store, codec: Codec) -> None:
-    files.put(store, "mean", codec.rotation.mean)
-    files.put(store, "rotation", codec.rotation.blocks)
-    files.put(store, "permutation", codec.rotation.permutation)
-    files.put(store, "centroids", codec.centroids.rows)
-    files.put(store, "cells", codec.centroids.cells)
-    files.put(store, "cell_offsets", codec.centroids.cell_offsets)
 
 
 def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, int]]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from lateint.disk import files
 from lateint.indexing import clustering
-from lateint.indexing.codec import Rotation
+from lateint.indexing.codec import Codec
 from lateint_kernels.codes import residual
 from lateint_kernels.codes.building import Operators
 
@@ -72,7 +72,7 @@ class Overflow:
             warnings.warn(
                 f"{self.tokens:,} of {total:,} tokens have components up to {self.most:.3g} times what codes can hold "
                 "and were cut, so scores with them come out too small; embeddings of about equal norms avoid this",
-                stacklevel=5,
+                stacklevel=6,
             )
 
 
@@ -106,19 +106,12 @@ class Stream:
 class Encoder:
     """Turns the stream into segments, a chunk at a time."""
 
-    def __init__(
-        self,
-        rotation: Rotation,
-        centroids: clustering.Centroids,
-        nbits: int,
-        cells_searched: int,
-        operators: Operators,
-        timings: Timings,
-    ) -> None:
+    def __init__(self, codec: Codec, cells_searched: int, operators: Operators, timings: Timings) -> None:
+        rotation = codec.rotation
         self.rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
-        self.centroids, self.nbits, self.cells_searched = centroids, nbits, cells_searched
+        self.centroids = codec.centroids.on_place(operators)
+        self.nbits, self.code_bytes, self.cells_searched = codec.nbits, codec.code_bytes, cells_searched
         self.operators, self.timings = operators, timings
-        self.code_bytes = rotation.width * nbits // 8
         self.overflow = Overflow()
 
     def segment(self, lengths: NDArray[np.int64], stream: Stream, store: files.Store, name: str) -> None:
