@@ -238,7 +238,7 @@ def left(monkeypatch):
 @pytest.mark.parametrize("path", ["disk", None])
 @pytest.mark.parametrize("form", [form for form in FORMS if form not in ("mixed", "chunks of numpy")])
 def test_tokens_do_not_pass_through_the_host(tmp_path, device, clustered, monkeypatch, left, form, path):
-    """The pilot does, a part of the sample, and what is written; rotations come from there."""
+    """The pilot does, a part of the sample, and what is written; rotations and centroids come from there."""
     monkeypatch.setattr(builder, "PILOT", 256)
     monkeypatch.setattr(builder, "MEASURED", 32)
     tensors, lengths = given(form, device, list(clustered([10] * 2000, 16)))
@@ -248,7 +248,7 @@ def test_tokens_do_not_pass_through_the_host(tmp_path, device, clustered, monkey
     index = Index.build(
         tensors, path and tmp_path / path, lengths=lengths, device=device, ncentroids=20, progress=False
     )
-    pilot, measured, centroids, rotations = 256 * 16, 32 * 64, (20 + 20) * 64, 2 * (16 + 1) * 16
+    pilot, measured, centroids, rotations = 256 * 16, 32 * 64, 2 * (20 + 20) * 64, 2 * (16 + 1) * 16
     assert pilot + measured + centroids + rotations < index.tokens * 16 // 10
     assert 0 < max(left.values()) <= pilot + measured + centroids + rotations
 
