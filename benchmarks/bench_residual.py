@@ -16,7 +16,7 @@ from lateint.indexing.codec import train_rotation
 from lateint_kernels import _cpu, explain
 from lateint_kernels.codes.building import HostOperators
 from lateint_kernels.codes.centroids import Assigner, invert
-from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.engine import Engine, Limits
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.codes.residual import decode, depth_of, encode, rotate, split_ids, to_bytes
 from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
@@ -172,7 +172,7 @@ def bench_probe(benchmark, name, nprobe, isa):
     engine = Engine(codec, [SegmentArrays(offsets, centroids.rows[:, : shape.dim].copy(), None, low, high, *lists)])
     query = tokens[:32].astype(np.float32) - 128
     cells = 4 * shape.cells
-    found = benchmark(engine.gather, query, nprobe=nprobe, candidates=32 * nprobe, cells=cells)
+    found = benchmark(engine.gather, query, Limits(nprobe, 32 * nprobe, cells=cells))
     exact = (query @ (centroids.rows.astype(np.float32) - 128).T).argmax(1)
     assert np.isin(exact, found.positions).mean() > (0.85 if cells else 0.98)
     describe(benchmark, f"probe-{name}", 1, "query")

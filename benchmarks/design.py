@@ -35,7 +35,7 @@ from lateint_kernels import _cpu
 from lateint_kernels.codes import residual
 from lateint_kernels.codes.building import HostOperators
 from lateint_kernels.codes.centroids import invert
-from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.engine import Engine, Limits
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.instruction_sets import INSTRUCTION_SETS, why_not
 
@@ -440,8 +440,8 @@ def coarse(sample: Sample, coded: Coded, engine: Engine, truth: Sequence[np.ndar
     """Recall of the exhaustive top 10 on the codes in the coarse top R."""
     rows: list[Row] = []
     for nprobe in (4, 8, 16, 24, 32):
-        found = [engine.gather(query, nprobe=nprobe, candidates=max(DEPTHS)) for query in sample.queries]
-        timed = latency(partial(engine.gather, nprobe=nprobe, candidates=max(DEPTHS)), sample.queries)
+        found = [engine.gather(query, Limits(nprobe, max(DEPTHS))) for query in sample.queries]
+        timed = latency(partial(engine.gather, limits=Limits(nprobe, max(DEPTHS))), sample.queries)
         rows.append(
             {
                 "method": "ids only",
@@ -491,8 +491,8 @@ def cells(sample: Sample, engine: Engine, truth: Sequence[np.ndarray]) -> list[R
     """Probing through the best few cells of each query token."""
     rows = []
     for count in (2, 4, 8, 12, 16, 0):
-        found = [engine.gather(q, nprobe=16, candidates=max(DEPTHS), cells=count).positions for q in sample.queries]
-        timed = latency(partial(engine.gather, nprobe=16, candidates=max(DEPTHS), cells=count), sample.queries)
+        found = [engine.gather(q, Limits(16, max(DEPTHS), cells=count)).positions for q in sample.queries]
+        timed = latency(partial(engine.gather, limits=Limits(16, max(DEPTHS), cells=count)), sample.queries)
         rows.append({"cells": count, **recalls(found, truth), **timed})
     return rows
 
@@ -520,15 +520,13 @@ def crossover(sample: Sample, coded: Coded) -> list[Row]:
         )
         flat: list[np.ndarray] = []
         for cells_probed in (0, 4, 8, 16):
-            look = partial(engine.gather, nprobe=16, candidates=count, cells=cells_probed)
+            look = partial(engine.gather, limits=Limits(16, count, cells=cells_probed))
             found = [look(query).positions for query in sample.queries]
             flat = flat or found
             share = np.mean([len(np.intersect1d(a, b)) / len(b) for a, b in zip(found, flat, strict=True)])
             row = {"centroids": count, "cells": cells_probed, "found": float(share), **latency(look, sample.queries)}
             row["p50_ms_of_32_tokens"] = latency(look, long)["p50_ms"]
-            gathered = [
-                documents.gather(q, nprobe=16, candidates=max(DEPTHS), cells=cells_probed) for q in sample.queries
-            ]
+            gathered = [documents.gather(q, Limits(16, max(DEPTHS), cells=cells_probed)) for q in sample.queries]
             rows.append({**row, **recalls([g.positions for g in gathered], sample.truth)})
     return rows
 
@@ -544,8 +542,8 @@ def centroid_counts(sample: Sample, base: Coded) -> list[Row]:
             f"overlap_{n}_bits": overlap(exhaustive(e, sample.queries, 10), sample.truth) for n, e in engines.items()
         }
         for nprobe in (8, 16, 32):
-            found = [engines[4].gather(q, nprobe=nprobe, candidates=max(DEPTHS)) for q in sample.queries]
-            timed = latency(partial(engines[4].gather, nprobe=nprobe, candidates=max(DEPTHS)), sample.queries)
+            found = [engines[4].gather(q, Limits(nprobe, max(DEPTHS))) for q in sample.queries]
+            timed = latency(partial(engines[4].gather, limits=Limits(nprobe, max(DEPTHS))), sample.queries)
             rows.append(
                 {
                     "tokens_per_centroid": per,
@@ -577,7 +575,7 @@ def training(sample: Sample, base: Coded) -> list[Row]:
         setting = {**default, **change}
         coded = code(sample, base.rotation, len(base.centroids), base, **setting)
         engine = gather_only(coded)
-        found = [engine.gather(q, nprobe=16, candidates=max(DEPTHS)).positions for q in sample.queries]
+        found = [engine.gather(q, Limits(16, max(DEPTHS))).positions for q in sample.queries]
         rows.append(
             {
                 **setting,
@@ -625,7 +623,7 @@ def stopping(sample: Sample, coded: Coded, engine: Engine, k: int) -> list[Row]:
     """Recall of the exhaustive top k on the codes when scoring stops after a fixed number, of itself, or by alpha."""
     nprobe, most = (16 if k <= 10 else 34), 512 + 4 * k  # the defaults of Index.search
     truth = exhaustive(engine, sample.queries, k)
-    found = [engine.gather(query, nprobe=nprobe, candidates=most) for query in sample.queries]
+    found = [engine.gather(query, Limits(nprobe, most)) for query in sample.queries]
     scores = [engine.score(query, f.positions) for query, f in zip(sample.queries, found, strict=True)]
     rows: list[Row] = []
 
@@ -638,7 +636,7 @@ def stopping(sample: Sample, coded: Coded, engine: Engine, k: int) -> list[Row]:
 
     def add_timed(rule: str, value: int, counts: Sequence[int], **limits: int) -> None:
         def search(query: np.ndarray) -> np.ndarray:
-            return engine.search(query, whole(query), k, nprobe=nprobe, threads=1, **limits)[0][0]
+            return engine.search(query, whole(query), k, Limits(nprobe, **limits), threads=1)[0][0]
 
         add(rule, value, counts)
         rows[-1] |= latency(search, sample.queries, rounds=3)

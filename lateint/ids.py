@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.disk import files
+from lateint.disk.store import Store
+from lateint.disk.store import put as put_array
 
 
 def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
@@ -62,15 +63,15 @@ def _refuse_duplicates(given: Sequence[Any]) -> None:
         seen.add(name)
 
 
-def put(store: files.Store, segment: str, ids: NDArray[np.int64] | list[str]) -> None:
+def put(store: Store, segment: str, ids: NDArray[np.int64] | list[str]) -> None:
     """Writes the ids of one segment."""
     if isinstance(ids, np.ndarray):
-        return files.put(store, f"{segment}/ids", ids)
+        return put_array(store, f"{segment}/ids", ids)
     encoded = [name.encode() for name in ids]
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(name) for name in encoded], out=offsets[1:])
-    files.put(store, f"{segment}/id_bytes", np.frombuffer(b"".join(encoded), np.uint8))
-    files.put(store, f"{segment}/id_offsets", offsets)
+    put_array(store, f"{segment}/id_bytes", np.frombuffer(b"".join(encoded), np.uint8))
+    put_array(store, f"{segment}/id_offsets", offsets)
 
 
 class Ids:

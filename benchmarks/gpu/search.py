@@ -29,7 +29,7 @@ from lateint.indexing.codec import Rotation, train_rotation
 from lateint.retrieval.limits import CELLS_PROBED
 from lateint_kernels.codes.device.building import DeviceOperators
 from lateint_kernels.codes.device.engine import DeviceEngine
-from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.engine import Engine, Limits
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.codes.index_tensors import IndexTensors
 from lateint_kernels.codes.torch.build import invert
@@ -265,8 +265,8 @@ def measure(engine: DeviceEngine, case: Case, tokens: Tokens, options: argparse.
             rankings = engine.exhaustive(queries, offsets, 10)
         else:
             cells = 0 if case.flat else options.cells
-            limits = {"nprobe": options.nprobe, "candidates": case.candidates, "cells": cells}
-            rankings = engine.search(queries, offsets, 10, **limits)
+            limits = Limits(options.nprobe, case.candidates, cells=cells)
+            rankings = engine.search(queries, offsets, 10, limits)
         times.append(1e3 * (time.perf_counter() - start))
         if repeat < 2 and not case.exhaustive:  # these two also compile what has to be compiled
             some = min(8, case.batch)
@@ -296,9 +296,12 @@ def as_on_the_cpu(engine: DeviceEngine, codec: CodecArrays, index: IndexTensors,
         array(index.list_documents, np.uint32),
     )
     queries, offsets = tokens.queries(32, 3, seed=5), np.arange(4, dtype=np.int64) * 32
-    limits = {"nprobe": nprobe, "candidates": 500, "patience": 96}
+    searches = [Limits(nprobe, 500, patience=96, cells=cells) for cells in (0, 3)]
     found, expected = (
-        [one.exhaustive(queries, offsets, 10), *(one.search(queries, offsets, 10, cells=c, **limits) for c in (0, 3))]
+        [
+            one.exhaustive(queries, offsets, 10),
+            *(one.search(queries, offsets, 10, limits) for limits in searches),
+        ]
         for one in (engine, Engine(codec, [segment]))
     )
     return all(

@@ -1,31 +1,32 @@
-#include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
 #include <optional>
 
+#include "bindings/arrays.hpp"
 #include "bindings/families.hpp"
 #include "dense/maxsim.hpp"
 #include "dense/rows.hpp"
 
 namespace py = pybind11;
 
-namespace lateint::dense {
+namespace lateint::bindings {
 namespace {
 
-using Offsets = py::array_t<int64_t, py::array::c_style>;
+using Offsets = Array<int64_t>;
 
-using Codes = std::optional<py::array_t<int8_t, py::array::c_style>>;
-using Scales = std::optional<py::array_t<float, py::array::c_style>>;
+using Codes = std::optional<Array<int8_t>>;
+using Scales = std::optional<Array<float>>;
 
-Matrices view(const py::array& tokens, int dtype, const Offsets& offsets) {
+dense::Matrices view(const py::array& tokens, int dtype, const Offsets& offsets) {
     return {tokens.data(), static_cast<Dtype>(dtype), offsets.data(), offsets.shape(0) - 1};
 }
 
-Matrices view(const py::array& tokens, int dtype, const Offsets& offsets, const Codes& codes, const Scales& scales) {
-    Matrices result = view(tokens, dtype, offsets);
+dense::Matrices view(const py::array& tokens, int dtype, const Offsets& offsets, const Codes& codes,
+                     const Scales& scales) {
+    dense::Matrices result = view(tokens, dtype, offsets);
     if (codes && scales) {
         result.codes = codes->data();
-        result.scales = reinterpret_cast<const SketchScale*>(scales->data());
+        result.scales = reinterpret_cast<const dense::SketchScale*>(scales->data());
     }
     return result;
 }
@@ -39,7 +40,7 @@ py::array_t<int8_t> aligned(int64_t size) {
 
 }  // namespace
 
-void bind(py::module_& m) {
+void bind_dense(py::module_& m) {
     const auto rows = [&m](const char* name, int64_t (*function)(const void*, Dtype, int64_t, int64_t, int)) {
         m.def(
             name,
@@ -49,20 +50,20 @@ void bind(py::module_& m) {
             },
             py::arg("tokens"), py::arg("dtype"), py::arg("threads"));
     };
-    rows("first_nonfinite_row", &first_nonfinite_row);
-    rows("first_zero_row", &first_zero_row);
+    rows("first_nonfinite_row", &dense::first_nonfinite_row);
+    rows("first_zero_row", &dense::first_zero_row);
 
     m.def(
         "sketch",
-        [](const py::array_t<float, py::array::c_style>& tokens, int threads) {
+        [](const Array<float>& tokens, int threads) {
             const int64_t rows = tokens.shape(0), dim = tokens.shape(1);
-            py::array_t<int8_t> codes = aligned(rows * dim + sketch_padding(dim));
+            py::array_t<int8_t> codes = aligned(rows * dim + dense::sketch_padding(dim));
             py::array_t<float> scales({rows, int64_t{2}});
             int8_t* const to = codes.mutable_data();
-            auto* const scales_to = reinterpret_cast<SketchScale*>(scales.mutable_data());
+            auto* const scales_to = reinterpret_cast<dense::SketchScale*>(scales.mutable_data());
             {
                 const py::gil_scoped_release release;
-                sketch(tokens.data(), rows, dim, threads, to, scales_to);
+                dense::sketch(tokens.data(), rows, dim, threads, to, scales_to);
             }
             return py::make_tuple(codes, scales);
         },
@@ -72,14 +73,14 @@ void bind(py::module_& m) {
         "maxsim",
         [](const py::array& queries, int query_dtype, const Offsets& query_offsets, const py::array& documents,
            int document_dtype, const Offsets& document_offsets, int threads, const Codes& codes, const Scales& scales) {
-            const Matrices left = view(queries, query_dtype, query_offsets);
-            const Matrices right = view(documents, document_dtype, document_offsets, codes, scales);
+            const dense::Matrices left = view(queries, query_dtype, query_offsets);
+            const dense::Matrices right = view(documents, document_dtype, document_offsets, codes, scales);
             py::array_t<float> scores({left.count, right.count});
             float* const out = scores.mutable_data();
             const int64_t dim = queries.shape(1);
             {
                 const py::gil_scoped_release release;
-                maxsim(left, right, dim, threads, out);
+                dense::maxsim(left, right, dim, threads, out);
             }
             return scores;
         },
@@ -92,14 +93,14 @@ void bind(py::module_& m) {
         [](const py::array& queries, int query_dtype, const Offsets& query_offsets, const py::array& documents,
            int document_dtype, const Offsets& document_offsets, const Offsets& query_index,
            const Offsets& document_index, int threads, const Codes& codes, const Scales& scales) {
-            const Matrices left = view(queries, query_dtype, query_offsets);
-            const Matrices right = view(documents, document_dtype, document_offsets, codes, scales);
+            const dense::Matrices left = view(queries, query_dtype, query_offsets);
+            const dense::Matrices right = view(documents, document_dtype, document_offsets, codes, scales);
             const int64_t pairs = query_index.shape(0), dim = queries.shape(1);
             py::array_t<float> scores(pairs);
             float* const out = scores.mutable_data();
             {
                 const py::gil_scoped_release release;
-                maxsim_pairs(left, right, dim, query_index.data(), document_index.data(), pairs, threads, out);
+                dense::maxsim_pairs(left, right, dim, query_index.data(), document_index.data(), pairs, threads, out);
             }
             return scores;
         },
@@ -108,4 +109,4 @@ void bind(py::module_& m) {
         py::arg("threads"), py::arg("codes") = py::none(), py::arg("scales") = py::none());
 }
 
-}  // namespace lateint::dense
+}  // namespace lateint::bindings

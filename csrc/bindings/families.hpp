@@ -2,17 +2,12 @@
 
 #include <pybind11/pybind11.h>
 
-namespace lateint {
+namespace lateint::bindings {
 
-void bind(pybind11::module_& m);  // instruction sets, threads
-namespace dense {
-void bind(pybind11::module_& m);  // exact MaxSim on dense documents
-}
-namespace train {
-void bind(pybind11::module_& m);  // MaxSim with gradients
-}
-namespace codes {
-void bind(pybind11::module_& m);  // centroids, residual codes, search
-}
+void bind_platform(pybind11::module_& m);  // instruction sets, threads
+void bind_dense(pybind11::module_& m);     // exact MaxSim on dense documents
+void bind_train(pybind11::module_& m);     // MaxSim with gradients
+void bind_codes(pybind11::module_& m);     // centroids, residual codes
+void bind_engine(pybind11::module_& m);    // search
 
-}  // namespace lateint
+}  // namespace lateint::bindings

@@ -3,8 +3,9 @@
 
 PYBIND11_MODULE(_cpu, m) {
     m.doc() = "Compiled CPU kernels of lateint; use the checked functions of lateint_kernels instead.";
-    lateint::bind(m);
-    lateint::dense::bind(m);
-    lateint::codes::bind(m);
-    lateint::train::bind(m);
+    lateint::bindings::bind_platform(m);
+    lateint::bindings::bind_dense(m);
+    lateint::bindings::bind_train(m);
+    lateint::bindings::bind_codes(m);
+    lateint::bindings::bind_engine(m);
 }

@@ -8,9 +8,9 @@
 
 namespace py = pybind11;
 
-namespace lateint {
+namespace lateint::bindings {
 
-void bind(py::module_& m) {
+void bind_platform(py::module_& m) {
     active_isa();  // a wrong LATEINT_ISA or LATEINT_NUM_THREADS fails the import, not some later call
     default_threads();
     m.def("best_isa", [] { return isa_name(best_isa()); });
@@ -29,4 +29,4 @@ void bind(py::module_& m) {
         py::arg("tasks"), py::arg("threads"), py::arg("body"));
 }
 
-}  // namespace lateint
+}  // namespace lateint::bindings

@@ -5,7 +5,7 @@
 
 namespace py = pybind11;
 
-namespace lateint::train {
+namespace lateint::bindings {
 namespace {
 
 // Tensors arrive as addresses of contiguous memory that the caller keeps alive; 0: not given.
@@ -16,14 +16,14 @@ T* pointer(uintptr_t address) {
 
 }  // namespace
 
-void bind(py::module_& m) {
-    py::class_<Problem>(m, "TrainProblem")
+void bind_train(py::module_& m) {
+    py::class_<train::Problem>(m, "TrainProblem")
         .def(py::init([](int dtype, int64_t dim, int64_t query_count, int64_t document_count, int64_t max_query_length,
                          int64_t pairs, uintptr_t queries, uintptr_t query_offsets, uintptr_t documents,
                          uintptr_t document_offsets, uintptr_t query_weights, uintptr_t query_inverse_norms,
                          uintptr_t document_inverse_norms, uintptr_t document_scales, uintptr_t document_mask,
                          uintptr_t query_index, uintptr_t document_index) {
-                 Problem problem{};
+                 train::Problem problem{};
                  problem.dtype = static_cast<Dtype>(dtype);
                  problem.dim = dim;
                  problem.query_count = query_count;
@@ -50,14 +50,14 @@ void bind(py::module_& m) {
              py::arg("document_mask"), py::arg("query_index"), py::arg("document_index"))
         .def(
             "forward",
-            [](const Problem& problem, uintptr_t scores, uintptr_t positions, int position_bytes, int threads) {
+            [](const train::Problem& problem, uintptr_t scores, uintptr_t positions, int position_bytes, int threads) {
                 const py::gil_scoped_release release;
                 train::forward(problem, pointer<float>(scores), {pointer<void>(positions), position_bytes}, threads);
             },
             py::arg("scores"), py::arg("positions"), py::arg("position_bytes"), py::arg("threads"))
         .def(
             "backward",
-            [](const Problem& problem, uintptr_t score_gradients, uintptr_t positions, int position_bytes,
+            [](const train::Problem& problem, uintptr_t score_gradients, uintptr_t positions, int position_bytes,
                uintptr_t query_gradients, uintptr_t document_gradients, uintptr_t weight_gradients, int threads) {
                 const py::gil_scoped_release release;
                 train::backward(problem, pointer<float>(score_gradients), {pointer<void>(positions), position_bytes},
@@ -68,4 +68,4 @@ void bind(py::module_& m) {
             py::arg("document_gradients"), py::arg("weight_gradients"), py::arg("threads"));
 }
 
-}  // namespace lateint::train
+}  // namespace lateint::bindings

@@ -1,8 +1,14 @@
 #include "codes/residual.hpp"
 
+#include <algorithm>
+#include <vector>
+
+#include "platform/threads.hpp"
+
 namespace lateint::codes {
 
-void Codec::fill_tables() {
+Codec::Codec(int nbits, int64_t width, int64_t depth, const uint8_t* centroids)
+    : nbits(nbits), width(width), depth(depth), centroids(centroids) {
     if (nbits > 4) return;
     places.reset(new uint8_t[depth]);
     shifts.reset(new uint8_t[depth]);
@@ -17,6 +23,33 @@ void Codec::fill_tables() {
             const int magnitude = ((twice < 0 ? -twice : twice) * scale + unit) / (2 * unit);
             levels[scale][code] = static_cast<int8_t>(twice < 0 ? -magnitude : magnitude);
         }
+}
+
+void encode(const Codec& codec, const float* scaled, const uint32_t* centroid_ids, int64_t n, int threads,
+            uint8_t* codes, uint8_t* scales) {
+    const ResidualKernels& kernels = residual_kernels();
+    parallel_for_chunks(n, kTokensPerTask, threads, [&](int64_t first, int64_t count) {
+        for (int64_t i = first; i < first + count; ++i) {
+            const uint8_t* const centroid = codec.centroids + int64_t{centroid_ids[i]} * codec.depth;
+            scales[i] = kernels.encode(codec, scaled + i * codec.width, centroid, codes + i * codec.code_bytes());
+        }
+    });
+}
+
+void decode(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* bytes) {
+    std::vector<uint8_t> rows(n * codec.depth);
+    residual_kernels().decode(codec, tokens, first, n, rows.data());
+    for (int64_t i = 0; i < n; ++i) std::copy_n(rows.data() + i * codec.depth, codec.width, bytes + i * codec.width);
+}
+
+void to_bytes(const float* scaled, int64_t n, int64_t width, int64_t depth, int threads, uint8_t* bytes) {
+    const ResidualKernels& kernels = residual_kernels();
+    parallel_for_chunks(n, kTokensPerTask, threads, [&](int64_t first, int64_t count) {
+        for (int64_t i = first; i < first + count; ++i) {
+            kernels.to_bytes(scaled + i * width, width, bytes + i * depth);
+            std::fill(bytes + i * depth + width, bytes + (i + 1) * depth, uint8_t{128});
+        }
+    });
 }
 
 const ResidualKernels& residual_kernels() {

@@ -25,8 +25,8 @@ struct Codec {
     // the code is read where byte i of a code lies at i % 8.
     std::shared_ptr<uint8_t[]> places, shifts;
 
+    Codec(int nbits, int64_t width, int64_t depth, const uint8_t* centroids);
     int64_t code_bytes() const { return width * nbits / 8; }
-    void fill_tables();
 };
 
 // Tokens as stored, document after document. Byte j of a code holds the codes of components j + s * code_bytes(),
@@ -47,7 +47,7 @@ struct ResidualKernels {
     void (*decode)(const Codec&, const CodedTokens&, int64_t first, int64_t n, uint8_t* rows);
     // One token: scaled = x / step (width floats), centroid = its row. Writes code_bytes() bytes, returns the scale.
     uint8_t (*encode)(const Codec&, const float* scaled, const uint8_t* centroid, uint8_t* code);
-    // out[i] = rotation applied to in[i] - mean: blocks of `block` components (row-major [width/block][block][block]).
+    // out[i] = in[i] times the rotation [width / block][block][block], block by block.
     void (*rotate)(const float* in, int64_t n, int64_t width, int64_t block, const float* rotation, float* out);
     // One row of tokens as floats.
     void (*widen)(const void* row, Dtype dtype, int64_t dim, float* out);
@@ -56,6 +56,18 @@ struct ResidualKernels {
 };
 
 const ResidualKernels& residual_kernels();  // those of active_isa()
+
+constexpr int64_t kTokensPerTask = 256;
+
+// Rotated tokens scaled [n, width] with their centroids: codes [n, code_bytes], scales [n].
+void encode(const Codec& codec, const float* scaled, const uint32_t* centroid_ids, int64_t n, int threads,
+            uint8_t* codes, uint8_t* scales);
+
+// Tokens [first, first + n) as bytes [n, width].
+void decode(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* bytes);
+
+// scaled [n, width] as bytes [n, depth]: rounded, plus 128, clipped, padded with 128.
+void to_bytes(const float* scaled, int64_t n, int64_t width, int64_t depth, int threads, uint8_t* bytes);
 
 extern const ResidualKernels kResidualScalar;
 #if defined(__x86_64__) || defined(_M_X64)

@@ -20,7 +20,7 @@ inline void store_part(uint8_t* p, __m256i v, int64_t bytes) {
     std::memcpy(p, part, bytes);
 }
 
-void decode(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
+void decode_rows(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
     const int64_t bytes = codec.code_bytes();
     const __m256i mask = _mm256_set1_epi8(static_cast<char>((1 << codec.nbits) - 1));
     for (int64_t i = first; i < first + n; ++i, rows += codec.depth) {
@@ -46,6 +46,6 @@ void decode(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_
 
 }  // namespace
 
-const ResidualKernels kResidualAvx2 = {decode, encode_generic, rotate_generic, widen_generic, to_bytes_generic};
+const ResidualKernels kResidualAvx2 = {decode_rows, encode_generic, rotate_generic, widen_generic, to_bytes_generic};
 
 }  // namespace lateint::codes

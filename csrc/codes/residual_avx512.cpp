@@ -102,7 +102,7 @@ void decode_blocks(const Codec& codec, const CodedTokens& tokens, int64_t first,
     }
 }
 
-void decode(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
+void decode_rows(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
     if (codec.nbits == 8) {
         const int64_t bytes = codec.code_bytes();
         for (int64_t i = 0; i < n; ++i) std::memcpy(rows + i * codec.depth, tokens.codes + (first + i) * bytes, bytes);
@@ -121,6 +121,6 @@ void decode(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_
 
 }  // namespace
 
-const ResidualKernels kResidualAvx512 = {decode, encode_generic, rotate_generic, widen_generic, to_bytes_generic};
+const ResidualKernels kResidualAvx512 = {decode_rows, encode_generic, rotate_generic, widen_generic, to_bytes_generic};
 
 }  // namespace lateint::codes

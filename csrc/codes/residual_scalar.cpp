@@ -3,7 +3,7 @@
 namespace lateint::codes {
 namespace {
 
-void decode(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
+void decode_rows(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
     const int64_t bytes = codec.code_bytes();
     const int mask = (1 << codec.nbits) - 1;
     for (int64_t i = first; i < first + n; ++i, rows += codec.depth) {
@@ -24,6 +24,6 @@ void decode(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_
 
 }  // namespace
 
-const ResidualKernels kResidualScalar = {decode, encode_generic, rotate_generic, widen_generic, to_bytes_generic};
+const ResidualKernels kResidualScalar = {decode_rows, encode_generic, rotate_generic, widen_generic, to_bytes_generic};
 
 }  // namespace lateint::codes

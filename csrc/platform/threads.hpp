@@ -14,4 +14,13 @@ int default_threads();
 // indexed by it. Called from inside a body it runs serially in place. The first exception is rethrown to the caller.
 void parallel_for(int64_t tasks, int threads, const std::function<void(int64_t task, int worker)>& body);
 
+// As parallel_for, with tasks that are runs of at most `size` of [0, count): body(first, how many).
+template <class Body>
+void parallel_for_chunks(int64_t count, int64_t size, int threads, const Body& body) {
+    parallel_for((count + size - 1) / size, threads, [&](int64_t task, int) {
+        const int64_t first = task * size;
+        body(first, count - first < size ? count - first : size);
+    });
+}
+
 }  // namespace lateint

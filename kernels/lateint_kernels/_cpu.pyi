@@ -1,10 +1,12 @@
 """Types of the compiled module; every argument arrives checked and contiguous."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 
 def best_isa() -> str: ...
 def isa_limit() -> str: ...
@@ -61,7 +63,7 @@ def decode(
     nbits: int,
     width: int,
 ) -> NDArray[np.uint8]: ...
-def accumulate(
+def cluster_sums(
     tokens: NDArray[np.uint8], ids: NDArray[np.uint32], count: int, threads: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
 def invert(
@@ -77,21 +79,12 @@ class Assigner:
         cell_offsets: NDArray[np.int64],
         threads: int,
     ) -> None: ...
-    def assign(self, tokens: NDArray[np.uint8], cells: int, threads: int) -> NDArray[np.uint32]: ...
+    def nearest(self, tokens: NDArray[np.uint8], cells: int, threads: int) -> NDArray[np.uint32]: ...
 
 class Engine:
-    def __init__(
-        self,
-        centroids: NDArray[np.uint8],
-        cells: NDArray[np.uint8],
-        cell_offsets: NDArray[np.int64],
-        mean: NDArray[np.float32],
-        rotation: NDArray[np.float32],
-        permutation: NDArray[np.int32],
-        step: float,
-        nbits: int,
-        segments: list[tuple[NDArray[Any] | None, ...]],
-    ) -> None: ...
+    """Reads the arrays off the fields of `CodecArrays` and `SegmentArrays` and keeps them alive."""
+
+    def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays]) -> None: ...
     def search(
         self,
         queries: NDArray[np.float32],

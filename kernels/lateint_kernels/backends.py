@@ -1,8 +1,9 @@
 """Which code runs: one table of preferences, one rule. A backend named by the caller is used or refused.
 
-A backend is a module whose functions carry the operators' names (``maxsim``, ``maxsim_backward``) and take a
-`lateint_kernels.dense.problem.Problem`. It may have a function ``why_not(op, device, dtype, dim)`` of its own that
-tells why it cannot do something here, or None; `why_not` below asks it last. Modules are imported at their first use.
+A backend of an operator is a module with a function of the operator's name; ``"search"`` and ``"build"`` are operators
+of several functions, so for them the module itself is chosen. A module may have a function
+``why_not(op, device, dtype, dim)`` of its own that tells why it cannot do something here, or None; `why_not` below asks
+it last. Modules are imported at their first use.
 """
 
 import os
@@ -20,11 +21,19 @@ if TYPE_CHECKING:
 
 # Best first, for each type of device; where it is none of these, torch. CUDA after Triton until it has been measured.
 PREFERENCE = {"cuda": ("triton", "cuda", "torch"), "cpu": ("cpp", "torch")}
-MODULES = {
+NAMES = ("cpp", "cuda", "torch", "triton")
+_MAXSIM = {
     "cpp": "lateint_kernels.dense.cpp",
     "cuda": "lateint_kernels.dense.cuda",
     "torch": "lateint_kernels.dense.torch",
     "triton": "lateint_kernels.dense.triton.maxsim",
+}
+MODULES = {
+    "maxsim": _MAXSIM,
+    "maxsim_backward": _MAXSIM,
+    "search": {"torch": "lateint_kernels.codes.torch.search", "triton": "lateint_kernels.codes.triton.search"},
+    "best_keys": {"cuda": "lateint_kernels.codes.cuda.scoreboard", "torch": "lateint_kernels.codes.torch.scoreboard"},
+    "build": {"torch": "lateint_kernels.codes.torch.build", "triton": "lateint_kernels.codes.triton.build"},
 }
 DTYPES = ("float32", "float16", "bfloat16")  # the torch backend takes float64 too
 
@@ -34,15 +43,21 @@ class BackendError(RuntimeError):
 
 
 @cache
-def resolve(op: str, device: "torch.device", dtype: "torch.dtype", dim: int, backend: str | None = None) -> Any:
-    """The function to call for an operator on tensors like these.
+def resolve(
+    op: str,
+    device: "torch.device",
+    dtype: "torch.dtype | None" = None,
+    dim: int | None = None,
+    backend: str | None = None,
+) -> Any:
+    """The function to call for an operator on tensors like these; for ``"search"`` and ``"build"`` the module.
 
     Args:
-        op: ``"maxsim"`` or ``"maxsim_backward"``.
+        op: a name of `MODULES`.
         device: where the tensors are.
-        dtype: of the tokens.
-        dim: of the tokens.
-        backend: a name of `MODULES`, or None for the best one.
+        dtype: of the tokens; None if the operator takes none.
+        dim: of the tokens, likewise.
+        backend: a name of `NAMES`, or None for the best one.
 
     Raises:
         BackendError: it cannot run here; says why.
@@ -50,11 +65,15 @@ def resolve(op: str, device: "torch.device", dtype: "torch.dtype", dim: int, bac
     """
     refused = []
     for name in (backend,) if backend else PREFERENCE.get(device.type, ("torch",)):
+        if backend is None and name not in MODULES[op]:
+            continue
         reason = why_not(name, op, device, dtype, dim)
         if reason is None:
-            return getattr(_module(name), op)
+            module = _module(MODULES[op][name])
+            return module if op in ("search", "build") else getattr(module, op)
         refused.append(f"{name}: {reason}")
-    raise BackendError(f"cannot run {op} of {_short(dtype)} on {device.type}: " + "; ".join(refused))
+    what = op if dtype is None else f"{op} of {_short(dtype)}"
+    raise BackendError(f"cannot run {what} on {device.type}: " + "; ".join(refused))
 
 
 def why_not(
@@ -65,8 +84,10 @@ def why_not(
     >>> why_not("cpp", "maxsim", "cuda")
     'runs on cpu only'
     """
-    if name not in MODULES:
-        raise ValueError(f"backend must be one of {', '.join(MODULES)}, got {name!r}")
+    if name not in NAMES:
+        raise ValueError(f"backend must be one of {', '.join(NAMES)}, got {name!r}")
+    if name not in MODULES[op]:
+        return f"has no {op}"
     kind = device if isinstance(device, str) else device.type
     kind = kind.partition(":")[0]
     home = {"cpp": "cpu", "cuda": "cuda", "triton": "cuda"}.get(name, kind)
@@ -76,11 +97,9 @@ def why_not(
         return "torch is not installed"
     if dtype is not None and name != "torch" and _short(dtype) not in DTYPES:
         return f"takes {', '.join(DTYPES[:-1])} and {DTYPES[-1]}, not {_short(dtype)}"
-    module = _module(name)
+    module = _module(MODULES[op][name])
     if isinstance(module, str):
         return module
-    if not hasattr(module, op):
-        return f"has no {op}"
     ask = getattr(module, "why_not", None)
     return None if ask is None else ask(op, device, dtype, dim)
 
@@ -115,10 +134,10 @@ def explain() -> dict[str, str]:
 
 
 @cache
-def _module(name: str) -> ModuleType | str:
+def _module(path: str) -> ModuleType | str:
     """The module, or why it cannot be had: found out once."""
     try:
-        return import_module(MODULES[name])
+        return import_module(path)
     except ImportError as error:
         return f"cannot be loaded: {error}"
 

@@ -4,94 +4,90 @@ from __future__ import annotations
 
 import errno
 import json
-import os
-import secrets
-import shutil
 from collections.abc import Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from lateint.disk import files, layout
-from lateint.disk.files import FormatError
+from lateint.disk import layout, whole
+from lateint.disk.files import Column, mapped
+from lateint.disk.manifest import INT, FormatError, Manifest
+from lateint.disk.store import Arrays
 
 FORMAT, VERSION = "lateint codec", 1
 MANIFEST = "codec.json"
 
 
-def write(path: Path, manifest: Mapping[str, Any], arrays: files.Arrays, *, overwrite: bool) -> None:
+def write(path: Path, values: Mapping[str, Any], arrays: Arrays, overwrite: bool) -> None:
     """Writes a codec, whole or not at all.
+
+    Args:
+        values: what the manifest says about it.
 
     Raises:
         OSError: ``path`` exists already, or cannot be written.
     """
-    taken = path.exists() and not (path.is_dir() and not any(path.iterdir()))
-    if taken and not (path / MANIFEST).is_file():
-        raise FileExistsError(f"{path} exists and is not a codec, so it will not be overwritten")
-    if taken and not overwrite:
-        raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folder = path.with_name(f".{path.name}.building-{secrets.token_hex(4)}")
-    folder.mkdir()
-    try:
-        entries = {}
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        if not (path / MANIFEST).is_file():
+            raise FileExistsError(f"{path} exists and is not a codec, so it will not be overwritten")
+        if not overwrite:
+            raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
+    with whole.folder(path, replace=overwrite) as folder:
+        files = {}
         for name, array in arrays.items():
-            file = files._File(folder / f"{name}.npy", array.dtype, array.shape)
-            file.write(array)
-            file.finish()
-            entries[f"{name}.npy"] = file.entry
-        with (folder / MANIFEST).open("w", encoding="utf-8") as stream:
-            json.dump({"format": FORMAT, "version": VERSION, **manifest, "files": entries}, stream, indent=1)
-            stream.flush()
-            os.fsync(stream.fileno())
-        files._sync_folder(folder)
-        if taken:
-            shutil.rmtree(path)
-        folder.rename(path)
-        files._sync_folder(path.parent)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+            column = Column(folder / f"{name}.npy", array.dtype, array.shape)
+            column.write(array)
+            files[f"{name}.npy"] = asdict(column.finish())
+        manifest = {"format": FORMAT, "version": VERSION, **values, "files": files}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 
-def load(path: Path) -> tuple[dict[str, Any], files.Arrays]:
-    """The manifest and the arrays of a codec, whose checksums are compared.
+def load(path: Path) -> tuple[Manifest, dict[str, Any], Arrays]:
+    """What ``codec.json`` says, as a manifest without segments and as it is, and the arrays, all checksums compared.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
         FormatError: names the file that is missing, damaged or foreign.
     """
+    values = _values(path)
+    try:
+        manifest = Manifest.from_json({**values, "segments": [_NOTHING], "ids": INT})
+        _ = values["crc32"], values["training"]
+    except KeyError as error:
+        raise FormatError(f"{path / MANIFEST} is damaged: it lacks {error}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise FormatError(f"{path / MANIFEST} is damaged: {error}") from error
+    manifest = replace(manifest, segments=())
+    kinds, arrays = layout.kinds(manifest), {}
+    for name, kind in kinds.items():
+        file = manifest.files.get(f"{name}.npy")
+        if file is None:
+            raise FormatError(f"{path / MANIFEST} is damaged: it lacks '{name}.npy'")
+        if not kind.fits(file.dtype, file.shape):
+            raise FormatError(f"{path / name}.npy must hold {kind}, found {file.dtype} {list(file.shape)}")
+        arrays[name] = mapped(path / f"{name}.npy", file, verify=True)
+    for name, kind in kinds.items():
+        if wrong := kind.wrong(arrays[name], arrays):
+            raise FormatError(f"{path / name}.npy {wrong}; the codec is damaged")
+    return manifest, values, arrays
+
+
+_NOTHING = {"name": "segments/none", "documents": 0, "tokens": 0}  # an index has one segment at least
+
+
+def _values(path: Path) -> dict[str, Any]:
     target = path / MANIFEST
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, "there is no codec", str(path))
     if not target.is_file():
         raise FormatError(f"{path} is not a codec: it has no {MANIFEST}")
     try:
-        manifest = json.loads(target.read_text(encoding="utf-8"))
-        name, version = manifest["format"], manifest["version"]
+        values = json.loads(target.read_text(encoding="utf-8"))
+        name, version = values["format"], values["version"]
     except (ValueError, KeyError, TypeError) as error:
         raise FormatError(f"{target} is not the manifest of a codec: {error}") from error
     if name != FORMAT:
         raise FormatError(f"{target} says format {name!r}, a codec of lateint says {FORMAT!r}")
     if version != VERSION:
-        raise FormatError(f"{path} was written in version {version} of a codec's format, this lateint reads {VERSION}")
-    try:
-        kinds = {
-            name: kind
-            for name, kind in layout.kinds({**manifest, "segments": [_NOTHING], "ids": layout.INT}).items()
-            if "/" not in name
-        }
-        entries = {name: manifest["files"][f"{name}.npy"] for name in kinds}
-        for name, kind in kinds.items():
-            if not kind.fits(entries[name]["dtype"], entries[name]["shape"]):
-                raise FormatError(f"{path / name}.npy must hold {kind}; the codec is damaged")
-        arrays = {name: files._load_array(path / f"{name}.npy", entry, True) for name, entry in entries.items()}
-    except KeyError as error:
-        raise FormatError(f"{target} is damaged: it lacks {error}") from error
-    except (TypeError, AttributeError) as error:
-        raise FormatError(f"{target} is damaged: {error}") from error
-    for name, kind in kinds.items():
-        if wrong := kind.wrong_offsets(arrays[name], arrays):
-            raise FormatError(f"{path / name}.npy {wrong}; the codec is damaged")
-    return manifest, arrays
-
-
-_NOTHING = {"name": "segments/000000", "documents": 0, "tokens": 0}
+        raise FormatError(f"{path} was written in format version {version}, this lateint reads version {VERSION}")
+    return dict(values)

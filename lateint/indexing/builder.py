@@ -3,30 +3,98 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from lateint.disk import files
+from lateint import ids
+from lateint.arguments import integer, positive_or_none, thread_count
+from lateint.disk.manifest import INT, STRING, Manifest, Segment
+from lateint.disk.store import Store, put
 from lateint.indexing import clustering
 from lateint.indexing.codec import Codec, Rotation, Training, train_rotation
 from lateint.indexing.documents import Documents
-from lateint.indexing.encoding import Encoder, Stream, Timings, check, first_bad_row
+from lateint.indexing.encoding import Encoder, Stream, check, first_bad_row
+from lateint.timings import Timings
 from lateint_kernels import as_array
-from lateint_kernels.codes import residual
+from lateint_kernels.codes import building, residual
 from lateint_kernels.codes.building import HostOperators, Operators
+from lateint_kernels.codes.residual import NBITS
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from
 TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
+MOST_CENTROIDS = 1 << 24
 MEASURED = 1 << 16  # tokens of the sample whose distance from their centroids is measured
 CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user of a build chooses.
+
+    Attributes:
+        nbits: bits a component.
+        ncentroids: how many centroids; None: `default_centroids`.
+        seed: of every random choice.
+        max_ram: bytes, see `plan`; None: no limit.
+        threads: 0 for the default.
+        progress: show progress bars.
+        codec: what to take instead of learning one; nbits and seed are then its own.
+    """
+
+    nbits: int = 4
+    ncentroids: int | None = None
+    seed: int = 0
+    max_ram: int | None = None
+    threads: int = 0
+    progress: bool = True
+    codec: Codec | None = None
+
+
+def checked(
+    *,
+    nbits: int | None,
+    ncentroids: int | None,
+    seed: int | None,
+    max_ram: int | None,
+    threads: int | None,
+    progress: bool,
+    codec: Codec | None = None,
+) -> Settings:
+    """Settings as users pass them, None for what is left out; those that a codec has must agree with it.
+
+    Raises:
+        TypeError, ValueError: one of them cannot be; the message names it.
+    """
+    if codec is not None:
+        _check_agreement(codec, nbits=nbits, ncentroids=ncentroids, seed=seed)
+        nbits, seed = codec.nbits, codec.seed
+    nbits, seed = 4 if nbits is None else nbits, 0 if seed is None else seed
+    if integer(nbits, "nbits") not in NBITS:
+        raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
+    if ncentroids is not None and not 1 <= integer(ncentroids, "ncentroids") <= MOST_CENTROIDS:
+        raise ValueError(f"ncentroids must be between 1 and {MOST_CENTROIDS}, got {ncentroids}")
+    if integer(seed, "seed") < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    max_ram, threads = positive_or_none(max_ram, "max_ram"), thread_count(threads)
+    return Settings(nbits, ncentroids, seed, max_ram, threads, progress, codec)
+
+
+def _check_agreement(codec: Codec, **given: int | None) -> None:
+    if not isinstance(codec, Codec):
+        raise TypeError(f"codec must be a lateint.Codec, got {type(codec).__name__}")
+    fixed = {"nbits": codec.nbits, "ncentroids": len(codec.centroids), "seed": codec.seed}
+    for name, value in given.items():
+        if value is not None and integer(value, name) != fixed[name]:
+            raise ValueError(f"{name} must be left out or be that of the codec, {fixed[name]}, got {value}")
 
 
 @dataclass
@@ -38,7 +106,7 @@ class Plan:
         centroids: how many.
         sample: tokens they are learned from.
         segment_tokens: a segment is closed when it holds so many.
-        seed: of every random choice of the training.
+        seed: of every random choice.
         threads: 0 for the default.
         progress: show progress bars.
     """
@@ -56,33 +124,23 @@ def default_centroids(tokens: int) -> int:
     """K grows with N up to 4 M tokens and with N^(3/4) beyond, so that neither lists nor probing grow as fast as N."""
     knee = 4_000_000
     scaled = tokens if tokens <= knee else knee * (tokens / knee) ** 0.75
-    return max(1, min(1 << 24, int(scaled / TOKENS_PER_CENTROID)))
+    return max(1, min(MOST_CENTROIDS, int(scaled / TOKENS_PER_CENTROID)))
 
 
-def plan(
-    documents: Documents,
-    *,
-    nbits: int,
-    ncentroids: int | None,
-    max_ram: int | None,
-    seed: int,
-    threads: int,
-    progress: bool,
-    codec: Codec | None = None,
-) -> Plan:
+def plan(documents: Documents, settings: Settings) -> Plan:
     """Fits sample and segments into ``max_ram`` bytes (working memory, the input and an index in memory not counted).
 
     Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + segment_tokens * 13
-    + documents * 8``. With a ``codec``, whose nbits and number of centroids hold, there is no sample.
+    + documents * 8``. With a codec there is no sample.
     """
-    tokens = int(documents.lengths.sum())
+    tokens, codec = int(documents.lengths.sum()), settings.codec
     if codec is not None:
         count = len(codec.centroids)
     else:
-        count = default_centroids(tokens) if ncentroids is None else min(ncentroids, tokens)
+        count = default_centroids(tokens) if settings.ncentroids is None else min(settings.ncentroids, tokens)
     depth = residual.depth_of(-(-documents.dim // 8) * 8)
     sample, segment = 0 if codec else min(tokens, count * SAMPLE_PER_CENTROID), tokens
-    if max_ram is not None:
+    if (max_ram := settings.max_ram) is not None:
         fixed = count * 15 * depth + CHUNK * (20 * documents.dim + 128) + len(documents.lengths) * 8
         least = fixed + (0 if codec else 4 * count * (depth + 16))
         if max_ram < least:
@@ -92,25 +150,69 @@ def plan(
             )
         sample = min(sample, (max_ram - fixed) // (depth + 16))
         segment = min(segment, max(CHUNK, (max_ram - fixed) // 13))
-    return Plan(nbits, count, int(sample), int(segment), seed, threads, progress)
+    return Plan(settings.nbits, count, int(sample), int(segment), settings.seed, settings.threads, settings.progress)
 
 
 def build(
-    documents: Documents, plan: Plan, store: files.Store, operators: Operators, codec: Codec | None = None
-) -> dict[str, Any]:
-    """Writes codec and segments into ``store``; returns what the manifest needs to say about them.
+    read: Callable[..., Documents],
+    names: Any,
+    settings: Settings,
+    store: Store,
+    *,
+    device: str = "cpu",
+    spool: Path | None = None,
+) -> dict[str, float]:
+    """Reads documents, writes their index into ``store`` and commits it.
 
-    A ``codec`` is taken as it is; None: one is learned.
+    Args:
+        read: `lateint.indexing.documents.read` of them, but for its ``spool`` and ``operators``.
+        names: their ids, as a user passes them.
+        device: that computes; of several, the first.
+        spool: a file to keep documents in that can be read only once.
+
+    Returns:
+        The seconds that each part took, which no two builds share and no file tells.
     """
+    operators = building.operators(device.split(",")[0], settings.threads)
     timings = Timings()
+    try:
+        documents = read(spool=spool, operators=operators)
+        checked_names = ids.check(names, len(documents.lengths))
+        if settings.codec is not None and documents.dim != settings.codec.dim:
+            raise ValueError(f"doc_embs must have the dim of the codec, {settings.codec.dim}, got {documents.dim}")
+        manifest = _build(documents, plan(documents, settings), settings.codec, store, operators, timings)
+        del documents  # and what it may hold on the device
+    finally:
+        operators.release()
+    first = 0
+    for segment in manifest.segments:
+        ids.put(store, segment.name, checked_names[first : first + segment.documents])
+        first += segment.documents
+    if spool is not None:
+        spool.unlink(missing_ok=True)
+    store.commit(replace(manifest, ids=INT if isinstance(checked_names, np.ndarray) else STRING))
+    return timings.seconds
+
+
+def _build(
+    documents: Documents, plan: Plan, codec: Codec | None, store: Store, operators: Operators, timings: Timings
+) -> Manifest:
+    """Writes codec and segments; without a codec, one is learned."""
     operators.check(**_sizes(documents, plan))
     if codec is None:
         codec = train(documents, plan, operators, timings)
-    return {
-        **codec.numbers,
-        "segments": _encode(documents, codec, plan, store, operators, timings),
-        "seconds": timings.seconds,
-    }
+    for name, array in codec.arrays.items():
+        put(store, name, array)
+    encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
+    segments = []
+    stream = Stream(documents.lengths, _chunks(documents, "encode", plan, operators), operators)
+    for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
+        name = f"segments/{number:06d}"
+        encoder.segment(documents.lengths[first:last], stream, store, name)
+        segments.append(Segment(name, last - first, int(documents.lengths[first:last].sum())))
+    stream.close()
+    encoder.overflow.warn(int(documents.lengths.sum()))
+    return Manifest(**codec.numbers, segments=tuple(segments), ids=INT)
 
 
 def train(documents: Documents, plan: Plan, operators: Operators, timings: Timings) -> Codec:
@@ -142,24 +244,6 @@ def _residual_norm(sample: Any, centroids: clustering.Centroids, threads: int, o
         apart = part.astype(np.int32) - centroids.rows[nearest(part, CELLS_SEARCHED)]
         squares[first : first + 4096] = (apart * apart).sum(1)
     return math.fsum(np.sqrt(squares).tolist()) / len(rows)
-
-
-def _encode(
-    documents: Documents, codec: Codec, plan: Plan, store: files.Store, operators: Operators, timings: Timings
-) -> list[dict[str, Any]]:
-    """Writes the codec, and all documents in segments, which it lists as the manifest does."""
-    for name, array in codec.arrays.items():
-        files.put(store, name, array)
-    encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
-    segments = []
-    stream = Stream(documents.lengths, _chunks(documents, "encode", plan, operators), operators)
-    for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
-        name = f"segments/{number:06d}"
-        encoder.segment(documents.lengths[first:last], stream, store, name)
-        segments.append({"name": name, "documents": last - first, "tokens": int(documents.lengths[first:last].sum())})
-    stream.close()
-    encoder.overflow.warn(int(documents.lengths.sum()))
-    return segments
 
 
 def _check_all(documents: Documents, operators: Operators) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import struct
 import zlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.disk import codec_folder
-from lateint.disk.files import FormatError
+from lateint.disk.manifest import FormatError, Manifest
 from lateint.indexing.clustering import Centroids
 from lateint_kernels import to_float32
 from lateint_kernels.codes import residual
@@ -204,9 +205,10 @@ class Codec:
         Raises:
             OSError: ``path`` exists (and is not a codec, or ``overwrite`` is False), or cannot be written.
         """
-        training = None if self.training is None else vars(self.training)
-        manifest = {**self.numbers, "crc32": self.crc32, "training": training}
-        codec_folder.write(Path(path).absolute(), manifest, self.arrays, overwrite=overwrite)
+        training = None if self.training is None else asdict(self.training)
+        codec_folder.write(
+            Path(path), {**self.numbers, "training": training, "crc32": self.crc32}, self.arrays, overwrite
+        )
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Codec:
@@ -216,20 +218,19 @@ class Codec:
             FileNotFoundError: there is nothing at ``path``.
             FormatError: it is not a codec, a damaged one, or one of a newer format; the message names the file.
         """
-        manifest, arrays = codec_folder.load(Path(path).absolute())
-        codec = cls.of(manifest, arrays)
-        if codec.crc32 != manifest.get("crc32"):
+        manifest, values, arrays = codec_folder.load(Path(path))
+        training = None if values["training"] is None else Training(**values["training"])
+        codec = replace(cls.of(manifest, arrays), training=training)
+        if codec.crc32 != values["crc32"]:
             raise FormatError(f"{path} holds another codec than it says, by its crc32; it is damaged")
         return codec
 
     @classmethod
-    def of(cls, manifest: dict[str, Any], arrays: dict[str, NDArray[Any]]) -> Codec:
-        """Put together from a manifest, be it a codec's or an index's, and arrays by name."""
-        training = manifest.get("training")
+    def of(cls, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> Codec:
+        """That of an index with this manifest and these arrays."""
         return cls(
-            Rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], manifest["step"]),
+            Rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], manifest.step),
             Centroids(arrays["centroids"], arrays["cells"], arrays["cell_offsets"]),
-            manifest["nbits"],
-            manifest.get("seed"),
-            None if training is None else Training(training["tokens"], training["residual_norm"]),
+            manifest.nbits,
+            manifest.seed,
         )

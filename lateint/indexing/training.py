@@ -6,14 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lateint.arguments import device_name, integer, positive_or_none, thread_count
+from lateint.arguments import device_name
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
-from lateint.indexing.encoding import Timings
+from lateint.timings import Timings
 from lateint_kernels.codes import building
-from lateint_kernels.codes.residual import NBITS
-
-MOST_CENTROIDS = 1 << 24
 
 
 def train_codec(
@@ -44,51 +41,15 @@ def train_codec(
     Raises:
         TypeError, ValueError, BackendError, MemoryError: as `lateint.Index.build`.
     """
-    settings = checked(nbits, ncentroids, seed, max_ram, threads, progress)
-    operators = building.operators(device_name(device).split(",")[0], settings["threads"])
+    settings = builder.checked(
+        nbits=nbits, ncentroids=ncentroids, seed=seed, max_ram=max_ram, threads=threads, progress=progress
+    )
+    operators = building.operators(device_name(device).split(",")[0], settings.threads)
     try:
         with tempfile.TemporaryDirectory(prefix="lateint-") as folder:
             tokens = documents.read(
                 source, lengths, allow_empty=allow_empty, spool=Path(folder) / "spool.bin", operators=operators
             )
-            return builder.train(tokens, builder.plan(tokens, **settings), operators, Timings())
+            return builder.train(tokens, builder.plan(tokens, settings), operators, Timings())
     finally:
         operators.release()
-
-
-def checked(
-    nbits: Any, ncentroids: Any, seed: Any, max_ram: Any, threads: Any, progress: bool, codec: Any = None
-) -> dict[str, Any]:
-    """Settings of `builder.plan` as users pass them; with a codec, those that it has must agree or be None.
-
-    Raises:
-        TypeError, ValueError: one of them cannot be; the message names it.
-    """
-    if codec is not None:
-        if not isinstance(codec, Codec):
-            raise TypeError(f"codec must be a lateint.Codec, got {type(codec).__name__}")
-        fixed = {
-            "nbits": (nbits, codec.nbits),
-            "ncentroids": (ncentroids, len(codec.centroids)),
-            "seed": (seed, codec.seed),
-        }
-        for name, (given, found) in fixed.items():
-            if given is not None and integer(given, name) != found:
-                raise ValueError(f"{name} must be left out or be that of the codec, {found}, got {given}")
-    nbits, seed = 4 if nbits is None else nbits, 0 if seed is None else seed
-    if codec is not None:
-        nbits = codec.nbits
-    if integer(nbits, "nbits") not in NBITS:
-        raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
-    if ncentroids is not None and not 1 <= integer(ncentroids, "ncentroids") <= MOST_CENTROIDS:
-        raise ValueError(f"ncentroids must be between 1 and {MOST_CENTROIDS}, got {ncentroids}")
-    if integer(seed, "seed") < 0:
-        raise ValueError(f"seed must be at least 0, got {seed}")
-    return {
-        "nbits": nbits,
-        "ncentroids": ncentroids,
-        "max_ram": positive_or_none(max_ram, "max_ram"),
-        "seed": seed,
-        "threads": thread_count(threads),
-        "progress": progress,
-    }

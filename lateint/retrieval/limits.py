@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 from lateint.arguments import integer, positive
+from lateint_kernels.codes.engine import Limits
 
 FLAT_PROBING = 1 << 15  # with more centroids, cells are searched first
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 LARGE_PATIENCE = 160  # the same, with more than LARGE centroids
 LARGE = 1 << 16
-
-
-class Limits(NamedTuple):
-    """See `lateint_kernels.codes.engine.Engine.search`; a patience of 0 never stops early, and 0 cells are all."""
-
-    nprobe: int
-    candidates: int
-    patience: int
-    cells: int
+WIDER = 8  # times as many lists, for a query that found too few documents
 
 
 def limits(
     k: int,
-    nprobe: int | None,
-    candidates: int | None,
+    nprobe: int | None = None,
+    candidates: int | None = None,
     cells: int | None = None,
     *,
     centroids: int,
     documents: int,
 ) -> Limits:
-    """Those of a search for the best ``k`` that was told ``nprobe``, ``candidates`` and ``cells``, None where it was
-    not.
+    """Those of a search for the best ``k``, with defaults for ``nprobe``, ``candidates`` and ``cells`` that are None.
 
     Raises:
         TypeError, ValueError: one of them is not a positive integer, or ``cells`` is negative.
@@ -49,3 +39,13 @@ def limits(
         patience=0 if candidates is not None else LARGE_PATIENCE if centroids > LARGE else PATIENCE,
         cells=cells if probes < centroids else 0,
     )
+
+
+def wider(narrow: Limits, centroids: int) -> Limits:
+    """For a search that found too few documents."""
+    return narrow._replace(nprobe=min(WIDER * narrow.nprobe, centroids), cells=0)
+
+
+def for_share(usual: Limits, share: float, centroids: int) -> Limits:
+    """For a search among a share of the documents: a list holds few of them, so more lists are read."""
+    return usual._replace(nprobe=min(int(usual.nprobe / share), WIDER * usual.nprobe, centroids))

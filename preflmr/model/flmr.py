@@ -6,7 +6,6 @@ where it is masked. Without a transformer mapping there are no patch rows: that 
 
 import copy
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from preflmr.config import FLMRConfig
 from preflmr.model import masks, pretrained
+from preflmr.model.blocks import ORDER, Block, Flags, Given, assembled
 from preflmr.model.mapping import MLPMapping, TransformerMapping
 from preflmr.model.output import FLMROutput
 from preflmr.model.processing import ImageProcessor
@@ -27,7 +27,6 @@ from preflmr.model.vision import VisionEncoder
 from preflmr.weights import checkpoint
 
 logger = logging.getLogger(__name__)
-Flags = bool | Sequence[bool] | None
 
 
 def _shared(name: str) -> property:
@@ -161,7 +160,8 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
             ValueError: something needed is absent, or a shape does not match.
         """
         flags = {"vision": concat_output_from_vision_encoder, "text": concat_output_from_text_encoder}
-        return self._encode("query", input_ids, attention_mask, pixel_values, image_features, flags)
+        given = Given(input_ids, attention_mask, pixel_values, image_features, flags)
+        return self._encode("query", given)
 
     def doc(
         self,
@@ -189,7 +189,8 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
             ValueError: something needed is absent, a shape does not match, or no row of a document takes part.
         """
         flags = {"vision": concat_output_from_vision_encoder, "text": concat_output_from_text_encoder}
-        out = self._encode("context", input_ids, attention_mask, pixel_values, image_features, flags)
+        given = Given(input_ids, attention_mask, pixel_values, image_features, flags)
+        out = self._encode("context", given)
         # Looking at values on a GPU would wait for it.
         if out.mask.device.type == "cpu" and not bool(out.mask.any(dim=1).all()):
             number = int((~out.mask.any(dim=1)).nonzero()[0])
@@ -354,110 +355,52 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         ids = self.config.query_mask_input_ids_skip_list
         return torch.tensor(ids, device=device) if ids else None
 
-    def _encode(
-        self,
-        side: str,
-        input_ids: Tensor | None,
-        attention_mask: Tensor | None,
-        pixel_values: Tensor | None,
-        image_features: Tensor | None,
-        flags: dict[str, Flags],
-    ) -> FLMROutput:
-        """Both `query` and `doc`: blocks of rows, masked, put together and brought to length 1."""
-        given = pixel_values is not None or image_features is not None
-        wanted = {
-            "text": self._wanted(side, "text", flags["text"], input_ids is not None),
-            "vision": self._wanted(side, "vision", flags["vision"], given),
-        }
-        if not any(wanted.values()):
-            raise ValueError(f"a {side} must have text rows or vision rows, got input and flags that leave neither")
+    def _encode(self, side: str, given: Given) -> FLMROutput:
+        """Both `query` and `doc`: blocks of rows, put together, masked and brought to length 1."""
+        wanted = given.wanted(self.config, side)
         mapped = side == "query" and wanted["vision"] and self.config.use_transformer_mapping_network
-        has_patches = pixel_values is not None or (image_features is not None and image_features.ndim == 4)
-        if mapped and not (has_patches and input_ids is not None):
+        if mapped and not (given.has_patches and given.input_ids is not None):
             raise ValueError("the transformer mapping needs input_ids and pixel_values, whose patches look at the text")
         out = FLMROutput()
-        blocks: dict[str, tuple[Tensor, Tensor]] = {}
+        blocks: dict[str, Block] = {}
+        ids: Any = None
         if wanted["text"] or mapped:
-            ids, states = self._text_states(side, input_ids, attention_mask)
-            out.text_last_hidden_state = states
+            ids, out.text_last_hidden_state = self._text_states(side, given)
         if wanted["text"]:
-            rows = getattr(self, f"{side}_text_encoder_linear")(states)  # [B, tokens, dim]
-            blocks["text"] = rows, self.query_mask(ids) if side == "query" else self.document_mask(ids)
+            rows = getattr(self, f"{side}_text_encoder_linear")(out.text_last_hidden_state)  # [B, tokens, dim]
+            blocks["text"] = Block(rows, self.query_mask(ids) if side == "query" else self.document_mask(ids))
         if wanted["vision"]:
-            rows, pictures = self._vision_rows(side, pixel_values, image_features, out)
+            rows, pictures = self._vision_rows(side, given, out)
             if mapped:
                 if len(rows) != len(ids):
                     raise ValueError(f"input_ids and pictures must be as many, got {len(ids)} and {len(rows)}")
                 rows = torch.cat([rows, self._patch_rows(ids, pictures, out)], dim=1)
-            blocks["vision"] = rows, torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
-        order = [name for name in (("text", "vision") if side == "query" else ("vision", "text")) if name in blocks]
-        sizes = [len(blocks[name][0]) for name in order]
-        if min(sizes) != max(sizes):
-            raise ValueError(f"input_ids and pictures must be as many, got {sizes[0]} of {order[0]} and {sizes[1]}")
-        for name in order:
-            each = flags[name]
-            if each is not None and not isinstance(each, bool):
-                rows, mask = blocks[name]
-                blocks[name] = rows, masks.flagged(mask, each, f"concat_output_from_{name}_encoder")
-        rows, out.mask = (torch.cat(parts, dim=1) for parts in zip(*(blocks[name] for name in order), strict=True))
-        rows = rows.masked_fill(~out.mask.unsqueeze(2), 0.0)
+            blocks["vision"] = Block(rows, torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device))
+        rows, out.mask = assembled(blocks, ORDER[side], given.flags)
         out.late_interaction_output = functional.normalize(rows, dim=2)
         out.pooler_output = (rows if side == "query" else out.late_interaction_output)[:, 0]
         return out
 
-    def _wanted(self, side: str, what: str, flags: Flags, given: bool) -> bool:
-        """Whether there is a block of ``what`` at all."""
-        argument = "pixel_values or image_features" if what == "vision" else "input_ids"
-        name = f"concat_output_from_{what}_encoder"
-        asked = any(flags) if isinstance(flags, list | tuple) else flags
-        if what == "vision" and not self.config.use_vision_encoder:
-            if given or asked:
-                raise ValueError(f"{argument} must be absent: this model has no vision encoder")
-            return False
-        if asked is None:
-            return bool(getattr(self.config, f"{side}_{name}")) and given
-        if asked and not given:
-            raise ValueError(f"{argument} must be given where {name} is True, got none")
-        return bool(asked)
-
-    def _text_states(self, side: str, input_ids: Tensor, attention_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _text_states(self, side: str, given: Given) -> tuple[Tensor, Tensor]:
         """Ids, where the model is, and ``[B, tokens, hidden]``."""
-        longest = self.config.text_config.max_position_embeddings
-        if input_ids.ndim != 2 or not 1 <= input_ids.shape[1] <= longest:
-            raise ValueError(f"input_ids must be [B, tokens], at most {longest} tokens, got {tuple(input_ids.shape)}")
-        if attention_mask is not None and attention_mask.shape != input_ids.shape:
-            shapes = f"{tuple(attention_mask.shape)} and {tuple(input_ids.shape)}"
-            raise ValueError(f"attention_mask must have the shape of input_ids, got {shapes}")
-        ids = input_ids.to(self.device)
-        mask = None if attention_mask is None else attention_mask.to(self.device)
+        ids, mask = given.text(self.config.text_config.max_position_embeddings)
+        ids, mask = ids.to(self.device), None if mask is None else mask.to(self.device)
         return ids, getattr(self, f"{side}_text_encoder")(ids, mask)
 
-    def _vision_rows(
-        self, side: str, pixel_values: Tensor | None, image_features: Tensor | None, out: FLMROutput
-    ) -> tuple[Tensor, int]:
+    def _vision_rows(self, side: str, given: Given, out: FLMROutput) -> tuple[Tensor, int]:
         """What the MLP makes of R pictures each, ``[B, R * N_vt, dim]``, and R."""
-        config, size = self.config, self.config.vision_config.hidden_size
-        if pixel_values is not None and image_features is not None:
-            raise ValueError("pixel_values and image_features must not be given together")
-        if pixel_values is not None:
-            if config.vision_config.implementation == "features":
-                raise ValueError("image_features must be given, not pixel_values: this model has no vision encoder")
-            pixels, pictures = _flat(pixel_values, 4, "pixel_values must be [B, 3, H, W] or [B, R, 3, H, W]")
+        if given.pixel_values is not None:
+            pixels, pictures = given.pixels(self.config)
             states = getattr(self, f"{side}_vision_encoder")(pixels.to(self.device))
             out.vision_last_hidden_state, out.vision_penultimate_hidden_state = states
             features = states.last_hidden_state[:, 0]  # [B * R, hidden]: no LayerNorm on top
         else:
-            assert image_features is not None  # or no vision rows would be wanted
-            rule = f"image_features must be [B, {size}] or [B, R, {size}]"
-            with_patches = image_features.ndim == 4
-            features, pictures = _flat(image_features, 3 if with_patches else 2, rule)
-            if features.shape[-1] != size or (with_patches and features.shape[1] != 1 + config.vision_config.patches):
-                raise ValueError(f"{rule}, got {tuple(features.shape)}")
+            features, pictures = given.features(self.config)
             features = features.to(self.device)
-            if with_patches:
+            if features.ndim == 3:  # with patches
                 out.vision_penultimate_hidden_state, features = features, features[:, 0]
         prefix = out.vision_prefix_tokens = getattr(self, f"{side}_vision_projection")(features)
-        return prefix.reshape(-1, pictures * config.mapping_network_prefix_length, config.dim), pictures
+        return prefix.reshape(-1, pictures * self.config.mapping_network_prefix_length, self.config.dim), pictures
 
     def _patch_rows(self, ids: Tensor, pictures: int, out: FLMROutput) -> Tensor:
         """``[B, R * patches, dim]``: each picture's patches look at each other and at the start of the query's text."""
@@ -471,13 +414,6 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         patches = self.transformer_mapping_input_linear(out.vision_penultimate_hidden_state[:, 1:])
         rows = self.transformer_mapping_output_linear(self.transformer_mapping_network(patches, text, seen))
         return rows.reshape(len(ids), -1, self.config.dim)
-
-
-def _flat(pictures: Tensor, axes: int, rule: str) -> tuple[Tensor, int]:
-    """``[B, ...]`` as it is, ``[B, R, ...]`` as ``[B * R, ...]``; and R."""
-    if pictures.ndim not in (axes, axes + 1) or 0 in pictures.shape:
-        raise ValueError(f"{rule}, got {tuple(pictures.shape)}")
-    return (pictures, 1) if pictures.ndim == axes else (pictures.flatten(0, 1), pictures.shape[1])
 
 
 AutoModel.register(FLMRConfig, PreFLMR, exist_ok=True)

@@ -15,8 +15,9 @@ DTYPE = "torch.float32"
 @pytest.fixture
 def modules(monkeypatch):
     """What modules have; a string says why one cannot be loaded."""
-    found = {name: SimpleNamespace(maxsim=f"maxsim of {name}") for name in backends.MODULES}
-    monkeypatch.setattr(backends, "_module", found.__getitem__)
+    found = {name: SimpleNamespace(maxsim=f"maxsim of {name}") for name in backends.NAMES}
+    paths = {path: name for name, path in backends.MODULES["maxsim"].items()}
+    monkeypatch.setattr(backends, "_module", lambda path: found[paths[path]])
     monkeypatch.setattr(backends, "has_torch", lambda: True)
     monkeypatch.delenv("TRITON_INTERPRET", raising=False)
     backends.resolve.cache_clear()
@@ -46,8 +47,8 @@ def test_the_one_asked_for_or_none(modules):
             resolve(backend=backend)
     with pytest.raises(BackendError, match="cpp: takes float32, float16 and bfloat16, not float64"):
         resolve(dtype="torch.float64", backend="cpp")
-    with pytest.raises(BackendError, match="cpp: has no maxsim_backward; torch: has no maxsim_backward"):
-        resolve("maxsim_backward")
+    with pytest.raises(BackendError, match="cannot run best_keys on cpu: triton: has no best_keys"):
+        resolve("best_keys", dtype=None, backend="triton")
     with pytest.raises(ValueError, match="backend must be one of cpp, cuda, torch, triton, got 'numpy'"):
         resolve(backend="numpy")
 
@@ -60,7 +61,7 @@ def test_triton_interprets_on_the_cpu(modules, monkeypatch):
 
 def test_a_missing_module_says_so(monkeypatch):
     pytest.importorskip("torch")
-    monkeypatch.setitem(backends.MODULES, "cpp", "lateint_kernels.not_there")
+    monkeypatch.setitem(backends.MODULES["maxsim"], "cpp", "lateint_kernels.not_there")
     backends._module.cache_clear()
     assert "cannot be loaded: No module named 'lateint_kernels.not_there'" in backends.why_not("cpp", "maxsim", "cpu")
     backends._module.cache_clear()

@@ -14,7 +14,6 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 if reason := backends.why_not("triton", "maxsim", DEVICE):
     pytest.skip(f"triton: {reason}", allow_module_level=True)
 
-from lateint_kernels.codes.device import building  # noqa: E402
 from lateint_kernels.codes.device.building import DeviceOperators  # noqa: E402
 from lateint_kernels.codes.index_tensors import CentreTensors  # noqa: E402
 from lateint_kernels.codes.torch import build as plain  # noqa: E402
@@ -147,7 +146,8 @@ def test_an_index(dim, monkeypatch):
     tokens = rng.standard_normal((300, dim)).astype(np.float32)
     settings = {"lengths": [30] * 10, "ncentroids": 30, "nbits": 2, "progress": False}
     expected = Index.build(tokens, **settings)
-    monkeypatch.setattr(building, "stages", lambda *arguments: build)
+    resolve = backends.resolve
+    monkeypatch.setattr(backends, "resolve", lambda op, *on, **by: build if op == "build" else resolve(op, *on, **by))
     found = Index.build(tokens, device="cuda" if DEVICE == "cuda" else "torch:cpu", **settings)
     assert found._arrays.keys() == expected._arrays.keys()
     for name, array in expected._arrays.items():
@@ -155,8 +155,8 @@ def test_an_index(dim, monkeypatch):
 
 
 def test_which_backend():
-    assert DeviceOperators("cpu")._stages is plain
-    with pytest.raises(backends.BackendError, match="cannot build on cpu: best: must be one of triton, torch"):
+    assert DeviceOperators("cpu")._kernels is plain
+    with pytest.raises(ValueError, match="backend must be one of cpp, cuda, torch, triton, got 'best'"):
         DeviceOperators("cpu", "best")
     if torch.cuda.is_available():
-        assert DeviceOperators("cuda")._stages is build
+        assert DeviceOperators("cuda")._kernels is build

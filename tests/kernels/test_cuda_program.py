@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 from lateint_kernels.codes.cuda import scoreboard
 from lateint_kernels.dense.cuda import backward, forward, support
 from lateint_kernels.gpu import program
+from lateint_kernels.gpu import support as gpu_support
 
 TOOLS = importlib.util.find_spec("triton")
 CUOBJDUMP = Path(TOOLS.origin).parent / "backends" / "nvidia" / "bin" / "cuobjdump" if TOOLS and TOOLS.origin else None
@@ -24,7 +25,7 @@ REGISTERS = 65536  # of a multiprocessor, for all threads of its blocks
 
 @pytest.fixture
 def nvrtc():
-    if reason := support._missing():
+    if reason := gpu_support._missing():
         pytest.skip(reason)
 
 
@@ -168,6 +169,7 @@ TOLD = """
 import ctypes, sys, types
 import torch
 from lateint_kernels.gpu import program
+from lateint_kernels.gpu import support as gpu_support
 
 class Argument(ctypes.Structure):
     _fields_ = (("number", ctypes.c_longlong),)
@@ -226,10 +228,11 @@ def test_compiler_error_names_the_line(nvrtc):
 def test_refusals(monkeypatch):
     why_not = support.why_not
     assert why_not("maxsim", "cpu") == "runs on cuda only"
-    monkeypatch.setattr(support, "_missing", lambda: None)
-    monkeypatch.setattr(support, "_unfit", lambda *what: None)
+    monkeypatch.setattr(gpu_support, "_missing", lambda: None)
+    for module in (support, gpu_support):
+        monkeypatch.setattr(module, "_unfit", lambda *what: None)
     assert why_not("maxsim", "cuda:1", "torch.bfloat16", 128) is None
-    assert why_not("best_keys", "cuda") is None
+    assert gpu_support.why_not("best_keys", "cuda") is None
     assert why_not("maxsim_backward", "cuda", "torch.float32", 2048) is None
     assert why_not("maxsim", "cuda", "torch.float32") == "maxsim takes bfloat16 and float16, not float32"
     assert why_not("maxsim", "cuda", "torch.float16", 40) == (
@@ -238,7 +241,7 @@ def test_refusals(monkeypatch):
     assert why_not("maxsim_backward", "cuda", "torch.bfloat16", 100) == (
         "maxsim_backward takes a dim up to 4096 that is a multiple of 8, not 100"
     )
-    monkeypatch.setattr(support, "_missing", lambda: "cuda-core is not installed")
+    monkeypatch.setattr(gpu_support, "_missing", lambda: "cuda-core is not installed")
     assert why_not("maxsim_backward", "cuda") == "cuda-core is not installed"
     monkeypatch.setenv("LATEINT_CUDA", "off")
     assert why_not("maxsim_backward", "cuda") == "LATEINT_CUDA is off"

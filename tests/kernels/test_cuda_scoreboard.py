@@ -11,12 +11,12 @@ torch = pytest.importorskip("torch")
 
 from emulated import BACKWARDS, FORWARDS, WHY_NOT, Emulated, compiler, guarded  # noqa: E402
 
+from lateint_kernels import backends  # noqa: E402
 from lateint_kernels.codes.cuda import scoreboard  # noqa: E402
 from lateint_kernels.codes.device import engine as device_engine  # noqa: E402
 from lateint_kernels.codes.device.engine import DeviceEngine  # noqa: E402
-from lateint_kernels.codes.engine import Engine  # noqa: E402
+from lateint_kernels.codes.engine import Engine, Limits  # noqa: E402
 from lateint_kernels.codes.torch import scoreboard as sorting  # noqa: E402
-from lateint_kernels.dense.cuda import support  # noqa: E402
 from lateint_kernels.gpu import program  # noqa: E402
 
 
@@ -33,7 +33,7 @@ def gpu_with(slots, multiprocessors=1):
 
 
 def need_gpu():
-    if reason := support.why_not("best_keys", "cuda"):
+    if reason := scoreboard.why_not("best_keys", "cuda"):
         pytest.skip(reason)
 
 
@@ -51,7 +51,12 @@ def device(request, monkeypatch, compiled):
     monkeypatch.setattr(program, "load", lambda name, defines, index: Emulated(compiled(name, defines), request.param))
     monkeypatch.setattr(program, "gpu", lambda index: gpu_with(100))
     monkeypatch.setattr(scoreboard, "THREADS", 96)
-    monkeypatch.setattr(device_engine, "_best_keys", lambda device: scoreboard.best_keys)
+    resolve = device_engine.backends.resolve
+    monkeypatch.setattr(
+        device_engine.backends,
+        "resolve",
+        lambda op, *on, **by: scoreboard.best_keys if op == "best_keys" else resolve(op, *on, **by),
+    )
     return "cpu"
 
 
@@ -67,24 +72,24 @@ def batch(rng, lengths, dim=40):
     return rng.standard_normal((offsets[-1], dim)).astype(np.float32), offsets
 
 
-def same_candidates(ours, theirs, query, **limits):
-    found, expected = ours.gather(query, **limits), theirs.gather(query, **limits)
+def same_candidates(ours, theirs, query, limits):
+    found, expected = ours.gather(query, limits), theirs.gather(query, limits)
     assert found.positions.tolist() == expected.positions.tolist()
     assert found.scores.tobytes() == expected.scores.tobytes()
     assert (found.postings, found.touched) == (expected.postings, expected.touched)
 
 
-def same_keys(ours, queries, offsets, allowed=None, **limits):
+def same_keys(ours, queries, offsets, limits, allowed=None):
     """Of a batch, with those that sorting finds; what comes after them is none."""
     found, expected = [], []
     for best_keys, kept in ((scoreboard.best_keys, found), (sorting.best_keys, expected)):
         ours._best_keys = lambda *given, best_keys=best_keys, kept=kept: kept.extend(best_keys(*given)) or kept
-        ours.search(queries, offsets, 5, **limits, allowed=allowed)
+        ours.search(queries, offsets, 5, limits, allowed=allowed)
     keys, sorted_keys = found[0].cpu(), expected[0].cpu()
     count = sorted_keys.shape[1]
     assert torch.equal(keys[:, :count], sorted_keys) and (keys[:, count:] == -1).all()
     assert [int(number) for number in found[1:]] == [int(number) for number in expected[1:]]
-    assert keys.dtype == torch.int64 and keys.shape[1] == min(limits["candidates"], ours.index.documents)
+    assert keys.dtype == torch.int64 and keys.shape[1] == min(limits.candidates, ours.index.documents)
 
 
 @pytest.mark.parametrize(("slots", "multiprocessors"), [(40, 1), (300, 3), (1000, 1)])
@@ -97,7 +102,7 @@ def test_candidates_of_the_cpu(device, monkeypatch, slots, multiprocessors, cuts
     ours = DeviceEngine(made.codec, made.segments, device)
     for length, nprobe, candidates in [(1, 1, 1), (1, 200, 40), (20, 3, 1), (20, 3, 40), (20, 50, 500), (3, 25, 250)]:
         query = rng.standard_normal((length, 40)).astype(np.float32)
-        same_candidates(ours, made.engine, query, nprobe=nprobe, candidates=candidates)
+        same_candidates(ours, made.engine, query, Limits(nprobe, candidates))
 
 
 def test_a_batch(device, monkeypatch):
@@ -108,9 +113,9 @@ def test_a_batch(device, monkeypatch):
     queries, offsets = batch(rng, [1, 7, 33, 2, 9])
     some, none = (rng.random(400) < 0.3).astype(np.uint8), np.zeros(400, np.uint8)
     for candidates, allowed in itertools.product((7, 120, 1000), (None, some, none)):
-        same_keys(ours, queries, offsets, allowed, nprobe=4, candidates=candidates)
+        same_keys(ours, queries, offsets, Limits(4, candidates), allowed)
     monkeypatch.setattr(scoreboard, "BYTES", 2 * (8 * 28 + 4 * scoreboard.BINS * scoreboard.PASSES))
-    same_keys(ours, queries, offsets, some, nprobe=4, candidates=7)
+    same_keys(ours, queries, offsets, Limits(4, 7), some)
 
 
 def test_search(device):
@@ -120,8 +125,8 @@ def test_search(device):
     queries, offsets = batch(rng, [1, 7, 33])
     allowed = (rng.random(400) < 0.5).astype(np.uint8)
     for k, patience, mask in itertools.product((1, 60), (0, 32), (None, allowed)):
-        limits = {"nprobe": 4, "candidates": 70, "patience": patience, "allowed": mask}
-        found, expected = (engine.search(queries, offsets, k, **limits) for engine in (ours, made.engine))
+        limits = Limits(4, 70, patience)
+        found, expected = (engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine))
         for left, right in zip(found, expected, strict=True):
             assert left[0].tolist() == right[0].tolist() and left[1].tobytes() == right[1].tobytes()
 
@@ -135,8 +140,8 @@ def test_ties_and_gains_of_zero(device, monkeypatch, room):
     ours = DeviceEngine(made.codec, made.segments, device)
     query = rng.standard_normal((3, 40)).astype(np.float32)
     for candidates in (1, 37, 499, 500):
-        same_candidates(ours, made.engine, query, nprobe=1, candidates=candidates)
-    assert ours.gather(query, nprobe=1, candidates=37).positions.tolist() == list(range(37))
+        same_candidates(ours, made.engine, query, Limits(1, candidates))
+    assert ours.gather(query, Limits(1, 37)).positions.tolist() == list(range(37))
 
 
 def test_equal_centroids(device, monkeypatch):
@@ -149,7 +154,7 @@ def test_equal_centroids(device, monkeypatch):
     theirs, ours = Engine(made.codec, made.segments), DeviceEngine(made.codec, made.segments, device)
     for nprobe, candidates in itertools.product((1, 15, 30), (1, 20, 89)):
         query = rng.standard_normal((5, 40)).astype(np.float32)
-        same_candidates(ours, theirs, query, nprobe=nprobe, candidates=candidates)
+        same_candidates(ours, theirs, query, Limits(nprobe, candidates))
 
 
 def test_entries_close_together(device, monkeypatch):
@@ -164,7 +169,7 @@ def test_entries_close_together(device, monkeypatch):
     ours = DeviceEngine(made.codec, made.segments, device)
     query = (made.codec.centroids[:3, :40].astype(np.float32) - 128) @ np.eye(40, dtype=np.float32)
     for nprobe in (1, 3):
-        same_candidates(ours, made.engine, query, nprobe=nprobe, candidates=50)
+        same_candidates(ours, made.engine, query, Limits(nprobe, 50))
 
 
 def test_nothing_is_read_beyond_arrays(device):
@@ -176,13 +181,13 @@ def test_nothing_is_read_beyond_arrays(device):
     for name in ("list_offsets", "list_documents"):
         object.__setattr__(ours.index, name, guarded(getattr(ours.index, name)))
     query = rng.standard_normal((9, 40)).astype(np.float32)
-    same_candidates(ours, made.engine, query, nprobe=50, candidates=20)
+    same_candidates(ours, made.engine, query, Limits(50, 20))
 
 
 def test_no_documents(device):
     made = make(np.random.default_rng(0), [])
     ours = DeviceEngine(made.codec, made.segments, device)
-    found = ours.gather(np.ones((2, 40), np.float32), nprobe=2, candidates=5)
+    found = ours.gather(np.ones((2, 40), np.float32), Limits(2, 5))
     assert len(found.positions) == found.postings == found.touched == 0
 
 
@@ -192,7 +197,7 @@ def test_more_lists_than_the_kernel_can_number(monkeypatch):
     ours = DeviceEngine(made.codec, made.segments, "cpu")
     ours._best_keys = scoreboard.best_keys
     monkeypatch.setattr(scoreboard, "MOST_LISTS", 8)
-    same_candidates(ours, made.engine, rng.standard_normal((3, 40)).astype(np.float32), nprobe=4, candidates=5)
+    same_candidates(ours, made.engine, rng.standard_normal((3, 40)).astype(np.float32), Limits(4, 5))
 
 
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90a", "sm_100", "sm_120"])
@@ -204,9 +209,11 @@ def test_tables_fit_into_shared_memory(arch):
 
 
 def test_which_one_runs(monkeypatch):
-    assert device_engine._best_keys(torch.device("cpu")) is sorting.best_keys
-    monkeypatch.setattr(device_engine.backends, "why_not", lambda *what: None)
-    assert device_engine._best_keys(torch.device("cuda")) is scoreboard.best_keys
+    chosen = backends.resolve.__wrapped__
+    assert chosen("best_keys", torch.device("cpu")) is sorting.best_keys
+    monkeypatch.setattr(backends, "why_not", lambda *what: None)
+    assert chosen("best_keys", torch.device("cuda")) is scoreboard.best_keys
+    assert chosen("best_keys", torch.device("cuda"), backend="torch") is sorting.best_keys
 
 
 @pytest.mark.gpu
@@ -220,7 +227,7 @@ def test_a_large_batch_is_as_sorted(candidates):
     assert ours._best_keys is scoreboard.best_keys
     queries, offsets = batch(rng, [32] * 60 + [1, 320])
     for _ in range(20):
-        same_keys(ours, queries, offsets, nprobe=16, candidates=candidates)
+        same_keys(ours, queries, offsets, Limits(16, candidates))
 
 
 @pytest.mark.gpu
@@ -230,21 +237,21 @@ def test_a_search_waits_for_the_device_once():
     made = make(rng, rng.integers(1, 12, 5000).tolist(), count=200)
     ours = DeviceEngine(made.codec, made.segments, "cuda")
     queries, offsets = batch(rng, [32] * 8)
-    prepared = ours._prepared(queries, offsets)
-    limits = {"nprobe": 4, "candidates": 600, "allowed": ours._mask(np.ones(5000, np.uint8))}
+    prepared = ours.prepared(queries, offsets)
+    limits, allowed = Limits(4, 600), ours.mask(np.ones(5000, np.uint8))
 
-    def stages():
-        found = ours._gather(prepared, *limits.values())
-        scores = device_engine.search.score(ours.index, prepared, ours._stages, found.positions)
+    def search():
+        found = ours.gathered(prepared, limits, allowed)
+        scores = device_engine.search.score(ours.index, prepared, ours._kernels, found.positions)
         scores = device_engine.search.stop(found.positions, scores, 10, 96)
         return device_engine.search.top_k(found.positions, scores, 10)
 
-    stages()
+    search()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Synchronization debug mode is a prototype")
         torch.cuda.set_sync_debug_mode("error")
     try:
-        ours._prepared(queries, offsets)
-        stages()
+        ours.prepared(queries, offsets)
+        search()
     finally:
         torch.cuda.set_sync_debug_mode("default")

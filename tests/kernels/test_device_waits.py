@@ -21,6 +21,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from lateint_kernels.codes.cuda import scoreboard  # noqa: E402
 from lateint_kernels.codes.device import engine as device_engine  # noqa: E402
+from lateint_kernels.codes.engine import Limits  # noqa: E402
 from lateint_kernels.codes.triton import probe  # noqa: E402
 from lateint_kernels.codes.triton import search as triton_search  # noqa: E402
 from lateint_kernels.gpu import program  # noqa: E402
@@ -42,7 +43,7 @@ def engine(monkeypatch):
     monkeypatch.setattr(program, "gpu", lambda index: GPU)
     monkeypatch.setattr(program, "load", lambda *what: type("Kernel", (), {"launch": lambda *given: None}))
     monkeypatch.setattr(scoreboard, "pointer", lambda tensor: None)
-    found.device, found._stages, found._best_keys = torch.device("cuda:0"), triton_search, scoreboard.best_keys
+    found.device, found._kernels, found._best_keys = torch.device("cuda:0"), triton_search, scoreboard.best_keys
     # What DeviceEngine._tensor copies from pinned memory.
     found._tensor = lambda array: on_device(torch.from_numpy(np.array(array)))
     with FakeTensorMode():
@@ -61,9 +62,9 @@ def on_devices(arrays):
 def test_a_search_waits_once(engine, lengths, candidates, cells):
     offsets = np.cumsum([0, *lengths])
     queries, allowed = np.ones((offsets[-1], 40), np.float32), np.ones(6000, np.uint8)
-    limits = {"nprobe": 16, "candidates": candidates, "patience": 96, "cells": cells}
+    limits = Limits(16, candidates, patience=96, cells=cells)
     with Counted() as counted:
-        found = engine.search(queries, offsets, 10, **limits, allowed=allowed)
+        found = engine.search(queries, offsets, 10, limits, allowed=allowed)
     assert len(found) == len(lengths)
     assert counted.to_host == 1 and counted.to_device == []
 
@@ -71,7 +72,7 @@ def test_a_search_waits_once(engine, lengths, candidates, cells):
 def test_more_queries_than_fit_wait_once_for_each_batch(engine, monkeypatch):
     monkeypatch.setitem(device_engine.TOKENS, "cuda", 40)
     with Counted() as counted:
-        engine.search(np.ones((96, 40), np.float32), np.array([0, 32, 64, 96]), 10, nprobe=16, candidates=100)
+        engine.search(np.ones((96, 40), np.float32), np.array([0, 32, 64, 96]), 10, Limits(16, 100))
     assert counted.to_host == 3 and counted.to_device == []
 
 

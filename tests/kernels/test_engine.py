@@ -8,7 +8,7 @@ from random_index import Made, make
 
 from lateint_kernels import _cpu, reference
 from lateint_kernels.codes.centroids import invert
-from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.engine import Engine, Limits
 from lateint_kernels.codes.index_arrays import SegmentArrays
 from lateint_kernels.codes.residual import NBITS, decode, depth_of
 
@@ -169,7 +169,7 @@ def test_without_pruning_search_is_brute_force(isa, nbits, cuts):
             expected = made.best(query, k)
             assert one(made.engine.exhaustive(query, whole(query), k)) == expected
             for threads in (1, 2, 3):
-                found = made.engine.search(query, whole(query), k, nprobe=30, candidates=n, threads=threads)
+                found = made.engine.search(query, whole(query), k, Limits(30, n), threads=threads)
                 assert one(found) == expected
 
 
@@ -185,7 +185,7 @@ def test_candidates(isa, nprobe, cells):
     documents = [made.centroids_of(position) for position in range(60)]
     if cells == 0:
         coarse = np.array(reference.coarse_scores(products, scales, documents, nprobe), np.float64)
-        found = made.engine.gather(query, nprobe=nprobe, candidates=60)
+        found = made.engine.gather(query, Limits(nprobe, 60))
         assert sorted(found.positions.tolist()) == np.flatnonzero(~np.isnan(coarse)).tolist()
         assert found.touched == len(found.positions)
         order = coarse[found.positions]
@@ -196,13 +196,13 @@ def test_candidates(isa, nprobe, cells):
             (found.scores - found.scores.min()) * np.ptp(order), (order - order.min()) * np.ptp(found.scores), rtol=1e-4
         )
     for candidates in (1, 7, 60):
-        some = made.engine.gather(query, nprobe=nprobe, candidates=candidates, cells=cells)
+        some = made.engine.gather(query, Limits(nprobe, candidates, cells=cells))
         assert len(some.positions) <= candidates
         allowed = np.zeros(60, np.uint8)
         allowed[some.positions] = 1
         for threads in (1, 2, 3):
             rankings = made.engine.search(
-                query, whole(query), 5, nprobe=nprobe, candidates=candidates, cells=cells, threads=threads
+                query, whole(query), 5, Limits(nprobe, candidates, cells=cells), threads=threads
             )
             assert one(rankings) == made.best(query, 5, allowed)
 
@@ -211,9 +211,9 @@ def test_all_cells_are_all_centroids(isa):
     rng = np.random.default_rng(0)
     made = make(rng, rng.integers(1, 9, 40).tolist(), count=50, cells=6)
     query = rng.standard_normal((20, 40)).astype(np.float32)
-    flat = made.engine.gather(query, nprobe=7, candidates=30)
+    flat = made.engine.gather(query, Limits(7, 30))
     for cells in (6, 100):
-        routed = made.engine.gather(query, nprobe=7, candidates=30, cells=cells)
+        routed = made.engine.gather(query, Limits(7, 30, cells=cells))
         assert routed.positions.tolist() == flat.positions.tolist()
         assert routed.scores.tolist() == flat.scores.tolist()
 
@@ -252,7 +252,7 @@ def test_documents_left_out(isa):
         allowed = (rng.random(50) < share).astype(np.uint8) * 7
         expected = made.best(query, 6, allowed)
         assert one(made.engine.exhaustive(query, whole(query), 6, allowed=allowed)) == expected
-        assert one(made.engine.search(query, whole(query), 6, nprobe=30, candidates=50, allowed=allowed)) == expected
+        assert one(made.engine.search(query, whole(query), 6, Limits(30, 50), allowed=allowed)) == expected
 
 
 def test_ties_break_by_position(isa):
@@ -278,7 +278,7 @@ def test_ties_break_by_position(isa):
     for k in (1, 5, 20, 40):
         expected = same.best(query, k)
         assert one(same.engine.exhaustive(query, whole(query), k, threads=2)) == expected
-        assert one(same.engine.search(query, whole(query), k, nprobe=30, candidates=40)) == expected
+        assert one(same.engine.search(query, whole(query), k, Limits(30, 40))) == expected
 
 
 def test_more_centroids_than_16_bits_count(isa):
@@ -291,9 +291,9 @@ def test_more_centroids_than_16_bits_count(isa):
     query = rng.standard_normal((3, 8)).astype(np.float32)
     expected = made.best(query, 7)
     assert one(made.engine.exhaustive(query, whole(query), 7)) == expected
-    assert one(made.engine.search(query, whole(query), 7, nprobe=count, candidates=200)) == expected
+    assert one(made.engine.search(query, whole(query), 7, Limits(count, 200))) == expected
     for cells in (0, 10):
-        rankings = made.engine.search(query, whole(query), 200, nprobe=2000, candidates=200, cells=cells)
+        rankings = made.engine.search(query, whole(query), 200, Limits(2000, 200, cells=cells))
         positions, scores = one(rankings)
         assert scores == made.scores(query)[positions].tolist() == sorted(scores, reverse=True)
 
@@ -305,13 +305,13 @@ def test_a_batch_is_its_queries_one_by_one(isa):
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     queries = rng.standard_normal((sum(lengths), 40)).astype(np.float32)
     alone = [
-        one(made.engine.search(queries[a:b], np.array([0, b - a]), 4, nprobe=3, candidates=9))
+        one(made.engine.search(queries[a:b], np.array([0, b - a]), 4, Limits(3, 9)))
         for a, b in itertools.pairwise(offsets)
     ]
     for threads in (1, 2, 3):
-        batch = made.engine.search(queries, offsets, 4, nprobe=3, candidates=9, threads=threads)
+        batch = made.engine.search(queries, offsets, 4, Limits(3, 9), threads=threads)
         assert [(positions.tolist(), scores.tolist()) for positions, scores in batch] == alone
-    assert made.engine.search(queries[:0], np.zeros(1, np.int64), 4, nprobe=3, candidates=9) == []
+    assert made.engine.search(queries[:0], np.zeros(1, np.int64), 4, Limits(3, 9)) == []
 
 
 def test_equal_centroids(isa):
@@ -322,8 +322,8 @@ def test_equal_centroids(isa):
     engine = Engine(codec, made.segments)
     query = rng.standard_normal((4, 40)).astype(np.float32)
     expected = one(engine.exhaustive(query, whole(query), 5))
-    assert one(engine.search(query, whole(query), 5, nprobe=30, candidates=20)) == expected
-    assert engine.gather(query, nprobe=30, candidates=20).positions.tolist() == list(range(20))
+    assert one(engine.search(query, whole(query), 5, Limits(30, 20))) == expected
+    assert engine.gather(query, Limits(30, 20)).positions.tolist() == list(range(20))
 
 
 def test_random_shapes(isa):
@@ -345,11 +345,11 @@ def test_random_shapes(isa):
         k, threads = int(rng.integers(1, n + 3)), int(rng.integers(1, 4))
         expected = made.best(query, k)
         assert one(made.engine.exhaustive(query, whole(query), k, threads=threads)) == expected
-        assert one(made.engine.search(query, whole(query), k, nprobe=count, candidates=n, threads=threads)) == expected
+        assert one(made.engine.search(query, whole(query), k, Limits(count, n), threads=threads)) == expected
         nprobe, candidates = int(rng.integers(1, count + 1)), int(rng.integers(1, n + 1))
         allowed = np.zeros(n, np.uint8)
-        allowed[made.engine.gather(query, nprobe=nprobe, candidates=candidates).positions] = 1
-        rankings = made.engine.search(query, whole(query), k, nprobe=nprobe, candidates=candidates, threads=threads)
+        allowed[made.engine.gather(query, Limits(nprobe, candidates)).positions] = 1
+        rankings = made.engine.search(query, whole(query), k, Limits(nprobe, candidates), threads=threads)
         assert one(rankings) == made.best(query, k, allowed)
 
 
@@ -360,13 +360,13 @@ def test_callers_on_many_threads(isa):
     rng = np.random.default_rng(0)
     made = make(rng, rng.integers(1, 9, 60).tolist(), cuts=(20,))
     queries = [rng.standard_normal((5, 40)).astype(np.float32) for _ in range(8)]
-    expected = [one(made.engine.search(query, whole(query), 5, nprobe=4, candidates=20)) for query in queries]
+    expected = [one(made.engine.search(query, whole(query), 5, Limits(4, 20))) for query in queries]
     failures = []
 
     def ask(number):
         for round_ in range(30):
             query = queries[(number + round_) % 8]
-            found = one(made.engine.search(query, whole(query), 5, nprobe=4, candidates=20, threads=1 + number % 3))
+            found = one(made.engine.search(query, whole(query), 5, Limits(4, 20), threads=1 + number % 3))
             if found != expected[(number + round_) % 8]:
                 failures.append(number)
 

@@ -9,7 +9,7 @@ import pytest
 from random_index import make
 
 from lateint_kernels import backends
-from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.engine import Engine, Limits
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.residual import NBITS
 
@@ -96,15 +96,15 @@ def test_search(nbits, cuts):
     choices = list(itertools.product((1, 10, 100, 1000), (1, 4, 60), (50, 400), (0, 32, 96), (None, allowed)))
     for number in rng.permutation(len(choices))[:24]:
         k, nprobe, candidates, patience, mask = choices[number]
-        limits = {"nprobe": nprobe, "candidates": candidates, "patience": patience, "allowed": mask}
-        same(ours.search(queries, offsets, k, **limits), made.engine.search(queries, offsets, k, **limits))
+        limits = Limits(nprobe, candidates, patience)
+        same(*(engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine)))
     for k, mask in itertools.product((1, 10, 1000), (None, allowed)):
         same(
             ours.exhaustive(queries, offsets, k, allowed=mask),
             made.engine.exhaustive(queries, offsets, k, allowed=mask),
         )
     nothing = np.zeros(400, np.uint8)
-    assert [len(p) for p, _ in ours.search(queries, offsets, 3, nprobe=4, candidates=50, allowed=nothing)] == [0] * 5
+    assert [len(p) for p, _ in ours.search(queries, offsets, 3, Limits(4, 50), allowed=nothing)] == [0] * 5
     assert [len(p) for p, _ in ours.exhaustive(queries, offsets, 3, allowed=nothing)] == [0] * 5
 
 
@@ -114,8 +114,8 @@ def test_gather():
     ours = on_torch(made)
     for length, nprobe, candidates in itertools.product((1, 20), (1, 3, 50), (1, 40, 500)):
         query = rng.standard_normal((length, 40)).astype(np.float32)
-        found = ours.gather(query, nprobe=nprobe, candidates=candidates)
-        expected = made.engine.gather(query, nprobe=nprobe, candidates=candidates)
+        found = ours.gather(query, Limits(nprobe, candidates))
+        expected = made.engine.gather(query, Limits(nprobe, candidates))
         for left, right in zip(found, expected, strict=True):
             np.testing.assert_array_equal(left, right)
 
@@ -141,11 +141,11 @@ def test_cells(cells):
     queries[12:20] = queries[12]
     queries[20] = 0
     for nprobe, patience in itertools.product((1, 4, 40, 400), (0, 32)):
-        limits = {"nprobe": nprobe, "candidates": 60, "patience": patience, "cells": cells}
-        same(ours.search(queries, offsets, 10, **limits), made.engine.search(queries, offsets, 10, **limits))
+        limits = Limits(nprobe, 60, patience=patience, cells=cells)
+        same(ours.search(queries, offsets, 10, limits), made.engine.search(queries, offsets, 10, limits))
         for first, last in itertools.pairwise(offsets):
-            limits = {"nprobe": nprobe, "candidates": 60, "cells": cells}
-            found, expected = (engine.gather(queries[first:last], **limits) for engine in (ours, made.engine))
+            limits = Limits(nprobe, 60, cells=cells)
+            found, expected = (engine.gather(queries[first:last], limits) for engine in (ours, made.engine))
             for left, right in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(left, right)
 
@@ -155,14 +155,14 @@ def test_cells_of_many_centroids():
     rng = np.random.default_rng(0)
     made = make(rng, rng.integers(1, 30, 400).tolist(), count=4000, cells=63)
     queries, offsets = batch(rng, [32, 5, 70, 1, 16], 40)
-    ours, limits = on_torch(made), {"nprobe": 4, "candidates": 100, "patience": 32}
-    flat = made.engine.search(queries, offsets, 10, **limits)
-    routed = made.engine.search(queries, offsets, 10, cells=12, **limits)
+    ours, limits = on_torch(made), Limits(4, 100, patience=32)
+    flat = made.engine.search(queries, offsets, 10, limits)
+    routed = made.engine.search(queries, offsets, 10, limits._replace(cells=12))
     assert any(left[0].tolist() != right[0].tolist() for left, right in zip(flat, routed, strict=True))
     with pytest.MonkeyPatch.context() as patch:
         for tokens in (1 << 11, 40, 1):
             patch.setitem(device_engine.TOKENS, "cpu", tokens)
-            same(ours.search(queries, offsets, 10, cells=12, **limits), routed)
+            same(ours.search(queries, offsets, 10, limits._replace(cells=12)), routed)
 
 
 def test_ties():
@@ -175,10 +175,10 @@ def test_ties():
     ours, theirs = on_torch(made), Engine(made.codec, made.segments)
     queries, offsets = batch(rng, [3], 40)
     for patience in (0, 32):
-        limits = {"nprobe": 1, "candidates": 30, "patience": patience}
-        found = ours.search(queries, offsets, 5, **limits)
+        limits = Limits(1, 30, patience=patience)
+        found = ours.search(queries, offsets, 5, limits)
         assert found[0][0].tolist() == [0, 1, 2, 3, 4]
-        same(found, theirs.search(queries, offsets, 5, **limits))
+        same(found, theirs.search(queries, offsets, 5, limits))
     same(ours.exhaustive(queries, offsets, 5), theirs.exhaustive(queries, offsets, 5))
 
 
@@ -189,8 +189,8 @@ def test_more_centroids_than_16_bits_count():
     made = make(rng, [10] * 30, width=8, count=count, ids=ids)
     ours = on_torch(made)
     queries, offsets = batch(rng, [6, 2], 8)
-    limits = {"nprobe": 4096, "candidates": 30}
-    same(ours.search(queries, offsets, 7, **limits), made.engine.search(queries, offsets, 7, **limits))
+    limits = Limits(4096, 30)
+    same(ours.search(queries, offsets, 7, limits), made.engine.search(queries, offsets, 7, limits))
     same(ours.exhaustive(queries, offsets, 7), made.engine.exhaustive(queries, offsets, 7))
 
 
@@ -198,8 +198,8 @@ def test_work_is_cut_anywhere(monkeypatch):
     rng = np.random.default_rng(0)
     made = make(rng, LENGTHS * 5, cuts=(20,))
     queries, offsets = batch(rng, [5, 40, 3, 3, 3], 40)
-    limits = {"nprobe": 5, "candidates": 30, "patience": 32}
-    expected = made.engine.search(queries, offsets, 4, **limits), made.engine.exhaustive(queries, offsets, 4)
+    limits = Limits(5, 30, patience=32)
+    expected = made.engine.search(queries, offsets, 4, limits), made.engine.exhaustive(queries, offsets, 4)
     monkeypatch.setattr("lateint_kernels.codes.index_tensors.STAGED", 64)
     for tokens, postings, products, numbers in [(1, 1, 1, 1), (9, 1 << 20, 50, 300)]:
         monkeypatch.setitem(device_engine.TOKENS, "cpu", tokens)
@@ -207,14 +207,14 @@ def test_work_is_cut_anywhere(monkeypatch):
         monkeypatch.setitem(device_engine.PRODUCTS, "cpu", products)
         monkeypatch.setitem(codes.NUMBERS, "cpu", numbers)
         ours = on_torch(made)
-        same(ours.search(queries, offsets, 4, **limits), expected[0])
+        same(ours.search(queries, offsets, 4, limits), expected[0])
         same(ours.exhaustive(queries, offsets, 4), expected[1])
 
 
 def test_an_empty_batch():
     made = make(np.random.default_rng(0), LENGTHS)
     queries, offsets = np.empty((0, 40), np.float32), np.zeros(1, np.int64)
-    assert on_torch(made).search(queries, offsets, 4, nprobe=2, candidates=3) == []
+    assert on_torch(made).search(queries, offsets, 4, Limits(2, 3)) == []
     assert on_torch(made).exhaustive(queries, offsets, 4) == []
 
 

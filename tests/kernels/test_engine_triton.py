@@ -7,6 +7,7 @@ import pytest
 from random_index import make
 
 from lateint_kernels import backends
+from lateint_kernels.codes.engine import Limits
 from lateint_kernels.codes.residual import NBITS
 
 torch = pytest.importorskip("torch")
@@ -121,8 +122,8 @@ def test_search():
     queries = rng.standard_normal((9, 40)).astype(np.float32)
     for found, expected in (
         (
-            ours.search(queries, offsets, 4, nprobe=3, candidates=20, patience=32),
-            made.engine.search(queries, offsets, 4, nprobe=3, candidates=20, patience=32),
+            ours.search(queries, offsets, 4, Limits(3, 20, patience=32)),
+            made.engine.search(queries, offsets, 4, Limits(3, 20, patience=32)),
         ),
         (ours.exhaustive(queries, offsets, 7), made.engine.exhaustive(queries, offsets, 7)),
     ):
@@ -151,16 +152,16 @@ def test_search_through_cells():
     queries = rng.standard_normal((12, 40)).astype(np.float32)
     assert len({*made.engine.probe(queries, offsets, 16, cells=1)[2].tolist()}) > 1
     for cells in (1, 3, 16):
-        limits = {"nprobe": 8, "candidates": 20, "patience": 32, "cells": cells}
-        found, expected = (engine.search(queries, offsets, 4, **limits) for engine in (ours, made.engine))
+        limits = Limits(8, 20, patience=32, cells=cells)
+        found, expected = (engine.search(queries, offsets, 4, limits) for engine in (ours, made.engine))
         for left, right in zip(found, expected, strict=True):
             assert left[0].tolist() == right[0].tolist() and left[1].tobytes() == right[1].tobytes()
 
 
 def test_which_backend():
     made = make(np.random.default_rng(0), [3])
-    assert DeviceEngine(made.codec, made.segments, "cpu")._stages is codes
-    with pytest.raises(backends.BackendError, match="cannot search on cpu: best: must be one of triton, torch"):
+    assert DeviceEngine(made.codec, made.segments, "cpu")._kernels is codes
+    with pytest.raises(ValueError, match="backend must be one of cpp, cuda, torch, triton, got 'best'"):
         DeviceEngine(made.codec, made.segments, "cpu", "best")
     if torch.cuda.is_available():
-        assert DeviceEngine(made.codec, made.segments, "cuda")._stages is search
+        assert DeviceEngine(made.codec, made.segments, "cuda")._kernels is search

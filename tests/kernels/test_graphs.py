@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 from lateint_kernels.codes.device import engine as device_engine  # noqa: E402
 from lateint_kernels.codes.device import graphs  # noqa: E402
 from lateint_kernels.codes.device.engine import DeviceEngine  # noqa: E402
+from lateint_kernels.codes.engine import Limits  # noqa: E402
 
 
 class Recorder:
@@ -93,13 +94,15 @@ def test_searches(made, monkeypatch):
                 (3, 2, 50, 32, None), (4, 2, 50, 32, None), (3, 3, 50, 32, None), (3, 2, 60, 32, None),
                 (3, 2, 50, 0, None), (3, 2, 50, 32, allowed),
             ]:  # fmt: skip
-                limits = {"nprobe": nprobe, "candidates": candidates, "patience": patience, "allowed": mask}
-                found = ours.search(queries, offsets, k, **limits)
-                for left, right in zip(found, made.engine.search(queries, offsets, k, **limits), strict=True):
+                limits = Limits(nprobe, candidates, patience)
+                found, expected = (
+                    engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine)
+                )
+                for left, right in zip(found, expected, strict=True):
                     assert left[0].tolist() == right[0].tolist() and left[1].tobytes() == right[1].tobytes()
     assert len(recorder.recordings) == 3 * 5 and recorder.replays == 2 * 3 * 5  # a mask is not recorded
     monkeypatch.setattr(device_engine, "RECORDED", 6)
-    ours.search(np.ones((7, 40), np.float32), np.array([0, 7]), 3, nprobe=2, candidates=50, patience=32)
+    ours.search(np.ones((7, 40), np.float32), np.array([0, 7]), 3, Limits(2, 50, patience=32))
     assert recorder.replays == 2 * 3 * 5
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from random_index import make
 
+from lateint_kernels.codes.engine import Limits
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.residual import NBITS
 
@@ -49,16 +50,16 @@ def same_searches(ours, made):
     choices = itertools.product((1, 10, 1000), (1, 60), (50, 400), (0, 32), (None, ALLOWED))
     for number, (k, nprobe, candidates, patience, mask) in enumerate(choices):
         if number % 7 == 0:
-            limits = {"nprobe": nprobe, "candidates": candidates, "patience": patience, "allowed": mask}
-            same(ours.search(queries, offsets, k, **limits), made.engine.search(queries, offsets, k, **limits))
+            limits = Limits(nprobe, candidates, patience)
+            same(*(engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine)))
     for k, mask in itertools.product((1, 1000), (None, ALLOWED)):
         expected = made.engine.exhaustive(queries, offsets, k, allowed=mask)
         same(ours.exhaustive(queries, offsets, k, allowed=mask), expected)
     nothing = np.zeros(400, np.uint8)
-    assert [len(p) for p, _ in ours.search(queries, offsets, 3, nprobe=4, candidates=50, allowed=nothing)] == [0] * 5
+    assert [len(p) for p, _ in ours.search(queries, offsets, 3, Limits(4, 50), allowed=nothing)] == [0] * 5
     assert [len(p) for p, _ in ours.exhaustive(queries, offsets, 3, allowed=nothing)] == [0] * 5
     empty = np.empty((0, 40), np.float32), np.zeros(1, np.int64)
-    assert ours.search(*empty, 4, nprobe=2, candidates=3) == [] == ours.exhaustive(*empty, 4)
+    assert ours.search(*empty, 4, Limits(2, 3)) == [] == ours.exhaustive(*empty, 4)
 
 
 def same_documents(ours, made):
@@ -67,8 +68,8 @@ def same_documents(ours, made):
     assert ours.score(query, positions).tobytes() == made.engine.score(query, positions).tobytes()
     assert ours.score(query, positions[:0]).shape == (0,)
     for nprobe, candidates in itertools.product((1, 60), (1, 40, 500)):
-        found = ours.gather(query, nprobe=nprobe, candidates=candidates)
-        for left, right in zip(found, made.engine.gather(query, nprobe=nprobe, candidates=candidates), strict=True):
+        found = ours.gather(query, Limits(nprobe, candidates))
+        for left, right in zip(found, made.engine.gather(query, Limits(nprobe, candidates)), strict=True):
             np.testing.assert_array_equal(left, right)
     for segment in range(len(made.segments)):
         np.testing.assert_array_equal(ours.decode(segment, 3, 40), made.engine.decode(segment, 3, 40))
@@ -146,7 +147,7 @@ def test_ties_between_devices():
     made.codec.centroids[:] = made.codec.centroids[0]
     ours = engine(made.codec, made.segments, ",".join([DEVICE] * 4))
     queries, offsets = batch([3])
-    for found in (ours.search(queries, offsets, 9, nprobe=1, candidates=12), ours.exhaustive(queries, offsets, 9)):
+    for found in (ours.search(queries, offsets, 9, Limits(1, 12)), ours.exhaustive(queries, offsets, 9)):
         assert found[0][0].tolist() == list(range(9))
 
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lateint import Index, UnknownIdError
-from lateint.disk import files
+from lateint.disk.store import MemoryStore
 from lateint.ids import Ids, check, put
 
 
@@ -103,7 +103,7 @@ def test_ids_over_segments(strings):
     if strings:
         names = [f"name {name}" for name in names]
     names = check(names, 60)
-    store, parts, first = files.MemoryStore(), [], 0
+    store, parts, first = MemoryStore(), [], 0
     for segment, last in (("a", 1), ("b", 40), ("c", 60)):
         put(store, segment, names[first:last])
         arrays = store.arrays

@@ -32,7 +32,7 @@ class Assigner:
 
         Looks into the ``cells`` nearest cells of each token only; 0: at all centroids.
         """
-        ids: NDArray[np.uint32] = self._assigner.assign(tokens, cells, threads)
+        ids: NDArray[np.uint32] = self._assigner.nearest(tokens, cells, threads)
         return ids
 
 
@@ -40,7 +40,7 @@ def cluster_sums(
     tokens: NDArray[np.uint8], ids: NDArray[np.uint32], count: int, *, threads: int = 0
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Sums ``[count, depth]`` of the tokens of each id, and how many there are ``[count]``."""
-    sums, members = _cpu.accumulate(tokens, ids, count, threads)
+    sums, members = _cpu.cluster_sums(tokens, ids, count, threads)
     return sums, members
 
 

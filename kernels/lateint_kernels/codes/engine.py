@@ -14,6 +14,25 @@ from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 Ranking = tuple[NDArray[np.int64], NDArray[np.float32]]
 
 
+class Limits(NamedTuple):
+    """How much of an index a search looks at.
+
+    Attributes:
+        nprobe: centroids probed for each query token.
+        candidates: documents whose codes are scored, chosen by the coarse stage: the score of the best probed centroid
+            of a document for each query token, and the score of the ``2 nprobe``-th best centroid where there is none
+            (imputation as in XTR, arXiv 2304.01982, and WARP, arXiv 2501.17788).
+        patience: candidates are scored best first (in rounds of 32); stop when so many in a row changed nothing among
+            the best k; 0: score them all.
+        cells: look for centroids in the best ``cells`` cells of each query token (`Engine.probe`); 0: in all.
+    """
+
+    nprobe: int
+    candidates: int
+    patience: int = 0
+    cells: int = 0
+
+
 class Candidates(NamedTuple):
     """What the coarse stage of a search found: positions and coarse scores, best first, and what it cost."""
 
@@ -33,28 +52,15 @@ class Engine:
     """
 
     def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays]) -> None:
-        self._engine = _cpu.Engine(
-            codec.centroids,
-            codec.cells,
-            codec.cell_offsets,
-            codec.mean,
-            codec.rotation,
-            codec.permutation,
-            codec.step,
-            codec.nbits,
-            [tuple(segment) for segment in segments],
-        )
+        self._engine = _cpu.Engine(codec, segments)
 
     def search(
         self,
         queries: NDArray[np.float32],
         offsets: NDArray[np.int64],
         k: int,
+        limits: Limits,
         *,
-        nprobe: int,
-        candidates: int,
-        patience: int = 0,
-        cells: int = 0,
         allowed: NDArray[np.uint8] | None = None,
         threads: int = 0,
     ) -> list[Ranking]:
@@ -62,18 +68,11 @@ class Engine:
 
         Args:
             queries: ``[T, dim]``; query i is ``queries[offsets[i]:offsets[i + 1]]``.
-            nprobe: centroids probed for each query token.
-            candidates: documents whose codes are scored, chosen by the coarse stage: the score of the best probed
-                centroid of a document for each query token, and the score of the ``2 nprobe``-th best centroid where
-                there is none (imputation as in XTR, arXiv 2304.01982, and WARP, arXiv 2501.17788).
-            patience: candidates are scored best first (in rounds of 32); stop when so many in a row changed nothing
-                among the best k; 0: score them all.
-            cells: look for centroids in the best ``cells`` cells of each query token (`probe`); 0: in all.
+            limits: how far the search goes.
             allowed: ``[n]``, nonzero where a document may be found.
+            threads: how many to use at most; 0 for the default. A device has its own.
         """
-        rankings: list[Ranking] = self._engine.search(
-            queries, offsets, k, nprobe, candidates, patience, cells, allowed, threads
-        )
+        rankings: list[Ranking] = self._engine.search(queries, offsets, k, *limits, allowed, threads)
         return rankings
 
     def exhaustive(
@@ -99,7 +98,7 @@ class Engine:
         Args:
             queries: ``[T, dim]``; query i is ``queries[offsets[i]:offsets[i + 1]]``.
             count: centroids of each token.
-            cells: as in `search`.
+            cells: as in `Limits`.
 
         Returns:
             Products of signed bytes ``[T, count]`` int32, ids ``[T, count]`` int32, and ``[T]`` int64, how many of
@@ -108,9 +107,9 @@ class Engine:
         pairs, known = self._engine.probe(queries, offsets, count, cells, threads)
         return pairs[:, :, 0], pairs[:, :, 1], known
 
-    def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
+    def gather(self, query: NDArray[np.float32], limits: Limits) -> Candidates:
         """The coarse stage alone, for one query ``[Lq, dim]``; its scores are comparable within the call only."""
-        return Candidates(*self._engine.gather(query, nprobe, candidates, cells))
+        return Candidates(*self._engine.gather(query, limits.nprobe, limits.candidates, limits.cells))
 
     def score(
         self, query: NDArray[np.float32], positions: NDArray[np.int64], *, threads: int = 0

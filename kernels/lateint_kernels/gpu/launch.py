@@ -4,10 +4,12 @@ import os
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
+import triton
 import triton.language as tl
 
 INTERPRETED = tl.constexpr(os.environ.get("TRITON_INTERPRET") == "1")
@@ -109,3 +111,18 @@ def _architecture(index: int) -> Architecture:
 def on(device: torch.device) -> AbstractContextManager[Any]:
     """Launches go to this device."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
+
+
+def why_not(
+    op: str, device: torch.device | str, dtype: torch.dtype | None = None, dim: int | None = None
+) -> str | None:
+    """Why no kernel can run on a device, whatever it computes; None if one can."""
+    if INTERPRETED.value and _version(triton) < (3, 7) and _version(np) >= (2, 4):
+        return "the interpreter of Triton before 3.7 cannot work with NumPy from 2.4"
+    if torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
+        return "needs compute capability 8.0"
+    return None
+
+
+def _version(module: ModuleType) -> tuple[int, ...]:
+    return tuple(int(part) for part in module.__version__.split(".")[:2])

@@ -15,6 +15,9 @@ from lateint_kernels.codes.index_tensors import IndexTensors, QueryTensors
 from lateint_kernels.codes.torch import scoreboard as sorting
 from lateint_kernels.gpu import program
 from lateint_kernels.gpu.arguments import pointer
+from lateint_kernels.gpu.support import why_not
+
+__all__ = ["best_keys", "why_not"]
 
 THREADS = 256
 BLOCKS_PER_MULTIPROCESSOR = 4

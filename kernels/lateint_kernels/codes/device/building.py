@@ -8,8 +8,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lateint_kernels import backends
 from lateint_kernels.arrays import BFLOAT16, Array, as_array
-from lateint_kernels.codes.device.stages import stages
 from lateint_kernels.codes.index_tensors import CentreTensors, RotationTensors
 from lateint_kernels.codes.residual import depth_of
 from lateint_kernels.codes.torch import build
@@ -35,7 +35,7 @@ class DeviceOperators:
 
     def __init__(self, device: str, backend: str | None = None) -> None:
         self.device = torch.device(device)
-        self._stages = stages("build", self.device, backend)
+        self._kernels = backends.resolve("build", self.device, backend=backend)
 
     def chunks(self, dim: int) -> int:
         """See `lateint_kernels.codes.building.Operators`."""
@@ -90,7 +90,7 @@ class DeviceOperators:
         inverse = float(np.float32(1) / np.float32(step))
 
         def rotate(tokens: Tensor) -> Tensor:
-            found: Tensor = self._stages.rotate((tokens.float() - centre).mul_(inverse), turned)
+            found: Tensor = self._kernels.rotate((tokens.float() - centre).mul_(inverse), turned)
             return found
 
         return rotate
@@ -109,9 +109,9 @@ class DeviceOperators:
 
         def nearest(tokens: Tensor, searched: int) -> Tensor:
             if searched <= 0 or searched >= len(cells):
-                return build.id_of(self._stages.best(tokens, centroids, 1)[:, 0], len(rows))
-            routed = build.id_of(self._stages.best(tokens, centres, searched), len(cells))
-            keys = self._stages.best_of_cells(tokens, routed, centroids, offsets)
+                return build.id_of(self._kernels.best(tokens, centroids, 1)[:, 0], len(rows))
+            routed = build.id_of(self._kernels.best(tokens, centres, searched), len(cells))
+            keys = self._kernels.best_of_cells(tokens, routed, centroids, offsets)
             return build.id_of(keys.amax(1), len(rows))
 
         def nearest_of_all(tokens: Tensor, searched: int) -> Tensor:
@@ -134,7 +134,7 @@ class DeviceOperators:
         return means
 
     def encode(self, scaled: Tensor, ids: Tensor, rows: Tensor, nbits: int) -> tuple[Tensor, Tensor]:
-        found: tuple[Tensor, Tensor] = self._stages.encode(scaled, ids, rows, nbits)
+        found: tuple[Tensor, Tensor] = self._kernels.encode(scaled, ids, rows, nbits)
         return found
 
     def invert(

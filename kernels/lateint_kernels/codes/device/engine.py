@@ -1,7 +1,7 @@
 """`lateint_kernels.codes.engine.Engine` on a device: the same searches on the same arrays, the same results."""
 
 from collections.abc import Iterator, Sequence
-from importlib import import_module
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -14,8 +14,7 @@ from lateint_kernels import backends
 from lateint_kernels.codes.device import graphs, search
 from lateint_kernels.codes.device.cache import DocumentCache
 from lateint_kernels.codes.device.search import BestKeys, Gathered
-from lateint_kernels.codes.device.stages import stages
-from lateint_kernels.codes.engine import Candidates, Engine, Ranking
+from lateint_kernels.codes.engine import Candidates, Engine, Limits, Ranking
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.codes.index_tensors import IndexTensors, QueryTensors, RotationTensors, load, size
 from lateint_kernels.codes.torch import scoreboard
@@ -56,11 +55,12 @@ class DeviceEngine:
         memory: int | None = None,
     ) -> None:
         self.device = torch.device(device)
-        self._stages = stages("search", self.device, backend)
-        self._best_keys = scoreboard.best_keys if backend == "torch" else _best_keys(self.device)
+        self._kernels = backends.resolve("search", self.device, backend=backend)
+        of_sums = "torch" if backend == "torch" else None  # Triton has no kernel for them
+        self._best_keys: BestKeys = backends.resolve("best_keys", self.device, backend=of_sums)
         self._host = Engine(codec, [] if isinstance(segments, IndexTensors) else segments)
-        # Torch's stages wait for the device, and so does what brings documents there: no graph can record that.
-        waits = memory is not None or self._stages is codes or self._best_keys is scoreboard.best_keys
+        # Torch's kernels wait for the device, and so does what brings documents there: no graph can record that.
+        waits = memory is not None or self._kernels is codes or self._best_keys is scoreboard.best_keys
         recorded = graphs.wanted(self.device) and not waits
         self._graphs = graphs.Graphs(graphs.Recorder(self.device)) if recorded else None
         self._rotation = RotationTensors.of(codec, self.device)
@@ -79,34 +79,36 @@ class DeviceEngine:
         queries: NDArray[np.float32],
         offsets: NDArray[np.int64],
         k: int,
+        limits: Limits,
         *,
-        nprobe: int,
-        candidates: int,
-        patience: int = 0,
-        cells: int = 0,
         allowed: NDArray[np.uint8] | None = None,
         threads: int = 0,
     ) -> list[Ranking]:
         """As `Engine.search`, which the number of threads means nothing to."""
         mask = self.mask(allowed)
         rankings: list[Ranking] = []
-        for first, last in runs(offsets, self.room(nprobe)):
-            arrays = self.arrays(queries, offsets[first : last + 1])
-            cuts = arrays[-1]
-
-            def best(*given: Tensor, cuts: NDArray[np.int64] = cuts) -> Tensor:
-                batch = self.rounded(given, cuts)
-                found = self.gathered(batch, nprobe=nprobe, candidates=candidates, cells=cells, allowed=mask)
-                scores = search.stop(found.positions, self.scored(batch, found.positions), k, patience)
-                return packed(*search.top_k(found.positions, scores, k))
-
-            inputs = [self._tensor(array) for array in arrays]
-            if self._graphs is None or mask is not None or cuts[-1] > RECORDED:
-                rankings += rankings_of(best(*inputs).cpu())
-            else:
-                key = (cuts.tobytes(), k, nprobe, candidates, patience, cells)
-                rankings += rankings_of(self._graphs.run(key, best, inputs))
+        for first, last in runs(offsets, self.room(limits.nprobe)):
+            rankings += self._ranked(queries, offsets[first : last + 1], k, limits, mask)
         return rankings
+
+    def _ranked(
+        self, queries: NDArray[np.float32], offsets: NDArray[np.int64], k: int, limits: Limits, mask: Tensor | None
+    ) -> list[Ranking]:
+        """Of queries that are searched together, by a recorded graph if there is one for searches of this form."""
+        arrays = self.arrays(queries, offsets)
+        cuts = arrays[-1]
+        best = partial(self._best, cuts=cuts, k=k, limits=limits, mask=mask)
+        inputs = [self._tensor(array) for array in arrays]
+        if self._graphs is None or mask is not None or cuts[-1] > RECORDED:
+            return rankings_of(best(*inputs).cpu())
+        return rankings_of(self._graphs.run((cuts.tobytes(), k, limits), best, inputs))
+
+    def _best(self, *given: Tensor, cuts: NDArray[np.int64], k: int, limits: Limits, mask: Tensor | None) -> Tensor:
+        """The best k of candidates, `packed`."""
+        batch = self.rounded(given, cuts)
+        found = self.gathered(batch, limits, mask)
+        scores = search.stop(found.positions, self.scored(batch, found.positions), k, limits.patience)
+        return packed(*search.top_k(found.positions, scores, k))
 
     def exhaustive(
         self,
@@ -134,10 +136,10 @@ class DeviceEngine:
             rankings += rankings_of(packed(*best).cpu())
         return rankings
 
-    def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
+    def gather(self, query: NDArray[np.float32], limits: Limits) -> Candidates:
         """As `Engine.gather`."""
         batch = self.prepared(query, np.array([0, len(query)]))
-        found = self.gathered(batch, nprobe=nprobe, candidates=candidates, cells=cells, allowed=None)
+        found = self.gathered(batch, limits, None)
         return candidates_of(found.positions, found.sums, int(found.postings), int(found.touched))
 
     def score(
@@ -159,26 +161,23 @@ class DeviceEngine:
         """As `Engine.decode`, on the host: one document is soon decoded there."""
         return self._host.decode(segment, first, n)
 
-    def gathered(
-        self, batch: QueryTensors, *, nprobe: int, candidates: int, cells: int, allowed: Tensor | None
-    ) -> Gathered:
+    def gathered(self, batch: QueryTensors, limits: Limits, allowed: Tensor | None) -> Gathered:
         """Candidates of queries, on the device."""
-        limits: dict[str, Any] = {"nprobe": nprobe, "candidates": candidates, "cells": cells, "allowed": allowed}
-        return search.gather(self.index, batch, self._stages, **limits, best_keys=self._best_keys)
+        return search.gather(self.index, batch, self._kernels, self._best_keys, limits, allowed)
 
     def scored(self, batch: QueryTensors, positions: Tensor) -> Tensor:
         """Scores ``[Nq, C]`` of candidates ``[Nq, C]``."""
         if self._cache is None:
-            return search.score(self.index, batch, self._stages, positions)
-        parts = [search.score(index, batch, self._stages, held) for index, held in self._cache.hold(positions)]
+            return search.score(self.index, batch, self._kernels, positions)
+        parts = [search.score(index, batch, self._kernels, held) for index, held in self._cache.hold(positions)]
         return torch.cat(parts, 1) if parts else positions.new_empty(positions.shape, dtype=torch.float32)
 
     def _scored_all(self, batch: QueryTensors, positions: Tensor) -> Tensor:
         """Scores ``[Nq, C]`` of the same documents ``[C]`` for all queries."""
         if self._cache is None:
-            return search.score_all(self.index, batch, self._stages, positions)
+            return search.score_all(self.index, batch, self._kernels, positions)
         held = self._cache.hold(positions[None])
-        parts = [search.score_all(index, batch, self._stages, places[0]) for index, places in held]
+        parts = [search.score_all(index, batch, self._kernels, places[0]) for index, places in held]
         return torch.cat(parts, 1) if parts else self._empty(len(batch.constants))[1]
 
     def room(self, nprobe: int = 0) -> int:
@@ -203,7 +202,7 @@ class DeviceEngine:
     def rounded(self, given: Sequence[Tensor], cuts: NDArray[np.int64]) -> QueryTensors:
         """`arrays` on the device, tokens rounded to bytes as csrc/codes does it; ``cuts`` are the last of them."""
         tokens, constants, offsets = given
-        rotated = self._stages.rotate(tokens, self._rotation)  # [T, width]
+        rotated = self._kernels.rotate(tokens, self._rotation)  # [T, width]
         largest = rotated.abs().amax(1)
         # A tensor, for a GPU divides by a number by multiplying with its inverse.
         scales = torch.where(largest > 1e-30, largest / torch.full_like(largest, 127), 1)
@@ -260,11 +259,3 @@ def rankings_of(both: Tensor) -> list[Ranking]:
     positions, bits = both.numpy()
     scores = bits.astype(np.int32).view(np.float32)
     return [(p[np.isfinite(s)], s[np.isfinite(s)]) for p, s in zip(positions, scores, strict=True)]
-
-
-def _best_keys(device: torch.device) -> BestKeys:
-    """The CUDA kernel's where it runs, torch's elsewhere."""
-    if backends.why_not("cuda", "best_keys", device):
-        return scoreboard.best_keys
-    found: BestKeys = import_module("lateint_kernels.codes.cuda.scoreboard").best_keys
-    return found

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lateint_kernels.codes.engine import Limits
 from lateint_kernels.codes.index_tensors import IndexTensors, QueryTensors
-from lateint_kernels.codes.torch import scoreboard
 from lateint_kernels.codes.torch import search as codes
 from lateint_kernels.codes.torch.scoreboard import LOW, owners
 
@@ -41,13 +41,10 @@ class Gathered(NamedTuple):
 def gather(
     index: IndexTensors,
     queries: QueryTensors,
-    stages: ModuleType,
-    *,
-    nprobe: int,
-    candidates: int,
-    cells: int,
+    kernels: ModuleType,
+    best_keys: BestKeys,
+    limits: Limits,
     allowed: Tensor | None,
-    best_keys: BestKeys = scoreboard.best_keys,
 ) -> Gathered:
     """The best documents by coarse score, and ties by position.
 
@@ -55,34 +52,34 @@ def gather(
     m_i is the score of the ``2 nprobe``-th best centroid.
 
     Args:
-        stages: the module that has ``probe``, ``probe_cells`` and ``weighted``.
-        cells: centroids are looked for in the best ``cells`` cells of each token; 0: in all.
-        allowed: ``[n]`` bool, or None for all.
+        kernels: the module that has ``probe``, ``probe_cells`` and ``weighted``.
         best_keys: adds up the lists; see `lateint_kernels.codes.torch.scoreboard.best_keys`.
+        allowed: ``[n]`` bool, or None for all.
     """
-    above, ids = probe(index, queries, stages, min(IMPUTED_RANK * nprobe, len(index.centroids)), cells)
-    used = min(nprobe, above.shape[1])
+    count = min(IMPUTED_RANK * limits.nprobe, len(index.centroids))
+    above, ids = probe(index, queries, kernels, count, limits.cells)
+    used = min(limits.nprobe, above.shape[1])
     widest = queries.padded(above[:, 0])[:, None]  # [Nq, 1, longest]
-    ranges = stages.weighted(widest, queries.padded(queries.scales), torch.zeros_like(queries.constants))[:, 0]
+    ranges = kernels.weighted(widest, queries.padded(queries.scales), torch.zeros_like(queries.constants))[:, 0]
     unit = COARSE_RANGE / ranges.clamp(min=1e-30)
     gains = (queries.scales[:, None] * above[:, :used].double() * unit[owners(queries), None]).to(torch.int64)
 
-    best, postings, touched = best_keys(index, queries, ids[:, :used], gains, candidates, allowed)
+    best, postings, touched = best_keys(index, queries, ids[:, :used], gains, limits.candidates, allowed)
     return Gathered(*_opened(best), postings, touched)
 
 
 def probe(
-    index: IndexTensors, queries: QueryTensors, stages: ModuleType, count: int, cells: int
+    index: IndexTensors, queries: QueryTensors, kernels: ModuleType, count: int, cells: int
 ) -> tuple[Tensor, Tensor]:
     """What the best ``count`` centroids of each query token have more than the last of them, ``[T, count]``, and ids.
 
     Cells may hold fewer centroids than that; K stands for one that is missing.
     """
     if not 0 < cells < len(index.cells):
-        scores, ids = stages.probe(queries.bytes, index.centroids, count)
+        scores, ids = kernels.probe(queries.bytes, index.centroids, count)
         return scores - scores[:, -1:], ids
-    _, wanted = stages.probe(queries.bytes, index.cells, cells)
-    scores, ids = stages.probe_cells(index, queries.bytes, wanted, count)
+    _, wanted = kernels.probe(queries.bytes, index.cells, cells)
+    scores, ids = kernels.probe_cells(index, queries.bytes, wanted, count)
     there = scores > codes.LEAST
     imputed = scores.gather(1, there.sum(1, keepdim=True) - 1)
     return torch.where(there, scores - imputed, 0), torch.where(there, ids, len(index.centroids))
@@ -94,22 +91,22 @@ def best(positions: Tensor, sums: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return _opened(keys.topk(min(count, keys.shape[1]), dim=1).values)
 
 
-def score(index: IndexTensors, queries: QueryTensors, stages: ModuleType, positions: Tensor) -> Tensor:
+def score(index: IndexTensors, queries: QueryTensors, kernels: ModuleType, positions: Tensor) -> Tensor:
     """``S(q, d)`` of candidates ``[Nq, C]`` float32; -inf for a position of -1 and for a document without tokens.
 
     Args:
-        stages: the module that has ``best_products`` and ``weighted``.
+        kernels: the module that has ``best_products`` and ``weighted``.
     """
-    best = stages.best_products(index, queries, positions)
-    scores = stages.weighted(best, queries.padded(queries.scales), queries.constants)
+    best = kernels.best_products(index, queries, positions)
+    scores = kernels.weighted(best, queries.padded(queries.scales), queries.constants)
     return _known(index, positions, scores.float())
 
 
-def score_all(index: IndexTensors, queries: QueryTensors, stages: ModuleType, positions: Tensor) -> Tensor:
+def score_all(index: IndexTensors, queries: QueryTensors, kernels: ModuleType, positions: Tensor) -> Tensor:
     """`score` of the same documents ``[C]`` for every query, ``[Nq, C]``: each of their tokens is decoded once."""
-    best = stages.best_products(index, queries.joined(), positions[None])[0]  # [C, T]
+    best = kernels.best_products(index, queries.joined(), positions[None])[0]  # [C, T]
     rows = [
-        stages.weighted(best[None, :, first:last], queries.scales[None, first:last], queries.constants[i : i + 1])
+        kernels.weighted(best[None, :, first:last], queries.scales[None, first:last], queries.constants[i : i + 1])
         for i, (first, last) in enumerate(zip(queries.cuts[:-1], queries.cuts[1:], strict=True))
     ]
     return _known(index, positions[None], torch.cat(rows).float())

@@ -12,7 +12,7 @@ from torch import Tensor
 from lateint_kernels.codes.device import search
 from lateint_kernels.codes.device.engine import DeviceEngine, candidates_of, packed, rankings_of, runs
 from lateint_kernels.codes.device.search import Gathered
-from lateint_kernels.codes.engine import Candidates, Engine, Ranking
+from lateint_kernels.codes.engine import Candidates, Engine, Limits, Ranking
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.codes.index_tensors import QueryTensors
 
@@ -48,26 +48,23 @@ class ShardedEngine:
         queries: NDArray[np.float32],
         offsets: NDArray[np.int64],
         k: int,
+        limits: Limits,
         *,
-        nprobe: int,
-        candidates: int,
-        patience: int = 0,
-        cells: int = 0,
         allowed: NDArray[np.uint8] | None = None,
         threads: int = 0,
     ) -> list[Ranking]:
         """As `DeviceEngine.search`."""
         rankings: list[Ranking] = []
         masks = [shard.mask(part) for shard, part in zip(self.shards, self._cut(allowed), strict=True)]
-        room = min(shard.room(nprobe) for shard in self.shards)
+        room = min(shard.room(limits.nprobe) for shard in self.shards)
         for first, last in runs(offsets, room):
             batches = [shard.prepared(queries, offsets[first : last + 1]) for shard in self.shards]
             found = [
-                shard.gathered(batch, nprobe=nprobe, candidates=candidates, cells=cells, allowed=mask)
+                shard.gathered(batch, limits, mask)
                 for shard, batch, mask in zip(self.shards, batches, masks, strict=True)
             ]
-            positions, _ = self._merged(found, candidates)
-            scores = search.stop(positions, self._scores(batches, positions), k, patience)
+            positions, _ = self._merged(found, limits.candidates)
+            scores = search.stop(positions, self._scores(batches, positions), k, limits.patience)
             rankings += rankings_of(packed(*search.top_k(positions, scores, k)).cpu())
         return rankings
 
@@ -93,11 +90,11 @@ class ShardedEngine:
             rankings.append((positions[best], scores[best]))
         return rankings
 
-    def gather(self, query: NDArray[np.float32], *, nprobe: int, candidates: int, cells: int = 0) -> Candidates:
+    def gather(self, query: NDArray[np.float32], limits: Limits) -> Candidates:
         """As `DeviceEngine.gather`."""
-        whole, limits = np.array([0, len(query)]), {"nprobe": nprobe, "candidates": candidates, "cells": cells}
-        found = [shard.gathered(shard.prepared(query, whole), **limits, allowed=None) for shard in self.shards]
-        positions, sums = self._merged(found, candidates)
+        whole = np.array([0, len(query)])
+        found = [shard.gathered(shard.prepared(query, whole), limits, None) for shard in self.shards]
+        positions, sums = self._merged(found, limits.candidates)
         postings, touched = (sum(int(getattr(part, name)) for part in found) for name in ("postings", "touched"))
         return candidates_of(positions, sums, postings, touched)
 

@@ -12,9 +12,9 @@ from lateint_kernels.codes.triton import encode as coding
 from lateint_kernels.codes.triton import nearest
 from lateint_kernels.codes.triton.search import rotate
 from lateint_kernels.codes.triton.tile_list import TileList, tile_list
-from lateint_kernels.gpu.launch import Architecture, Launch, architecture, on
+from lateint_kernels.gpu.launch import Architecture, Launch, architecture, on, why_not
 
-__all__ = ["all_launches", "best", "best_of_cells", "encode", "rotate"]
+__all__ = ["all_launches", "best", "best_of_cells", "encode", "rotate", "why_not"]
 
 MOST = 4  # centres that a program keeps for each token
 BLOCK_M = 128  # tokens of a program

@@ -11,9 +11,9 @@ from lateint_kernels.codes.index_tensors import IndexTensors, QueryTensors, Rota
 from lateint_kernels.codes.triton import codes
 from lateint_kernels.codes.triton.probe import all_launches as probe_launches
 from lateint_kernels.codes.triton.probe import probe, probe_cells
-from lateint_kernels.gpu.launch import Architecture, Launch, architecture, on
+from lateint_kernels.gpu.launch import Architecture, Launch, architecture, on, why_not
 
-__all__ = ["all_launches", "best_products", "probe", "probe_cells", "rotate", "weighted"]
+__all__ = ["all_launches", "best_products", "probe", "probe_cells", "rotate", "weighted", "why_not"]
 
 RESIDENT = 512  # a tile of tokens has all components up to so many
 SHORT = 48  # documents of so few tokens on average are taken in tiles of 32, others in tiles of 64

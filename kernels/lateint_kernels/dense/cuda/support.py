@@ -1,15 +1,11 @@
-"""Whether the CUDA kernels can run here, and on tokens like these."""
+"""Whether MaxSim's CUDA kernels take tokens like these, and run on such a device."""
 
 import functools
-import importlib.util
-import os
-from typing import TYPE_CHECKING
+
+import torch
 
 from lateint_kernels.dense.cuda.forward import HOPPER_DIMS, tile_for
-from lateint_kernels.gpu import program
-
-if TYPE_CHECKING:
-    import torch
+from lateint_kernels.gpu import program, support
 
 # The gradients hold a row's sums in the registers of a warp; float32 rows are twice as long. The scores are formed on
 # tensor cores, 16 numbers of a token at a time, with all of a token in shared memory.
@@ -21,25 +17,18 @@ DIM_STEP = {"maxsim": 16, "maxsim_backward": 8}
 
 
 def why_not(
-    op: str, device: "torch.device | str", dtype: "torch.dtype | None" = None, dim: int | None = None
+    op: str, device: torch.device | str, dtype: torch.dtype | None = None, dim: int | None = None
 ) -> str | None:
     """Why an operator cannot run on a device, with tokens of such dtype and dim if given; None if it can.
 
     >>> why_not("maxsim", "cpu")
     'runs on cuda only'
     """
-    kind, _, index = str(device).partition(":")
-    if kind != "cuda":
-        return "runs on cuda only"
-    if os.environ.get("LATEINT_CUDA", "").lower() == "off":
-        return "LATEINT_CUDA is off"
     name = None if dtype is None else str(dtype).removeprefix("torch.")
-    return _unsupported(op, name, dim) or _missing() or _unfit(op, int(index) if index else None, dim)
+    return _unsupported(op, name, dim) or support.why_not(op, device) or _unfit(op, str(device), dim)
 
 
 def _unsupported(op: str, dtype: str | None, dim: int | None) -> str | None:
-    if op not in MAX_DIM:  # it is given no tokens
-        return None
     most = MAX_DIM[op]
     if dtype is not None and dtype not in most:
         return f"{op} takes {' and '.join(most)}, not {dtype}"
@@ -50,36 +39,10 @@ def _unsupported(op: str, dtype: str | None, dim: int | None) -> str | None:
 
 
 @functools.cache
-def _missing() -> str | None:
-    """What is not installed. Found out once."""
-    try:
-        found = importlib.util.find_spec("cuda.core") and importlib.util.find_spec("cuda.bindings")
-    except ModuleNotFoundError:
-        found = None
-    if not found:
-        return "cuda-core is not installed"
-    try:
-        program.nvrtc_version()
-    except Exception as error:  # a library that is not found is told of in several ways
-        return f"NVRTC is not found ({str(error).splitlines()[0]})"
-    return None
-
-
-@functools.cache
-def _unfit(op: str, index: int | None, dim: int | None) -> str | None:
+def _unfit(op: str, device: str, dim: int | None) -> str | None:
     """What the device lacks. Found out once."""
-    import torch
-
-    if not torch.cuda.is_available():
-        return "torch finds no CUDA device"
-    index = torch.cuda.current_device() if index is None else index
-    major, minor = torch.cuda.get_device_capability(index)
-    if major < 8:
-        return f"needs compute capability 8.0, the device has {major}.{minor}"
-    gpu = program.gpu(index)
-    if int(gpu.arch[3:].rstrip("a")) not in program.known_architectures():
-        return "NVRTC {}.{} does not know {}".format(*program.nvrtc_version(), gpu.arch)
-    return _unfit_for_maxsim(gpu, dim) if op == "maxsim" else None
+    index = device.partition(":")[2]
+    return _unfit_for_maxsim(support.gpu_of(int(index) if index else None), dim) if op == "maxsim" else None
 
 
 def _unfit_for_maxsim(gpu: program.Gpu, dim: int | None) -> str | None:

@@ -2,10 +2,8 @@
 
 from collections.abc import Iterator
 from itertools import islice
-from types import ModuleType
 from typing import Any
 
-import numpy as np
 import torch
 import triton
 from torch import Tensor
@@ -14,7 +12,8 @@ from lateint_kernels.dense.problem import Problem
 from lateint_kernels.dense.triton.backward import document_gradients, query_gradients, sort_winners
 from lateint_kernels.dense.triton.forward import forward
 from lateint_kernels.dense.triton.sizes import Tiles, documents_each, gather_tiles, piece_size, scatter_tiles, tiles
-from lateint_kernels.gpu.launch import INTERPRETED, Architecture, Launch, architecture, on
+from lateint_kernels.gpu.launch import Architecture, Launch, architecture, on
+from lateint_kernels.gpu.launch import why_not as unfit
 
 MOST_DIM = 8192  # a row of so many numbers is in the registers of a program
 MOST_DOCUMENTS = 32  # of one program: as many as a warp has lanes
@@ -98,15 +97,7 @@ def why_not(op: str, device: torch.device | str, dtype: torch.dtype | None, dim:
     """Why these kernels cannot run on a device with tokens of such dim; None if they can."""
     if dim is not None and dim > MOST_DIM:
         return f"takes dim up to {MOST_DIM}, not {dim}"
-    if INTERPRETED.value and _version(triton) < (3, 7) and _version(np) >= (2, 4):
-        return "the interpreter of Triton before 3.7 cannot work with NumPy from 2.4"
-    if torch.device(device).type == "cuda" and torch.cuda.get_device_capability(device) < (8, 0):
-        return "needs compute capability 8.0"
-    return None
-
-
-def _version(module: ModuleType) -> tuple[int, ...]:
-    return tuple(int(part) for part in module.__version__.split(".")[:2])
+    return unfit(op, device)
 
 
 def forward_launch(problem: Problem, argmax: Tensor | None, arch: Architecture) -> tuple[Launch, Tensor]:

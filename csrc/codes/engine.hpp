@@ -7,7 +7,10 @@
 #include <vector>
 
 #include "codes/centroids.hpp"
+#include "codes/prober.hpp"
+#include "codes/query.hpp"
 #include "codes/residual.hpp"
+#include "codes/rotation.hpp"
 
 namespace lateint::codes {
 
@@ -25,16 +28,6 @@ struct Hit {
     int64_t position;
 };
 
-// A query ready for integer arithmetic: q_i ~ scale_i * byte vector.
-struct Query {
-    int64_t length = 0;
-    int ntiles = 0;
-    std::vector<int8_t> tiles;     // [ntiles][depth / 4][16][4]
-    std::vector<double> scales;    // [length], the step of the documents included
-    std::vector<int32_t> offsets;  // [length]: 128 * sum of the bytes, what unsigned rows add to a product
-    double constant = 0;           // sum_i <q_i, mean>
-};
-
 struct SearchLimits {
     int64_t k;
     int64_t nprobe;      // centroids probed for each query token
@@ -50,22 +43,21 @@ struct SearchCounts {
 
 class Engine {
 public:
-    Codec codec;
-    Centroids centroids;
-    float step = 0;
-    int64_t dim = 0;                       // components of a query as it comes
-    int64_t block = 0;                     // of the rotation
-    const float* mean = nullptr;           // [dim]
-    const float* rotation = nullptr;       // [width / block][block][block]
-    const int32_t* permutation = nullptr;  // [width]: component i of the rotation's input is permutation[i]
-    std::vector<Segment> segments;
-    std::vector<int64_t> first_position;  // of each segment, and the number of documents
+    Engine(const Codec& codec, const Centroids& centroids, const Rotation& rotation, float step,
+           std::vector<Segment> segments);
 
-    void finish();  // after the fields above are set
-    int64_t documents() const { return first_position.back(); }
+    const Codec codec;
+    const Centroids centroids;
+    const Rotation rotation;
+    const float step;
+    const std::vector<Segment> segments;
 
-    // queries [length, dim] float32.
-    Query prepare(const float* tokens, int64_t length) const;
+    int64_t documents() const { return first_position_.back(); }
+
+    // tokens [length, dim] float32.
+    Query prepare(const float* tokens, int64_t length) const {
+        return codes::prepare(rotation, step, codec.depth, tokens, length);
+    }
     // `allowed`: one byte a position, null for all. Hits by score descending, then position; at most limits.k.
     std::vector<Hit> search(const Query&, const SearchLimits&, const uint8_t* allowed, int threads,
                             SearchCounts* counts = nullptr) const;
@@ -109,6 +101,7 @@ private:
     void prefetch_centroids(const Segment&, int64_t first, int64_t end) const;
     void prefetch_document_centroids(int64_t position) const;
 
+    std::vector<int64_t> first_position_;  // of each segment, and the number of documents
     mutable std::mutex mutex_;
     mutable std::vector<std::unique_ptr<Scratch>> idle_;
 };

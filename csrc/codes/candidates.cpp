@@ -1,0 +1,135 @@
+// The first stage of a search: coarse scores from inverted lists, added up on a scoreboard.
+#include <algorithm>
+#include <functional>
+#include <limits>
+
+#include "codes/engine.hpp"
+
+namespace lateint::codes {
+namespace {
+
+constexpr int64_t kRange = 1 << 16;       // documents on the scoreboard at a time: half a megabyte
+constexpr int64_t kImputedRank = 2;       // times nprobe: the centroid whose score stands in for what was not found
+constexpr double kCoarseRange = 1 << 30;  // the largest coarse sum a query can reach
+
+// A key orders by coarse sum first and by lower position among equal sums.
+uint64_t key_of(int32_t sum, int64_t position) {
+    return uint64_t(static_cast<uint32_t>(sum)) << 32 | (~static_cast<uint32_t>(position) & 0xFFFFFFFFu);
+}
+
+void keep_best(std::vector<uint64_t>& keys, int64_t count) {
+    if (static_cast<int64_t>(keys.size()) <= count) return;
+    std::nth_element(keys.begin(), keys.begin() + count, keys.end(), std::greater<uint64_t>());
+    keys.resize(count);
+}
+
+}  // namespace
+
+// The inverted lists that the query reads in a segment, as many for each token: where its cells hold fewer centroids,
+// the last ones are empty. Returns their postings.
+int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const Segment& segment, double unit,
+                           Scratch& scratch) const {
+    const Prober& prober = scratch.prober;
+    int64_t postings = 0;
+    const int64_t lists_a_token = std::min(limits.nprobe, centroids.count);
+    scratch.lists.assign(query.length * lists_a_token, {segment.list_documents, segment.list_documents, 0});
+    for (int64_t i = 0; i < query.length; ++i) {
+        const Probe* probes = prober.of(static_cast<int>(i));
+        const int64_t known = prober.size(static_cast<int>(i));
+        const int32_t imputed = probes[known - 1].score;
+        for (int64_t p = 0; p < std::min(limits.nprobe, known); ++p) {
+            const uint32_t* list = segment.list_documents + segment.list_offsets[probes[p].centroid];
+            const int64_t size =
+                segment.list_offsets[probes[p].centroid + 1] - segment.list_offsets[probes[p].centroid];
+            const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
+            scratch.lists[i * lists_a_token + p] = {list, list + size, gain};
+            postings += size;
+        }
+    }
+    return postings;
+}
+
+// Adds up the coarse scores of documents [first, first + size) of a segment; returns how many were touched. The range
+// is small enough for its scoreboard to stay in the second-level cache.
+int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scratch& scratch) const {
+    const size_t lists_a_token = scratch.lists.size() / query.length;
+    Entry* board = scratch.board.data();
+    uint32_t* touched = scratch.touched.data();
+    int64_t count = 0;
+    if (scratch.next_tag > std::numeric_limits<uint32_t>::max() - static_cast<uint32_t>(query.length)) {
+        std::fill(scratch.board.begin(), scratch.board.end(), Entry{0, 0});
+        scratch.next_tag = 1;
+    }
+    const uint32_t first_tag = scratch.next_tag, end = static_cast<uint32_t>(first + size);
+    for (size_t l = 0; l < scratch.lists.size(); ++l) {
+        List& list = scratch.lists[l];
+        const uint32_t tag = first_tag + static_cast<uint32_t>(l / lists_a_token);
+        if (l + 2 < scratch.lists.size())
+            for (int line = 0; line < 8; ++line) __builtin_prefetch(scratch.lists[l + 2].next + line * 16);
+        const uint32_t* at = list.next;
+        for (; at < list.end && *at < end; ++at) {
+            // Masks, not branches: whether a document is new is as good as random.
+            const uint32_t local = *at - static_cast<uint32_t>(first);
+            const Entry entry = board[local];
+            const int32_t known = -static_cast<int32_t>(entry.tag >= first_tag);
+            const int32_t unseen = -static_cast<int32_t>(entry.tag != tag);
+            board[local] = {tag, (entry.sum & known) + (list.gain & unseen)};
+            touched[count] = local;
+            count += 1 + known;
+        }
+        list.next = at;
+    }
+    scratch.next_tag += static_cast<uint32_t>(query.length);
+    return count;
+}
+
+// score(d) ~ sum_i m_i + sum over the query tokens that probe a centroid of d of (best such centroid's score - m_i):
+// where no probed centroid holds a token of d, the score m_i of the 2 nprobe-th best centroid stands in (imputation as
+// in XTR and WARP; docs/design.md has the ranks tried). Lists are visited best first, so the first touch of a document
+// by a query token is its maximum; tags tell first touches apart and never need clearing. The best limits.candidates go
+// to scratch.chosen, best first.
+void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
+                             Scratch& scratch, SearchCounts* counts) const {
+    scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * limits.nprobe,
+                       limits.cells, threads);
+    const Prober& prober = scratch.prober;
+    double range = 0;
+    for (int64_t i = 0; i < query.length; ++i) {
+        const Probe* probes = prober.of(static_cast<int>(i));
+        range += query.scales[i] * (double(probes[0].score) - probes[prober.size(static_cast<int>(i)) - 1].score);
+    }
+    const double unit = kCoarseRange / std::max(range, 1e-30);
+    const auto room = static_cast<size_t>(std::min(kRange, documents()));
+    if (scratch.board.size() < room) scratch.board.resize(room, Entry{0, 0});
+    if (scratch.touched.size() < room + 1)
+        scratch.touched.resize(room + 1);  // one is written before it is known to be new
+    const auto most = static_cast<size_t>(std::max<int64_t>(4 * limits.candidates, 4096));
+    std::vector<uint64_t>& keys = scratch.keys;
+    keys.clear();
+    uint64_t least = 0;
+    for (size_t s = 0; s < segments.size(); ++s) {
+        const int64_t postings = open_lists(query, limits, segments[s], unit, scratch);
+        if (counts) counts->postings += postings;
+        for (int64_t first = 0; first < segments[s].documents; first += kRange) {
+            const int64_t touched = score_range(query, first, kRange, scratch);
+            if (counts) counts->touched += touched;
+            for (int64_t t = 0; t < touched; ++t) {
+                const uint32_t local = scratch.touched[t];
+                const int64_t position = first_position_[s] + first + local;
+                const uint64_t key = key_of(scratch.board[local].sum, position);
+                if (key < least || (allowed && !allowed[position])) continue;
+                keys.push_back(key);
+                if (keys.size() < most) continue;
+                keep_best(keys, limits.candidates);
+                least = *std::min_element(keys.begin(), keys.end());
+            }
+        }
+    }
+    keep_best(keys, limits.candidates);
+    std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
+    scratch.chosen.clear();
+    for (uint64_t key : keys)
+        scratch.chosen.push_back({static_cast<float>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
+}
+
+}  // namespace lateint::codes

@@ -1,0 +1,41 @@
+#include "codes/lists.hpp"
+
+#include <algorithm>
+#include <vector>
+
+namespace lateint::codes {
+namespace {
+
+// take(centroid, document) for each distinct pair, documents ascending.
+template <class Take>
+void each_posting(const uint32_t* centroid_ids, const int64_t* offsets, int64_t documents, int64_t count,
+                  const Take& take) {
+    constexpr uint32_t kNone = 0xFFFFFFFFu;
+    std::vector<uint32_t> last(count, kNone);  // the last document met at each centroid
+    for (int64_t document = 0; document < documents; ++document)
+        for (int64_t i = offsets[document]; i < offsets[document + 1]; ++i) {
+            const uint32_t centroid = centroid_ids[i], name = static_cast<uint32_t>(document);
+            if (last[centroid] == name) continue;
+            last[centroid] = name;
+            take(centroid, name);
+        }
+}
+
+}  // namespace
+
+void count_postings(const uint32_t* centroid_ids, const int64_t* offsets, int64_t documents, int64_t count,
+                    int64_t* list_offsets) {
+    std::fill(list_offsets, list_offsets + count + 1, int64_t{0});
+    each_posting(centroid_ids, offsets, documents, count,
+                 [&](uint32_t centroid, uint32_t) { ++list_offsets[centroid + 1]; });
+    for (int64_t c = 0; c < count; ++c) list_offsets[c + 1] += list_offsets[c];
+}
+
+void write_postings(const uint32_t* centroid_ids, const int64_t* offsets, int64_t documents, int64_t count,
+                    const int64_t* list_offsets, uint32_t* list_documents) {
+    std::vector<int64_t> next(list_offsets, list_offsets + count);
+    each_posting(centroid_ids, offsets, documents, count,
+                 [&](uint32_t centroid, uint32_t document) { list_documents[next[centroid]++] = document; });
+}
+
+}  // namespace lateint::codes

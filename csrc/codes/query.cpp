@@ -1,0 +1,68 @@
+#include "codes/query.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "codes/int8.hpp"
+#include "codes/residual.hpp"
+
+namespace lateint::codes {
+namespace {
+
+struct Rounded {
+    float scale;
+    int32_t sum;  // of the bytes
+};
+
+Rounded round_to_bytes(const float* token, int64_t width, int8_t* bytes) {
+    float largest = 0;
+    for (int64_t k = 0; k < width; ++k) largest = std::max(largest, std::fabs(token[k]));
+    const float scale = largest > 1e-30f ? largest / 127.0f : 1.0f;  // what is smaller counts as zero
+    int32_t sum = 0;
+    for (int64_t k = 0; k < width; ++k) {
+        const int value = static_cast<int>(std::nearbyint(token[k] / scale));
+        bytes[k] = static_cast<int8_t>(value);
+        sum += value;
+    }
+    return {scale, sum};
+}
+
+}  // namespace
+
+Query prepare(const Rotation& rotation, float step, int64_t depth, const float* tokens, int64_t length) {
+    const int64_t dim = rotation.dim, width = rotation.width;
+    Query query;
+    query.length = length;
+    query.ntiles = static_cast<int>(tiles_for(length));
+    query.tiles.resize(query.ntiles * kLanes * depth);
+    query.scales.resize(length);
+    query.offsets.resize(length);
+    std::vector<float> rows(length * width), rotated(length * width);
+    for (int64_t i = 0; i < length; ++i) {
+        const float* const token = tokens + i * dim;
+        permute(rotation, token, rows.data() + i * width);
+        for (int64_t k = 0; k < dim; ++k) query.constant += double(token[k]) * double(rotation.mean[k]);
+    }
+    residual_kernels().rotate(rows.data(), length, width, rotation.block, rotation.rotation, rotated.data());
+    std::vector<int8_t> bytes(kLanes * depth, 0);
+    for (int64_t t = 0; t < query.ntiles; ++t) {
+        const int count = static_cast<int>(std::min<int64_t>(kLanes, length - t * kLanes));
+        for (int j = 0; j < count; ++j) {
+            const int64_t i = t * kLanes + j;
+            const Rounded rounded = round_to_bytes(rotated.data() + i * width, width, bytes.data() + j * depth);
+            query.scales[i] = double(rounded.scale) * double(step);
+            query.offsets[i] = 128 * rounded.sum;
+        }
+        pack_tile(bytes.data(), count, depth, depth, query.tiles.data() + t * depth * kLanes);
+    }
+    return query;
+}
+
+void unpack(const Query& query, int64_t depth, int8_t* bytes) {
+    for (int64_t i = 0; i < query.length; ++i) {
+        const int8_t* const tile = query.tiles.data() + i / kLanes * depth * kLanes;
+        for (int64_t k = 0; k < depth; ++k) bytes[i * depth + k] = tile[k / 4 * 64 + i % kLanes * 4 + k % 4];
+    }
+}
+
+}  // namespace lateint::codes
