@@ -26,26 +26,21 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
 
 }  // namespace
 
-// The inverted lists that the query reads in a segment, as many for each token: where its cells hold fewer centroids,
-// the last ones are empty. Returns their postings.
-int64_t Engine::open_lists(const Query& query, int64_t nprobe, const Segment& segment, double unit,
-                           Scratch& scratch) const {
+// The inverted lists that the query reads in a segment. Returns their postings.
+int64_t Engine::open_lists(const Query& query, const Segment& segment, double unit, Scratch& scratch) const {
     const Prober& prober = scratch.prober;
     int64_t postings = 0;
-    scratch.lists.assign(query.length * nprobe, {segment.list_documents, segment.list_documents, 0});
-    for (int64_t i = 0; i < query.length; ++i) {
-        const Probe* probes = prober.of(static_cast<int>(i));
-        const int32_t imputed = prober.least(static_cast<int>(i));
-        for (int64_t p = 0; p < prober.size(static_cast<int>(i)); ++p) {
-            const int64_t first = segment.list_offsets[probes[p].centroid];
-            const int64_t end = segment.list_offsets[probes[p].centroid + 1];
-            if (first < 0 || end < first || end > segment.postings) {
-                damaged("list_offsets of centroid " + std::to_string(probes[p].centroid) + " are " +
-                        std::to_string(first) + ".." + std::to_string(end) + " of " + std::to_string(segment.postings));
-            }
+    const uint32_t* documents = segment.lists.documents();
+    scratch.lists.clear();
+    for (int i = 0; i < query.length; ++i) {
+        const Probe* probes = prober.of(i);
+        const int32_t imputed = prober.least(i);
+        for (int64_t p = 0; p < prober.size(i); ++p) {
+            const Run list = segment.lists.of(probes[p].centroid);
+            if (list.size() == 0) continue;
             const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
-            scratch.lists[i * nprobe + p] = {segment.list_documents + first, segment.list_documents + end, gain};
-            postings += end - first;
+            scratch.lists.push_back({documents + list.first, documents + list.end, gain, static_cast<uint32_t>(i)});
+            postings += list.size();
         }
     }
     return postings;
@@ -54,7 +49,6 @@ int64_t Engine::open_lists(const Query& query, int64_t nprobe, const Segment& se
 // Adds up the coarse scores of documents [first, first + size) of a segment; returns how many were touched. The range
 // is small enough for its scoreboard to stay in the second-level cache.
 int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scratch& scratch) const {
-    const size_t lists_a_token = scratch.lists.size() / query.length;
     Entry* board = scratch.board.data();
     uint32_t* touched = scratch.touched.data();
     int64_t count = 0;
@@ -65,7 +59,7 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
     const uint32_t first_tag = scratch.next_tag, range = static_cast<uint32_t>(size);
     for (size_t l = 0; l < scratch.lists.size(); ++l) {
         List& list = scratch.lists[l];
-        const uint32_t tag = first_tag + static_cast<uint32_t>(l / lists_a_token);
+        const uint32_t tag = first_tag + list.token;
         if (l + 2 < scratch.lists.size())
             for (int line = 0; line < 8; ++line) __builtin_prefetch(scratch.lists[l + 2].next + line * 16);
         const uint32_t* at = list.next;
@@ -113,7 +107,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     keys.clear();
     uint64_t least = 0;
     for (size_t s = 0; s < segments.size(); ++s) {
-        const int64_t postings = open_lists(query, nprobe, segments[s], unit, scratch);
+        const int64_t postings = open_lists(query, segments[s], unit, scratch);
         if (counts) counts->postings += postings;
         for (int64_t first = 0; first < segments[s].documents; first += kRange) {
             check_interrupt();

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 
 from lateint.disk.store import Store, put
 from lateint.indexing import clustering
-from lateint.indexing.codec import Rotation
+from lateint.indexing.codec import Codec
 from lateint.timings import Timings
+from lateint.warning import warn
 from lateint_kernels.codes import residual
 from lateint_kernels.codes.building import Operators
 
@@ -51,10 +51,9 @@ class Overflow:
     def warn(self, total: int) -> None:
         """Says how many there were."""
         if self.tokens:
-            warnings.warn(
+            warn(
                 f"{self.tokens:,} of {total:,} tokens have components up to {self.most:.3g} times what codes can hold "
-                "and were cut, so scores with them come out too small; embeddings of about equal norms avoid this",
-                stacklevel=5,
+                "and were cut, so scores with them come out too small; embeddings of about equal norms avoid this"
             )
 
 
@@ -86,21 +85,29 @@ class Stream:
 
 
 class Encoder:
-    """Turns the stream into segments, a chunk at a time."""
+    """Turns the stream into segments, a chunk at a time.
+
+    Args:
+        nearest: `clustering.assigner` of the codec's centroids; None: it is made for each segment.
+        measure: called with bytes ``[n, depth]`` and centroids ``[n]`` of all tokens, where operators compute.
+    """
 
     def __init__(
         self,
-        rotation: Rotation,
-        centroids: clustering.Centroids,
-        nbits: int,
+        codec: Codec,
         cells_searched: int,
         operators: Operators,
         timings: Timings,
+        *,
+        nearest: Callable[[Any, int], Any] | None = None,
+        measure: Callable[[Any, Any], None] | None = None,
     ) -> None:
+        rotation = codec.rotation
         self.rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
-        self.centroids, self.nbits, self.cells_searched = centroids, nbits, cells_searched
+        self.centroids = codec.centroids.on_place(operators)
+        self.nbits, self.code_bytes = codec.nbits, rotation.width * codec.nbits // 8
+        self.cells_searched, self.nearest, self.measure = cells_searched, nearest, measure
         self.operators, self.timings = operators, timings
-        self.code_bytes = rotation.width * nbits // 8
         self.overflow = Overflow()
 
     def segment(self, lengths: NDArray[np.int64], stream: Stream, store: Store, name: str) -> None:
@@ -108,7 +115,7 @@ class Encoder:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         tokens, timings = int(offsets[-1]), self.timings
         with timings.of("assign"):
-            nearest = clustering.assigner(self.centroids, self.operators)
+            nearest = self.nearest or clustering.assigner(self.centroids, self.operators)
         centroid_ids = np.empty(tokens, np.uint32)
         codes = store.create(f"{name}/codes", np.uint8, (tokens, self.code_bytes))
         scales = store.create(f"{name}/scales", np.uint8, (tokens,)) if self.nbits < 8 else None
@@ -135,6 +142,8 @@ class Encoder:
         with timings.of("assign"):
             ids = nearest(rows, self.cells_searched)
             host_ids = operators.host(ids)
+            if self.measure is not None:
+                self.measure(rows, ids)
         with timings.of("encode"):
             coded = operators.encode(scaled, ids, self.centroids.rows, self.nbits)
             return [host_ids, *map(operators.host, coded)]

@@ -238,8 +238,9 @@ def left(monkeypatch):
 @pytest.mark.parametrize("path", ["disk", None])
 @pytest.mark.parametrize("form", [form for form in FORMS if form not in ("mixed", "chunks of numpy")])
 def test_tokens_do_not_pass_through_the_host(tmp_path, device, clustered, monkeypatch, left, form, path):
-    """The pilot does, and what is written; rotations come from there."""
-    monkeypatch.setattr(builder, "PILOT", 256)
+    """The pilot does, a part of the sample, and what is written; rotations and centroids come from there."""
+    monkeypatch.setattr(builder, "PILOT", 128)
+    monkeypatch.setattr(builder, "MEASURED", 16)
     tensors, lengths = given(form, device, list(clustered([10] * 2000, 16)))
     if form == "all of one length":
         tensors = tensors.expand(10, -1, -1, -1).flatten(0, 1)
@@ -247,9 +248,9 @@ def test_tokens_do_not_pass_through_the_host(tmp_path, device, clustered, monkey
     index = Index.build(
         tensors, path and tmp_path / path, lengths=lengths, device=device, ncentroids=20, progress=False
     )
-    pilot, centroids, rotations = 256 * 16, (20 + 20) * 64, 2 * (16 + 1) * 16
-    assert pilot + centroids + rotations < index.tokens * 16 // 10
-    assert 0 < max(left.values()) <= pilot + centroids + rotations
+    pilot, measured, centroids, rotations = 128 * 16, 16 * 64, 2 * (20 + 20) * 64, 2 * (16 + 1) * 16
+    assert pilot + measured + centroids + rotations < index.tokens * 16 // 8
+    assert 0 < max(left.values()) <= pilot + measured + centroids + rotations
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this torch is built without CUDA")
