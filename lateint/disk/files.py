@@ -119,7 +119,7 @@ def array_of(data: memoryview, file: File, what: str, *, verify: bool) -> NDArra
     image = data[file.offset : file.offset + file.bytes]
     dtype = np.dtype(file.dtype)
     if len(image) != file.bytes or file.bytes != HEADER_BYTES + _data_bytes(dtype, file.shape) or file.offset % ALIGNED:
-        raise FormatError(f"{what} has no place for {dtype.str} {list(file.shape)}; the index is damaged")
+        raise FormatError(f"{what} is not a .npy file of {dtype.str} {list(file.shape)}; the index is damaged")
     if verify and zlib.crc32(image) != file.crc32:
         raise FormatError(f"{what} does not match its checksum; the index is damaged")
     if image[:HEADER_BYTES] != header(dtype, file.shape):
