@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -271,7 +270,7 @@ def _file(entry: Mapping[str, Any]) -> File | Bundle:
 
 def _image(entry: Mapping[str, Any]) -> File:
     shape = entry["shape"]
-    if not isinstance(entry["dtype"], str) or not re.fullmatch(r"[<|][a-z]\d", entry["dtype"]):
+    if not isinstance(entry["dtype"], str):
         raise ValueError(f"dtype cannot be {entry['dtype']!r}")
     if not isinstance(shape, list) or any(type(size) is not int or not 0 <= size <= MOST for size in shape):
         raise ValueError(f"shape cannot be {shape!r}")

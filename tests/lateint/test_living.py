@@ -18,6 +18,8 @@ from lateint import Index, UnknownIdError
 from lateint.changing import compaction, draft
 from lateint.disk.commits import LockedError
 
+pytestmark = pytest.mark.filterwarnings("ignore:.* what codes can hold:UserWarning")
+
 
 @pytest.fixture(params=["memory", "disk"])
 def index(request, tmp_path):
