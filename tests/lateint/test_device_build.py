@@ -456,6 +456,7 @@ def test_memory(device, clustered, monkeypatch, ncentroids, nbits, given):
     shrink(monkeypatch, device, (build.ENTRIES, 1 << 12))
     monkeypatch.setattr(builder, "CHUNK", 1 << 9)
     monkeypatch.setattr(builder, "PILOT", 1 << 9)
+    monkeypatch.setattr(builder, "MEASURED", 1 << 9)
     monkeypatch.setattr(building, "COMPONENTS", 8)
     monkeypatch.setattr(building, "WORKSPACE", 1 << 19)
     documents = clustered([7] * 8000, 8)
