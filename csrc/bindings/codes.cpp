@@ -82,8 +82,10 @@ Array<uint8_t> decode(const Array<uint8_t>& codes, const py::object& scales, con
     const int64_t n = low.shape(0);
     const codes::Codec codec(nbits, width, centroids.shape(1), centroids.data());
     Array<uint8_t> out({n, width});
-    codes::decode(codec, {codes.data(), optional_data(scales), low.data(), optional_data(high)}, 0, n,
-                  out.mutable_data());
+    codes::decode(codec,
+                  {codes.data(), optional_data(scales), low.data(), optional_data(high),
+                   static_cast<uint32_t>(centroids.shape(0) - 1)},
+                  0, n, out.mutable_data());
     return out;
 }
 

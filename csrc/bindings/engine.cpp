@@ -46,7 +46,7 @@ private:
         const auto permutation = keep<int32_t>(codec, "permutation");
         const int64_t width = permutation.shape(0), depth = centroids.shape(1);
         std::vector<codes::Segment> views;
-        for (const py::object& segment : segments) views.push_back(view(segment));
+        for (const py::object& segment : segments) views.push_back(view(segment, centroids.shape(0)));
         return std::make_unique<codes::Engine>(
             codes::Codec(nbits_, width, depth, centroids.data()),
             codes::Centroids{centroids.data(), centroids.shape(0), depth, cells.data(), cell_offsets.data(),
@@ -55,14 +55,18 @@ private:
             codec.attr("step").cast<float>(), std::move(views));
     }
 
-    codes::Segment view(const py::object& segment) {
-        const auto offsets = keep<int64_t>(segment, "offsets");
-        return {offsets.shape(0) - 1,
-                offsets.data(),
-                {keep<uint8_t>(segment, "codes").data(), keep_optional<uint8_t>(segment, "scales"),
-                 keep<uint16_t>(segment, "centroid_ids").data(), keep_optional<uint8_t>(segment, "centroid_high")},
-                keep<int64_t>(segment, "list_offsets").data(),
-                keep<uint32_t>(segment, "list_documents").data()};
+    codes::Segment view(const py::object& segment, int64_t count) {
+        const auto offsets = keep<int64_t>(segment, "offsets"), list_offsets = keep<int64_t>(segment, "list_offsets");
+        const auto list_documents = keep<uint32_t>(segment, "list_documents");
+        const auto codes = keep<uint8_t>(segment, "codes");
+        return {
+            offsets.shape(0) - 1,
+            offsets.data(),
+            codes.shape(0),
+            {codes.data(), keep_optional<uint8_t>(segment, "scales"), keep<uint16_t>(segment, "centroid_ids").data(),
+             keep_optional<uint8_t>(segment, "centroid_high"), static_cast<uint32_t>(count - 1)},
+            {list_offsets.data(), list_documents.data(), list_documents.shape(0),
+             keep_optional<uint32_t>(segment, "list_centroids"), list_offsets.shape(0) - 1, count}};
     }
 
     const int nbits_;

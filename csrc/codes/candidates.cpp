@@ -25,25 +25,23 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
 
 }  // namespace
 
-// The inverted lists that the query reads in a segment, as many for each token: where its cells hold fewer centroids,
-// the last ones are empty. Returns their postings.
+// The inverted lists that the query reads in a segment. Returns their postings.
 int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const Segment& segment, double unit,
                            Scratch& scratch) const {
     const Prober& prober = scratch.prober;
     int64_t postings = 0;
-    const int64_t lists_a_token = std::min(limits.nprobe, centroids.count);
-    scratch.lists.assign(query.length * lists_a_token, {segment.list_documents, segment.list_documents, 0});
+    const uint32_t* documents = segment.lists.documents();
+    scratch.lists.clear();
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
         const int64_t known = prober.size(static_cast<int>(i));
         const int32_t imputed = probes[known - 1].score;
         for (int64_t p = 0; p < std::min(limits.nprobe, known); ++p) {
-            const uint32_t* list = segment.list_documents + segment.list_offsets[probes[p].centroid];
-            const int64_t size =
-                segment.list_offsets[probes[p].centroid + 1] - segment.list_offsets[probes[p].centroid];
+            const Run list = segment.lists.of(probes[p].centroid);
+            if (list.size() == 0) continue;
             const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
-            scratch.lists[i * lists_a_token + p] = {list, list + size, gain};
-            postings += size;
+            scratch.lists.push_back({documents + list.first, documents + list.end, gain, static_cast<uint32_t>(i)});
+            postings += list.size();
         }
     }
     return postings;
@@ -52,7 +50,6 @@ int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const
 // Adds up the coarse scores of documents [first, first + size) of a segment; returns how many were touched. The range
 // is small enough for its scoreboard to stay in the second-level cache.
 int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scratch& scratch) const {
-    const size_t lists_a_token = scratch.lists.size() / query.length;
     Entry* board = scratch.board.data();
     uint32_t* touched = scratch.touched.data();
     int64_t count = 0;
@@ -60,16 +57,17 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
         std::fill(scratch.board.begin(), scratch.board.end(), Entry{0, 0});
         scratch.next_tag = 1;
     }
-    const uint32_t first_tag = scratch.next_tag, end = static_cast<uint32_t>(first + size);
+    const uint32_t first_tag = scratch.next_tag, begin = static_cast<uint32_t>(first);
     for (size_t l = 0; l < scratch.lists.size(); ++l) {
         List& list = scratch.lists[l];
-        const uint32_t tag = first_tag + static_cast<uint32_t>(l / lists_a_token);
+        const uint32_t tag = first_tag + list.token;
         if (l + 2 < scratch.lists.size())
             for (int line = 0; line < 8; ++line) __builtin_prefetch(scratch.lists[l + 2].next + line * 16);
         const uint32_t* at = list.next;
-        for (; at < list.end && *at < end; ++at) {
+        for (; at < list.end; ++at) {
+            const uint32_t local = *at - begin;
+            if (local >= size) break;  // of a later range
             // Masks, not branches: whether a document is new is as good as random.
-            const uint32_t local = *at - static_cast<uint32_t>(first);
             const Entry entry = board[local];
             const int32_t known = -static_cast<int32_t>(entry.tag >= first_tag);
             const int32_t unseen = -static_cast<int32_t>(entry.tag != tag);
@@ -111,7 +109,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
         const int64_t postings = open_lists(query, limits, segments[s], unit, scratch);
         if (counts) counts->postings += postings;
         for (int64_t first = 0; first < segments[s].documents; first += kRange) {
-            const int64_t touched = score_range(query, first, kRange, scratch);
+            const int64_t touched = score_range(query, first, std::min(kRange, segments[s].documents - first), scratch);
             if (counts) counts->touched += touched;
             for (int64_t t = 0; t < touched; ++t) {
                 const uint32_t local = scratch.touched[t];

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "codes/centroids.hpp"
+#include "codes/lists.hpp"
 #include "codes/prober.hpp"
 #include "codes/query.hpp"
 #include "codes/residual.hpp"
@@ -17,10 +18,12 @@ namespace lateint::codes {
 // An immutable run of documents. Positions of documents in an index are counted over its segments in order.
 struct Segment {
     int64_t documents;
-    const int64_t* offsets;  // [documents + 1]: tokens of document p are [offsets[p], offsets[p + 1])
+    const int64_t* offsets;  // [documents + 1]
+    int64_t token_count;
     CodedTokens tokens;
-    const int64_t* list_offsets;     // [K + 1]: entries of centroid c are [list_offsets[c], list_offsets[c + 1])
-    const uint32_t* list_documents;  // distinct documents with a token at the centroid, ascending
+    InvertedLists lists;
+
+    Run tokens_of(int64_t document) const { return run_of(offsets, document, token_count); }
 };
 
 struct Hit {
@@ -76,15 +79,16 @@ private:
         uint32_t tag;
         int32_t sum;
     };
-    struct List {  // what is left of an inverted list that the query reads
+    struct List {  // what is left of an inverted list that a query token reads
         const uint32_t *next, *end;
         int32_t gain;
+        uint32_t token;
     };
     struct Scratch {
         std::vector<Entry> board;
         uint32_t next_tag = 1;
         std::vector<uint32_t> touched;
-        std::vector<List> lists;  // [length][as many for each], best first
+        std::vector<List> lists;  // those that are not empty, by token, best first
         std::vector<uint64_t> keys;
         std::vector<Hit> chosen;
         Prober prober;

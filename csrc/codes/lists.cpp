@@ -23,6 +23,22 @@ void each_posting(const uint32_t* centroid_ids, const int64_t* offsets, int64_t 
 
 }  // namespace
 
+InvertedLists::InvertedLists(const int64_t* offsets, const uint32_t* documents, int64_t entries,
+                             const uint32_t* centroids, int64_t lists, int64_t count)
+    : offsets_(offsets), documents_(documents), entries_(entries) {
+    if (!centroids) return;
+    filled_.resize(count / 64 + 1);
+    before_.resize(filled_.size());
+    // In strictly ascending order only, for else there would be fewer bits than lists.
+    int64_t last = -1;
+    for (int64_t l = 0; l < lists && int64_t(centroids[l]) > last && centroids[l] < count; ++l) {
+        last = centroids[l];
+        filled_[last / 64] |= uint64_t{1} << last % 64;
+    }
+    for (size_t w = 1; w < filled_.size(); ++w)
+        before_[w] = before_[w - 1] + static_cast<uint32_t>(__builtin_popcountll(filled_[w - 1]));
+}
+
 void count_postings(const uint32_t* centroid_ids, const int64_t* offsets, int64_t documents, int64_t count,
                     int64_t* list_offsets) {
     std::fill(list_offsets, list_offsets + count + 1, int64_t{0});

@@ -1,9 +1,47 @@
-// Inverted lists: for each centroid the distinct documents with a token at it, ascending.
+// Inverted lists: how a search reads them and how a build makes them.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <vector>
 
 namespace lateint::codes {
+
+// A half-open range.
+struct Run {
+    int64_t first, end;
+    int64_t size() const { return end - first; }
+};
+
+// The run that offsets[i] and offsets[i + 1] bound, inside [0, most) whatever a damaged file says.
+inline Run run_of(const int64_t* offsets, int64_t i, int64_t most) {
+    const int64_t first = std::clamp<int64_t>(offsets[i], 0, most);
+    return {first, std::clamp(offsets[i + 1], first, most)};
+}
+
+// Inverted lists: for each centroid the distinct documents with a token at it, ascending. Small segments store only the
+// lists that are not empty, and which ones these are; a bit for each centroid then finds them.
+class InvertedLists {
+public:
+    // offsets [lists + 1], documents [entries]; centroids [lists] ascending, or null where all `count` have a list.
+    InvertedLists(const int64_t* offsets, const uint32_t* documents, int64_t entries, const uint32_t* centroids,
+                  int64_t lists, int64_t count);
+    const uint32_t* documents() const { return documents_; }
+    // Entries of the list of a centroid.
+    Run of(uint32_t centroid) const {
+        if (filled_.empty()) return run_of(offsets_, centroid, entries_);
+        const uint64_t word = filled_[centroid / 64], bit = uint64_t{1} << centroid % 64;
+        if (!(word & bit)) return {0, 0};
+        return run_of(offsets_, before_[centroid / 64] + __builtin_popcountll(word & (bit - 1)), entries_);
+    }
+
+private:
+    const int64_t* offsets_;
+    const uint32_t* documents_;
+    int64_t entries_;
+    std::vector<uint64_t> filled_;  // bit c: centroid c has a list; empty where all have
+    std::vector<uint32_t> before_;  // lists before each word of it
+};
 
 // The tokens of document p are [offsets[p], offsets[p + 1]), their centroids `centroid_ids`, less than `count`.
 

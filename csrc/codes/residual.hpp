@@ -4,6 +4,7 @@
 // With nbits = 8 the codes are those bytes themselves and the centroid serves candidate generation only.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <memory>
 
@@ -36,9 +37,11 @@ struct CodedTokens {
     const uint8_t* scales;         // [N]; null with nbits = 8
     const uint16_t* centroid_ids;  // [N], low 16 bits
     const uint8_t* centroid_high;  // [N], bits 16-23; null where K <= 65536
+    uint32_t last_centroid;        // K - 1: what is larger can only come from a damaged file, and is taken for it
 
     uint32_t centroid(int64_t token) const {
-        return centroid_ids[token] | (centroid_high ? uint32_t(centroid_high[token]) << 16 : 0u);
+        return std::min(centroid_ids[token] | (centroid_high ? uint32_t(centroid_high[token]) << 16 : 0u),
+                        last_centroid);
     }
 };
 

@@ -20,7 +20,8 @@ constexpr int64_t kCentroidsAhead = 24;  // tokens of the next block whose centr
 void Engine::prefetch(int64_t position) const {
     int64_t local;
     const Segment& segment = segment_of(position, &local);
-    const int64_t first = segment.offsets[local], last = std::min(segment.offsets[local + 1], first + 128);
+    const Run run = segment.tokens_of(local);
+    const int64_t first = run.first, last = std::min(run.end, first + 128);
     const int64_t bytes = codec.code_bytes();
     for (int64_t b = first * bytes; b < last * bytes; b += 64) __builtin_prefetch(segment.tokens.codes + b);
     for (int64_t i = first; i < last; i += 32) __builtin_prefetch(segment.tokens.centroid_ids + i);
@@ -39,7 +40,8 @@ void Engine::prefetch_centroids(const Segment& segment, int64_t first, int64_t e
 void Engine::prefetch_document_centroids(int64_t position) const {
     int64_t local;
     const Segment& segment = segment_of(position, &local);
-    prefetch_centroids(segment, segment.offsets[local], segment.offsets[local + 1]);
+    const Run run = segment.tokens_of(local);
+    prefetch_centroids(segment, run.first, run.end);
 }
 
 void Engine::score_block(const Query& query, const int64_t* positions, int64_t n, float* scores) const {
@@ -55,8 +57,8 @@ void Engine::score_block(const Query& query, const int64_t* positions, int64_t n
         int64_t local;
         const Segment& segment = segment_of(positions[d], &local);
         std::fill(best.begin(), best.end(), std::numeric_limits<int32_t>::min());
-        const int64_t end = segment.offsets[local + 1];
-        for (int64_t first = segment.offsets[local]; first < end; first += kDecodeRows) {
+        const auto [begin, end] = segment.tokens_of(local);
+        for (int64_t first = begin; first < end; first += kDecodeRows) {
             const int64_t count = std::min(kDecodeRows, end - first), padded = round_up(count, kRowStep);
             if (first + count < end)
                 prefetch_centroids(segment, first + count, end);
@@ -69,7 +71,7 @@ void Engine::score_block(const Query& query, const int64_t* positions, int64_t n
         }
         double score = query.constant;
         for (int64_t i = 0; i < query.length; ++i) score += query.scales[i] * (best[i] - query.offsets[i]);
-        scores[d] = segment.offsets[local] < end ? static_cast<float>(score) : -std::numeric_limits<float>::infinity();
+        scores[d] = begin < end ? static_cast<float>(score) : -std::numeric_limits<float>::infinity();
     }
 }
 

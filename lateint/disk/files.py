@@ -1,8 +1,11 @@
-"""One .npy file: a header of 128 bytes, then the numbers; written from the front, mapped when it is read."""
+"""One .npy image: a header of 128 bytes, then the numbers; written from the front, mapped when it is read."""
 
 from __future__ import annotations
 
 import math
+import mmap
+import os
+import stat
 import zlib
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -13,7 +16,11 @@ from numpy.typing import NDArray
 from lateint.disk.manifest import File, FormatError
 
 HEADER_BYTES = 128
-ALWAYS_CHECKED = 1 << 20  # files up to this size have their checksum compared whenever an index is opened
+ALIGNED = 64  # images in one file begin on multiples of it
+
+
+class MissingError(FormatError):
+    """A file that a manifest names is not there: damage, or a commit that came while it was read."""
 
 
 class Column:
@@ -54,40 +61,73 @@ def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + text.ljust(room - 1).encode("ascii") + b"\n"
 
 
-def mapped(path: Path, file: File, *, verify: bool) -> NDArray[Any]:
-    """The numbers of a file, mapped into memory.
+class Folder:
+    """A folder to read from by one handle, so that all files are of one index even while another takes its place.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: there is no folder at ``path``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+    def __enter__(self) -> Folder:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self.handle)
+
+    def read(self, name: str) -> bytes:
+        """All of a small file."""
+        with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.handle), "rb") as stream:
+            return stream.read()
+
+    def mapped(self, name: str, size: int) -> memoryview:
+        """The bytes of a file, mapped into memory.
+
+        Raises:
+            MissingError, FormatError: it is not there, or not of this size.
+        """
+        path = self.path / name
+        try:
+            file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.handle)
+        except (FileNotFoundError, NotADirectoryError):
+            raise MissingError(f"{path} is missing; the index is damaged") from None
+        try:
+            status = os.fstat(file)
+            if not stat.S_ISREG(status.st_mode):
+                raise FormatError(f"{path} is not a file; the index is damaged")
+            if status.st_size != size:
+                raise FormatError(f"{path}: expected {size} bytes, found {status.st_size}; the index is damaged")
+            return memoryview(mmap.mmap(file, size, access=mmap.ACCESS_READ) if size else b"")
+        finally:
+            os.close(file)
+
+
+def array_of(data: memoryview, file: File, what: str, *, verify: bool) -> NDArray[Any]:
+    """The numbers of an image within the bytes of a file.
 
     Args:
         file: what it must be.
-        verify: compare its checksum, which reads all of it; that of a file up to `ALWAYS_CHECKED` bytes always is.
+        what: it is, for messages.
+        verify: compare its checksum, which reads all of it.
 
     Raises:
-        FormatError: it is missing or not what it must be.
+        FormatError: it is not what it must be.
     """
-    if not path.is_file():
-        raise FormatError(f"{path} is missing; the index is damaged")
-    size = path.stat().st_size
-    if size != file.bytes:
-        raise FormatError(f"{path}: expected {file.bytes} bytes, found {size}; the index is damaged")
-    if (verify or size <= ALWAYS_CHECKED) and _checksum(path) != file.crc32:
-        raise FormatError(f"{path} does not match its checksum; the index is damaged")
+    image = data[file.offset : file.offset + file.bytes]
     dtype = np.dtype(file.dtype)
-    with path.open("rb") as stream:
-        known = stream.read(HEADER_BYTES) == header(dtype, file.shape)
-    if not known or size != HEADER_BYTES + _data_bytes(dtype, file.shape):
-        raise FormatError(f"{path} is not a .npy file of {dtype.str} {list(file.shape)}; the index is damaged")
-    if size == HEADER_BYTES:
-        return np.empty(file.shape, dtype)  # nothing cannot be mapped
-    return np.asarray(np.memmap(path, dtype, "r", HEADER_BYTES, file.shape))
+    if len(image) != file.bytes or file.bytes != HEADER_BYTES + _data_bytes(dtype, file.shape) or file.offset % ALIGNED:
+        raise FormatError(f"{what} has no place for {dtype.str} {list(file.shape)}; the index is damaged")
+    if verify and zlib.crc32(image) != file.crc32:
+        raise FormatError(f"{what} does not match its checksum; the index is damaged")
+    if image[:HEADER_BYTES] != header(dtype, file.shape):
+        raise FormatError(f"{what} is not a .npy file of {dtype.str} {list(file.shape)}; the index is damaged")
+    if file.bytes == HEADER_BYTES:
+        return np.empty(file.shape, dtype)
+    return np.frombuffer(image, dtype, offset=HEADER_BYTES).reshape(file.shape)
 
 
 def _data_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:
     return math.prod(shape) * dtype.itemsize
-
-
-def _checksum(path: Path) -> int:
-    crc = 0
-    with path.open("rb") as stream:
-        while block := stream.read(1 << 22):
-            crc = zlib.crc32(block, crc)
-    return crc

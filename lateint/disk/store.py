@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,9 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.disk import layout, whole
-from lateint.disk.files import Column, mapped
-from lateint.disk.manifest import FORMAT, MANIFEST, VERSION, FormatError, Manifest
+from lateint.disk.files import Column, Folder, MissingError, array_of
+from lateint.disk.manifest import FORMAT, MANIFEST, VERSION, Bundle, File, FormatError, Manifest
 
+ALWAYS_CHECKED = 1 << 20  # files up to this size have their checksum compared whenever an index is opened
+ALWAYS_CHECKED_WITHIN = 1 << 14  # likewise arrays within a file, of which there may be many
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 Arrays = dict[str, NDArray[Any]]
@@ -141,54 +144,110 @@ def _said(error: OSError, path: Path) -> OSError:
     return OSError(error.errno, f"cannot write the index: {why}; nothing was left behind", str(path))
 
 
-def load(path: Path, *, verify: bool = False) -> tuple[Manifest, Arrays]:
+def load(path: Path, *, verify: bool = False, known: tuple[Manifest, Arrays] | None = None) -> tuple[Manifest, Arrays]:
     """The manifest and the memory-mapped arrays of an index.
+
+    A writer may commit meanwhile: if a file is gone that the manifest named, the manifest is read again.
 
     Args:
         path: the folder.
         verify: also compare every file with its checksum, which reads all of it.
+        known: what this gave earlier: files that are still there are not mapped again.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
         FormatError: names the file that is missing, damaged or foreign.
     """
-    manifest = _load_manifest(path)
-    kinds = layout.kinds(manifest)
-    for name, kind in kinds.items():
-        file = manifest.files.get(f"{name}.npy")
-        if file is None:
-            raise FormatError(f"{path / MANIFEST} is damaged: it lacks '{name}.npy'")
-        if not kind.fits(file.dtype, file.shape):
-            raise FormatError(
-                f"{path / name}.npy must hold {kind}, found {file.dtype} {list(file.shape)}; the index is damaged"
-            )
-    arrays = {name: mapped(path / f"{name}.npy", manifest.files[f"{name}.npy"], verify=verify) for name in kinds}
-    for name, kind in kinds.items():
-        if wrong := kind.wrong(arrays[name], arrays):
-            raise FormatError(f"{path / name}.npy {wrong}; the index is damaged")
-    return manifest, arrays
+    before = None
+    while True:
+        with _opened(path) as folder:
+            manifest, text = _load_manifest(folder)
+            try:
+                return manifest, _load_arrays(folder, manifest, verify, known)
+            except MissingError:
+                now = text, os.fstat(folder.handle).st_ino
+                if now == before:
+                    raise  # nobody changed it
+                before = now
 
 
-def _load_manifest(path: Path) -> Manifest:
-    target = path / MANIFEST
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, "there is no index", str(path))
-    if not path.is_dir():
-        raise FormatError(f"{path} is not an index: it is a file, not a folder")
-    if not target.is_file():
-        raise FormatError(f"{path} is not an index: it has no {MANIFEST}")
+def load_manifest(path: Path) -> Manifest:
+    """The manifest alone; raises what `load` raises."""
+    with _opened(path) as folder:
+        return _load_manifest(folder)[0]
+
+
+def _opened(path: Path) -> Folder:
     try:
-        values = json.loads(target.read_text(encoding="utf-8"))
+        return Folder(path)
+    except FileNotFoundError:
+        raise FileNotFoundError(errno.ENOENT, "there is no index", str(path)) from None
+    except NotADirectoryError:
+        raise FormatError(f"{path} is not an index: it is a file, not a folder") from None
+
+
+def _load_arrays(folder: Folder, manifest: Manifest, verify: bool, known: tuple[Manifest, Arrays] | None) -> Arrays:
+    kinds, images = layout.kinds(manifest), _images(manifest)
+    mapped: dict[str, memoryview] = {}
+    arrays: Arrays = {}
+    for name, kind in kinds.items():
+        if name not in images:
+            raise FormatError(f"{folder.path / MANIFEST} is damaged: it lacks '{name}.npy'")
+        file, size, image = images[name]
+        if not kind.fits(image.dtype, image.shape):
+            raise FormatError(
+                f"{folder.path / name}.npy must hold {kind}, found {image.dtype} {list(image.shape)}; "
+                "the index is damaged"
+            )
+        if known is not None and known[0].files.get(file) == manifest.files[file] and name in known[1]:
+            arrays[name] = known[1][name]
+            continue
+        if file not in mapped:
+            mapped[file] = folder.mapped(file, size)
+        what = folder.path / file
+        always = image.bytes <= (ALWAYS_CHECKED if f"{name}.npy" == file else ALWAYS_CHECKED_WITHIN)
+        described = str(what) if f"{name}.npy" == file else f"{what}: {name.rsplit('/')[-1]}"
+        arrays[name] = array_of(mapped[file], image, described, verify=verify or always)
+    for name, kind in kinds.items():
+        if known is not None and known[1].get(name) is arrays[name]:
+            continue
+        if wrong := kind.wrong(arrays[name], arrays):
+            raise FormatError(f"{folder.path / name}.npy {wrong}; the index is damaged")
+    return arrays
+
+
+def _images(manifest: Manifest) -> dict[str, tuple[str, int, File]]:
+    """By the name of an array: its file, how long that is, and where in it the array is."""
+    images = {}
+    for name, file in manifest.files.items():
+        stem = name.rsplit(".", 1)[0]
+        if isinstance(file, Bundle):
+            images.update({f"{stem}/{leaf}": (name, file.bytes, image) for leaf, image in file.arrays.items()})
+        else:
+            images[stem] = (name, file.bytes, file)
+    return images
+
+
+def _load_manifest(folder: Folder) -> tuple[Manifest, bytes]:
+    target = folder.path / MANIFEST
+    try:
+        text = folder.read(MANIFEST)
+    except (FileNotFoundError, IsADirectoryError):
+        raise FormatError(f"{folder.path} is not an index: it has no {MANIFEST}") from None
+    try:
+        values = json.loads(text)
         name, version = values["format"], values["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{target} is not the manifest of an index: {error}") from error
     if name != FORMAT:
         raise FormatError(f"{target} says format {name!r}, an index of lateint says {FORMAT!r}")
-    if version != VERSION:
-        raise FormatError(f"{path} was written in format version {version}, this lateint reads version {VERSION}")
+    if type(version) is not int or not 1 <= version <= VERSION:
+        raise FormatError(
+            f"{folder.path} was written in format version {version}, this lateint reads versions 1 to {VERSION}"
+        )
     try:
-        return Manifest.from_json(values)
+        return Manifest.from_json(values), text
     except KeyError as error:
         raise FormatError(f"{target} is damaged: it lacks {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise FormatError(f"{target} is damaged: {error}") from error

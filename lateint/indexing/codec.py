@@ -161,11 +161,6 @@ class Codec:
         return len(self.rotation.mean)
 
     @property
-    def code_bytes(self) -> int:
-        """Bytes of a token's code."""
-        return self.rotation.width * self.nbits // 8
-
-    @property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays of the codec by their names in docs/format.md."""
         return {

@@ -29,8 +29,8 @@ def first_bad_row(tokens: Any, operators: Operators) -> tuple[int, str] | None:
 
 def check(tokens: Any, offsets: NDArray[np.int64], operators: Operators, first: int) -> None:
     """Refuses rows that no score can be made of. ``first`` is the number of the first row in the stream."""
-    if found := first_bad_row(tokens, operators):
-        row, what = first + found[0], found[1]
+    if bad := first_bad_row(tokens, operators):
+        row, what = first + bad[0], bad[1]
         document = int(np.searchsorted(offsets, row, side="right")) - 1
         raise ValueError(
             f"doc_embs must be finite and not zero, but token {row - offsets[document]} of document {document} {what}"
@@ -91,7 +91,8 @@ class Encoder:
         rotation = codec.rotation
         self.rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
         self.centroids = codec.centroids.on_place(operators)
-        self.nbits, self.code_bytes, self.cells_searched = codec.nbits, codec.code_bytes, cells_searched
+        self.nbits, self.cells_searched = codec.nbits, cells_searched
+        self.code_bytes = rotation.width * codec.nbits // 8
         self.operators, self.timings = operators, timings
         self.overflow = Overflow()
 
@@ -126,10 +127,10 @@ class Encoder:
             self.overflow.add(operators.peaks(rows, scaled, 127 * TOLERATED_OVERFLOW))
         with timings.of("assign"):
             ids = nearest(rows, self.cells_searched)
-            found = operators.host(ids)
+            host_ids = operators.host(ids)
         with timings.of("encode"):
             coded = operators.encode(scaled, ids, self.centroids.rows, self.nbits)
-            return [found, *map(operators.host, coded)]
+            return [host_ids, *map(operators.host, coded)]
 
     def _put_lists(self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: Store, name: str) -> None:
         count = len(self.centroids)

@@ -1,8 +1,7 @@
 import numpy as np
 import pytest
 
-from lateint.indexing.clustering import Centroids
-from lateint.indexing.codec import LARGEST_BLOCK, REACH, Codec, train_rotation
+from lateint.indexing.codec import LARGEST_BLOCK, REACH, train_rotation
 from lateint_kernels import reference, to_bfloat16
 
 
@@ -77,10 +76,3 @@ def test_equal_tokens_have_some_step():
 def test_sizes_that_float32_cannot_multiply(scale):
     with pytest.raises(ValueError, match=r"doc_embs must hold numbers between 1e-18 and 1e\+18 in size, .* about \d"):
         train_rotation(pilot(10, 8) * np.float32(scale), seed=0, threads=0)
-
-
-@pytest.mark.parametrize(("nbits", "code_bytes"), [(1, 2), (2, 4), (4, 8), (8, 16)])
-def test_code_bytes(nbits, code_bytes):
-    rotation = train_rotation(pilot(10, 13), seed=0, threads=0)
-    rows = np.full((1, 64), 128, np.uint8)
-    assert Codec(rotation, Centroids(rows, rows, np.array([0, 1])), nbits).code_bytes == code_bytes

@@ -88,6 +88,8 @@ def test_torch_integers(clustered):
         (np.array([1, 2, 2**64 - 1], np.uint64), ValueError, "ids must fit into int64"),
         ("abc", TypeError, "ids must be a list of ids, got str 'abc'"),
         (3, TypeError, "ids must be a list of ids, got int 3"),
+        (np.array("abc"), TypeError, "ids must be a list of ids, got ndarray"),
+        (np.array(3), TypeError, "ids must be a list of ids, got ndarray"),
         (["a", "b", "\ud800"], ValueError, "ids must be text that utf-8 can write"),
     ],
 )

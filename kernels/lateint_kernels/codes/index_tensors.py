@@ -167,7 +167,8 @@ def load_lists(codec: CodecArrays, segments: Sequence[SegmentArrays], device: to
         raise ValueError(f"an index on a device must have fewer than 2^31 documents, got {first[-1]:,}")
     tokens = np.concatenate([[0], np.cumsum([int(segment.offsets[-1]) for segment in segments])]).astype(np.int64)
     entries = np.concatenate([[0], np.cumsum([len(segment.list_documents) for segment in segments])]).astype(np.int64)
-    lists = np.stack([with_empty_list(s.list_offsets) + e for s, e in zip(segments, entries, strict=False)])
+    count = len(codec.centroids)
+    lists = [with_empty_list(s.dense_list_offsets(count)) + e for s, e in zip(segments, entries, strict=False)]
     return IndexTensors(
         nbits=codec.nbits,
         width=len(codec.permutation),
@@ -180,7 +181,7 @@ def load_lists(codec: CodecArrays, segments: Sequence[SegmentArrays], device: to
         scales=None,
         centroid_low=None,
         centroid_high=None,
-        list_offsets=torch.from_numpy(lists).to(device),
+        list_offsets=torch.from_numpy(np.stack(lists)).to(device),
         list_documents=_joined([segment.list_documents for segment in segments], device, np.int32, first),
         cuts=np.concatenate([*(s.offsets[:-1] + t for s, t in zip(segments, tokens, strict=False)), tokens[-1:]]),
     )
@@ -222,9 +223,9 @@ def size(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
 
 def size_of_lists(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
     """Bytes that `load_lists` needs."""
-    arrays = [getattr(segment, name) for segment in segments for name in ("list_documents", "list_offsets")]
     of_centroids = codec.centroids.nbytes + codec.cells.nbytes + codec.cell_offsets.nbytes
-    return of_centroids + 8 * len(segments) + sum(int(array.nbytes) for array in arrays)
+    entries = sum(int(segment.list_documents.nbytes) for segment in segments)
+    return of_centroids + 8 * (len(codec.centroids) + 2) * len(segments) + entries
 
 
 def _joined(

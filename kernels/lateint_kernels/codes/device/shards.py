@@ -178,4 +178,5 @@ def restricted(segment: SegmentArrays, first: int, last: int) -> SegmentArrays:
         tokens(segment.centroid_high),
         np.searchsorted(kept, segment.list_offsets).astype(np.int64),
         documents[kept] - np.uint32(first),
+        segment.list_centroids,
     )
