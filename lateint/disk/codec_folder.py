@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from lateint.disk import layout, whole
-from lateint.disk.files import Column, mapped
-from lateint.disk.manifest import INT, FormatError, Manifest
+from lateint.disk.files import Column, Folder, array_of
+from lateint.disk.manifest import INT, Bundle, FormatError, Manifest
 from lateint.disk.store import Arrays
 
 FORMAT, VERSION = "lateint codec", 1
@@ -37,7 +36,7 @@ def write(path: Path, values: Mapping[str, Any], arrays: Arrays, overwrite: bool
         for name, array in arrays.items():
             column = Column(folder / f"{name}.npy", array.dtype, array.shape)
             column.write(array)
-            files[f"{name}.npy"] = asdict(column.finish())
+            files[f"{name}.npy"] = column.finish().to_json()
         manifest = {"format": FORMAT, "version": VERSION, **values, "files": files}
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
@@ -51,28 +50,29 @@ def load(path: Path) -> tuple[Manifest, dict[str, Any], Arrays]:
     """
     values = _values(path)
     try:
-        manifest = Manifest.from_json({**values, "segments": [_NOTHING], "ids": INT})
+        manifest = Manifest.from_json({**values, **_NO_DOCUMENTS})
         _ = values["crc32"], values["training"]
     except KeyError as error:
         raise FormatError(f"{path / MANIFEST} is damaged: it lacks {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{path / MANIFEST} is damaged: {error}") from error
-    manifest = replace(manifest, segments=())
     kinds, arrays = layout.kinds(manifest), {}
-    for name, kind in kinds.items():
-        file = manifest.files.get(f"{name}.npy")
-        if file is None:
-            raise FormatError(f"{path / MANIFEST} is damaged: it lacks '{name}.npy'")
-        if not kind.fits(file.dtype, file.shape):
-            raise FormatError(f"{path / name}.npy must hold {kind}, found {file.dtype} {list(file.shape)}")
-        arrays[name] = mapped(path / f"{name}.npy", file, verify=True)
+    with Folder(path) as folder:
+        for name, kind in kinds.items():
+            file = manifest.files.get(f"{name}.npy")
+            if file is None or isinstance(file, Bundle):
+                raise FormatError(f"{path / MANIFEST} is damaged: it lacks '{name}.npy'")
+            if not kind.fits(file.dtype, file.shape):
+                raise FormatError(f"{path / name}.npy must hold {kind}, found {file.dtype} {list(file.shape)}")
+            memory = folder.mapped(f"{name}.npy", file.bytes)
+            arrays[name] = array_of(memory, file, str(path / f"{name}.npy"), verify=True)
     for name, kind in kinds.items():
         if wrong := kind.wrong(arrays[name], arrays):
             raise FormatError(f"{path / name}.npy {wrong}; the codec is damaged")
     return manifest, values, arrays
 
 
-_NOTHING = {"name": "segments/none", "documents": 0, "tokens": 0}  # an index has one segment at least
+_NO_DOCUMENTS = {"version": 2, "generation": 0, "next_segment": 0, "segments": [], "ids": INT}
 
 
 def _values(path: Path) -> dict[str, Any]:
