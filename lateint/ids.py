@@ -69,7 +69,7 @@ def columns(ids: NDArray[np.int64] | list[str]) -> dict[str, NDArray[Any]]:
     if isinstance(ids, np.ndarray):
         arrays: dict[str, NDArray[Any]] = {"ids": ids}
         return arrays if ascending(ids) else arrays | _table(hashed(ids))
-    data, offsets = _packed(ids)
+    data, offsets = packed(ids)
     return {"id_bytes": data, "id_offsets": offsets} | _table(hashed((data, offsets)))
 
 
@@ -81,7 +81,12 @@ def put(store: Store, segment: str, ids: NDArray[np.int64] | list[str]) -> bool:
     return "id_hash" in arrays
 
 
-def _packed(ids: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+def following(ids: NDArray[np.int64] | list[str]) -> int | None:
+    """The id of a document that comes later without one: one more than the largest; None where ids are strings."""
+    return int(ids.max(initial=-1)) + 1 if isinstance(ids, np.ndarray) else None
+
+
+def packed(ids: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return _joined([name.encode() for name in ids])
 
 

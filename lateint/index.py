@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.arguments import place_of, positive, thread_count
+from lateint.changing import copying
+from lateint.changing.draft import DUPLICATES, Draft, Encoders
+from lateint.changing.drift import Drift, measure
+from lateint.changing.verification import Report, verify
+from lateint.changing.writing import Writing, newer, writing
 from lateint.disk import store
+from lateint.disk.disk import Disk
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
@@ -25,8 +33,8 @@ from lateint.snapshot import Snapshot
 class Index:
     """Documents as residual codes, searched by late interaction: ``S(q, d) = sum_i max_j <q_i, d_j>``.
 
-    Make one with `Index.build` or `Index.open`. An index does not change once it is made, and any number of threads
-    may search it at once.
+    Make one with `Index.build` or `Index.open`. Any number of threads may search it at once, while another changes it:
+    a search sees the documents that were there when it began. docs/living.md says what holds when an index changes.
 
     >>> rng = np.random.default_rng(0)
     >>> documents = [rng.standard_normal((20, 16)) for _ in range(50)]
@@ -40,6 +48,10 @@ class Index:
         self, snapshot: Snapshot, path: Path | None = None, build_seconds: Mapping[str, float] | None = None
     ) -> None:
         self._snapshot, self.path, self._build_seconds = snapshot, path, dict(build_seconds or {})
+        self._changing = threading.RLock()
+        self._writing: Writing | None = None
+        self._encoders = Encoders()
+        self._disk = Disk()
 
     @classmethod
     def build(
@@ -153,10 +165,148 @@ class Index:
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
+        state = self._snapshot.state
         with store.writing(Path(path).absolute(), overwrite=overwrite) as files:
-            for name, array in self._snapshot.arrays.items():
+            for name, array in state.arrays.items():
                 store.put(files, name, array)
-            files.commit(self._snapshot.manifest)
+            files.commit(state.manifest)
+
+    def add(
+        self,
+        doc_embs: Any,
+        *,
+        lengths: Any = None,
+        ids: Any = None,
+        on_duplicate: str = "raise",
+        allow_empty: bool = False,
+    ) -> None:
+        """Appends documents, with the codec that the index has. When this returns, they cannot be lost.
+
+        Args:
+            doc_embs, lengths, allow_empty: as in `build`.
+            ids: ``[n]``, of the kind that the index has; None: numbers that follow the largest that there ever was.
+            on_duplicate: what happens to a document whose id is there: ``"raise"`` refuses the call, ``"replace"``
+                deletes the old document, ``"skip"`` leaves out the new one.
+
+        Raises:
+            TypeError, ValueError: as `build`, or an id that is there already. Nothing has changed then.
+            LockedError: another process or `Index` is writing; the message says who, and since when.
+            OSError: the disk cannot be written.
+        """
+        if on_duplicate not in DUPLICATES:
+            raise ValueError(f"on_duplicate must be one of {', '.join(DUPLICATES)}, got {on_duplicate!r}")
+        source = documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+        with self._draft() as draft:
+            draft.add(source, ids, on_duplicate)
+
+    def update(self, ids: Iterable[Any], doc_embs: Any, *, lengths: Any = None, allow_empty: bool = False) -> None:
+        """Replaces documents, in one step; they then are the last ones in the order of documents.
+
+        Raises:
+            UnknownIdError: a KeyError that names an id that is not there.
+            TypeError, ValueError, LockedError, OSError: as `add`.
+        """
+        source = documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+        names = list(ids)
+        with self._draft() as draft:
+            draft.state.ids.positions(names, "ids")
+            draft.add(source, names, "replace")
+
+    def delete(self, ids: Iterable[Any]) -> int:
+        """Deletes documents; returns how many.
+
+        Raises:
+            UnknownIdError: a KeyError that names an id that is not there. Nothing has changed then.
+            LockedError, OSError: as `add`.
+        """
+        names = list(ids)
+        with self._draft() as draft:
+            positions = np.unique(draft.state.ids.positions(names, "ids"))
+            draft.delete(positions)
+        return len(positions)
+
+    def compact(self, *, full: bool = False) -> None:
+        """Joins small segments, and those that many documents were deleted from; codes are copied, never made again.
+
+        Searches find the same documents with the same scores, faster. `add` does some of this; the rest is done here.
+
+        Args:
+            full: all segments become one (of at most 67 M tokens each), which takes the least room.
+        """
+        with self._draft() as draft:
+            draft.compact(full=full)
+
+    @contextmanager
+    def transaction(self, *, timeout: float = 0) -> Iterator[None]:
+        """One commit for all changes in the block: they are there together when it ends, or, if it raises, none is.
+
+        Meanwhile, searches find what was there before, also those of this index.
+
+        Args:
+            timeout: seconds to wait for another writer.
+        """
+        with self._draft(timeout):
+            yield
+
+    def refresh(self) -> bool:
+        """Takes up what others have committed since; returns whether there was anything.
+
+        Searches that run meanwhile go on with what they have. Only what is new is read, and copied to a device.
+        """
+        if self.path is None:
+            return False
+        with self._changing:
+            state = newer(self.path, self._snapshot.state)
+            if state is not None:
+                self._snapshot = self._snapshot.followed_by(state)
+        return state is not None
+
+    @property
+    def generation(self) -> int:
+        """How many commits there were between the build and what this index searches."""
+        return self._snapshot.manifest.generation
+
+    def snapshot(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """A second index at ``path``, of what is committed now; where it can be, its files are links to those here.
+
+        Both can be changed afterwards: no file of an index ever is.
+        """
+        if self.path is None:
+            self.save(path, overwrite=overwrite)
+        else:
+            copying.link(self.path, Path(path).absolute(), overwrite=overwrite)
+
+    def drift(self) -> Drift:
+        """How well the codec fits the documents that are there now; see `lateint.changing.drift`."""
+        snapshot = self._snapshot
+        return measure(snapshot.state, snapshot.codec)
+
+    @staticmethod
+    def verify(path: str | os.PathLike[str]) -> Report:
+        """Reads all of an index: every checksum, and all that docs/format.md says about its numbers.
+
+        Raises:
+            FileNotFoundError: there is nothing at ``path``.
+        """
+        return verify(Path(path).absolute())
+
+    @contextmanager
+    def _draft(self, timeout: float = 0) -> Iterator[Draft]:
+        with self._changing:
+            if self._writing is not None:  # of a transaction, which commits
+                yield self._writing.draft
+                return
+            snapshot, one = self._snapshot, None
+            try:
+                with writing(
+                    snapshot.state, snapshot.codec, self.path, self._encoders, disk=self._disk, timeout=timeout
+                ) as one:
+                    self._writing = one
+                    yield one.draft
+            finally:
+                self._writing = None
+                if one is not None and one.committed is not None:
+                    self._snapshot = snapshot.followed_by(one.committed)
 
     def search(
         self,
@@ -196,7 +346,7 @@ class Index:
         snapshot = self._snapshot
         queries, k, workers = read(Q, self.dim), positive(k, "k"), thread_count(threads)
         centroids = snapshot.manifest.centroids
-        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=len(snapshot.ids))
+        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=len(snapshot))
         selection = snapshot.everything if subset is None else snapshot.subset(subset)
         if exhaustive:
             rankings = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
@@ -278,7 +428,7 @@ class Index:
 
         ``bytes_per_token`` adds up all files but the manifest, by part.
         """
-        snapshot, sizes = self._snapshot, self._snapshot.sizes()
+        snapshot, sizes = self._snapshot, self._snapshot.state.sizes()
         tokens = max(1, self.tokens)
         return {
             "documents": len(self),
@@ -287,7 +437,7 @@ class Index:
             "nbits": self.nbits,
             "centroids": snapshot.manifest.centroids,
             "cells": snapshot.manifest.cells,
-            "segments": len(snapshot.segments),
+            "segments": len(snapshot.manifest.segments),
             "bytes": sum(sizes.values()),
             "bytes_per_token": {**{part: n / tokens for part, n in sizes.items()}, "all": sum(sizes.values()) / tokens},
             "build_seconds": self._build_seconds,

@@ -46,6 +46,10 @@ class Disk:
         """Takes the name of a file away."""
         os.unlink(path)
 
+    def remove_folder(self, path: Path) -> None:
+        """Takes an empty folder away."""
+        os.rmdir(path)
+
     def flush_folder(self, path: Path) -> None:
         """Returns when the names in a folder cannot be lost."""
         folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
-
 from lateint_kernels.codes.residual import NBITS
 
 FORMAT, VERSION = "lateint", 2

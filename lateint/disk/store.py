@@ -15,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.disk import layout, whole
+from lateint.disk.commits import FULL, said
 from lateint.disk.files import Column, Folder, MissingError, array_of
 from lateint.disk.manifest import FORMAT, MANIFEST, VERSION, Bundle, File, FormatError, Manifest
 
 ALWAYS_CHECKED = 1 << 20  # files up to this size have their checksum compared whenever an index is opened
 ALWAYS_CHECKED_WITHIN = 1 << 14  # likewise arrays within a file, of which there may be many
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -127,7 +127,7 @@ def writing(path: Path, *, overwrite: bool) -> Iterator[FolderStore]:
     except OSError as error:
         if error is raised and error.errno not in FULL:
             raise
-        raise _said(error, path) from error
+        raise said(error, path, "nothing was left behind") from error
 
 
 def _check_place(path: Path, overwrite: bool) -> None:
@@ -137,11 +137,6 @@ def _check_place(path: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists and is not an index, so it will not be overwritten")
     if not overwrite:
         raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
-
-
-def _said(error: OSError, path: Path) -> OSError:
-    why = "the disk is full" if error.errno in FULL else error.strerror or str(error)
-    return OSError(error.errno, f"cannot write the index: {why}; nothing was left behind", str(path))
 
 
 def load(path: Path, *, verify: bool = False, known: tuple[Manifest, Arrays] | None = None) -> tuple[Manifest, Arrays]:

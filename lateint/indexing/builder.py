@@ -184,13 +184,15 @@ def build(
         del documents  # and what it may hold on the device
     finally:
         operators.release()
-    first = 0
+    first, segments = 0, []
     for segment in manifest.segments:
-        ids.put(store, segment.name, checked_names[first : first + segment.documents])
+        hashed = ids.put(store, segment.name, checked_names[first : first + segment.documents])
+        segments.append(replace(segment, hashed=hashed))
         first += segment.documents
     if spool is not None:
         spool.unlink(missing_ok=True)
-    store.commit(replace(manifest, ids=INT if isinstance(checked_names, np.ndarray) else STRING))
+    kind = INT if isinstance(checked_names, np.ndarray) else STRING
+    store.commit(replace(manifest, segments=tuple(segments), ids=kind, next_id=ids.following(checked_names)))
     return timings.seconds
 
 
@@ -206,13 +208,13 @@ def _build(
     encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
     segments = []
     stream = Stream(documents.lengths, _chunks(documents, "encode", plan, operators), operators)
-    for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
+    for number, (first, last) in enumerate(cut_into_segments(documents.lengths, plan.segment_tokens)):
         name = f"segments/{number:06d}"
         encoder.segment(documents.lengths[first:last], stream, store, name)
         segments.append(Segment(name, last - first, int(documents.lengths[first:last].sum())))
     stream.close()
     encoder.overflow.warn(int(documents.lengths.sum()))
-    return Manifest(**codec.numbers, segments=tuple(segments), ids=INT)
+    return Manifest(**codec.described, segments=tuple(segments), ids=INT, next_segment=len(segments))
 
 
 def train(documents: Documents, plan: Plan, operators: Operators, timings: Timings) -> Codec:
@@ -256,7 +258,7 @@ def _check_all(documents: Documents, operators: Operators) -> None:
 
 def _sizes(documents: Documents, plan: Plan) -> dict[str, int]:
     """What memory depends on."""
-    cuts = _cut_into_segments(documents.lengths, plan.segment_tokens)
+    cuts = cut_into_segments(documents.lengths, plan.segment_tokens)
     return {
         "dim": documents.dim,
         "centroids": plan.centroids,
@@ -308,7 +310,7 @@ def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clusterin
         )
 
 
-def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
+def cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
     """Ranges of documents with at most ``most`` tokens each (a longer document is a segment of its own)."""
     ends = np.cumsum(lengths)
     cuts, first = [], 0

@@ -186,6 +186,12 @@ class Codec:
             "cells": len(self.centroids.cells),
         }
 
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the manifest of an index says about the codec."""
+        training = None if self.training is None else vars(self.training)
+        return {**self.numbers, "codec_crc32": self.crc32, "training": training}
+
     @cached_property
     def crc32(self) -> int:
         """Of the numbers of all arrays, in the order of `arrays`, then of step as ``<f8`` and nbits as ``|u1``."""
@@ -223,9 +229,14 @@ class Codec:
     @classmethod
     def of(cls, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> Codec:
         """That of an index with this manifest and these arrays."""
+
+        def of(name: str) -> NDArray[Any]:
+            return arrays[manifest.codec_array(name)]
+
         return cls(
-            Rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], manifest.step),
-            Centroids(arrays["centroids"], arrays["cells"], arrays["cell_offsets"]),
+            Rotation(of("mean"), of("rotation"), of("permutation"), manifest.step),
+            Centroids(of("centroids"), of("cells"), of("cell_offsets")),
             manifest.nbits,
             manifest.seed,
+            None if manifest.training is None else Training(**manifest.training),
         )

@@ -85,14 +85,28 @@ class Stream:
 
 
 class Encoder:
-    """Turns the stream into segments, a chunk at a time."""
+    """Turns the stream into segments, a chunk at a time.
 
-    def __init__(self, codec: Codec, cells_searched: int, operators: Operators, timings: Timings) -> None:
+    Args:
+        nearest: `clustering.assigner` of the codec's centroids; None: it is made for each segment.
+        measure: called with bytes ``[n, depth]`` and centroids ``[n]`` of all tokens, where operators compute.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        cells_searched: int,
+        operators: Operators,
+        timings: Timings,
+        *,
+        nearest: Callable[[Any, int], Any] | None = None,
+        measure: Callable[[Any, Any], None] | None = None,
+    ) -> None:
         rotation = codec.rotation
         self.rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
         self.centroids = codec.centroids.on_place(operators)
-        self.nbits, self.cells_searched = codec.nbits, cells_searched
-        self.code_bytes = rotation.width * codec.nbits // 8
+        self.nbits, self.code_bytes = codec.nbits, rotation.width * codec.nbits // 8
+        self.cells_searched, self.nearest, self.measure = cells_searched, nearest, measure
         self.operators, self.timings = operators, timings
         self.overflow = Overflow()
 
@@ -101,7 +115,7 @@ class Encoder:
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         tokens, timings = int(offsets[-1]), self.timings
         with timings.of("assign"):
-            nearest = clustering.assigner(self.centroids, self.operators)
+            nearest = self.nearest or clustering.assigner(self.centroids, self.operators)
         centroid_ids = np.empty(tokens, np.uint32)
         codes = store.create(f"{name}/codes", np.uint8, (tokens, self.code_bytes))
         scales = store.create(f"{name}/scales", np.uint8, (tokens,)) if self.nbits < 8 else None
@@ -128,6 +142,8 @@ class Encoder:
         with timings.of("assign"):
             ids = nearest(rows, self.cells_searched)
             host_ids = operators.host(ids)
+            if self.measure is not None:
+                self.measure(rows, ids)
         with timings.of("encode"):
             coded = operators.encode(scaled, ids, self.centroids.rows, self.nbits)
             return [host_ids, *map(operators.host, coded)]
