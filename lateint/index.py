@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.arguments import place_of, positive, thread_count
-from lateint.changing import copying
+from lateint.changing import copying, merging
 from lateint.changing.draft import DUPLICATES, Draft, Encoders
 from lateint.changing.drift import Drift, measure
 from lateint.changing.verification import Report, verify
@@ -28,6 +28,7 @@ from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.queries import Queries, read
 from lateint.snapshot import Snapshot
+from lateint.state import State
 
 
 class Index:
@@ -162,6 +163,39 @@ class Index:
             MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
         return _last(_opened(path, verify=verify, device=device, device_memory=device_memory))
+
+    @classmethod
+    def merge(
+        cls,
+        parts: Iterable[Index | str | os.PathLike[str]],
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        device: Any = None,
+        device_memory: int | None = None,
+    ) -> Index:
+        """Makes one index of several with the same codec, built anywhere: of all documents, one part after another.
+
+        No document is encoded again; files are linked, or copied where a file system cannot link. A search then finds
+        what it finds in an index that was built of all documents with this codec, bit for bit.
+
+        Args:
+            parts: indexes, or their paths, in the order of documents. They stay as they are.
+            path: the folder to write.
+            overwrite: replace an index at ``path``.
+            device, device_memory: see `open`.
+
+        Raises:
+            ValueError: a part has another codec, or ids of another kind, or an id is in two parts. The message names
+                the parts.
+            FormatError, OSError: a part cannot be read, or ``path`` not be written. Nothing is left half-written.
+        """
+        if isinstance(parts, (str, os.PathLike)):
+            raise TypeError(f"parts must be a list of indexes or paths, got {type(parts).__name__}")
+        sources = [_source(number, part) for number, part in enumerate(parts)]
+        place, memory = place_of(device, device_memory)
+        merging.merge(sources, Path(path).absolute(), overwrite=overwrite)
+        return _last(_opened(path, device=place, device_memory=memory))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
@@ -478,6 +512,15 @@ def _last(index: Index) -> Index:
     global _current
     _current = index
     return index
+
+
+def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source:
+    """A part of `Index.merge`, as it is on disk where it is there."""
+    if isinstance(part, Index) and part.path is None:
+        return merging.Source(f"part {number} (in memory)", None, part._snapshot.state)
+    folder = part.path if isinstance(part, Index) else Path(part).absolute()
+    assert folder is not None
+    return merging.Source(f"part {number} ({folder})", folder, State.of(*store.load(folder)))
 
 
 def _opened(
