@@ -19,7 +19,7 @@ from lateint.changing.draft import DUPLICATES, Draft, Encoders
 from lateint.changing.drift import Drift, measure
 from lateint.changing.verification import Report, verify
 from lateint.changing.writing import Writing, newer, writing
-from lateint.disk import store
+from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
@@ -69,6 +69,7 @@ class Index:
         max_ram: int | None = None,
         allow_empty: bool = False,
         overwrite: bool = False,
+        resume: bool = False,
         threads: int | None = None,
         progress: bool = True,
         device: Any = None,
@@ -94,6 +95,9 @@ class Index:
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
             overwrite: replace an index at ``path``.
+            resume: keep what is done, beside ``path``, when the build is killed or stopped, and go on with what an
+                earlier build of the same documents and settings left there: the bytes are those of one that was never
+                stopped. What is done of others is removed, with a warning. False: what earlier builds left is removed.
             threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
             progress: show progress bars on standard error.
             device: where to build, and to search afterwards, see `open`; the first of a list builds. The files are the
@@ -107,9 +111,10 @@ class Index:
                 ``max_ram`` too small. The message names the document.
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left.
-            OSError: ``path`` exists or cannot be written. Nothing is left half-written.
+            OSError: ``path`` exists or cannot be written. Nothing is left half-written, unless with ``resume``.
 
         Warns:
+            UserWarning: with ``resume``, what an earlier build left is of other documents or settings, or damaged.
             UserWarning: some tokens are so much larger than most that the codes cannot hold them; see
                 `lateint.indexing.codec.train_rotation`.
         """
@@ -123,15 +128,21 @@ class Index:
             codec=codec,
         )
         place, memory = place_of(device, device_memory)
+        if resume:
+            _check_resumable(doc_embs, path)
         source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
         if path is None:
             kept = store.MemoryStore()
             seconds = builder.build(source, ids, settings, kept, device=place)
             return _last(cls(Snapshot.of(*kept.index, device=place, device_memory=memory), None, seconds))
         folder = Path(path).absolute()
-        with store.writing(folder, overwrite=overwrite) as files:
-            spool = files.folder / "spool.bin"
-            seconds = builder.build(source, ids, settings, files, device=place, spool=spool)
+        if resume:
+            with resuming.placing(folder, overwrite=overwrite) as kept_files:
+                seconds = builder.build(source, ids, settings, kept_files, device=place)
+        else:
+            with store.writing(folder, overwrite=overwrite) as files:
+                spool = files.folder / "spool.bin"
+                seconds = builder.build(source, ids, settings, files, device=place, spool=spool)
         snapshot = Snapshot.of(*store.load(folder), device=place, device_memory=memory)
         return _last(cls(snapshot, folder, seconds))
 
@@ -512,6 +523,13 @@ def _last(index: Index) -> Index:
     global _current
     _current = index
     return index
+
+
+def _check_resumable(doc_embs: Any, path: Any) -> None:
+    if path is None:
+        raise ValueError("resume needs a path, for what is done is kept beside it")
+    if isinstance(doc_embs, Iterator):
+        raise ValueError("resume needs documents that can be read again, got an iterator, which runs only once")
 
 
 def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source:

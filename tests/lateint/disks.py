@@ -59,7 +59,9 @@ class RecordingDisk(Disk):
 
     root: Path
     names: dict = field(default_factory=dict)  # that cannot be lost: name -> Contents
-    pending: list = field(default_factory=list)  # changes of names that can be lost: (folder, [(name, Contents or None)])
+    pending: list = field(
+        default_factory=list
+    )  # changes of names that can be lost: (folder, [(name, Contents or None)])
     open: dict = field(default_factory=dict)  # descriptor -> Contents
     watch: object = None  # called after each call
 
