@@ -1,5 +1,6 @@
 """Late-interaction retrieval: build an index of token embeddings, search it by MaxSim."""
 
+from lateint.disk.commits import LockedError
 from lateint.disk.manifest import FormatError
 from lateint.ids import UnknownIdError
 from lateint.index import Index, search
@@ -15,6 +16,7 @@ __all__ = [
     "FormatError",
     "Hits",
     "Index",
+    "LockedError",
     "Ragged",
     "UnknownIdError",
     "__version__",

@@ -23,7 +23,7 @@ def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
     """
     if ids is None:
         return np.arange(documents, dtype=np.int64)
-    names = _listed(ids, "ids")
+    names = listed(ids, "ids")
     if len(names) != documents:
         raise ValueError(f"ids must name each document once, got {len(names)} ids for {documents} documents")
     if all(isinstance(name, str) for name in names):
@@ -42,7 +42,7 @@ def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
         raise ValueError("ids must fit into int64") from error
 
 
-def _listed(ids: Any, name: str) -> list[Any]:
+def listed(ids: Any, name: str) -> list[Any]:
     """Ids as a list of Python objects."""
     items = ids.tolist() if hasattr(ids, "tolist") else ids
     if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
@@ -261,7 +261,7 @@ class Ids:
 
     def keys(self, ids: Iterable[Any], name: str) -> tuple[list[Any], Names, NDArray[np.bool_]]:
         """Ids that a user passed as ``name``: as a list, as `find` takes them, and which of them can be an id here."""
-        given = _listed(ids, name)
+        given = listed(ids, name)
         if self.strings:
             encoded = [_encoded(one) for one in given]
             fit = np.array([one is not None for one in encoded], bool)

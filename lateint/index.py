@@ -21,6 +21,7 @@ from lateint.changing.verification import Report, verify
 from lateint.changing.writing import Writing, newer, writing
 from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
+from lateint.ids import listed
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
@@ -252,7 +253,7 @@ class Index:
             TypeError, ValueError, LockedError, OSError: as `add`.
         """
         source = documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
-        names = list(ids)
+        names = listed(ids, "ids")
         with self._draft() as draft:
             draft.state.ids.positions(names, "ids")
             draft.add(source, names, "replace")
@@ -264,7 +265,7 @@ class Index:
             UnknownIdError: a KeyError that names an id that is not there. Nothing has changed then.
             LockedError, OSError: as `add`.
         """
-        names = list(ids)
+        names = listed(ids, "ids")
         with self._draft() as draft:
             positions = np.unique(draft.state.ids.positions(names, "ids"))
             draft.delete(positions)

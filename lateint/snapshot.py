@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.disk.manifest import Manifest
+from lateint.disk.manifest import FormatError, Manifest
 from lateint.disk.store import Arrays
 from lateint.ids import Ids
 from lateint.indexing.codec import Codec
 from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
-from lateint.state import State, same_codec
+from lateint.state import State, out_of_range, same_codec
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 
@@ -44,11 +44,13 @@ class Snapshot:
         """Raises what `lateint_kernels.codes.engines.engine` raises."""
         state = State.of(manifest, arrays)
         codec = Codec.of(manifest, arrays)
+        _check(state, device)
         made = engine(_codec_arrays(codec), _segments(state), device, device_memory)
         return cls(state, codec, _everything(state), made, device, device_memory)
 
     def followed_by(self, state: State) -> Snapshot:
         """That of a later state of the same index."""
+        _check(state, self.device, self.state)
         codec = self.codec if same_codec(state, self.state) else Codec.of(state.manifest, state.arrays)
         if codec is self.codec:
             made = self.engine.with_segments(_segments(state))
@@ -100,6 +102,16 @@ class Snapshot:
         local = position - int(self.state.firsts[number])
         first, last = (int(offset) for offset in self.state.parts[number].arrays.offsets[local : local + 2])
         return self.engine.decode(number, first, last - first)
+
+
+def _check(state: State, device: str, before: State | None = None) -> None:
+    """Numbers that a device would follow anywhere; the host's engine looks out for itself."""
+    if device == "cpu":
+        return
+    known = set() if before is None else {id(part.arrays) for part in before.parts}
+    for part in state.parts:
+        if id(part.arrays) not in known and (wrong := out_of_range(part, state.manifest.centroids)):
+            raise FormatError(f"{wrong}; the index is damaged")
 
 
 def _everything(state: State) -> Selection:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,6 +45,27 @@ class Part:
     def tokens(self) -> int:
         """Of documents that are not deleted."""
         return self.entry.tokens if self.live is None else int(self.lengths[self.live != 0].sum())
+
+    def centroid_ids(self, rows: Any = slice(None)) -> NDArray[np.uint32]:
+        """Of all tokens, or of some."""
+        found = self.arrays.centroid_ids[rows].astype(np.uint32)
+        if self.arrays.centroid_high is not None:
+            found |= self.arrays.centroid_high[rows].astype(np.uint32) << np.uint32(16)
+        return found
+
+
+def out_of_range(part: Part, count: int) -> str | None:
+    """What in a segment leads to places that are not there, with ``count`` centroids; None: nothing does."""
+    name, arrays = part.entry.name, part.arrays
+    if (np.diff(arrays.offsets) < 0).any():
+        return f"{name}/offsets must not decrease"
+    if (np.diff(arrays.list_offsets) < 0).any():
+        return f"{name}/list_offsets must not decrease"
+    if int(part.centroid_ids().max(initial=0)) >= count:
+        return f"{name}/centroid_ids must stay below {count}"
+    if int(arrays.list_documents.max(initial=0)) >= max(1, part.entry.documents):
+        return f"{name}/list_documents must stay below {part.entry.documents}"
+    return None
 
 
 @dataclass(frozen=True, eq=False)

@@ -86,15 +86,8 @@ class Joined:
 
     def centroid_ids(self) -> NDArray[np.uint32]:
         """``[T]``: of each token."""
-        found = np.empty(self.tokens, np.uint32)
-        at = 0
-        for arrays, first, last in self._tokens():
-            piece = found[at : at + last - first]
-            piece[:] = arrays.centroid_ids[first:last]
-            if arrays.centroid_high is not None:
-                piece |= arrays.centroid_high[first:last].astype(np.uint32) << np.uint32(16)
-            at += last - first
-        return found
+        pieces = [part.centroid_ids(slice(first, last)) for part, first, last in self._tokens()]
+        return np.concatenate([np.empty(0, np.uint32), *pieces])
 
     def rows(self) -> dict[str, Rows]:
         """The arrays with a row for each token, which are copied, a piece at a time."""
@@ -105,7 +98,7 @@ class Joined:
         array = getattr(self.parts[0].arrays, name)
 
         def parts() -> Iterator[NDArray[Any]]:
-            return (getattr(arrays, name)[first:last] for arrays, first, last in self._tokens())
+            return (getattr(part.arrays, name)[first:last] for part, first, last in self._tokens())
 
         return Rows(array.dtype, (self.tokens, *array.shape[1:]), parts)
 
@@ -114,9 +107,9 @@ class Joined:
             for first, last in runs:
                 yield part, first, last
 
-    def _tokens(self) -> Iterator[tuple[Any, int, int]]:
+    def _tokens(self) -> Iterator[tuple[Part, int, int]]:
         for part, first, last in self._pieces():
-            yield part.arrays, int(part.arrays.offsets[first]), int(part.arrays.offsets[last])
+            yield part, int(part.arrays.offsets[first]), int(part.arrays.offsets[last])
 
 
 def segment_rows(

@@ -53,10 +53,7 @@ def _norm(part: Part, codec: Codec) -> float:
         return part.entry.residual_norm
     arrays, total = part.arrays, part.entry.tokens
     some = np.unique(np.linspace(0, total - 1, min(SAMPLED, total)).astype(np.int64))
-    ids = arrays.centroid_ids[some].astype(np.uint32)
-    if arrays.centroid_high is not None:
-        ids |= arrays.centroid_high[some].astype(np.uint32) << np.uint32(16)
-    ids = np.minimum(ids, len(codec.centroids) - 1).astype(np.uint32)
+    ids = np.minimum(part.centroid_ids(some), np.uint32(len(codec.centroids) - 1))
     scales = None if arrays.scales is None else arrays.scales[some]
     width = codec.rotation.width
     rows = residual.decode(arrays.codes[some], scales, ids, codec.centroids.rows, codec.nbits, width)

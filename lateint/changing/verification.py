@@ -12,7 +12,7 @@ from lateint.disk import store
 from lateint.disk.manifest import FormatError, Manifest
 from lateint.ids import UnknownIdError, hashed
 from lateint.indexing.codec import Codec
-from lateint.state import Part, State
+from lateint.state import Part, State, out_of_range
 
 
 @dataclass(frozen=True)
@@ -64,23 +64,15 @@ def verify(path: Path) -> Report:
 
 
 def _of_segment(part: Part, count: int) -> Iterator[str]:
-    name, arrays, entry = part.entry.name, part.arrays, part.entry
-    if (np.diff(arrays.offsets) < 0).any():
-        yield f"{name}/offsets must not decrease"
-        return
-    ids = arrays.centroid_ids.astype(np.uint32)
-    if arrays.centroid_high is not None:
-        ids |= arrays.centroid_high.astype(np.uint32) << np.uint32(16)
-    if (ids >= count).any():
-        yield f"{name}/centroid_ids must stay below {count}"
-        return
-    if (np.diff(arrays.list_offsets) < 0).any():
-        yield f"{name}/list_offsets must not decrease"
+    name, arrays, documents = part.entry.name, part.arrays, part.entry.documents
+    if wrong := out_of_range(part, count):
+        yield wrong
         return
     # The pairs of centroid and document, as the tokens have them, and as the lists do.
-    pairs = np.unique(ids.astype(np.int64) * entry.documents + np.repeat(np.arange(entry.documents), part.lengths))
+    of_tokens = np.repeat(np.arange(documents), part.lengths)
+    pairs = np.unique(part.centroid_ids().astype(np.int64) * documents + of_tokens)
     centroids = np.arange(count) if arrays.list_centroids is None else arrays.list_centroids.astype(np.int64)
-    listed = np.repeat(centroids, np.diff(arrays.list_offsets)) * entry.documents + arrays.list_documents
+    listed = np.repeat(centroids, np.diff(arrays.list_offsets)) * documents + arrays.list_documents
     if not np.array_equal(pairs, listed):
         yield f"{name}/list_documents must hold the documents of each centroid once, ascending"
 

@@ -12,7 +12,7 @@ from lateint import Index
 
 
 def cut_everywhere(folder, work, seed, steps, most):
-    """Runs a history and opens what a power cut might leave after each call; returns how many such states there were."""
+    """Opens what a power cut might leave after each call of a history; returns how many such states there were."""
     rng = np.random.default_rng(seed)
     live = dict(enumerate(documents(rng, 12)))
     index = Index.build(list(live.values()), folder, progress=False, ncentroids=4)
