@@ -70,7 +70,8 @@ def columns(ids: NDArray[np.int64] | list[str]) -> dict[str, NDArray[Any]]:
         arrays: dict[str, NDArray[Any]] = {"ids": ids}
         return arrays if ascending(ids) else arrays | _table(hashed(ids))
     data, offsets = packed(ids)
-    return {"id_bytes": data, "id_offsets": offsets} | _table(hashed((data, offsets)))
+    texts: dict[str, NDArray[Any]] = {"id_bytes": data, "id_offsets": offsets}
+    return texts | _table(hashed((data, offsets)))
 
 
 def put(store: Store, segment: str, ids: NDArray[np.int64] | list[str]) -> bool:
@@ -134,7 +135,8 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     mixed = values + _FACTOR
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def _table(hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
@@ -284,6 +286,12 @@ class Ids:
         return positions
 
 
+def _encoded(name: Any) -> bytes | None:
+    """None for what is no string, or holds half a character."""
+    try:
+        return name.encode() if isinstance(name, str) else None
+    except UnicodeEncodeError:
+        return None
 
 
 class UnknownIdError(KeyError):

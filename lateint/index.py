@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.arguments import positive, thread_count
-from lateint.changing import copying
+from lateint.changing import copying, merging
 from lateint.changing.draft import DUPLICATES, Draft, Encoders
 from lateint.changing.drift import Drift, measure
 from lateint.changing.verification import Report, verify
 from lateint.changing.writing import Writing, newer, writing
-from lateint.disk import store
+from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
 from lateint.ids import listed
 from lateint.indexing import builder, documents
@@ -29,7 +29,8 @@ from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.queries import Queries, read
 from lateint.snapshot import Snapshot
-from lateint_kernels.devices import Place
+from lateint.state import State
+from lateint_kernels.devices import HOST, Place
 
 
 class Index:
@@ -70,6 +71,7 @@ class Index:
         max_ram: int | None = None,
         allow_empty: bool = False,
         overwrite: bool = False,
+        resume: bool = False,
         threads: int | None = None,
         progress: bool = True,
         device: Any = None,
@@ -95,6 +97,9 @@ class Index:
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
             overwrite: replace an index at ``path``.
+            resume: keep what is done, beside ``path``, when the build is killed or stopped, and go on with what an
+                earlier build of the same documents and settings left there: the bytes are those of one that was never
+                stopped. What is done of others is removed, with a warning. False: what earlier builds left is removed.
             threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
             progress: show progress bars on standard error.
             device: where to build, and to search afterwards, see `open`; the first of a list builds. The files are the
@@ -108,9 +113,10 @@ class Index:
                 ``max_ram`` too small. The message names the document.
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left.
-            OSError: ``path`` exists or cannot be written. Nothing is left half-written.
+            OSError: ``path`` exists or cannot be written. Nothing is left half-written, unless with ``resume``.
 
         Warns:
+            UserWarning: with ``resume``, what an earlier build left is of other documents or settings, or damaged.
             UserWarning: some tokens are so much larger than most that the codes cannot hold them; see
                 `lateint.indexing.codec.train_rotation`.
         """
@@ -124,15 +130,21 @@ class Index:
             codec=codec,
         )
         place = Place.of(device, device_memory)
+        if resume:
+            _check_resumable(doc_embs, path)
         source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
         if path is None:
             kept = store.MemoryStore()
             seconds = builder.build(source, ids, settings, kept, place)
             return _last(cls(Snapshot.of(*kept.index, place), None, seconds))
         folder = Path(path).absolute()
-        with store.writing(folder, overwrite=overwrite) as files:
-            spool = files.folder / "spool.bin"
-            seconds = builder.build(source, ids, settings, files, place, spool=spool)
+        if resume:
+            with resuming.placing(folder, overwrite=overwrite) as kept_files:
+                seconds = builder.build(source, ids, settings, kept_files, place)
+        else:
+            with store.writing(folder, overwrite=overwrite) as files:
+                spool = files.folder / "spool.bin"
+                seconds = builder.build(source, ids, settings, files, place, spool=spool)
         snapshot = Snapshot.of(*store.load(folder), place)
         return _last(cls(snapshot, folder, seconds))
 
@@ -164,7 +176,40 @@ class Index:
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
-        return _last(_opened(path, verify=verify, device=device, device_memory=device_memory))
+        return _last(_opened(path, Place.of(device, device_memory), verify=verify))
+
+    @classmethod
+    def merge(
+        cls,
+        parts: Iterable[Index | str | os.PathLike[str]],
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        device: Any = None,
+        device_memory: int | None = None,
+    ) -> Index:
+        """Makes one index of several with the same codec, built anywhere: of all documents, one part after another.
+
+        No document is encoded again; files are linked, or copied where a file system cannot link. A search then finds
+        what it finds in an index that was built of all documents with this codec, bit for bit.
+
+        Args:
+            parts: indexes, or their paths, in the order of documents. They stay as they are.
+            path: the folder to write.
+            overwrite: replace an index at ``path``.
+            device, device_memory: see `open`.
+
+        Raises:
+            ValueError: a part has another codec, or ids of another kind, or an id is in two parts. The message names
+                the parts.
+            FormatError, OSError: a part cannot be read, or ``path`` not be written. Nothing is left half-written.
+        """
+        if isinstance(parts, (str, os.PathLike)):
+            raise TypeError(f"parts must be a list of indexes or paths, got {type(parts).__name__}")
+        sources = [_source(number, part) for number, part in enumerate(parts)]
+        place = Place.of(device, device_memory)
+        merging.merge(sources, Path(path).absolute(), overwrite=overwrite)
+        return _last(_opened(path, place))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
@@ -485,9 +530,22 @@ def _last(index: Index) -> Index:
     return index
 
 
-def _opened(
-    path: str | os.PathLike[str], *, verify: bool = False, device: Any = None, device_memory: Any = None
-) -> Index:
-    place = Place.of(device, device_memory)
+def _check_resumable(doc_embs: Any, path: Any) -> None:
+    if path is None:
+        raise ValueError("resume needs a path, for what is done is kept beside it")
+    if isinstance(doc_embs, Iterator):
+        raise ValueError("resume needs documents that can be read again, got an iterator, which runs only once")
+
+
+def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source:
+    """A part of `Index.merge`, as it is on disk where it is there."""
+    if isinstance(part, Index) and part.path is None:
+        return merging.Source(f"part {number} (in memory)", None, part._snapshot.state)
+    folder = part.path if isinstance(part, Index) else Path(part).absolute()
+    assert folder is not None
+    return merging.Source(f"part {number} ({folder})", folder, State.of(*store.load(folder)))
+
+
+def _opened(path: str | os.PathLike[str], place: Place = HOST, *, verify: bool = False) -> Index:
     folder = Path(path).absolute()
     return Index(Snapshot.of(*store.load(folder, verify=verify), place), folder)

@@ -27,6 +27,15 @@ class Column:
         self.expected = HEADER_BYTES + _data_bytes(dtype, shape)
         self._emit(header(dtype, shape))
 
+    @classmethod
+    def going_on(cls, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], bytes: int, crc: int) -> Column:
+        """A file of which so many bytes, with this checksum, are written already."""
+        column = cls.__new__(cls)
+        column.path, column.dtype, column.shape, column.crc, column.bytes = path, dtype, shape, crc, bytes
+        column.expected = HEADER_BYTES + _data_bytes(dtype, shape)
+        column.stream = path.open("ab")
+        return column
+
     def write(self, part: NDArray[Any]) -> None:
         """Appends rows."""
         self._emit(np.ascontiguousarray(part, self.dtype).tobytes())
@@ -41,8 +50,24 @@ class Column:
 
     def finish(self) -> File:
         """What the file is, which is complete."""
-        assert self.bytes == self.expected, f"{self.path.name}: {self.bytes} bytes written, {self.expected} declared"
+        assert self.complete, f"{self.path.name}: {self.bytes} bytes written, {self.expected} declared"
+        self.close()
+        return self.entry
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is written."""
+        return self.bytes == self.expected
+
+    @property
+    def entry(self) -> File:
+        """What is written so far."""
         return File(self.dtype.str, self.shape, self.bytes, self.crc)
+
+    def flush(self) -> None:
+        """Hands what is written to the system."""
+        if not self.stream.closed:
+            self.stream.flush()
 
     def close(self) -> None:
         """Closes the file."""

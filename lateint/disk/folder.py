@@ -84,7 +84,7 @@ class Folder:
             found = os.fstat(descriptor).st_size
             if found != size:
                 raise FormatError(f"{self.path / name}: expected {size} bytes, found {found}; the index is damaged")
-            return memoryview(mapped(descriptor, size)) if size else memoryview(b"")
+            return mapped(descriptor, size).data if size else memoryview(b"")
 
 
 def mapped(descriptor: int, size: int) -> NDArray[np.uint8]:

@@ -48,7 +48,7 @@ def kinds(manifest: Manifest) -> dict[str, Kind]:
     Raises:
         ValueError: two of them have the same name.
     """
-    kinds = {manifest.codec_array(kind.name): kind for kind in _codec_kinds(manifest)}
+    kinds = {manifest.codec_array(kind.name): kind for kind in codec_kinds(manifest)}
     for segment in manifest.segments:
         for kind in segment_kinds(segment, manifest):
             if kind.name in kinds:
@@ -57,7 +57,8 @@ def kinds(manifest: Manifest) -> dict[str, Kind]:
     return kinds
 
 
-def _codec_kinds(manifest: Manifest) -> Iterator[Kind]:
+def codec_kinds(manifest: Manifest) -> Iterator[Kind]:
+    """Every array of the codec, without its folder."""
     dim, width, block, count, cells = (
         manifest.dim, manifest.width, manifest.block, manifest.centroids, manifest.cells
     )  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lateint.arguments import integer, positive_or_none, thread_count
 from lateint.disk.manifest import INT, STRING, Manifest, Segment
 from lateint.disk.store import Store, put
 from lateint.indexing import clustering
+from lateint.indexing.checkpoints import Checkpoints
 from lateint.indexing.codec import Codec, Rotation, Training, train_rotation
 from lateint.indexing.documents import Documents
 from lateint.indexing.encoding import Encoder, Stream, check, first_bad_row
@@ -119,6 +121,12 @@ class Plan:
     threads: int
     progress: bool
 
+    @property
+    def fingerprint(self) -> dict[str, int]:
+        """What the bytes of an index depend on."""
+        names = ("nbits", "centroids", "sample", "segment_tokens", "seed")
+        return {**{name: getattr(self, name) for name in names}, "pilot": PILOT, "chunk": CHUNK}
+
 
 def default_centroids(tokens: int) -> int:
     """K grows with N up to 4 M tokens and with N^(3/4) beyond, so that neither lists nor probing grow as fast as N."""
@@ -199,19 +207,35 @@ def build(
 def _build(
     documents: Documents, plan: Plan, codec: Codec | None, store: Store, operators: Operators, timings: Timings
 ) -> Manifest:
-    """Writes codec and segments; without a codec, one is learned."""
+    """Writes codec and segments; without a codec, one is learned. What an earlier process did is not done again."""
     operators.check(**_sizes(documents, plan))
-    if codec is None:
-        codec = train(documents, plan, operators, timings)
-    for name, array in codec.arrays.items():
-        put(store, name, array)
+    checkpoints = Checkpoints(store, documents, plan.fingerprint, codec)
+    if checkpoints.codec is None:
+        codec = codec or train(documents, plan, operators, timings)
+        for name, array in codec.arrays.items():
+            put(store, name, array)
+    else:
+        codec = checkpoints.codec
     encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
+    encoder.overflow.tokens, encoder.overflow.most = checkpoints.overflow
+    checkpoints.report(codec, encoder, checkpoints.segment, at_once=True)
+    cuts, ends = cut_into_segments(documents.lengths, plan.segment_tokens), np.cumsum(documents.lengths)
+    before = int(ends[cuts[checkpoints.segment][0] - 1]) if checkpoints.segment else 0
+    chunks = _chunks(documents, "encode", plan, operators)
+    stream = Stream(documents.lengths, chunks, operators, skipped=before + len(checkpoints.ids))
     segments = []
-    stream = Stream(documents.lengths, _chunks(documents, "encode", plan, operators), operators)
-    for number, (first, last) in enumerate(cut_into_segments(documents.lengths, plan.segment_tokens)):
-        name = f"segments/{number:06d}"
-        encoder.segment(documents.lengths[first:last], stream, store, name)
-        segments.append(Segment(name, last - first, int(documents.lengths[first:last].sum())))
+    for number, (first, last) in enumerate(cuts):
+        name, lengths = f"segments/{number:06d}", documents.lengths[first:last]
+        if number >= checkpoints.segment:
+            encoder.segment(
+                lengths,
+                stream,
+                store,
+                name,
+                ids=checkpoints.ids if number == checkpoints.segment else None,
+                report=partial(checkpoints.report, codec, encoder, number),
+            )
+        segments.append(Segment(name, last - first, int(lengths.sum())))
     stream.close()
     encoder.overflow.warn(int(documents.lengths.sum()))
     return Manifest(**codec.described, segments=tuple(segments), ids=INT, next_segment=len(segments))
