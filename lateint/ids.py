@@ -135,8 +135,8 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     mixed = values + _FACTOR
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
+    last: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return last
 
 
 def _table(hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
