@@ -95,7 +95,8 @@ def forward(
     factor = tl.where(valid, 1.0, 0.0)
     if row_factors is not None:
         factor = tl.load(row_factors + row, mask=valid, other=0.0)
-    q, q_rest = None, None
+    q = None
+    q_rest = None
     if RESIDENT:
         q = load_tokens(queries, row, 0, DIM, FIRST, FIRST <= DIM)
         if REST > 0:
