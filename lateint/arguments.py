@@ -5,12 +5,17 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+MOST_THREADS = 4096  # as LATEINT_NUM_THREADS
+
 
 def integer(value: Any, name: str) -> int:
+    """An integer of Python, whoever's ``value`` is; but True and False are none."""
     try:
-        return operator.index(value)
+        if not isinstance(value, bool):
+            return int(operator.index(value))
     except TypeError:
-        raise TypeError(f"{name} must be an integer, got {type(value).__name__}") from None
+        pass
+    raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
 
 
 def positive(value: Any, name: str) -> int:
@@ -26,4 +31,8 @@ def positive_or_none(value: Any, name: str) -> int | None:
 
 def thread_count(threads: int | None) -> int:
     """0 stands for the default of the kernels."""
-    return 0 if threads is None else positive(threads, "threads")
+    if threads is None:
+        return 0
+    if (count := positive(threads, "threads")) > MOST_THREADS:
+        raise ValueError(f"threads must be at most {MOST_THREADS}, got {count}")
+    return count

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.disk.manifest import FormatError
 from lateint.disk.store import Store
 from lateint.disk.store import put as put_array
 
@@ -117,7 +118,10 @@ class Ids:
         part, local = self._parts[segment], position - int(self._first[segment])
         data, offsets = part
         text: bytes = data[offsets[local] : offsets[local + 1]].tobytes()
-        return text.decode()
+        try:
+            return text.decode()
+        except UnicodeDecodeError as error:
+            raise FormatError(f"the id of document {position} is not UTF-8; the index is damaged") from error
 
     def positions(self, ids: Iterable[Any], name: str) -> NDArray[np.int64]:
         """Where ``ids`` are.
@@ -140,7 +144,10 @@ class Ids:
         numbers = self.at(places)
         if not self.strings and np.array_equal(numbers, np.arange(len(self))):
             return range(len(self))
-        return dict(zip(numbers.tolist(), places.tolist(), strict=True))
+        positions = dict(zip(numbers.tolist(), places.tolist(), strict=True))
+        if len(positions) != len(places):
+            raise FormatError("two documents have the same id; the index is damaged")
+        return positions
 
 
 class UnknownIdError(KeyError):

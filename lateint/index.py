@@ -126,7 +126,8 @@ class Index:
 
         Args:
             path: the folder that `build` wrote.
-            verify: compare every file with its checksum first, which reads all of them.
+            verify: compare every file with its checksum and check all numbers in it first, which reads all of them;
+                small files always are. For an index that somebody else made, see docs/security.md.
             device: where searches run: None or ``"cpu"``, or ``"cuda"``, ``"cuda:1"`` or such a ``torch.device``, to
                 which the index is copied. Results are the same with the same settings, bit for bit. A list such
                 as ``["cuda:0", "cuda:1"]`` gives each device a part of the documents.
@@ -183,11 +184,13 @@ class Index:
         Raises:
             TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1.
             UnknownIdError: a KeyError that names the id in ``subset``.
+            RuntimeError: the index is damaged, in a part that `open` did not verify.
         """
         snapshot = self._snapshot
         queries, k, workers = read(Q, self.dim), positive(k, "k"), thread_count(threads)
-        centroids = snapshot.manifest.centroids
-        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=len(snapshot.ids))
+        centroids, most = snapshot.manifest.centroids, len(snapshot.ids)
+        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
+        k = min(k, max(1, most))
         selection = snapshot.everything if subset is None else snapshot.subset(subset)
         if exhaustive:
             rankings = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)

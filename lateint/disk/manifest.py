@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from lateint_kernels.codes.residual import NBITS
 
 FORMAT, VERSION = "lateint", 1
 MANIFEST = "index.json"
 INT, STRING = "int64", "string"  # kinds of ids
+STEPS = 1e-21, 1e17  # between which a step must be, for scores are float32
+MOST = 1 << 48  # of anything
 
 
 class FormatError(ValueError):
@@ -89,24 +89,35 @@ class Manifest:
         """
         sizes = {key: _size(values, key) for key in ("dim", "width", "block", "nbits", "centroids", "cells")}
         _check_sizes(**sizes)
-        if not isinstance(values["step"], float) or not 0 < values["step"] < np.inf:
-            raise ValueError(f"step cannot be {values['step']!r}")
+        step = values["step"]
+        if type(step) not in (int, float) or not STEPS[0] < step < STEPS[1]:
+            raise ValueError(f"step cannot be {step!r}")
         if values["ids"] not in (INT, STRING):
             raise ValueError(f"ids cannot be {values['ids']!r}")
         if not isinstance(values["segments"], list) or not values["segments"]:
             raise ValueError(f"segments cannot be {values['segments']!r}")
+        segments = tuple(map(_segment, values["segments"]))
+        if sum(segment.documents for segment in segments) >= 1 << 32:
+            raise ValueError("segments cannot have 4,294,967,296 documents or more")
         return cls(
             **sizes,
-            step=values["step"],
+            step=float(step),
             seed=values.get("seed"),
-            segments=tuple(map(_segment, values["segments"])),
+            segments=segments,
             ids=values["ids"],
             files={name: _file(entry) for name, entry in values["files"].items()},
         )
 
 
 def _check_sizes(dim: int, width: int, block: int, nbits: int, centroids: int, cells: int) -> None:
-    if nbits not in NBITS or width != -(-dim // 8) * 8 or block == 0 or width % block or 0 in (dim, centroids, cells):
+    if not (
+        nbits in NBITS
+        and 1 <= dim <= 4096
+        and width == -(-dim // 8) * 8
+        and 1 <= block <= width
+        and width % block == 0
+        and 1 <= cells <= centroids <= 1 << 24
+    ):
         raise ValueError(
             f"dim {dim}, width {width}, block {block}, nbits {nbits}, centroids {centroids} and cells {cells} cannot be"
         )
@@ -114,10 +125,16 @@ def _check_sizes(dim: int, width: int, block: int, nbits: int, centroids: int, c
 
 def _segment(values: Mapping[str, Any]) -> Segment:
     name, deleted = values["name"], values.get("deleted")
-    for part in (name, *([] if deleted is None else [deleted])):
-        if not isinstance(part, str) or part.startswith("/") or ".." in part.split("/"):
-            raise ValueError(f"a file cannot be {part!r}")
+    _check_path(name)
+    if deleted is not None:
+        _check_path(deleted)
     return Segment(name, _size(values, "documents"), _size(values, "tokens"), deleted)
+
+
+def _check_path(path: Any) -> None:
+    """Below the folder of the index, whatever it is."""
+    if not isinstance(path, str) or any(p in ("", ".", "..") or not p.isprintable() for p in path.split("/")):
+        raise ValueError(f"a file cannot be {path!r}")
 
 
 def _file(entry: Mapping[str, Any]) -> File:
@@ -126,6 +143,6 @@ def _file(entry: Mapping[str, Any]) -> File:
 
 def _size(values: Mapping[str, Any], key: str) -> int:
     number = values[key]
-    if type(number) is not int or number < 0:
+    if type(number) is not int or not 0 <= number <= MOST:
         raise ValueError(f"{key} cannot be {number!r}")
     return number

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -13,10 +14,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.disk import layout, whole
-from lateint.disk.files import Column, mapped
+from lateint.disk import checks, files, layout, whole
+from lateint.disk.files import Column
+from lateint.disk.folder import Folder
+from lateint.disk.layout import Kind
 from lateint.disk.manifest import FORMAT, MANIFEST, VERSION, FormatError, Manifest
 
+PATIENCE = 1.0  # seconds that an index may be away while another takes its place in two renames
 FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 
 Arrays = dict[str, NDArray[Any]]
@@ -87,9 +91,9 @@ class FolderStore:
 
     def commit(self, manifest: Manifest) -> None:
         """Ends all files and writes the manifest."""
-        files = {f"{name}.npy": self.columns[name].finish() for name in sorted(self.columns)}
+        entries = {f"{name}.npy": self.columns[name].finish() for name in sorted(self.columns)}
         with (self.folder / MANIFEST).open("w", encoding="utf-8") as stream:
-            json.dump(replace(manifest, files=files).to_json(), stream, indent=1)
+            json.dump(replace(manifest, files=entries).to_json(), stream, indent=1)
         self.committed = True
 
     def close(self) -> None:
@@ -145,49 +149,77 @@ def load(path: Path, *, verify: bool = False) -> tuple[Manifest, Arrays]:
     """The manifest and the memory-mapped arrays of an index.
 
     Args:
-        path: the folder.
-        verify: also compare every file with its checksum, which reads all of it.
+        path: the folder. Another may take its place at any time: all files are of the one or all are of the other.
+        verify: compare every file with its checksum and look at every number that must be within bounds, which reads
+            all of them. Files up to `lateint.disk.files.ALWAYS_CHECKED` bytes always are.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
         FormatError: names the file that is missing, damaged or foreign.
     """
-    manifest = _load_manifest(path)
-    kinds = layout.kinds(manifest)
+    while True:
+        with _opened(path) as folder:
+            try:
+                return _load(folder, verify)
+            except FormatError:
+                if folder.is_current():
+                    raise
+
+
+def _opened(path: Path) -> Folder:
+    started = time.monotonic()
+    while True:
+        try:
+            return Folder(path)
+        except NotADirectoryError:
+            raise FormatError(f"{path} is not an index: it is a file, not a folder") from None
+        except FileNotFoundError:
+            aside = whole.moved_aside(path)
+            if aside is None and not path.exists():
+                raise FileNotFoundError(errno.ENOENT, "there is no index", str(path)) from None
+            if time.monotonic() - started > PATIENCE:
+                why = f"there is no index, but a process that was killed moved one aside; rename {aside} to get it back"
+                raise FileNotFoundError(errno.ENOENT, why, str(path)) from None
+            time.sleep(0.001)
+
+
+def _load(folder: Folder, verify: bool) -> tuple[Manifest, Arrays]:
+    manifest, kinds = _load_manifest(folder)
     for name, kind in kinds.items():
         file = manifest.files.get(f"{name}.npy")
         if file is None:
-            raise FormatError(f"{path / MANIFEST} is damaged: it lacks '{name}.npy'")
+            raise FormatError(f"{folder.path / MANIFEST} is damaged: it lacks '{name}.npy'")
         if not kind.fits(file.dtype, file.shape):
-            raise FormatError(
-                f"{path / name}.npy must hold {kind}, found {file.dtype} {list(file.shape)}; the index is damaged"
-            )
-    arrays = {name: mapped(path / f"{name}.npy", manifest.files[f"{name}.npy"], verify=verify) for name in kinds}
-    for name, kind in kinds.items():
-        if wrong := kind.wrong(arrays[name], arrays):
-            raise FormatError(f"{path / name}.npy {wrong}; the index is damaged")
+            what = f"must hold {kind}, found {file.dtype} {list(file.shape)}"
+            raise FormatError(f"{folder.path / name}.npy {what}; the index is damaged")
+    arrays = {name: files.load(folder, f"{name}.npy", manifest.files[f"{name}.npy"], verify=verify) for name in kinds}
+    small = {name for name in kinds if manifest.files[f"{name}.npy"].bytes <= files.ALWAYS_CHECKED}
+    if wrong := checks.wrong(manifest, arrays, small, verify=verify):
+        raise FormatError(f"{folder.path / wrong[0]}.npy {wrong[1]}; the index is damaged")
     return manifest, arrays
 
 
-def _load_manifest(path: Path) -> Manifest:
-    target = path / MANIFEST
-    if not path.exists():
-        raise FileNotFoundError(errno.ENOENT, "there is no index", str(path))
-    if not path.is_dir():
-        raise FormatError(f"{path} is not an index: it is a file, not a folder")
-    if not target.is_file():
-        raise FormatError(f"{path} is not an index: it has no {MANIFEST}")
+def _load_manifest(folder: Folder) -> tuple[Manifest, dict[str, Kind]]:
+    target = folder.path / MANIFEST
     try:
-        values = json.loads(target.read_text(encoding="utf-8"))
+        with folder.open(MANIFEST) as descriptor, open(descriptor, "rb", closefd=False) as stream:
+            text = stream.read()
+    except FormatError as error:
+        raise FormatError(f"{folder.path} is not an index: it has no {MANIFEST}") from error
+    try:
+        values = json.loads(text.decode("utf-8"))
         name, version = values["format"], values["version"]
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{target} is not the manifest of an index: {error}") from error
     if name != FORMAT:
         raise FormatError(f"{target} says format {name!r}, an index of lateint says {FORMAT!r}")
     if version != VERSION:
-        raise FormatError(f"{path} was written in format version {version}, this lateint reads version {VERSION}")
+        raise FormatError(
+            f"{folder.path} was written in format version {version}, this lateint reads version {VERSION}"
+        )
     try:
-        return Manifest.from_json(values)
+        manifest = Manifest.from_json(values)
+        return manifest, layout.kinds(manifest)
     except KeyError as error:
         raise FormatError(f"{target} is damaged: it lacks {error}") from error
     except (TypeError, ValueError, AttributeError) as error:

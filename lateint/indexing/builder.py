@@ -9,9 +9,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
-from lateint import ids
+from lateint import ids, progress
 from lateint.arguments import integer, positive_or_none, thread_count
 from lateint.disk.manifest import INT, STRING, Manifest, Segment
 from lateint.disk.store import Store, put
@@ -64,11 +63,12 @@ def checked(
     Raises:
         TypeError, ValueError: one of them cannot be; the message names it.
     """
-    if integer(nbits, "nbits") not in NBITS:
-        raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
-    if ncentroids is not None and not 1 <= integer(ncentroids, "ncentroids") <= MOST_CENTROIDS:
+    nbits, seed = integer(nbits, "nbits"), integer(seed, "seed")
+    if nbits not in NBITS:
+        raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits}")
+    if ncentroids is not None and not 1 <= (ncentroids := integer(ncentroids, "ncentroids")) <= MOST_CENTROIDS:
         raise ValueError(f"ncentroids must be between 1 and {MOST_CENTROIDS}, got {ncentroids}")
-    if integer(seed, "seed") < 0:
+    if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
     return Settings(nbits, ncentroids, seed, positive_or_none(max_ram, "max_ram"), thread_count(threads), progress)
 
@@ -252,7 +252,7 @@ def _picked(seen: int, n: int, share: tuple[int, int], rng: np.random.Generator)
 
 
 def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clustering.Centroids:
-    with tqdm(total=ITERATIONS, desc="centroids", unit="iteration", disable=not plan.progress) as bar:
+    with progress.bar(ITERATIONS, "centroids", "iteration", shown=plan.progress) as bar:
         return clustering.train(
             sample,
             plan.centroids,
@@ -288,7 +288,7 @@ def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int,
 def _chunks(documents: Documents, label: str, plan: Plan, operators: Operators) -> Iterator[Any]:
     """As many tokens at a time as suit the operators: always a multiple of CHUNK, but for the last."""
     total = int(documents.lengths.sum())
-    with tqdm(total=total, desc=label, unit="token", unit_scale=True, disable=not plan.progress) as bar:
+    with progress.bar(total, label, "token", shown=plan.progress, scaled=True) as bar:
         for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):
             yield chunk
             bar.update(len(chunk))

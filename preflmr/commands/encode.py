@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +29,12 @@ def add(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Writes the embeddings of passages."""
-    from preflmr.data.passages import Passages, copy
-    from preflmr.encode import encode_documents
+    from preflmr.data.passages import load_passages
     from preflmr.encoding import saved
+    from preflmr.indexing.tokens import passage_tokens
 
     images = images_of(options)
-    output = Path(options.output)
-    output.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".passages.", dir=output) as folder:
-        about = copy(options.passages, Path(folder), images=images, on_missing=options.on_missing)
-        passages = Passages.open(Path(folder))
-        stream = encode_documents(
-            model_of(options),
-            passages.texts,
-            passages.images if about["with_picture"] else None,
-            image_source=images,
-            **encoding_of(options),
-        )
-        documents, tokens = saved.save(stream, [passage.id for passage in passages], output)
-    print(f"{output}: {documents:,} passages, {tokens:,} tokens{missing_of(about)}")
+    passages, missing = load_passages(options.passages).without_missing(images, options.on_missing)
+    stream = passage_tokens(model_of(options), passages, images, **encoding_of(options))
+    documents, tokens = saved.save(stream, passages.ids, Path(options.output))
+    print(f"{options.output}: {documents:,} passages, {tokens:,} tokens{missing_of(missing)}")

@@ -31,7 +31,8 @@ def add(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Encodes passages and makes an index of them."""
-    from preflmr.searcher import Searcher, check_free
+    from preflmr.indexing.passage_index import check_free
+    from preflmr.searcher import Searcher
 
     check_free(options.index, options.overwrite)
     made = Searcher.build(
@@ -48,5 +49,5 @@ def run(options: argparse.Namespace) -> None:
     stats = made.index.stats()
     print(
         f"{options.index}: {stats['documents']:,} passages, {stats['tokens']:,} tokens, "
-        f"{stats['bytes'] / 1e6:.1f} MB{missing_of(made.about['passages'])}"
+        f"{stats['bytes'] / 1e6:.1f} MB{missing_of(made.about['passages']['picture_missing'])}"
     )

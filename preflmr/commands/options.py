@@ -87,7 +87,6 @@ def encoding_of(options: argparse.Namespace) -> dict[str, Any]:
     return {"batch_size": options.batch_size, "dtype": options.dtype, "processes": options.processes}
 
 
-def missing_of(about: dict[str, Any]) -> str:
+def missing_of(count: int) -> str:
     """How many pictures of passages were missing, to end a line with."""
-    count = about["picture_missing"]
     return f"; {count:,} pictures were missing" if count else ""

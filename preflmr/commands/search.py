@@ -31,7 +31,8 @@ def add(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Prints the passages for one question or many."""
-    from preflmr.searcher import Searcher, read_about
+    from preflmr.indexing.passage_index import read_about
+    from preflmr.searcher import Searcher
 
     asked = list(_asked(options))
     read_about(Path(options.index))
@@ -71,12 +72,12 @@ def _asked(options: argparse.Namespace) -> Iterator[dict[str, Any]]:
         return
     if options.question is not None or options.image is not None:
         raise ValueError("search takes either --questions or --question and --image, got both")
-    from preflmr.data.rows import Table
+    from preflmr.data.rows import Lines
 
     path = Path(options.questions)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file of questions")
-    for number, (place, row) in enumerate(Table(str(path), path).rows((), ())):
+    for number, (place, _, row) in enumerate(Lines(path).rows((), ())):
         question, images = row.get("question") or "", row.get("img_path") or None
         if not isinstance(question, str) or not (question.strip() or images):
             raise ValueError(f"{place}: must have a question, an img_path, or both, found {', '.join(row) or 'none'}")

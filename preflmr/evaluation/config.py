@@ -27,6 +27,7 @@ class EvalConfig:
             published evaluation, or ``"text"``: nothing.
         on_missing: what a missing or broken picture does: ``"error"``; ``"skip"`` leaves the question out, ``"blank"``
             shows a black picture; both are counted. A passage cannot be left out: ``"skip"`` leaves its picture out.
+        document_pictures: whether passages are read with their pictures; None: as the model's configuration says.
         limit: only the first so many questions.
         nbits, seed: of an index that is built; see `lateint.Index.build`.
         overwrite: replace an index that was made from something else.
@@ -43,6 +44,7 @@ class EvalConfig:
     instruction: str | None = None
     without_image: str = "blank"
     on_missing: str = "error"
+    document_pictures: bool | None = None
     limit: int | None = None
     nbits: int = 4
     seed: int = 0

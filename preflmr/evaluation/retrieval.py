@@ -22,7 +22,7 @@ from lateint_kernels.retrieve import retrieve
 from preflmr.data.m2kr import Dataset, Example
 from preflmr.evaluation.config import EvalConfig
 from preflmr.evaluation.judging import Ranking, judge
-from preflmr.evaluation.passage_index import collected, passage_index, passage_tokens, positions_of
+from preflmr.evaluation.passage_index import passage_index, positions_of, tokens_of
 from preflmr.evaluation.questions import Questions
 from preflmr.evaluation.results import Clock, Cut, result_path, versions, write_json
 
@@ -111,7 +111,7 @@ def _searches(
     tokens = None
     if config.method != "index":
         with clock("encode passages"):
-            tokens = collected(passage_tokens(model, dataset, config, progress=progress))
+            tokens = tokens_of(model, dataset, config, progress=progress)
     if config.method == "exact":
         index = None
     else:
@@ -162,7 +162,7 @@ def _cutoffs(dataset: Dataset, config: EvalConfig) -> list[int]:
 def _summary(
     dataset: Dataset, config: EvalConfig, questions: Questions, kept: int, index: Index | None
 ) -> dict[str, Any]:
-    names = ("method", "on_missing", "nbits", "seed", "nprobe", "candidates", "limit")
+    names = ("method", "on_missing", "document_pictures", "nbits", "seed", "nprobe", "candidates", "limit")
     settings = {name: getattr(config, name) for name in names}
     settings |= {"instruction": "row" if config.instruction is None else config.instruction}
     settings |= {"without_image": questions.without_image, "dtype": str(config.dtype or "float32")}
