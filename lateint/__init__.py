@@ -1,6 +1,6 @@
 """Late-interaction retrieval: build an index of token embeddings, search it by MaxSim."""
 
-from lateint.disk.files import FormatError
+from lateint.disk.manifest import FormatError
 from lateint.ids import UnknownIdError
 from lateint.index import Index, search
 from lateint.retrieval.hits import Explanation, Hits

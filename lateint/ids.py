@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.disk import files
+from lateint.disk.manifest import FormatError
+from lateint.disk.store import Store
+from lateint.disk.store import put as put_array
 
 
 def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
@@ -21,56 +23,56 @@ def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
     """
     if ids is None:
         return np.arange(documents, dtype=np.int64)
-    given = _listed(ids, "ids")
-    if len(given) != documents:
-        raise ValueError(f"ids must name each document once, got {len(given)} ids for {documents} documents")
-    if all(isinstance(name, str) for name in given):
-        _refuse_duplicates(given)
-        for name in given:
+    names = _listed(ids, "ids")
+    if len(names) != documents:
+        raise ValueError(f"ids must name each document once, got {len(names)} ids for {documents} documents")
+    if all(isinstance(name, str) for name in names):
+        _refuse_duplicates(names)
+        for name in names:
             if any("\ud800" <= letter <= "\udfff" for letter in name):
                 raise ValueError(f"ids must be text that utf-8 can write, but {name!r} holds half a character")
-        return given
-    if any(isinstance(name, bool) or not isinstance(name, int) for name in given):
-        kinds = sorted({type(name).__name__ for name in given})
+        return names
+    if any(isinstance(name, bool) or not isinstance(name, int) for name in names):
+        kinds = sorted({type(name).__name__ for name in names})
         raise TypeError(f"ids must be all int64 or all strings, got {', '.join(kinds)}")
-    _refuse_duplicates(given)
+    _refuse_duplicates(names)
     try:
-        return np.array(given, np.int64)
+        return np.array(names, np.int64)
     except OverflowError as error:
         raise ValueError("ids must fit into int64") from error
 
 
 def _listed(ids: Any, name: str) -> list[Any]:
     """Ids as a list of Python objects."""
-    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
+    items = ids.tolist() if hasattr(ids, "tolist") else ids
+    if isinstance(items, (str, bytes)) or not isinstance(items, Iterable):
         raise TypeError(f"{name} must be a list of ids, got {type(ids).__name__} {ids!r}")
-    given = ids.tolist() if hasattr(ids, "tolist") else ids
-    return [given] if not isinstance(given, Iterable) else [_plain(one) for one in given]
+    return [_plain(one) for one in items]
 
 
 def _plain(one: Any) -> Any:
     return one.item() if isinstance(one, np.generic) else one
 
 
-def _refuse_duplicates(given: Sequence[Any]) -> None:
-    if len(set(given)) == len(given):
+def _refuse_duplicates(names: Sequence[Any]) -> None:
+    if len(set(names)) == len(names):
         return
     seen: set[Any] = set()
-    for name in given:
+    for name in names:
         if name in seen:
             raise ValueError(f"ids must differ, but {name!r} occurs more than once")
         seen.add(name)
 
 
-def put(store: files.Store, segment: str, ids: NDArray[np.int64] | list[str]) -> None:
+def put(store: Store, segment: str, ids: NDArray[np.int64] | list[str]) -> None:
     """Writes the ids of one segment."""
     if isinstance(ids, np.ndarray):
-        return files.put(store, f"{segment}/ids", ids)
+        return put_array(store, f"{segment}/ids", ids)
     encoded = [name.encode() for name in ids]
     offsets = np.zeros(len(encoded) + 1, np.int64)
     np.cumsum([len(name) for name in encoded], out=offsets[1:])
-    files.put(store, f"{segment}/id_bytes", np.frombuffer(b"".join(encoded), np.uint8))
-    files.put(store, f"{segment}/id_offsets", offsets)
+    put_array(store, f"{segment}/id_bytes", np.frombuffer(b"".join(encoded), np.uint8))
+    put_array(store, f"{segment}/id_offsets", offsets)
 
 
 class Ids:
@@ -116,7 +118,10 @@ class Ids:
         part, local = self._parts[segment], position - int(self._first[segment])
         data, offsets = part
         text: bytes = data[offsets[local] : offsets[local + 1]].tobytes()
-        return text.decode()
+        try:
+            return text.decode()
+        except UnicodeDecodeError as error:
+            raise FormatError(f"the id of document {position} is not UTF-8; the index is damaged") from error
 
     def positions(self, ids: Iterable[Any], name: str) -> NDArray[np.int64]:
         """Where ``ids`` are.
@@ -124,12 +129,12 @@ class Ids:
         Raises:
             UnknownIdError: one of them is not in the index; ``name`` is the argument it came in.
         """
-        given, kind, found = _listed(ids, name), str if self.strings else int, self._positions
-        positions = np.empty(len(given), np.int64)
-        for i, document in enumerate(given):
-            if not isinstance(document, kind) or isinstance(document, bool) or document not in found:
+        names, kind, places = _listed(ids, name), str if self.strings else int, self._positions
+        positions = np.empty(len(names), np.int64)
+        for i, document in enumerate(names):
+            if not isinstance(document, kind) or isinstance(document, bool) or document not in places:
                 raise UnknownIdError(f"{name} holds {document!r}, which is no document of this index")
-            positions[i] = found[document]
+            positions[i] = places[document]
         return positions
 
     @cached_property
@@ -139,7 +144,10 @@ class Ids:
         numbers = self.at(places)
         if not self.strings and np.array_equal(numbers, np.arange(len(self))):
             return range(len(self))
-        return dict(zip(numbers.tolist(), places.tolist(), strict=True))
+        positions = dict(zip(numbers.tolist(), places.tolist(), strict=True))
+        if len(positions) != len(places):
+            raise FormatError("two documents have the same id; the index is damaged")
+        return positions
 
 
 class UnknownIdError(KeyError):

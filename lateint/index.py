@@ -1,10 +1,9 @@
-"""The index: build, open, search. The edge where what users pass is checked."""
+"""The index: the doors through which it is built, opened and searched, where what users pass is checked."""
 
 from __future__ import annotations
 
 import os
-import weakref
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,26 +11,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint import ids as ids_module
-from lateint.arguments import integer, place_of, positive, positive_or_none, thread_count
-from lateint.disk import files, layout
-from lateint.indexing import builder
-from lateint.indexing import documents as documents_module
-from lateint.indexing.clustering import Centroids
-from lateint.indexing.codec import Codec, Rotation
-from lateint.retrieval import queries as queries_module
+from lateint.arguments import positive, thread_count
+from lateint.disk import store
+from lateint.indexing import builder, documents
+from lateint.retrieval import searching
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
-from lateint.retrieval.queries import Queries
-from lateint_kernels.codes import building
-from lateint_kernels.codes.engine import Limits, Ranking
-from lateint_kernels.codes.engines import engine
-from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
-from lateint_kernels.codes.residual import NBITS
-
-SMALL_SUBSET = 4096  # a subset up to this size is scored whole
-
-_open: weakref.WeakSet[Index] = weakref.WeakSet()
+from lateint.retrieval.queries import Queries, read
+from lateint.snapshot import Snapshot
+from lateint_kernels.devices import Place
 
 
 class Index:
@@ -49,28 +37,9 @@ class Index:
     """
 
     def __init__(
-        self,
-        manifest: dict[str, Any],
-        arrays: files.Arrays,
-        path: Path | None,
-        device: str = "cpu",
-        device_memory: int | None = None,
+        self, snapshot: Snapshot, path: Path | None = None, build_seconds: Mapping[str, float] | None = None
     ) -> None:
-        self._manifest, self._arrays, self.path = manifest, arrays, path
-        rotation = Rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], manifest["step"])
-        centroids = Centroids(arrays["centroids"], arrays["cells"], arrays["cell_offsets"])
-        self._codec = Codec(rotation, centroids, manifest["nbits"])
-        names = [segment["name"] for segment in manifest["segments"]]
-        self._segments = [_segment(arrays, name) for name in names]
-        self._first = np.concatenate([[0], np.cumsum([len(segment.offsets) - 1 for segment in self._segments])])
-        self._live = self._live_documents()
-        self._ids = ids_module.Ids([_ids(arrays, name, manifest["ids"]) for name in names], self._live)
-        self._seconds: dict[str, float] = {}
-        self.device = device
-        self._engine = engine(_codec_arrays(self._codec), self._segments, device, device_memory)
-        _open.add(self)
-
-    # ------------------------------------------------------------------ making one
+        self._snapshot, self.path, self._build_seconds = snapshot, path, dict(build_seconds or {})
 
     @classmethod
     def build(
@@ -128,33 +97,21 @@ class Index:
             UserWarning: some tokens are so much larger than most that the codes cannot hold them; see
                 `lateint.indexing.codec.train_rotation`.
         """
-        if integer(nbits, "nbits") not in NBITS:
-            raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
-        if ncentroids is not None and not 1 <= integer(ncentroids, "ncentroids") <= 1 << 24:
-            raise ValueError(f"ncentroids must be between 1 and {1 << 24}, got {ncentroids}")
-        if integer(seed, "seed") < 0:
-            raise ValueError(f"seed must be at least 0, got {seed}")
-        place, memory = place_of(device, device_memory)
-        settings = {
-            "nbits": nbits,
-            "ncentroids": ncentroids,
-            "max_ram": positive_or_none(max_ram, "max_ram"),
-            "seed": seed,
-            "threads": thread_count(threads),
-            "progress": progress,
-        }
-        read = partial(documents_module.read, doc_embs, lengths, allow_empty=allow_empty)
+        settings = builder.checked(
+            nbits=nbits, ncentroids=ncentroids, seed=seed, max_ram=max_ram, threads=threads, progress=progress
+        )
+        place = Place.of(device, device_memory)
+        source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
         if path is None:
-            store = files.MemoryStore()
-            seconds = _build_into(store, read, ids, settings, place)
-            index = cls(store.manifest, store.arrays, None, place, memory)
-            index._seconds = seconds
-            return index
-        with files.DiskStore(Path(path).absolute(), overwrite=overwrite) as disk:
-            seconds = _build_into(disk, read, ids, settings, place, disk.folder / "spool.bin")
-        index = cls.open(path, device=place, device_memory=memory)
-        index._seconds = seconds
-        return index
+            kept = store.MemoryStore()
+            seconds = builder.build(source, ids, settings, kept, place)
+            return _last(cls(Snapshot.of(*kept.index, place), None, seconds))
+        folder = Path(path).absolute()
+        with store.writing(folder, overwrite=overwrite) as files:
+            spool = files.folder / "spool.bin"
+            seconds = builder.build(source, ids, settings, files, place, spool=spool)
+        snapshot = Snapshot.of(*store.load(folder), place)
+        return _last(cls(snapshot, folder, seconds))
 
     @classmethod
     def open(
@@ -169,7 +126,8 @@ class Index:
 
         Args:
             path: the folder that `build` wrote.
-            verify: compare every file with its checksum first, which reads all of them.
+            verify: compare every file with its checksum and check all numbers in it first, which reads all of them;
+                small files always are. For an index that somebody else made, see docs/security.md.
             device: where searches run: None or ``"cpu"``, or ``"cuda"``, ``"cuda:1"`` or such a ``torch.device``, to
                 which the index is copied. Results are the same with the same settings, bit for bit. A list such
                 as ``["cuda:0", "cuda:1"]`` gives each device a part of the documents.
@@ -183,19 +141,14 @@ class Index:
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
-        place, memory = place_of(device, device_memory)
-        folder = Path(path).absolute()
-        manifest, arrays = files.load(folder, verify=verify)
-        return cls(manifest, arrays, folder, place, memory)
+        return _last(_opened(path, verify=verify, device=device, device_memory=device_memory))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
-        with files.DiskStore(Path(path).absolute(), overwrite=overwrite) as store:
-            for name, array in self._arrays.items():
-                files.put(store, name, array)
-            store.commit({key: value for key, value in self._manifest.items() if key != "files"})
-
-    # ------------------------------------------------------------------ searching
+        with store.writing(Path(path).absolute(), overwrite=overwrite) as files:
+            for name, array in self._snapshot.arrays.items():
+                store.put(files, name, array)
+            files.commit(self._snapshot.manifest)
 
     def search(
         self,
@@ -231,19 +184,21 @@ class Index:
         Raises:
             TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1.
             UnknownIdError: a KeyError that names the id in ``subset``.
+            RuntimeError: the index is damaged, in a part that `open` did not verify.
         """
-        queries = queries_module.read(Q, self.dim)
-        k = positive(k, "k")
-        sizes = {"centroids": len(self._codec.centroids), "documents": len(self._ids)}
-        scope = limits(k, nprobe, candidates, cells, **sizes)
-        workers = thread_count(threads)
-        if subset is not None:
-            rankings = self._search_subset(queries, k, scope, exhaustive, subset, workers)
-        elif exhaustive:
-            rankings = self._engine.exhaustive(queries.tokens, queries.offsets, k, allowed=self._live, threads=workers)
+        snapshot = self._snapshot
+        queries, k, workers = read(Q, self.dim), positive(k, "k"), thread_count(threads)
+        centroids, most = snapshot.manifest.centroids, len(snapshot.ids)
+        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
+        k = min(k, max(1, most))
+        selection = snapshot.everything if subset is None else snapshot.subset(subset)
+        if exhaustive:
+            rankings = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
         else:
-            rankings = self._pruned(queries, k, scope, self._live, workers)
-        hits = [Hits(self._ids.at(positions), scores) for positions, scores in rankings]
+            rankings = searching.search(
+                snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
+            )
+        hits = [Hits(snapshot.ids.at(positions), scores) for positions, scores in rankings]
         return hits[0] if queries.single else hits
 
     def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None, *, threads: int | None = None) -> Hits:
@@ -257,37 +212,26 @@ class Index:
         Raises:
             UnknownIdError: a KeyError that names the id.
         """
-        queries = queries_module.read(Q, self.dim)
-        if not queries.single:
-            raise ValueError("rerank takes one query [Lq, dim], got a batch")
-        positions = np.unique(self._ids.positions(ids, "ids"))
+        snapshot, query = self._snapshot, self._one(Q, "rerank")
+        positions = np.unique(snapshot.ids.positions(ids, "ids"))
         keep = len(positions) if k is None else positive(k, "k")
-        ranking = self._score(queries.tokens, positions, keep, thread_count(threads))
-        return Hits(self._ids.at(ranking[0]), ranking[1])
+        best, scores = searching.score(snapshot.engine, query, positions, keep, threads=thread_count(threads))
+        return Hits(snapshot.ids.at(best), scores)
 
     def explain(self, Q: Any, id: Any) -> Explanation:
         """Which token of document ``id`` each query token matches best, and their inner product."""
-        queries = queries_module.read(Q, self.dim)
-        if not queries.single:
-            raise ValueError("explain takes one query [Lq, dim], got a batch")
-        rows = self._decoded(id)
+        snapshot, query = self._snapshot, self._one(Q, "explain")
+        rows = snapshot.decoded(id)
         if len(rows) == 0:
             raise ValueError(f"document {id!r} has no tokens to explain")
-        integers, scales, _ = self._engine.prepare(queries.tokens)
-        products = integers[:, : rows.shape[1]].astype(np.int32) @ (rows.astype(np.int32) - 128).T
-        best = products.argmax(1)
-        constants = queries.tokens.astype(np.float64) @ self._codec.rotation.mean.astype(np.float64)
-        scores = scales * products[np.arange(len(best)), best] + constants
-        return Explanation(best.astype(np.int64), scores.astype(np.float32))
+        return searching.explain(snapshot.engine, query, rows, snapshot.codec.rotation.mean)
 
     def reconstruct(self, id: Any) -> NDArray[np.float32]:
         """The tokens of document ``id`` as its codes remember them: ``[Ld, dim]`` on the original scale."""
-        return self._codec.rotation.invert(self._decoded(id))
-
-    # ------------------------------------------------------------------ looking at it
+        return self._snapshot.codec.rotation.invert(self._snapshot.decoded(id))
 
     def __len__(self) -> int:
-        return len(self._ids) if self._live is None else int(self._live.sum())
+        return len(self._snapshot)
 
     def __repr__(self) -> str:
         place = "in memory" if self.path is None else str(self.path)
@@ -296,139 +240,53 @@ class Index:
     @property
     def dim(self) -> int:
         """Components of a token."""
-        return int(self._manifest["dim"])
+        return self._snapshot.manifest.dim
 
     @property
     def nbits(self) -> int:
         """Bits a component."""
-        return self._codec.nbits
+        return self._snapshot.manifest.nbits
 
     @property
     def tokens(self) -> int:
         """Tokens of all documents, deleted ones included."""
-        return sum(int(segment.offsets[-1]) for segment in self._segments)
+        return self._snapshot.tokens
 
     @property
     def ids(self) -> NDArray[Any]:
         """``[n]``: the ids of all documents, in the order in which they were given."""
-        return self._ids.at(np.arange(len(self)) if self._live is None else np.flatnonzero(self._live))
+        return self._snapshot.ids.at(self._snapshot.live)
+
+    @property
+    def device(self) -> str:
+        """Where searches run."""
+        return str(self._snapshot.place)
 
     def stats(self) -> dict[str, Any]:
         """Sizes, and how long each part of the build took where this index was just built: plain numbers, fit for JSON.
 
         ``bytes_per_token`` adds up all files but the manifest, by part.
         """
-        parts = {
-            "codes": ("codes",),
-            "scales": ("scales",),
-            "centroid_ids": ("centroid_ids", "centroid_high"),
-            "lists": ("list_offsets", "list_documents"),
-            "documents": ("offsets", "ids", "id_bytes", "id_offsets"),
-        }
-        of = {leaf: part for part, leaves in parts.items() for leaf in leaves}
-        sizes = dict.fromkeys([*parts, "codec"], 0)
-        for name, array in self._arrays.items():
-            part = of.get(name.rsplit("/")[-1], "documents" if "/" in name else "codec")
-            sizes[part] += array.nbytes + files.HEADER_BYTES
+        snapshot, sizes = self._snapshot, self._snapshot.sizes()
         tokens = max(1, self.tokens)
         return {
             "documents": len(self),
             "tokens": self.tokens,
             "dim": self.dim,
             "nbits": self.nbits,
-            "centroids": len(self._codec.centroids),
-            "cells": len(self._codec.centroids.cells),
-            "segments": len(self._segments),
+            "centroids": snapshot.manifest.centroids,
+            "cells": snapshot.manifest.cells,
+            "segments": len(snapshot.segments),
             "bytes": sum(sizes.values()),
             "bytes_per_token": {**{part: n / tokens for part, n in sizes.items()}, "all": sum(sizes.values()) / tokens},
-            "build_seconds": self._seconds,
+            "build_seconds": self._build_seconds,
         }
 
-    # ------------------------------------------------------------------ inside
-
-    def _pruned(
-        self, queries: Queries, k: int, scope: Limits, allowed: NDArray[np.uint8] | None, threads: int
-    ) -> list[Ranking]:
-        """A search that looks into more lists for the queries that found too few documents."""
-        rankings = self._within(queries, k, scope, allowed, threads)
-        short = [i for i, (positions, _) in enumerate(rankings) if len(positions) < k]
-        if short and scope.nprobe < len(self._codec.centroids):
-            short = [i for i in short if len(rankings[i][0]) < self._findable(allowed)]
-        if not short or scope.nprobe >= len(self._codec.centroids):
-            return rankings
-        wider = scope._replace(nprobe=min(8 * scope.nprobe, len(self._codec.centroids)), cells=0)
-        again = self._pruned(queries.some(short), k, wider, allowed, threads)
-        for i, ranking in zip(short, again, strict=True):
-            rankings[i] = ranking
-        return rankings
-
-    def _within(
-        self, queries: Queries, k: int, scope: Limits, allowed: NDArray[np.uint8] | None, threads: int
-    ) -> list[Ranking]:
-        return self._engine.search(
-            queries.tokens,
-            queries.offsets,
-            k,
-            scope,
-            allowed=allowed,
-            threads=threads,
-        )
-
-    def _search_subset(
-        self,
-        queries: Queries,
-        k: int,
-        scope: Limits,
-        exhaustive: bool,
-        subset: Iterable[Any],
-        threads: int,
-    ) -> list[Ranking]:
-        positions = np.unique(self._ids.positions(subset, "subset"))
-        if len(positions) == 0:
-            return [(positions, np.zeros(0, np.float32))] * len(queries)
-        if exhaustive or len(positions) <= max(SMALL_SUBSET, scope.candidates):
-            return [self._score(queries[i], positions, k, threads) for i in range(len(queries))]
-        allowed = np.zeros(len(self._ids), np.uint8)
-        allowed[positions] = 1
-        # A list holds few documents of a small subset, so more lists are read.
-        share = len(positions) / len(self)
-        probes = min(int(scope.nprobe / share), 8 * scope.nprobe, len(self._codec.centroids))
-        return self._pruned(queries, k, scope._replace(nprobe=probes), allowed, threads)
-
-    def _score(self, query: NDArray[Any], positions: NDArray[np.int64], k: int, threads: int) -> Ranking:
-        """The k best of ``positions`` (ascending), ties in their order."""
-        scores = self._engine.score(np.ascontiguousarray(query), positions, threads=threads)
-        best = np.argsort(-scores, kind="stable")[:k]
-        best = best[np.isfinite(scores[best])]
-        return positions[best], scores[best]
-
-    def _live_documents(self) -> NDArray[np.uint8] | None:
-        """``[n]``, zero where a document was deleted; None if none was."""
-        if not any("deleted" in segment for segment in self._manifest["segments"]):
-            return None
-        live = np.ones(int(self._first[-1]), np.uint8)
-        for first, segment in zip(self._first[:-1], self._manifest["segments"], strict=True):
-            if "deleted" in segment:
-                name = f"{segment['name']}/{segment['deleted']}"
-                positions = self._arrays[name].astype(np.int64)
-                if positions.size and (positions.max() >= segment["documents"] or (np.diff(positions) <= 0).any()):
-                    raise files.FormatError(
-                        f"{self.path}/{name}.npy must hold positions of documents, ascending; the index is damaged"
-                    )
-                live[first + positions] = 0
-        return live
-
-    def _findable(self, allowed: NDArray[np.uint8] | None) -> int:
-        """How many documents a search can return: those allowed that have tokens."""
-        some = np.concatenate([np.diff(segment.offsets) > 0 for segment in self._segments])
-        return int(np.count_nonzero(some if allowed is None else some & (allowed != 0)))
-
-    def _decoded(self, id: Any) -> NDArray[np.uint8]:
-        position = int(self._ids.positions([id], "id")[0])
-        number = int(np.searchsorted(self._first, position, side="right")) - 1
-        local = position - int(self._first[number])
-        first, last = (int(offset) for offset in self._segments[number].offsets[local : local + 2])
-        return self._engine.decode(number, first, last - first)
+    def _one(self, Q: Any, what: str) -> NDArray[np.float32]:
+        queries: Queries = read(Q, self.dim)
+        if not queries.single:
+            raise ValueError(f"{what} takes one query [Lq, dim], got a batch")
+        return queries.tokens
 
 
 def search(Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, **settings: Any) -> Any:
@@ -437,95 +295,33 @@ def search(Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None =
     Args:
         Q: one query ``[Lq, dim]`` or a batch.
         k: how many documents.
-        index: an `Index`, the path of one, or None if exactly one is alive in this process.
+        index: an `Index`; the path of one, which is opened for this search alone; or None for the one that this process
+            built or opened last, by whatever thread. It is kept until another takes its place.
         settings: passed on to `Index.search`.
 
     Raises:
-        ValueError: ``index`` is left out and there is not exactly one to take.
+        ValueError: ``index`` is left out before any was built or opened.
     """
     if index is None:
-        alive = list(_open)
-        if len(alive) != 1:
-            raise ValueError(f"index must be given when not exactly one is open in this process, got {len(alive)} open")
-        index = alive[0]
+        if (index := _current) is None:
+            raise ValueError("index must be given, for none has been built or opened in this process")
     elif not isinstance(index, Index):
-        index = _opened(Path(index).absolute())
+        index = _opened(index)
     return index.search(Q, k, **settings)
 
 
-def _opened(folder: Path) -> Index:
-    """The index that `search` opened last if it is this one, so that a loop of searches opens it once."""
-    try:
-        stamp = os.stat(folder / files.MANIFEST)
-        key = (folder, stamp.st_ino, stamp.st_mtime_ns)
-    except OSError:
-        return Index.open(folder)  # it says what is wrong
-    if key not in _kept:
-        index = Index.open(folder)
-        _kept.clear()
-        _kept[key] = index
-    return _kept[key]
+_current: Index | None = None  # what `search` searches
 
 
-_kept: dict[tuple[Path, int, int], Index] = {}
+def _last(index: Index) -> Index:
+    global _current
+    _current = index
+    return index
 
 
-def _build_into(
-    store: files.MemoryStore | files.DiskStore,
-    read: Callable[..., documents_module.Documents],
-    ids: Any,
-    settings: dict[str, Any],
-    device: str,
-    spool: Path | None = None,
-) -> dict[str, float]:
-    """Reads, builds and commits; returns how long each part took, which no two builds share and no file tells."""
-    operators = building.operators(device.split(",")[0], settings["threads"])  # one of several builds
-    try:
-        documents = read(spool=spool, operators=operators)
-        names = ids_module.check(ids, len(documents.lengths))
-        manifest = builder.build(documents, builder.plan(documents, **settings), store, operators)
-        del documents  # and what it may hold on the device
-    finally:
-        operators.release()
-    seconds: dict[str, float] = manifest.pop("seconds")
-    first = 0
-    for segment in manifest["segments"]:
-        ids_module.put(store, segment["name"], names[first : first + segment["documents"]])
-        first += segment["documents"]
-    kind = layout.INT if isinstance(names, np.ndarray) else layout.STRING
-    if spool is not None:
-        spool.unlink(missing_ok=True)
-    store.commit({"format": files.FORMAT, "version": files.VERSION, **manifest, "ids": kind})
-    return seconds
-
-
-def _segment(arrays: files.Arrays, name: str) -> SegmentArrays:
-    return SegmentArrays(
-        arrays[f"{name}/offsets"],
-        arrays[f"{name}/codes"],
-        arrays.get(f"{name}/scales"),
-        arrays[f"{name}/centroid_ids"],
-        arrays.get(f"{name}/centroid_high"),
-        arrays[f"{name}/list_offsets"],
-        arrays[f"{name}/list_documents"],
-    )
-
-
-def _ids(arrays: files.Arrays, name: str, kind: str) -> Any:
-    if kind == layout.STRING:
-        return arrays[f"{name}/id_bytes"], arrays[f"{name}/id_offsets"]
-    return arrays[f"{name}/ids"]
-
-
-def _codec_arrays(codec: Codec) -> CodecArrays:
-    rotation, centroids = codec.rotation, codec.centroids
-    return CodecArrays(
-        rotation.mean,
-        rotation.blocks,
-        rotation.permutation,
-        centroids.rows,
-        centroids.cells,
-        centroids.cell_offsets,
-        rotation.step,
-        codec.nbits,
-    )
+def _opened(
+    path: str | os.PathLike[str], *, verify: bool = False, device: Any = None, device_memory: Any = None
+) -> Index:
+    place = Place.of(device, device_memory)
+    folder = Path(path).absolute()
+    return Index(Snapshot.of(*store.load(folder, verify=verify), place), folder)

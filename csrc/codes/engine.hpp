@@ -1,9 +1,10 @@
 // Search over segments of residual codes: probe centroids, gather and score candidates, MaxSim on the codes, top k.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
-#include <memory>
-#include <mutex>
+#include <string>
 #include <vector>
 
 #include "codes/centroids.hpp"
@@ -14,13 +15,15 @@
 
 namespace lateint::codes {
 
-// An immutable run of documents. Positions of documents in an index are counted over its segments in order.
+// An immutable run of documents. Positions of documents in an index are counted over its segments in order. Arrays may
+// be memory-mapped files that somebody else made: what is read from them is checked before it is used as a place.
 struct Segment {
     int64_t documents;
     const int64_t* offsets;  // [documents + 1]: tokens of document p are [offsets[p], offsets[p + 1])
     CodedTokens tokens;
     const int64_t* list_offsets;     // [K + 1]: entries of centroid c are [list_offsets[c], list_offsets[c + 1])
     const uint32_t* list_documents;  // distinct documents with a token at the centroid, ascending
+    int64_t postings;                // of all lists
 };
 
 struct Hit {
@@ -43,8 +46,11 @@ struct SearchCounts {
 
 class Engine {
 public:
+    // Throws std::runtime_error if something other than segments is damaged; their contents are looked at when they
+    // are read, by all other functions, which throw the same.
     Engine(const Codec& codec, const Centroids& centroids, const Rotation& rotation, float step,
            std::vector<Segment> segments);
+    ~Engine();
 
     const Codec codec;
     const Centroids centroids;
@@ -71,6 +77,9 @@ public:
     std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed,
                             SearchCounts* counts = nullptr) const;
 
+    // Tokens [first, first + n) of a segment as bytes [n, width].
+    void decode(int64_t segment, int64_t first, int64_t n, uint8_t* bytes) const;
+
 private:
     struct Entry {  // of the scoreboard, one a document of the range at hand
         uint32_t tag;
@@ -90,20 +99,28 @@ private:
         Prober prober;
     };
     class Lease;
+    struct Span {  // tokens [first, end) of a segment
+        int64_t first, end;
+    };
 
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
                          SearchCounts*) const;
-    int64_t open_lists(const Query&, const SearchLimits&, const Segment&, double unit, Scratch&) const;
+    int64_t open_lists(const Query&, int64_t nprobe, const Segment&, double unit, Scratch&) const;
     int64_t score_range(const Query&, int64_t first, int64_t size, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
+    Span tokens_of(const Segment&, int64_t local) const;
+    void check_centroids(const CodedTokens&, Span) const;
     void prefetch(int64_t position) const;
-    void prefetch_centroids(const Segment&, int64_t first, int64_t end) const;
+    void prefetch_centroids(const Segment&, Span) const;
     void prefetch_document_centroids(int64_t position) const;
 
     std::vector<int64_t> first_position_;  // of each segment, and the number of documents
-    mutable std::mutex mutex_;
-    mutable std::vector<std::unique_ptr<Scratch>> idle_;
+    // Scratch space of past calls for calls to come. No lock: whoever forks in the middle of a call leaves none behind.
+    mutable std::array<std::atomic<Scratch*>, 64> idle_{};
 };
+
+// Throws std::runtime_error.
+[[noreturn]] void damaged(const std::string& what);
 
 }  // namespace lateint::codes

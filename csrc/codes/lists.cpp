@@ -3,6 +3,8 @@
 #include <algorithm>
 #include <vector>
 
+#include "platform/threads.hpp"
+
 namespace lateint::codes {
 namespace {
 
@@ -12,13 +14,15 @@ void each_posting(const uint32_t* centroid_ids, const int64_t* offsets, int64_t 
                   const Take& take) {
     constexpr uint32_t kNone = 0xFFFFFFFFu;
     std::vector<uint32_t> last(count, kNone);  // the last document met at each centroid
-    for (int64_t document = 0; document < documents; ++document)
+    for (int64_t document = 0; document < documents; ++document) {
+        if (document % 4096 == 0) check_interrupt();
         for (int64_t i = offsets[document]; i < offsets[document + 1]; ++i) {
             const uint32_t centroid = centroid_ids[i], name = static_cast<uint32_t>(document);
             if (last[centroid] == name) continue;
             last[centroid] = name;
             take(centroid, name);
         }
+    }
 }
 
 }  // namespace

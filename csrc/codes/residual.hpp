@@ -32,6 +32,7 @@ struct Codec {
 // Tokens as stored, document after document. Byte j of a code holds the codes of components j + s * code_bytes(),
 // s = 0 .. 8 / nbits - 1, in bits [s * nbits, (s + 1) * nbits).
 struct CodedTokens {
+    int64_t count;                 // N
     const uint8_t* codes;          // [N, code_bytes]
     const uint8_t* scales;         // [N]; null with nbits = 8
     const uint16_t* centroid_ids;  // [N], low 16 bits
@@ -58,6 +59,7 @@ struct ResidualKernels {
 const ResidualKernels& residual_kernels();  // those of active_isa()
 
 constexpr int64_t kTokensPerTask = 256;
+constexpr int64_t kMaxWidth = 4096;
 
 // Rotated tokens scaled [n, width] with their centroids: codes [n, code_bytes], scales [n].
 void encode(const Codec& codec, const float* scaled, const uint32_t* centroid_ids, int64_t n, int threads,

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint_kernels.engine import CodecArrays, SegmentArrays
+from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 
 def best_isa() -> str: ...
 def isa_limit() -> str: ...

@@ -2,29 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
-from lateint.disk import files
+from lateint import ids, progress
+from lateint.arguments import integer, positive_or_none, thread_count
+from lateint.disk.manifest import INT, STRING, Manifest, Segment
+from lateint.disk.store import Store, put
 from lateint.indexing import clustering
 from lateint.indexing.codec import Codec, Rotation, train_rotation
 from lateint.indexing.documents import Documents
-from lateint.indexing.encoding import Encoder, Stream, Timings, check, first_bad_row
+from lateint.indexing.encoding import Encoder, Stream, check, first_bad_row
+from lateint.timings import Timings
 from lateint_kernels import as_array
-from lateint_kernels.codes import residual
+from lateint_kernels.codes import building, residual
 from lateint_kernels.codes.building import Operators
+from lateint_kernels.codes.residual import NBITS
+from lateint_kernels.devices import HOST, Place
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from
 TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
+MOST_CENTROIDS = 1 << 24
 CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the user of a build chooses.
+
+    Attributes:
+        nbits: bits a component.
+        ncentroids: how many centroids; None: `default_centroids`.
+        seed: of every random choice.
+        max_ram: bytes, see `plan`; None: no limit.
+        threads: 0 for the default.
+        progress: show progress bars.
+    """
+
+    nbits: int = 4
+    ncentroids: int | None = None
+    seed: int = 0
+    max_ram: int | None = None
+    threads: int = 0
+    progress: bool = True
+
+
+def checked(
+    *, nbits: int, ncentroids: int | None, seed: int, max_ram: int | None, threads: int | None, progress: bool
+) -> Settings:
+    """Settings as users pass them.
+
+    Raises:
+        TypeError, ValueError: one of them cannot be; the message names it.
+    """
+    nbits, seed = integer(nbits, "nbits"), integer(seed, "seed")
+    if nbits not in NBITS:
+        raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits}")
+    if ncentroids is not None and not 1 <= (ncentroids := integer(ncentroids, "ncentroids")) <= MOST_CENTROIDS:
+        raise ValueError(f"ncentroids must be between 1 and {MOST_CENTROIDS}, got {ncentroids}")
+    if seed < 0:
+        raise ValueError(f"seed must be at least 0, got {seed}")
+    return Settings(nbits, ncentroids, seed, positive_or_none(max_ram, "max_ram"), thread_count(threads), progress)
 
 
 @dataclass
@@ -54,29 +100,20 @@ def default_centroids(tokens: int) -> int:
     """K grows with N up to 4 M tokens and with N^(3/4) beyond, so that neither lists nor probing grow as fast as N."""
     knee = 4_000_000
     scaled = tokens if tokens <= knee else knee * (tokens / knee) ** 0.75
-    return max(1, min(1 << 24, int(scaled / TOKENS_PER_CENTROID)))
+    return max(1, min(MOST_CENTROIDS, int(scaled / TOKENS_PER_CENTROID)))
 
 
-def plan(
-    documents: Documents,
-    *,
-    nbits: int,
-    ncentroids: int | None,
-    max_ram: int | None,
-    seed: int,
-    threads: int,
-    progress: bool,
-) -> Plan:
+def plan(documents: Documents, settings: Settings) -> Plan:
     """Fits sample and segments into ``max_ram`` bytes (working memory, the input and an index in memory not counted).
 
     Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + segment_tokens * 13
     + documents * 8``.
     """
     tokens = int(documents.lengths.sum())
-    count = default_centroids(tokens) if ncentroids is None else min(ncentroids, tokens)
+    count = default_centroids(tokens) if settings.ncentroids is None else min(settings.ncentroids, tokens)
     depth = residual.depth_of(-(-documents.dim // 8) * 8)
     sample, segment = min(tokens, count * SAMPLE_PER_CENTROID), tokens
-    if max_ram is not None:
+    if (max_ram := settings.max_ram) is not None:
         fixed = count * 15 * depth + CHUNK * (20 * documents.dim + 128) + len(documents.lengths) * 8
         least = fixed + 4 * count * (depth + 16)
         if max_ram < least:
@@ -86,12 +123,50 @@ def plan(
             )
         sample = min(sample, (max_ram - fixed) // (depth + 16))
         segment = min(segment, max(CHUNK, (max_ram - fixed) // 13))
-    return Plan(nbits, count, int(sample), int(segment), seed, threads, progress)
+    return Plan(settings.nbits, count, int(sample), int(segment), settings.seed, settings.threads, settings.progress)
 
 
-def build(documents: Documents, plan: Plan, store: files.Store, operators: Operators) -> dict[str, Any]:
-    """Writes codec and segments into ``store``; returns what the manifest needs to say about them."""
+def build(
+    read: Callable[..., Documents],
+    names: Any,
+    settings: Settings,
+    store: Store,
+    place: Place = HOST,
+    *,
+    spool: Path | None = None,
+) -> dict[str, float]:
+    """Reads documents, writes their index into ``store`` and commits it.
+
+    Args:
+        read: `lateint.indexing.documents.read` of them, but for its ``spool`` and ``operators``.
+        names: their ids, as a user passes them.
+        place: that computes; of several devices, the first.
+        spool: a file to keep documents in that can be read only once.
+
+    Returns:
+        The seconds that each part took, which no two builds share and no file tells.
+    """
+    operators = building.operators(place, settings.threads)
     timings = Timings()
+    try:
+        documents = read(spool=spool, operators=operators)
+        checked_names = ids.check(names, len(documents.lengths))
+        manifest = _build(documents, plan(documents, settings), store, operators, timings)
+        del documents  # and what it may hold on the device
+    finally:
+        operators.release()
+    first = 0
+    for segment in manifest.segments:
+        ids.put(store, segment.name, checked_names[first : first + segment.documents])
+        first += segment.documents
+    if spool is not None:
+        spool.unlink(missing_ok=True)
+    store.commit(replace(manifest, ids=INT if isinstance(checked_names, np.ndarray) else STRING))
+    return timings.seconds
+
+
+def _build(documents: Documents, plan: Plan, store: Store, operators: Operators, timings: Timings) -> Manifest:
+    """Writes codec and segments."""
     operators.check(**_sizes(documents, plan))
     with timings.of("codec"):
         pilot = documents.pilot(PILOT)
@@ -110,21 +185,21 @@ def build(documents: Documents, plan: Plan, store: files.Store, operators: Opera
     for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
         name = f"segments/{number:06d}"
         encoder.segment(documents.lengths[first:last], stream, store, name)
-        segments.append({"name": name, "documents": last - first, "tokens": int(documents.lengths[first:last].sum())})
+        segments.append(Segment(name, last - first, int(documents.lengths[first:last].sum())))
     stream.close()
     encoder.overflow.warn(int(documents.lengths.sum()))
-    return {
-        "dim": documents.dim,
-        "width": rotation.width,
-        "block": rotation.blocks.shape[1],
-        "nbits": plan.nbits,
-        "step": rotation.step,
-        "seed": plan.seed,
-        "centroids": len(centroids),
-        "cells": len(centroids.cells),
-        "segments": segments,
-        "seconds": timings.seconds,
-    }
+    return Manifest(
+        dim=documents.dim,
+        width=rotation.width,
+        block=rotation.blocks.shape[1],
+        nbits=plan.nbits,
+        step=rotation.step,
+        seed=plan.seed,
+        centroids=len(centroids),
+        cells=len(centroids.cells),
+        segments=tuple(segments),
+        ids=INT,
+    )
 
 
 def _check_all(documents: Documents, operators: Operators) -> None:
@@ -177,7 +252,7 @@ def _picked(seen: int, n: int, share: tuple[int, int], rng: np.random.Generator)
 
 
 def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clustering.Centroids:
-    with tqdm(total=ITERATIONS, desc="centroids", unit="iteration", disable=not plan.progress) as bar:
+    with progress.bar(ITERATIONS, "centroids", "iteration", shown=plan.progress) as bar:
         return clustering.train(
             sample,
             plan.centroids,
@@ -189,13 +264,13 @@ def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clusterin
         )
 
 
-def _put_codec(store: files.Store, codec: Codec) -> None:
-    files.put(store, "mean", codec.rotation.mean)
-    files.put(store, "rotation", codec.rotation.blocks)
-    files.put(store, "permutation", codec.rotation.permutation)
-    files.put(store, "centroids", codec.centroids.rows)
-    files.put(store, "cells", codec.centroids.cells)
-    files.put(store, "cell_offsets", codec.centroids.cell_offsets)
+def _put_codec(store: Store, codec: Codec) -> None:
+    put(store, "mean", codec.rotation.mean)
+    put(store, "rotation", codec.rotation.blocks)
+    put(store, "permutation", codec.rotation.permutation)
+    put(store, "centroids", codec.centroids.rows)
+    put(store, "cells", codec.centroids.cells)
+    put(store, "cell_offsets", codec.centroids.cell_offsets)
 
 
 def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
@@ -213,7 +288,7 @@ def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int,
 def _chunks(documents: Documents, label: str, plan: Plan, operators: Operators) -> Iterator[Any]:
     """As many tokens at a time as suit the operators: always a multiple of CHUNK, but for the last."""
     total = int(documents.lengths.sum())
-    with tqdm(total=total, desc=label, unit="token", unit_scale=True, disable=not plan.progress) as bar:
+    with progress.bar(total, label, "token", shown=plan.progress, scaled=True) as bar:
         for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):
             yield chunk
             bar.update(len(chunk))

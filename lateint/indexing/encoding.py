@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.disk import files
+from lateint.disk.store import Store, put
 from lateint.indexing import clustering
 from lateint.indexing.codec import Rotation
+from lateint.timings import Timings
 from lateint_kernels.codes import residual
 from lateint_kernels.codes.building import Operators
 
 TOLERATED_OVERFLOW = 1.25  # by how much a component may exceed the step's reach before a build warns
-
-
-@dataclass
-class Timings:
-    """Seconds by part of a build."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def of(self, part: str) -> Iterator[None]:
-        """Adds the time spent inside to ``part``."""
-        start = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[part] = self.seconds.get(part, 0.0) + time.perf_counter() - start
 
 
 def first_bad_row(tokens: Any, operators: Operators) -> tuple[int, str] | None:
@@ -47,8 +29,8 @@ def first_bad_row(tokens: Any, operators: Operators) -> tuple[int, str] | None:
 
 def check(tokens: Any, offsets: NDArray[np.int64], operators: Operators, first: int) -> None:
     """Refuses rows that no score can be made of. ``first`` is the number of the first row in the stream."""
-    if found := first_bad_row(tokens, operators):
-        row, what = first + found[0], found[1]
+    if bad := first_bad_row(tokens, operators):
+        row, what = first + bad[0], bad[1]
         document = int(np.searchsorted(offsets, row, side="right")) - 1
         raise ValueError(
             f"doc_embs must be finite and not zero, but token {row - offsets[document]} of document {document} {what}"
@@ -121,7 +103,7 @@ class Encoder:
         self.code_bytes = rotation.width * nbits // 8
         self.overflow = Overflow()
 
-    def segment(self, lengths: NDArray[np.int64], stream: Stream, store: files.Store, name: str) -> None:
+    def segment(self, lengths: NDArray[np.int64], stream: Stream, store: Store, name: str) -> None:
         """Writes the documents of these lengths, which come next in the stream."""
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         tokens, timings = int(offsets[-1]), self.timings
@@ -152,22 +134,20 @@ class Encoder:
             self.overflow.add(operators.peaks(rows, scaled, 127 * TOLERATED_OVERFLOW))
         with timings.of("assign"):
             ids = nearest(rows, self.cells_searched)
-            found = operators.host(ids)
+            host_ids = operators.host(ids)
         with timings.of("encode"):
             coded = operators.encode(scaled, ids, self.centroids.rows, self.nbits)
-            return [found, *map(operators.host, coded)]
+            return [host_ids, *map(operators.host, coded)]
 
-    def _put_lists(
-        self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: files.Store, name: str
-    ) -> None:
+    def _put_lists(self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: Store, name: str) -> None:
         count = len(self.centroids)
         with self.timings.of("lists"):
             list_offsets, list_documents = self.operators.invert(centroid_ids, offsets, count)
         with self.timings.of("write"):
             low, high = residual.split_ids(centroid_ids, count)
-            files.put(store, f"{name}/offsets", offsets)
-            files.put(store, f"{name}/centroid_ids", low)
+            put(store, f"{name}/offsets", offsets)
+            put(store, f"{name}/centroid_ids", low)
             if high is not None:
-                files.put(store, f"{name}/centroid_high", high)
-            files.put(store, f"{name}/list_offsets", list_offsets)
-            files.put(store, f"{name}/list_documents", list_documents)
+                put(store, f"{name}/centroid_high", high)
+            put(store, f"{name}/list_offsets", list_offsets)
+            put(store, f"{name}/list_documents", list_documents)

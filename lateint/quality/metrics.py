@@ -116,26 +116,26 @@ def _grades(query: Any, qrels: Qrels, run: Run, k: int) -> tuple[list[int], list
         if math.isnan(score):
             raise ValueError(f"run must hold numbers, got NaN for query {query!r}, document {document!r}")
     ranking = sorted(scores, key=lambda document: (scores[document], str(document)), reverse=True)
-    found = [max(judged.get(document, 0), 0) for document in ranking[:k]]
-    return found, sorted((grade for grade in judged.values() if grade > 0), reverse=True)
+    grades = [max(judged.get(document, 0), 0) for document in ranking[:k]]
+    return grades, sorted((grade for grade in judged.values() if grade > 0), reverse=True)
 
 
-def _ndcg(found: list[int], ideal: list[int], k: int) -> float:
+def _ndcg(grades: list[int], ideal: list[int], k: int) -> float:
     best = _dcg(ideal[:k])
-    return _dcg(found) / best if best else 0.0
+    return _dcg(grades) / best if best else 0.0
 
 
 def _dcg(grades: list[int]) -> float:
     return math.fsum(grade / math.log2(rank + 1) for rank, grade in enumerate(grades, 1))
 
 
-def _reciprocal_rank(found: list[int], ideal: list[int], k: int) -> float:
-    return next((1 / rank for rank, grade in enumerate(found, 1) if grade), 0.0)
+def _reciprocal_rank(grades: list[int], ideal: list[int], k: int) -> float:
+    return next((1 / rank for rank, grade in enumerate(grades, 1) if grade), 0.0)
 
 
-def _recall(found: list[int], ideal: list[int], k: int) -> float:
-    return sum(grade > 0 for grade in found) / len(ideal) if ideal else 0.0
+def _recall(grades: list[int], ideal: list[int], k: int) -> float:
+    return sum(grade > 0 for grade in grades) / len(ideal) if ideal else 0.0
 
 
-def _success(found: list[int], ideal: list[int], k: int) -> float:
-    return float(any(found))
+def _success(grades: list[int], ideal: list[int], k: int) -> float:
+    return float(any(grades))

@@ -16,10 +16,7 @@ def documents(lengths, dim=16):
 
 
 def plan(lengths, **settings):
-    settings = {
-        "nbits": 4, "ncentroids": None, "max_ram": None, "seed": 0, "threads": 0, "progress": False, **settings
-    }  # fmt: skip
-    return builder.plan(documents(lengths), **settings)
+    return builder.plan(documents(lengths), builder.Settings(progress=False, **settings))
 
 
 def test_default_centroids():
@@ -87,7 +84,7 @@ def test_segments_with_long_and_with_no_tokens(monkeypatch, tmp_path, lengths):
     rng = np.random.default_rng(0)
     tokens = rng.standard_normal((sum(lengths), 16)).astype(np.float32)
     whole = Index.build(tokens, lengths=lengths, ncentroids=3, allow_empty=True, progress=False)
-    monkeypatch.setattr(builder, "plan", lambda *args, **settings: builder.Plan(4, 3, 96, 64, 0, 0, False))
+    monkeypatch.setattr(builder, "plan", lambda *_: builder.Plan(4, 3, 96, 64, 0, 0, False))
     cut = Index.build(tokens, tmp_path / "cut", lengths=lengths, allow_empty=True, progress=False)
     assert cut.stats()["segments"] == len(builder._cut_into_segments(np.array(lengths), 64)) > 1
     query = rng.standard_normal((4, 16)).astype(np.float32)
@@ -124,7 +121,7 @@ def test_what_chunks_a_source_gives_changes_nothing(clustered, monkeypatch):
     other = Index.build(pieces, progress=False)
     for name in ("codes", "scales", "centroid_ids"):
         name = f"segments/000000/{name}"
-        assert one._arrays[name].shape == other._arrays[name].shape
+        assert one._snapshot.arrays[name].shape == other._snapshot.arrays[name].shape
     scores = [index.search(tokens[:8], 40, exhaustive=True) for index in (one, other)]
     np.testing.assert_allclose(np.sort(scores[0].scores), np.sort(scores[1].scores), atol=0.1)
 

@@ -1,6 +1,7 @@
 """An index on a device gives the results of the same index on the CPU, bit for bit."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ import pytest
 
 from lateint import Index
 from lateint.indexing import builder
+from lateint.snapshot import Snapshot
+from lateint_kernels.devices import Place
 
 torch = pytest.importorskip("torch")
 
@@ -20,7 +23,8 @@ def device(request):
 
 
 def on(index, device):
-    return Index(index._manifest, index._arrays, index.path, device)
+    snapshot = index._snapshot
+    return Index(Snapshot.of(snapshot.manifest, snapshot.arrays, Place.of(device)), index.path)
 
 
 def same(left, right):
@@ -36,19 +40,19 @@ def large(clustered):
     names = [f"document {i}" for i in range(2500)]
     before = builder.plan
 
-    def plan(*arguments, **settings):
-        planned = before(*arguments, **settings)
+    def plan(*arguments):
+        planned = before(*arguments)
         planned.segment_tokens = 30_000
         return planned
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builder, "plan", plan)
         index = Index.build(documents, ids=names, nbits=2, allow_empty=True, progress=False)
-    segments = [dict(segment) for segment in index._manifest["segments"]]
-    segments[1]["deleted"] = "deleted-1"
-    arrays = {**index._arrays, f"{segments[1]['name']}/deleted-1": np.arange(0, 300, 3, dtype=np.uint32)}
-    assert len(segments) == 2
-    return Index({**index._manifest, "segments": segments}, arrays, None)
+    manifest, arrays = index._snapshot.manifest, index._snapshot.arrays
+    first, second = manifest.segments
+    segments = first, replace(second, deleted="deleted-1")
+    arrays = {**arrays, f"{second.name}/deleted-1": np.arange(0, 300, 3, dtype=np.uint32)}
+    return Index(Snapshot.of(replace(manifest, segments=segments), arrays))
 
 
 @pytest.fixture(scope="module")
@@ -102,7 +106,7 @@ def test_more_than_one_round_of_probing_finds(large, questions, device):
 @pytest.mark.parametrize("size", [1, 20, 1500])
 @pytest.mark.parametrize("small", [4096, 100])
 def test_subset(large, questions, device, size, small, monkeypatch):
-    monkeypatch.setattr("lateint.index.SMALL_SUBSET", small)
+    monkeypatch.setattr("lateint.retrieval.searching.SMALL_SUBSET", small)
     subset = np.random.default_rng(size).permutation(large.ids)[:size].tolist()
     for settings in ({}, {"exhaustive": True}, {"candidates": 70}):
         found = on(large, device).search(questions, 10, subset=subset, **settings)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from lateint import Index, UnknownIdError
-from lateint.disk import files
+from lateint.disk.store import MemoryStore
 from lateint.ids import Ids, check, put
 
 
@@ -88,6 +88,8 @@ def test_torch_integers(clustered):
         (np.array([1, 2, 2**64 - 1], np.uint64), ValueError, "ids must fit into int64"),
         ("abc", TypeError, "ids must be a list of ids, got str 'abc'"),
         (3, TypeError, "ids must be a list of ids, got int 3"),
+        (np.array("abc"), TypeError, "ids must be a list of ids, got ndarray"),
+        (np.array(3), TypeError, "ids must be a list of ids, got ndarray"),
         (["a", "b", "\ud800"], ValueError, "ids must be text that utf-8 can write"),
     ],
 )
@@ -103,7 +105,7 @@ def test_ids_over_segments(strings):
     if strings:
         names = [f"name {name}" for name in names]
     names = check(names, 60)
-    store, parts, first = files.MemoryStore(), [], 0
+    store, parts, first = MemoryStore(), [], 0
     for segment, last in (("a", 1), ("b", 40), ("c", 60)):
         put(store, segment, names[first:last])
         arrays = store.arrays

@@ -1,7 +1,7 @@
-import numpy as np
 import pytest
 
 from lateint.disk.layout import Kind, kinds
+from lateint.disk.manifest import Manifest
 
 MANIFEST = {
     "dim": 12,
@@ -12,13 +12,15 @@ MANIFEST = {
     "centroids": 3,
     "cells": 2,
     "ids": "int64",
+    "files": {},
     "segments": [{"name": "segments/000000", "documents": 5, "tokens": 20}],
 }
 
 
 def leaves(**changes):
     segment = {**MANIFEST["segments"][0], **changes.pop("segment", {})}
-    return {name: str(kind) for name, kind in kinds({**MANIFEST, "segments": [segment], **changes}).items()}
+    manifest = Manifest.from_json({**MANIFEST, "segments": [segment], **changes})
+    return {name: str(kind) for name, kind in kinds(manifest).items()}
 
 
 def test_the_arrays_of_an_index():
@@ -60,32 +62,7 @@ def test_arrays_that_come_and_go(changes, more, less):
 
 
 def test_fits():
-    kind = Kind("<f4", (3, -1))
+    kind = Kind("a", "<f4", (3, -1), "codec")
     assert kind.fits("<f4", [3, 0]) and kind.fits("<f4", (3, 7))
     for dtype, shape in (("<f8", [3, 7]), ("<f4", [2, 7]), ("<f4", [3]), ("<f4", [3, 7, 1]), ("<f4", [3, -1])):
         assert not kind.fits(dtype, shape)
-
-
-def test_wrong_offsets():
-    arrays = {"ends": np.array([0, 2, 3]), "other": np.zeros(3)}
-    assert Kind("<i8", (3,), 3).wrong_offsets(arrays["ends"], arrays) is None
-    assert Kind("<i8", (3,), "other").wrong_offsets(arrays["ends"], arrays) is None
-    assert Kind("<i8", (3,), 4).wrong_offsets(arrays["ends"], arrays) == "must run from 0 to 4, found 0 to 3"
-    assert Kind("<i8", (3,)).wrong_offsets(arrays["ends"], arrays) is None
-
-
-@pytest.mark.parametrize(
-    ("offsets", "wrong"),
-    [
-        ([0, 1, 3], None),
-        ([0, 3], None),
-        ([0, 0, 3], "must increase at every step, found 0 and then 0"),
-        ([0, 3, 3], "must increase at every step, found 3 and then 3"),
-        ([0, 5, 3], "must increase at every step, found 5 and then 3"),
-        ([0, -(2**63), 2**63 - 1, 3], "must increase at every step, found 0 and then -9223372036854775808"),
-    ],
-)
-def test_offsets_of_what_is_not_empty(offsets, wrong):
-    offsets = np.array(offsets)
-    assert Kind("<i8", (-1,), 3, filled=True).wrong_offsets(offsets, {}) == wrong
-    assert Kind("<i8", (-1,), 3).wrong_offsets(offsets, {}) is None

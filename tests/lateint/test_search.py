@@ -20,10 +20,10 @@ def pairs(hits):
 
 def brute_force(index, query, k, allowed=None):
     """From the integers of query and codes, summed in float64 as the engine sums."""
-    integers, scales, constant = index._engine.prepare(query)
+    integers, scales, constant = index._snapshot.engine.prepare(query)
     scores = []
     for document in index.ids:
-        rows = index._decoded(document).astype(np.float64) - 128
+        rows = index._snapshot.decoded(document).astype(np.float64) - 128
         if len(rows) == 0 or (allowed is not None and document not in allowed):
             scores.append(-np.inf)
             continue
@@ -55,11 +55,11 @@ def test_scores_are_maxsim_of_the_reconstruction(clustered, dim, nbits):
     documents, (query,) = clustered([5, 30, 1, 17] * 20, dim), clustered([33], dim, seed=5)
     index = Index.build(documents, nbits=nbits, progress=False)
     hits = index.search(query, 80, exhaustive=True)
-    _, scales, _ = index._engine.prepare(query)
+    _, scales, _ = index._snapshot.engine.prepare(query)
     for document, score in hits:
         rows = index.reconstruct(document).astype(np.float64)
         exact = (query.astype(np.float64) @ rows.T).max(1).sum()
-        centred = np.abs(rows - index._codec.rotation.mean).sum(1).max() / index._codec.rotation.step
+        centred = np.abs(rows - index._snapshot.codec.rotation.mean).sum(1).max() / index._snapshot.codec.rotation.step
         assert abs(score - exact) <= 0.5 * scales.sum() * centred * dim**0.5
         assert abs(score - exact) <= 0.01 * len(query)
 
@@ -75,6 +75,16 @@ def test_scores_are_on_the_scale_of_the_embeddings(clustered, nbits, error, scal
     found[hits.ids] = hits.scores / np.float32(scale)
     assert np.abs(found - exact).max() <= error * 16
     assert np.corrcoef(found, exact)[0, 1] > 1 - 2 * error
+
+
+@pytest.mark.parametrize("many", [2**31, 2**32, 2**63, 10**400], ids=["2^31", "2^32", "2^63", "10^400"])
+def test_numbers_beyond_any_index_mean_all_of_it(index, queries, many):
+    everything = pairs(index.search(queries[4], 158, exhaustive=True))
+    assert pairs(index.search(queries[4], many, exhaustive=True)) == everything
+    for settings in ({"k": many}, {"k": 158, "candidates": many}, {"k": 158, "nprobe": many}):
+        assert pairs(index.search(queries[4], **settings, cells=many)) == everything
+    assert len(index.rerank(queries[4], [1, 2, 3], many)) == 3
+    assert len(index.search(queries[4], many, subset=[1, 2, 3])) == 3
 
 
 def test_pruned_search_finds_almost_all(clustered):
@@ -275,7 +285,7 @@ def test_an_empty_subset(index, queries):
 
 
 def test_a_large_subset_is_searched(clustered, monkeypatch):
-    monkeypatch.setattr("lateint.index.SMALL_SUBSET", 50)
+    monkeypatch.setattr("lateint.retrieval.searching.SMALL_SUBSET", 50)
     documents = clustered([9] * 2000, clusters=150)
     index = Index.build(documents, progress=False)
     queries = list(clustered([6] * 20, seed=7, clusters=150))
@@ -375,16 +385,7 @@ def test_searching_after_a_fork(index, queries):
 # ------------------------------------------------------------------------- lateint.search
 
 
-@pytest.fixture
-def alone(monkeypatch):
-    """No index of another test is alive."""
-    import lateint.index as module
-
-    monkeypatch.setattr(module, "_open", type(module._open)())
-    monkeypatch.setattr(module, "_kept", {})
-
-
-def test_the_one_line_form(alone, index, saved, collection, queries):
+def test_the_one_line_form(index, saved, queries):
     query = queries[4]
     expected = pairs(index.search(query, 3))
     assert pairs(lateint.search(query, 3, index=index)) == expected
@@ -392,20 +393,22 @@ def test_the_one_line_form(alone, index, saved, collection, queries):
     assert pairs(lateint.search(query, 3, index=str(saved), nprobe=4)) == pairs(index.search(query, 3, nprobe=4))
 
 
-def test_the_one_line_form_takes_the_only_index(alone, collection, queries):
-    with pytest.raises(ValueError, match=r"index must be given when not exactly one is open .* got 0 open"):
+def test_the_one_line_form_takes_the_index_built_or_opened_last(saved, clustered, queries, monkeypatch):
+    monkeypatch.setattr("lateint.index._current", None)
+    with pytest.raises(ValueError, match="index must be given, for none has been built or opened in this process"):
         lateint.search(queries[0])
-    first = Index.build(collection, progress=False)
-    assert pairs(lateint.search(queries[0])) == pairs(first.search(queries[0]))
-    second = Index.build(collection, progress=False)
-    with pytest.raises(ValueError, match="got 2 open"):
-        lateint.search(queries[0])
-    del second
-    gc.collect()
-    assert len(lateint.search(queries[0], 2)) == 2
+    for _ in range(2):  # as a cell of a notebook that runs again
+        Index.build(clustered([3, 4]), progress=False)
+        gc.collect()
+        assert len(lateint.search(queries[0], 9)) == 2
+    opened = Index.open(saved)
+    assert pairs(lateint.search(queries[0], 9)) == pairs(opened.search(queries[0], 9))
+    assert len(lateint.search(queries[0], 9, index=Index.build(clustered([3]), progress=False))) == 1
+    lateint.search(queries[0], index=saved)  # opened for this search alone
+    assert len(lateint.search(queries[0], 9)) == 1
 
 
-def test_the_one_line_form_notices_a_new_index(alone, clustered, tmp_path):
+def test_the_one_line_form_notices_a_new_index(clustered, tmp_path):
     path, query = tmp_path / "index", clustered([3])[0]
     Index.build(clustered([3, 4]), path, progress=False)
     assert len(lateint.search(query, 9, index=path)) == 2

@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from lateint import FormatError, Index, Ragged, UnknownIdError
-from lateint.disk import files, layout
+from lateint.disk import files, layout, store, whole
+from lateint.disk.manifest import Manifest, Segment
 from lateint_kernels.codes.residual import depth_of
 
 GOLDEN = Path(__file__).parents[1] / "golden"
@@ -91,25 +92,11 @@ def three_documents(folder):
         "segments/000000/id_bytes": np.frombuffer("aßc".encode(), np.uint8),
         "segments/000000/id_offsets": np.array([0, 1, 3, 4]),
     }
-    with files.DiskStore(folder, overwrite=False) as store:
+    with store.writing(folder, overwrite=False) as written:
         for name, array in arrays.items():
-            files.put(store, name, array)
-        store.commit(
-            {
-                "format": "lateint",
-                "version": 1,
-                "dim": 8,
-                "width": 8,
-                "block": 8,
-                "nbits": 2,
-                "step": 0.0625,
-                "seed": 0,
-                "centroids": 2,
-                "cells": 1,
-                "segments": [{"name": "segments/000000", "documents": 3, "tokens": 6}],
-                "ids": "string",
-            }
-        )
+            store.put(written, name, array)
+        segment = Segment("segments/000000", documents=3, tokens=6)
+        written.commit(Manifest(8, 8, 8, 2, 0.0625, 0, centroids=2, cells=1, segments=(segment,), ids="string"))
 
 
 def test_the_bytes_of_three_documents(tmp_path):
@@ -180,9 +167,10 @@ def test_a_rotation_in_blocks_is_read_back(tmp_path, reader):
 
 def test_files_are_what_the_manifest_and_the_layout_say(saved):
     manifest = manifest_of(saved)
-    files = {path.relative_to(saved).as_posix(): path for path in saved.rglob("*.npy")}
-    assert files.keys() == manifest["files"].keys() == {f"{name}.npy" for name in layout.kinds(manifest)}
-    for name, path in files.items():
+    paths = {path.relative_to(saved).as_posix(): path for path in saved.rglob("*.npy")}
+    kinds = layout.kinds(Manifest.from_json(manifest))
+    assert paths.keys() == manifest["files"].keys() == {f"{name}.npy" for name in kinds}
+    for name, path in paths.items():
         entry, data = manifest["files"][name], path.read_bytes()
         array = np.load(path, mmap_mode="r")
         assert array.offset == 128
@@ -247,8 +235,7 @@ def test_deleted_documents_are_not_there(copy, queries, index):
     assert len(opened) == 154 and opened.ids.tolist() == live
     assert repr(opened).startswith("Index(154 documents")
     assert opened.stats()["documents"] == 154
-    files = sum(path.stat().st_size for path in copy.rglob("*.npy"))
-    assert opened.stats()["bytes"] == files
+    assert opened.stats()["bytes"] == sum(path.stat().st_size for path in copy.rglob("*.npy"))
     for query in queries:
         expected = [pair for pair in index.search(query, 158, exhaustive=True) if pair[0] in live]
         for settings in ({}, {"exhaustive": True}, {"nprobe": 1}, {"subset": live}):
@@ -375,7 +362,7 @@ KEYS = ["dim", "width", "block", "nbits", "step", "centroids", "cells", "segment
 
 
 @pytest.mark.parametrize("key", KEYS)
-@pytest.mark.parametrize("value", [..., None, "x", -1, 10**9, [], {}, -0.5], ids=repr)
+@pytest.mark.parametrize("value", [..., None, "x", -1, 10**30, [], {}, -0.5], ids=repr)
 def test_a_damaged_manifest(copy, key, value):
     """Without a key, or with a value that cannot be."""
     if value is ...:
@@ -537,7 +524,7 @@ def left(folder):
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
 def test_a_full_disk(collection, tmp_path, monkeypatch, code):
     """Wherever in the build it happens."""
-    write, calls = files._File.write, []
+    write, calls = files.Column.write, []
     for fails_at in (1, 5, 9, 13):
         calls.clear()
 
@@ -547,7 +534,7 @@ def test_a_full_disk(collection, tmp_path, monkeypatch, code):
                 raise OSError(code, os.strerror(code))
             write(self, part)
 
-        monkeypatch.setattr(files._File, "write", full)
+        monkeypatch.setattr(files.Column, "write", full)
         with pytest.raises(
             OSError, match="cannot write the index: the disk is full; nothing was left behind"
         ) as raised:
@@ -599,7 +586,7 @@ def test_an_old_index_survives_a_failed_build(collection, clustered, tmp_path, m
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(files._File, "write", full)
+        patch.setattr(files.Column, "write", full)
         with pytest.raises(OSError, match="the disk is full"):
             Index.build(collection, path, overwrite=True, progress=False)
     assert len(Index.open(path, verify=True)) == 2 and left(tmp_path) == ["index"]
@@ -616,6 +603,7 @@ def test_an_old_index_survives_a_failed_rename(clustered, tmp_path, monkeypatch)
         return rename(self, target)
 
     with monkeypatch.context() as patch:
+        patch.setattr(whole, "_exchange", lambda left, right: False)
         patch.setattr(Path, "rename", fails)
         with pytest.raises(OSError, match="cannot write the index: Input/output error; nothing was left behind"):
             Index.build(clustered([3]), path, overwrite=True, progress=False)
@@ -629,7 +617,7 @@ def test_an_index_that_comes_up_meanwhile_is_not_replaced(clustered, tmp_path):
         yield from clustered([3, 4])
         Index.build(clustered([5]), path, progress=False)
 
-    with pytest.raises(OSError, match=r"cannot write the index: .*; nothing was left behind"):
+    with pytest.raises(FileExistsError, match=r"index exists already; pass overwrite=True to replace it"):
         Index.build(documents(), path, progress=False)
     assert len(Index.open(path, verify=True)) == 1 and left(tmp_path) == ["index"]
 
@@ -687,6 +675,41 @@ def test_a_place_killed_between_two_renames(tmp_path, clustered):
     assert left(tmp_path) == ["index"]
 
 
+def test_a_link_to_an_index_stays(tmp_path, clustered):
+    """It used to be replaced by a folder, and the old index was left aside."""
+    (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "index")
+    for overwrite, count in ((False, 1), (True, 2), (True, 3)):
+        index = Index.build(clustered([3] * count), tmp_path / "link", overwrite=overwrite, progress=False)
+        assert (tmp_path / "link").is_symlink() and index.path == tmp_path / "link"
+        assert len(index) == len(Index.open(tmp_path / "there" / "index", verify=True)) == count
+    index.save(tmp_path / "link", overwrite=True)
+    assert left(tmp_path) == ["link", "there"] and left(tmp_path / "there") == ["index"]
+
+
+def test_links_in_a_circle(tmp_path, clustered):
+    (tmp_path / "one").symlink_to(tmp_path / "two")
+    (tmp_path / "two").symlink_to(tmp_path / "one")
+    with pytest.raises(OSError, match=r"cannot write the index: .*; nothing was left behind"):
+        Index.build(clustered([3]), tmp_path / "one", overwrite=True, progress=False)
+    assert left(tmp_path) == ["one", "two"]
+
+
+def test_a_place_that_cannot_be_taken_is_refused_before_the_work(tmp_path, clustered, monkeypatch):
+    Index.build(clustered([3]), tmp_path / "index", progress=False)
+
+    def documents():
+        raise AssertionError("read")
+        yield
+
+    for place in ("index", "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        monkeypatch.setattr(os.path, "ismount", lambda path, place=place: Path(path) == tmp_path / place)
+        with pytest.raises(OSError, match=r"cannot write the index: it is a mount point, .*; choose a folder in it"):
+            Index.build(documents(), tmp_path / place, overwrite=True, progress=False)
+    assert left(tmp_path) == ["empty", "index"]
+
+
 def test_neighbours_are_left_alone(tmp_path, clustered):
     for name in (".index.building", ".other.building-1", "index.building-1", ".index2.building-1"):
         (tmp_path / name).mkdir()
@@ -719,7 +742,7 @@ def test_opening_takes_no_time(tmp_path):
         path = tmp_path / "index" / part / f"{leaf}.npy"
         size = int(np.prod(shape)) * np.dtype(dtype).itemsize
         with path.open("wb") as stream:
-            stream.write(files._header(np.dtype(dtype), shape))
+            stream.write(files.header(np.dtype(dtype), shape))
             stream.truncate(128 + size)
         entry = {"dtype": np.dtype(dtype).str, "shape": list(shape), "bytes": 128 + size, "crc32": 0}
         name = f"{part}/{leaf}.npy"

@@ -1,0 +1,79 @@
+"""What a search does: one call of the engine, and more of them for queries that found too few documents."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lateint.retrieval.hits import Explanation
+from lateint.retrieval.limits import for_share, wider
+from lateint.retrieval.queries import Queries
+from lateint.retrieval.selection import Selection
+from lateint_kernels.codes.engine import Engine, Limits, Ranking
+
+if TYPE_CHECKING:
+    from lateint_kernels.codes.device.engine import DeviceEngine
+    from lateint_kernels.codes.device.shards import ShardedEngine
+
+AnyEngine: TypeAlias = "Engine | DeviceEngine | ShardedEngine"
+
+SMALL_SUBSET = 4096  # a subset up to this size is scored whole
+
+
+def search(
+    engine: AnyEngine,
+    queries: Queries,
+    k: int,
+    limits: Limits,
+    selection: Selection,
+    *,
+    centroids: int,
+    threads: int,
+) -> list[Ranking]:
+    """The k best documents of each query among those selected: positions and scores, ties by position."""
+    if selection.subset is not None and len(selection.subset) <= max(SMALL_SUBSET, limits.candidates):
+        return exhaustive(engine, queries, k, selection, threads=threads)
+    limits = for_share(limits, selection.share, centroids)
+    rankings = engine.search(queries.tokens, queries.offsets, k, limits, allowed=selection.mask, threads=threads)
+    short = list(range(len(queries)))
+    while limits.nprobe < centroids:
+        few = (i for i in short if len(rankings[i][0]) < k)
+        short = [i for i in few if len(rankings[i][0]) < selection.findable]
+        if not short:
+            break
+        limits, some = wider(limits, centroids), queries.some(short)
+        again = engine.search(some.tokens, some.offsets, k, limits, allowed=selection.mask, threads=threads)
+        for i, ranking in zip(short, again, strict=True):
+            rankings[i] = ranking
+    return rankings
+
+
+def exhaustive(engine: AnyEngine, queries: Queries, k: int, selection: Selection, *, threads: int) -> list[Ranking]:
+    """As `search`, but every document that is selected is scored."""
+    if selection.subset is not None:
+        return [score(engine, queries[i], selection.subset, k, threads=threads) for i in range(len(queries))]
+    return engine.exhaustive(queries.tokens, queries.offsets, k, allowed=selection.mask, threads=threads)
+
+
+def score(
+    engine: AnyEngine, query: NDArray[np.float32], positions: NDArray[np.int64], k: int, *, threads: int
+) -> Ranking:
+    """The k best of the documents at ``positions`` (ascending) for one query ``[Lq, dim]``, ties in their order."""
+    scores = engine.score(np.ascontiguousarray(query), positions, threads=threads)
+    best = np.argsort(-scores, kind="stable")[:k]
+    best = best[np.isfinite(scores[best])]
+    return positions[best], scores[best]
+
+
+def explain(
+    engine: AnyEngine, query: NDArray[np.float32], rows: NDArray[np.uint8], mean: NDArray[np.float32]
+) -> Explanation:
+    """Which token of a document, of decoded bytes ``[Ld, width]``, each token of a query ``[Lq, dim]`` matches best."""
+    integers, scales, _ = engine.prepare(query)
+    products = integers[:, : rows.shape[1]].astype(np.int32) @ (rows.astype(np.int32) - 128).T
+    best = products.argmax(1)
+    constants = query.astype(np.float64) @ mean.astype(np.float64)
+    scores = scales * products[np.arange(len(best)), best] + constants
+    return Explanation(best.astype(np.int64), scores.astype(np.float32))
