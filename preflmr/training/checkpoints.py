@@ -23,7 +23,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from preflmr import whole
+from lateint.disk import whole
 from preflmr.training.recipe import TrainConfig
 from preflmr.training.validation import History
 

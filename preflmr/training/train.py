@@ -26,7 +26,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from tqdm.auto import tqdm
 
-from preflmr import whole
+from lateint.disk import whole
 from preflmr.training import checkpoints, starting
 from preflmr.training.batches import Batch, Batches, iterate, load_mix
 from preflmr.training.checkpoints import Progress
@@ -188,7 +188,6 @@ class _Run:
         if saved is not None:
             self.progress = checkpoints.load(self.accelerator, saved)
         if self.accelerator.is_main_process:
-            whole.recover(self.folder / "best")
             _cut_log(self.folder / "log.jsonl", self.progress)
         self.accelerator.init_trackers("logs")
         starting.set_training(self.model, self.config)
