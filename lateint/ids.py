@@ -107,6 +107,7 @@ Names = NDArray[np.int64] | tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _STEP = 1 << 16  # strings hashed at a time
+FEW = 64  # ids that are looked up one by one
 
 
 def hashed(ids: Names) -> NDArray[np.uint64]:
@@ -245,6 +246,11 @@ class Ids:
             return self._parts[0].at(positions)
         names = np.empty(len(positions), object if self.strings else np.int64)
         segments = np.searchsorted(self._first, positions, side="right") - 1
+        if len(positions) <= FEW:
+            for i, (segment, position) in enumerate(zip(segments.tolist(), positions.tolist(), strict=True)):
+                row = position - int(self._first[segment])
+                names[i] = self._parts[segment].at(np.array([row]))[0]
+            return names
         for segment in np.unique(segments):
             here = segments == segment
             names[here] = self._parts[segment].at(positions[here] - self._first[segment])

@@ -98,6 +98,10 @@ class State:
         return cls(manifest, arrays, parts)
 
     def __len__(self) -> int:
+        return self._documents
+
+    @cached_property
+    def _documents(self) -> int:
         return sum(part.documents for part in self.parts)
 
     @cached_property

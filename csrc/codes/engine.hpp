@@ -84,6 +84,11 @@ private:
         uint32_t tag;
         int32_t sum;
     };
+    struct Wanted {  // a centroid that a query token looks into, and what a document there gains
+        uint32_t centroid;
+        int32_t gain;
+        uint32_t token;
+    };
     struct List {  // what is left of an inverted list that a query token reads
         const uint32_t *next, *end;
         int32_t gain;
@@ -93,7 +98,9 @@ private:
         std::vector<Entry> board;
         uint32_t next_tag = 1;
         std::vector<uint32_t> touched;
-        std::vector<List> lists;  // those that are not empty, by token, best first
+        std::vector<Wanted> wanted;
+        std::vector<List> lists;  // by token, best first
+        size_t open = 0;          // of them: those of a segment that are not empty
         std::vector<uint64_t> keys;
         std::vector<Hit> chosen;
         Prober prober;
@@ -102,7 +109,8 @@ private:
 
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
                          SearchCounts*) const;
-    int64_t open_lists(const Query&, const Segment&, double unit, Scratch&) const;
+    void choose_lists(const Query&, Scratch&) const;
+    int64_t open_lists(const Segment&, Scratch&) const;
     int64_t score_range(const Query&, int64_t first, int64_t size, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
