@@ -68,6 +68,7 @@ class Index:
         ncentroids: int | None = None,
         seed: int | None = None,
         codec: Codec | None = None,
+        pool: int | None = None,
         max_ram: int | None = None,
         allow_empty: bool = False,
         overwrite: bool = False,
@@ -93,6 +94,8 @@ class Index:
             seed: of the random rotation and of k-means; None: 0.
             codec: what `lateint.train_codec` or another index (`Index.codec`) learned; nothing is learned then, and
                 ``nbits``, ``ncentroids`` and ``seed``, where they are given, must be those of the codec.
+            pool: 2 leaves about half of each document's tokens, 3 a third, and so on: those that are alike become one,
+                see `lateint_kernels.pool`. docs/design.md says what it costs in quality. None or 1: all are kept.
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
@@ -128,6 +131,7 @@ class Index:
             threads=threads,
             progress=progress,
             codec=codec,
+            pool=pool,
         )
         place = Place.of(device, device_memory)
         if resume:
@@ -138,13 +142,10 @@ class Index:
             seconds = builder.build(source, ids, settings, kept, place)
             return _last(cls(Snapshot.of(*kept.index, place), None, seconds))
         folder = Path(path).absolute()
-        if resume:
-            with resuming.placing(folder, overwrite=overwrite) as kept_files:
-                seconds = builder.build(source, ids, settings, kept_files, place)
-        else:
-            with store.writing(folder, overwrite=overwrite) as files:
-                spool = files.folder / "spool.bin"
-                seconds = builder.build(source, ids, settings, files, place, spool=spool)
+        place_files = resuming.placing if resume else store.writing
+        with place_files(folder, overwrite=overwrite) as files:
+            spool = files.folder / "spool.bin"
+            seconds = builder.build(source, ids, settings, files, place, spool=spool)
         snapshot = Snapshot.of(*store.load(folder), place)
         return _last(cls(snapshot, folder, seconds))
 
