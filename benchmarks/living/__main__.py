@@ -1,7 +1,8 @@
 """``python -m benchmarks.living WHAT --out results/living.json``: figures of docs/living.md, each under its own key.
 
-WHAT is one of: kills (10,000 of them), cuts (20,000 states after a power cut), readers (100,000 searches in 4 processes
-while another writes), adds (to 10,000, 100,000 and 1,000,000 documents), segments (64 of them), ids (1,000,000 strings).
+WHAT is one of: kills (10,000 of them), cuts (20,000 states after a power cut), readers (100,000 searches in 4
+processes while another writes), adds (to 10,000, 100,000 and 1,000,000 documents), segments (64 of them), ids
+(1,000,000 strings).
 """
 
 import argparse

@@ -67,7 +67,7 @@ def load(path: Path) -> tuple[Manifest, dict[str, Any], Arrays]:
             raise FormatError(f"{path / name}.npy must hold {kind}, found {file.dtype} {list(file.shape)}")
         with Folder(path) as folder:
             data = folder.mapped(f"{name}.npy", file.bytes)
-        arrays[name] = array_of(data, file, f"{path / name}.npy", verify=True)
+        arrays[name] = array_of(data, file, path / f"{name}.npy", verify=True)
     for name, kind in kinds.items():
         if wrong := kind.wrong(arrays[name], arrays):
             raise FormatError(f"{path / name}.npy {wrong}; the codec is damaged")

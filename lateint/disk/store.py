@@ -184,6 +184,7 @@ def _opened(path: Path) -> Folder:
 def _load_arrays(folder: Folder, manifest: Manifest, verify: bool, known: tuple[Manifest, Arrays] | None) -> Arrays:
     kinds, images = layout.kinds(manifest), _images(manifest)
     mapped: dict[str, memoryview] = {}
+    paths: dict[str, Path] = {}
     arrays: Arrays = {}
     for name, kind in kinds.items():
         if name not in images:
@@ -199,10 +200,10 @@ def _load_arrays(folder: Folder, manifest: Manifest, verify: bool, known: tuple[
             continue
         if file not in mapped:
             mapped[file] = folder.mapped(file, size)
-        what = folder.path / file
-        always = image.bytes <= (ALWAYS_CHECKED if f"{name}.npy" == file else ALWAYS_CHECKED_WITHIN)
-        described = str(what) if f"{name}.npy" == file else f"{what}: {name.rsplit('/')[-1]}"
-        arrays[name] = array_of(mapped[file], image, described, verify=verify or always)
+            paths[file] = folder.path / file
+        leaf = name.rsplit("/")[-1] if file.endswith(".seg") else ""
+        always = image.bytes <= (ALWAYS_CHECKED_WITHIN if leaf else ALWAYS_CHECKED)
+        arrays[name] = array_of(mapped[file], image, paths[file], leaf, verify=verify or always)
     for name, kind in kinds.items():
         if known is not None and known[1].get(name) is arrays[name]:
             continue
