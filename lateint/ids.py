@@ -67,10 +67,9 @@ def _refuse_duplicates(names: Sequence[Any]) -> None:
 def columns(ids: NDArray[np.int64] | list[str]) -> dict[str, NDArray[Any]]:
     """The arrays of a segment that hold its ids and, where these do not ascend, find them."""
     if isinstance(ids, np.ndarray):
-        arrays: dict[str, NDArray[Any]] = {"ids": ids}
-        return arrays if ascending(ids) else arrays | _table(hashed(ids))
+        return {"ids": ids} if ascending(ids) else {"ids": ids, **_table(hashed(ids))}
     data, offsets = packed(ids)
-    return {"id_bytes": data, "id_offsets": offsets} | _table(hashed((data, offsets)))
+    return {"id_bytes": data, "id_offsets": offsets, **_table(hashed((data, offsets)))}
 
 
 def put(store: Store, segment: str, ids: NDArray[np.int64] | list[str]) -> bool:
@@ -132,10 +131,11 @@ def _hashed_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDAr
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The last steps of splitmix64, a bijection."""
-    mixed = values + _FACTOR
+    mixed: NDArray[np.uint64] = values + _FACTOR
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def _table(hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:

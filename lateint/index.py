@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.arguments import place_of, positive, thread_count
-from lateint.changing import copying
+from lateint.changing import copying, merging
 from lateint.changing.draft import DUPLICATES, Draft, Encoders
 from lateint.changing.drift import Drift, measure
 from lateint.changing.verification import Report, verify
 from lateint.changing.writing import Writing, newer, writing
-from lateint.disk import store
+from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
 from lateint.ids import listed
 from lateint.indexing import builder, documents
@@ -29,6 +29,7 @@ from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.queries import Queries, read
 from lateint.snapshot import Snapshot
+from lateint.state import State
 
 
 class Index:
@@ -66,9 +67,11 @@ class Index:
         ncentroids: int | None = None,
         seed: int | None = None,
         codec: Codec | None = None,
+        pool: int | None = None,
         max_ram: int | None = None,
         allow_empty: bool = False,
         overwrite: bool = False,
+        resume: bool = False,
         threads: int | None = None,
         progress: bool = True,
         device: Any = None,
@@ -90,10 +93,15 @@ class Index:
             seed: of the random rotation and of k-means; None: 0.
             codec: what `lateint.train_codec` or another index (`Index.codec`) learned; nothing is learned then, and
                 ``nbits``, ``ncentroids`` and ``seed``, where they are given, must be those of the codec.
+            pool: 2 leaves about half of each document's tokens, 3 a third, and so on: those that are alike become one,
+                see `lateint_kernels.pool`. docs/design.md says what it costs in quality. None or 1: all are kept.
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
             overwrite: replace an index at ``path``.
+            resume: keep what is done, beside ``path``, when the build is killed or stopped, and go on with what an
+                earlier build of the same documents and settings left there: the bytes are those of one that was never
+                stopped. What is done of others is removed, with a warning. False: what earlier builds left is removed.
             threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
             progress: show progress bars on standard error.
             device: where to build, and to search afterwards, see `open`; the first of a list builds. The files are the
@@ -107,9 +115,10 @@ class Index:
                 ``max_ram`` too small. The message names the document.
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left.
-            OSError: ``path`` exists or cannot be written. Nothing is left half-written.
+            OSError: ``path`` exists or cannot be written. Nothing is left half-written, unless with ``resume``.
 
         Warns:
+            UserWarning: with ``resume``, what an earlier build left is of other documents or settings, or damaged.
             UserWarning: some tokens are so much larger than most that the codes cannot hold them; see
                 `lateint.indexing.codec.train_rotation`.
         """
@@ -121,15 +130,19 @@ class Index:
             threads=threads,
             progress=progress,
             codec=codec,
+            pool=pool,
         )
         place, memory = place_of(device, device_memory)
+        if resume:
+            _check_resumable(doc_embs, path)
         source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
         if path is None:
             kept = store.MemoryStore()
             seconds = builder.build(source, ids, settings, kept, device=place)
             return _last(cls(Snapshot.of(*kept.index, device=place, device_memory=memory), None, seconds))
         folder = Path(path).absolute()
-        with store.writing(folder, overwrite=overwrite) as files:
+        place_files = resuming.placing if resume else store.writing
+        with place_files(folder, overwrite=overwrite) as files:
             spool = files.folder / "spool.bin"
             seconds = builder.build(source, ids, settings, files, device=place, spool=spool)
         snapshot = Snapshot.of(*store.load(folder), device=place, device_memory=memory)
@@ -163,6 +176,39 @@ class Index:
             MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
         return _last(_opened(path, verify=verify, device=device, device_memory=device_memory))
+
+    @classmethod
+    def merge(
+        cls,
+        parts: Iterable[Index | str | os.PathLike[str]],
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        device: Any = None,
+        device_memory: int | None = None,
+    ) -> Index:
+        """Makes one index of several with the same codec, built anywhere: of all documents, one part after another.
+
+        No document is encoded again; files are linked, or copied where a file system cannot link. A search then finds
+        what it finds in an index that was built of all documents with this codec, bit for bit.
+
+        Args:
+            parts: indexes, or their paths, in the order of documents. They stay as they are.
+            path: the folder to write.
+            overwrite: replace an index at ``path``.
+            device, device_memory: see `open`.
+
+        Raises:
+            ValueError: a part has another codec, or ids of another kind, or an id is in two parts. The message names
+                the parts.
+            FormatError, OSError: a part cannot be read, or ``path`` not be written. Nothing is left half-written.
+        """
+        if isinstance(parts, (str, os.PathLike)):
+            raise TypeError(f"parts must be a list of indexes or paths, got {type(parts).__name__}")
+        sources = [_source(number, part) for number, part in enumerate(parts)]
+        place, memory = place_of(device, device_memory)
+        merging.merge(sources, Path(path).absolute(), overwrite=overwrite)
+        return _last(_opened(path, device=place, device_memory=memory))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
@@ -479,6 +525,22 @@ def _last(index: Index) -> Index:
     global _current
     _current = index
     return index
+
+
+def _check_resumable(doc_embs: Any, path: Any) -> None:
+    if path is None:
+        raise ValueError("resume needs a path, for what is done is kept beside it")
+    if isinstance(doc_embs, Iterator):
+        raise ValueError("resume needs documents that can be read again, got an iterator, which runs only once")
+
+
+def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source:
+    """A part of `Index.merge`, as it is on disk where it is there."""
+    if isinstance(part, Index) and part.path is None:
+        return merging.Source(f"part {number} (in memory)", None, part._snapshot.state)
+    folder = part.path if isinstance(part, Index) else Path(part).absolute()
+    assert folder is not None
+    return merging.Source(f"part {number} ({folder})", folder, State.of(*store.load(folder)))
 
 
 def _opened(

@@ -48,7 +48,7 @@ class Part:
 
     def centroid_ids(self, rows: Any = slice(None)) -> NDArray[np.uint32]:
         """Of all tokens, or of some."""
-        found = self.arrays.centroid_ids[rows].astype(np.uint32)
+        found: NDArray[np.uint32] = self.arrays.centroid_ids[rows].astype(np.uint32)
         if self.arrays.centroid_high is not None:
             found |= self.arrays.centroid_high[rows].astype(np.uint32) << np.uint32(16)
         return found

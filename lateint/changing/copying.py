@@ -22,7 +22,7 @@ def link(source: Path, target: Path, *, overwrite: bool) -> None:
             manifest = store.load_manifest(source)
             try:
                 for name in manifest.files:
-                    _link(source / name, files.folder / name)
+                    link_file(source / name, files.folder / name)
                 break
             except FileNotFoundError:  # a commit came between
                 if store.load_manifest(source) == manifest:
@@ -31,7 +31,8 @@ def link(source: Path, target: Path, *, overwrite: bool) -> None:
         files.committed = True
 
 
-def _link(source: Path, target: Path) -> None:
+def link_file(source: Path, target: Path) -> None:
+    """A second name for a file, or a copy where a file system cannot link; nothing where there is one already."""
     if target.exists():
         return  # of the manifest before
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 import errno
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lateint.disk import layout, whole
 from lateint.disk.files import Column, Folder, array_of
-from lateint.disk.manifest import INT, File, FormatError, Manifest
+from lateint.disk.manifest import INT, Bundle, FormatError, Manifest
 from lateint.disk.store import Arrays
 
 FORMAT, VERSION = "lateint codec", 1
@@ -51,30 +50,29 @@ def load(path: Path) -> tuple[Manifest, dict[str, Any], Arrays]:
     """
     values = _values(path)
     try:
-        manifest = Manifest.from_json({**values, "segments": [_NOTHING], "ids": INT})
+        manifest = Manifest.from_json({**values, **_NO_DOCUMENTS})
         _ = values["crc32"], values["training"]
     except KeyError as error:
         raise FormatError(f"{path / MANIFEST} is damaged: it lacks {error}") from error
     except (TypeError, ValueError, AttributeError) as error:
         raise FormatError(f"{path / MANIFEST} is damaged: {error}") from error
-    manifest = replace(manifest, segments=())
     kinds, arrays = layout.kinds(manifest), {}
-    for name, kind in kinds.items():
-        file = manifest.files.get(f"{name}.npy")
-        if not isinstance(file, File):
-            raise FormatError(f"{path / MANIFEST} is damaged: it lacks '{name}.npy'")
-        if not kind.fits(file.dtype, file.shape):
-            raise FormatError(f"{path / name}.npy must hold {kind}, found {file.dtype} {list(file.shape)}")
-        with Folder(path) as folder:
-            data = folder.mapped(f"{name}.npy", file.bytes)
-        arrays[name] = array_of(data, file, path / f"{name}.npy", verify=True)
+    with Folder(path) as folder:
+        for name, kind in kinds.items():
+            file = manifest.files.get(f"{name}.npy")
+            if file is None or isinstance(file, Bundle):
+                raise FormatError(f"{path / MANIFEST} is damaged: it lacks '{name}.npy'")
+            if not kind.fits(file.dtype, file.shape):
+                raise FormatError(f"{path / name}.npy must hold {kind}, found {file.dtype} {list(file.shape)}")
+            memory = folder.mapped(f"{name}.npy", file.bytes)
+            arrays[name] = array_of(memory, file, path / f"{name}.npy", verify=True)
     for name, kind in kinds.items():
         if wrong := kind.wrong(arrays[name], arrays):
             raise FormatError(f"{path / name}.npy {wrong}; the codec is damaged")
     return manifest, values, arrays
 
 
-_NOTHING = {"name": "segments/none", "documents": 0, "tokens": 0}  # an index has one segment at least
+_NO_DOCUMENTS = {"version": 2, "generation": 0, "next_segment": 0, "segments": [], "ids": INT}
 
 
 def _values(path: Path) -> dict[str, Any]:

@@ -34,6 +34,14 @@ class Column:
         self.bytes = 0
         self._emit(header(dtype, shape))
 
+    @classmethod
+    def going_on(cls, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...], bytes: int, crc: int) -> Column:
+        """A file of which so many bytes, with this checksum, are written already."""
+        column = cls.__new__(cls)
+        column.path, column.dtype, column.shape, column.crc, column.bytes = path, dtype, shape, crc, bytes
+        column.stream = path.open("ab")
+        return column
+
     def write(self, part: NDArray[Any]) -> None:
         """Appends rows."""
         self._emit(np.ascontiguousarray(part, self.dtype).tobytes())
@@ -45,10 +53,28 @@ class Column:
 
     def finish(self) -> File:
         """Closes the file, which is complete, and says what it is."""
-        expected = HEADER_BYTES + _data_bytes(self.dtype, self.shape)
-        assert self.bytes == expected, f"{self.path.name}: {self.bytes} bytes written, {expected} declared"
+        assert self.complete, f"{self.path.name}: {self.bytes} bytes written, {self._expected} declared"
         self.close()
+        return self.entry
+
+    @property
+    def _expected(self) -> int:
+        return HEADER_BYTES + _data_bytes(self.dtype, self.shape)
+
+    @property
+    def complete(self) -> bool:
+        """Whether all of it is written."""
+        return self.bytes == self._expected
+
+    @property
+    def entry(self) -> File:
+        """What is written so far."""
         return File(self.dtype.str, self.shape, self.bytes, self.crc)
+
+    def flush(self) -> None:
+        """Hands what is written to the system."""
+        if not self.stream.closed:
+            self.stream.flush()
 
     def close(self) -> None:
         """Closes the file."""

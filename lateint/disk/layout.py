@@ -76,12 +76,13 @@ class Kind:
 
 def kinds(manifest: Manifest) -> dict[str, Kind]:
     """Every array that an index with this manifest has, by name."""
-    codec = {manifest.codec_array(kind.name): kind for kind in _codec_kinds(manifest)}
+    codec = {manifest.codec_array(kind.name): kind for kind in codec_kinds(manifest)}
     of_segments = (kind for segment in manifest.segments for kind in segment_kinds(segment, manifest))
     return codec | {kind.name: kind for kind in of_segments}
 
 
-def _codec_kinds(manifest: Manifest) -> Iterator[Kind]:
+def codec_kinds(manifest: Manifest) -> Iterator[Kind]:
+    """Every array of the codec, without its folder."""
     dim, width, block, count, cells = (
         manifest.dim, manifest.width, manifest.block, manifest.centroids, manifest.cells
     )  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -102,6 +102,9 @@ class FolderStore:
                 column.close()
 
 
+AnyStore = TypeVar("AnyStore", bound=FolderStore)
+
+
 @contextmanager
 def writing(path: Path, *, overwrite: bool) -> Iterator[FolderStore]:
     """A store whose folder takes its place at ``path`` when the block, which commits it, ends without an error.
@@ -110,11 +113,25 @@ def writing(path: Path, *, overwrite: bool) -> Iterator[FolderStore]:
         FileExistsError: there is something at ``path`` that is not an index, or that is not to be replaced.
         OSError: it cannot be written. Nothing is left half-written.
     """
+    with placing(path, FolderStore, overwrite=overwrite, unfinished=None) as store:
+        yield store
+
+
+@contextmanager
+def placing(
+    path: Path, make: Callable[[Path], AnyStore], *, overwrite: bool, unfinished: str | None
+) -> Iterator[AnyStore]:
+    """`writing` of a store that ``make`` makes of its folder; ``unfinished``: see `whole.folder`.
+
+    Raises:
+        FileExistsError: there is something at ``path`` that is not an index, or that is not to be replaced.
+        OSError: it cannot be written. Nothing is left half-written.
+    """
     _check_place(path, overwrite)
     raised: BaseException | None = None
     try:
-        with whole.folder(path, replace=overwrite) as folder:
-            store = FolderStore(folder)
+        with whole.folder(path, replace=overwrite, unfinished=unfinished) as folder:
+            store = make(folder)
             try:
                 yield store
                 _check_place(path, overwrite)  # once more, for builds take long
@@ -127,7 +144,8 @@ def writing(path: Path, *, overwrite: bool) -> Iterator[FolderStore]:
     except OSError as error:
         if error is raised and error.errno not in FULL:
             raise
-        raise said(error, path, "nothing was left behind") from error
+        left = "nothing was left behind" if unfinished is None else "resume=True goes on with what is done"
+        raise said(error, path, left) from error
 
 
 def _check_place(path: Path, overwrite: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +18,17 @@ from lateint.arguments import integer, positive_or_none, thread_count
 from lateint.disk.manifest import INT, STRING, Manifest, Segment
 from lateint.disk.store import Store, put
 from lateint.indexing import clustering
+from lateint.indexing.checkpoints import Checkpoints
 from lateint.indexing.codec import Codec, Rotation, Training, train_rotation
 from lateint.indexing.documents import Documents
 from lateint.indexing.encoding import Encoder, Stream, check, first_bad_row
+from lateint.indexing.pooling import pooled
 from lateint.timings import Timings
 from lateint_kernels import as_array
 from lateint_kernels.codes import building, residual
 from lateint_kernels.codes.building import HostOperators, Operators
 from lateint_kernels.codes.residual import NBITS
+from lateint_kernels.dense.pooling import MOST as MOST_POOLED
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from
@@ -48,6 +52,7 @@ class Settings:
         threads: 0 for the default.
         progress: show progress bars.
         codec: what to take instead of learning one; nbits and seed are then its own.
+        pool: of so many tokens of a document one is left, see `lateint.indexing.pooling`.
     """
 
     nbits: int = 4
@@ -57,6 +62,7 @@ class Settings:
     threads: int = 0
     progress: bool = True
     codec: Codec | None = None
+    pool: int = 1
 
 
 def checked(
@@ -68,6 +74,7 @@ def checked(
     threads: int | None,
     progress: bool,
     codec: Codec | None = None,
+    pool: int | None = None,
 ) -> Settings:
     """Settings as users pass them, None for what is left out; those that a codec has must agree with it.
 
@@ -85,7 +92,9 @@ def checked(
     if integer(seed, "seed") < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
     max_ram, threads = positive_or_none(max_ram, "max_ram"), thread_count(threads)
-    return Settings(nbits, ncentroids, seed, max_ram, threads, progress, codec)
+    if pool is not None and not 1 <= integer(pool, "pool") <= MOST_POOLED:
+        raise ValueError(f"pool must be between 1 and {MOST_POOLED}, got {pool}")
+    return Settings(nbits, ncentroids, seed, max_ram, threads, progress, codec, pool or 1)
 
 
 def _check_agreement(codec: Codec, **given: int | None) -> None:
@@ -118,6 +127,12 @@ class Plan:
     seed: int
     threads: int
     progress: bool
+
+    @property
+    def fingerprint(self) -> dict[str, int]:
+        """What the bytes of an index depend on."""
+        names = ("nbits", "centroids", "sample", "segment_tokens", "seed")
+        return {**{name: getattr(self, name) for name in names}, "pilot": PILOT, "chunk": CHUNK}
 
 
 def default_centroids(tokens: int) -> int:
@@ -175,11 +190,11 @@ def build(
     """
     operators = building.operators(device.split(",")[0], settings.threads)
     timings = Timings()
+    pool_file = None if spool is None else spool.with_name("pooled.bin")
     try:
         documents = read(spool=spool, operators=operators)
         checked_names = ids.check(names, len(documents.lengths))
-        if settings.codec is not None and documents.dim != settings.codec.dim:
-            raise ValueError(f"doc_embs must have the dim of the codec, {settings.codec.dim}, got {documents.dim}")
+        documents = prepared(documents, settings, pool_file, operators)
         manifest = _build(documents, plan(documents, settings), settings.codec, store, operators, timings)
         del documents  # and what it may hold on the device
     finally:
@@ -189,29 +204,59 @@ def build(
         hashed = ids.put(store, segment.name, checked_names[first : first + segment.documents])
         segments.append(replace(segment, hashed=hashed))
         first += segment.documents
-    if spool is not None:
-        spool.unlink(missing_ok=True)
+    for file in (spool, pool_file):
+        if file is not None:
+            file.unlink(missing_ok=True)
     kind = INT if isinstance(checked_names, np.ndarray) else STRING
     store.commit(replace(manifest, segments=tuple(segments), ids=kind, next_id=ids.following(checked_names)))
     return timings.seconds
 
 
+def prepared(documents: Documents, settings: Settings, spool: Path | None, operators: Operators) -> Documents:
+    """Documents as they are encoded: pooled, where that is a setting, into the file ``spool``.
+
+    Raises:
+        ValueError: they have another dim than the codec; or as `pooled`.
+    """
+    if settings.codec is not None and documents.dim != settings.codec.dim:
+        raise ValueError(f"doc_embs must have the dim of the codec, {settings.codec.dim}, got {documents.dim}")
+    if settings.pool == 1:
+        return documents
+    return pooled(documents, settings.pool, threads=settings.threads, spool=spool, operators=operators)
+
+
 def _build(
     documents: Documents, plan: Plan, codec: Codec | None, store: Store, operators: Operators, timings: Timings
 ) -> Manifest:
-    """Writes codec and segments; without a codec, one is learned."""
+    """Writes codec and segments; without a codec, one is learned. What an earlier process did is not done again."""
     operators.check(**_sizes(documents, plan))
-    if codec is None:
-        codec = train(documents, plan, operators, timings)
-    for name, array in codec.arrays.items():
-        put(store, name, array)
+    checkpoints = Checkpoints(store, documents, plan.fingerprint, codec)
+    if checkpoints.codec is None:
+        codec = codec or train(documents, plan, operators, timings)
+        for name, array in codec.arrays.items():
+            put(store, name, array)
+    else:
+        codec = checkpoints.codec
     encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
+    encoder.overflow.tokens, encoder.overflow.most = checkpoints.overflow
+    checkpoints.report(codec, encoder, checkpoints.segment, at_once=True)
+    cuts, ends = cut_into_segments(documents.lengths, plan.segment_tokens), np.cumsum(documents.lengths)
+    before = int(ends[cuts[checkpoints.segment][0] - 1]) if checkpoints.segment else 0
+    chunks = _chunks(documents, "encode", plan, operators)
+    stream = Stream(documents.lengths, chunks, operators, skipped=before + len(checkpoints.ids))
     segments = []
-    stream = Stream(documents.lengths, _chunks(documents, "encode", plan, operators), operators)
-    for number, (first, last) in enumerate(cut_into_segments(documents.lengths, plan.segment_tokens)):
-        name = f"segments/{number:06d}"
-        encoder.segment(documents.lengths[first:last], stream, store, name)
-        segments.append(Segment(name, last - first, int(documents.lengths[first:last].sum())))
+    for number, (first, last) in enumerate(cuts):
+        name, lengths = f"segments/{number:06d}", documents.lengths[first:last]
+        if number >= checkpoints.segment:
+            encoder.segment(
+                lengths,
+                stream,
+                store,
+                name,
+                ids=checkpoints.ids if number == checkpoints.segment else None,
+                report=partial(checkpoints.report, codec, encoder, number),
+            )
+        segments.append(Segment(name, last - first, int(lengths.sum())))
     stream.close()
     encoder.overflow.warn(int(documents.lengths.sum()))
     return Manifest(**codec.described, segments=tuple(segments), ids=INT, next_segment=len(segments))

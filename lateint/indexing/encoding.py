@@ -60,11 +60,13 @@ class Overflow:
 class Stream:
     """All tokens of a build once more, put where operators compute, in pieces of any size, checked as they pass."""
 
-    def __init__(self, lengths: NDArray[np.int64], chunks: Iterator[Any], operators: Operators) -> None:
+    def __init__(
+        self, lengths: NDArray[np.int64], chunks: Iterator[Any], operators: Operators, *, skipped: int = 0
+    ) -> None:
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
-        self.chunks, self.operators = chunks, operators
+        self.chunks, self.operators = _after(chunks, skipped), operators
         self.held: Any = ()
-        self.passed = 0
+        self.passed = skipped
 
     def take(self, most: int) -> Any:
         """The next tokens, at least one and at most ``most``."""
@@ -82,6 +84,14 @@ class Stream:
         """Runs the stream to its end, which checks that it has no more documents than it said."""
         for _ in self.chunks:
             raise ValueError("doc_embs gave more tokens the last time than the first")
+
+
+def _after(chunks: Iterator[Any], skipped: int) -> Iterator[Any]:
+    """The chunks without so many tokens at their front."""
+    for chunk in chunks:
+        if skipped < len(chunk):
+            yield chunk[skipped:]
+        skipped = max(0, skipped - len(chunk))
 
 
 class Encoder:
@@ -110,27 +120,53 @@ class Encoder:
         self.operators, self.timings = operators, timings
         self.overflow = Overflow()
 
-    def segment(self, lengths: NDArray[np.int64], stream: Stream, store: Store, name: str) -> None:
-        """Writes the documents of these lengths, which come next in the stream."""
+    def segment(
+        self,
+        lengths: NDArray[np.int64],
+        stream: Stream,
+        store: Store,
+        name: str,
+        *,
+        ids: NDArray[np.uint32] | None = None,
+        report: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Writes the documents of these lengths, which come next in the stream.
+
+        Args:
+            ids: centroids of the first tokens, which are written already; the stream goes on behind them.
+            report: called with how many tokens are written.
+        """
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         tokens, timings = int(offsets[-1]), self.timings
         with timings.of("assign"):
             nearest = self.nearest or clustering.assigner(self.centroids, self.operators)
         centroid_ids = np.empty(tokens, np.uint32)
+        done = 0 if ids is None else len(ids)
+        centroid_ids[:done] = 0 if ids is None else ids
         codes = store.create(f"{name}/codes", np.uint8, (tokens, self.code_bytes))
         scales = store.create(f"{name}/scales", np.uint8, (tokens,)) if self.nbits < 8 else None
-        done = 0
+        low = store.create(f"{name}/centroid_ids", np.uint16, (tokens,))
+        high = store.create(f"{name}/centroid_high", np.uint8, (tokens,)) if self._long_ids else None
         while done < tokens:
             with timings.of("input"):
                 part = stream.take(tokens - done)
-            ids, code, scale = self._encoded(part, nearest)
+            found, code, scale = self._encoded(part, nearest)
             with timings.of("write"):
                 codes.write(code)
                 if scales is not None:
                     scales.write(scale)
-            centroid_ids[done : done + len(part)] = ids
+                lower, upper = residual.split_ids(found, len(self.centroids))
+                low.write(lower)
+                if high is not None and upper is not None:
+                    high.write(upper)
+            centroid_ids[done : done + len(part)] = found
             done += len(part)
+            report(done)
         self._put_lists(centroid_ids, offsets, store, name)
+
+    @property
+    def _long_ids(self) -> bool:
+        return residual.split_ids(np.empty(0, np.uint32), len(self.centroids))[1] is not None
 
     def _encoded(self, tokens: Any, nearest: Callable[[Any, int], Any]) -> list[NDArray[Any]]:
         """Ids, codes and scales of tokens, which are waited for before the clock is read."""
@@ -153,10 +189,6 @@ class Encoder:
         with self.timings.of("lists"):
             list_offsets, list_documents = self.operators.invert(centroid_ids, offsets, count)
         with self.timings.of("write"):
-            low, high = residual.split_ids(centroid_ids, count)
             put(store, f"{name}/offsets", offsets)
-            put(store, f"{name}/centroid_ids", low)
-            if high is not None:
-                put(store, f"{name}/centroid_high", high)
             put(store, f"{name}/list_offsets", list_offsets)
             put(store, f"{name}/list_documents", list_documents)

@@ -20,6 +20,7 @@ def train_codec(
     nbits: int = 4,
     ncentroids: int | None = None,
     seed: int = 0,
+    pool: int | None = None,
     max_ram: int | None = None,
     allow_empty: bool = False,
     threads: int | None = None,
@@ -35,14 +36,20 @@ def train_codec(
     Args:
         source: token embeddings, as ``doc_embs`` of `lateint.Index.build`. An iterator that runs only once is kept in a
             temporary file.
-        lengths, nbits, ncentroids, seed, max_ram, allow_empty, threads, progress: as in `lateint.Index.build`.
+        lengths, nbits, ncentroids, seed, pool, max_ram, allow_empty, threads, progress: as in `lateint.Index.build`.
         device: where to learn; of several, the first. The codec is the same.
 
     Raises:
         TypeError, ValueError, BackendError, MemoryError: as `lateint.Index.build`.
     """
     settings = builder.checked(
-        nbits=nbits, ncentroids=ncentroids, seed=seed, max_ram=max_ram, threads=threads, progress=progress
+        nbits=nbits,
+        ncentroids=ncentroids,
+        seed=seed,
+        max_ram=max_ram,
+        threads=threads,
+        progress=progress,
+        pool=pool,
     )
     operators = building.operators(device_name(device).split(",")[0], settings.threads)
     try:
@@ -50,6 +57,7 @@ def train_codec(
             tokens = documents.read(
                 source, lengths, allow_empty=allow_empty, spool=Path(folder) / "spool.bin", operators=operators
             )
+            tokens = builder.prepared(tokens, settings, Path(folder) / "pooled.bin", operators)
             return builder.train(tokens, builder.plan(tokens, settings), operators, Timings())
     finally:
         operators.release()

@@ -52,8 +52,8 @@ def test_on_a_device_the_codec_is_the_same(collection, codec):
     assert there.crc32 == codec.crc32 and there.training == codec.training
     one = Index.build(collection, codec=codec, progress=False)
     other = Index.build(collection, codec=codec, progress=False, device="torch:cpu")
-    for name, array in one._snapshot.arrays.items():
-        np.testing.assert_array_equal(array, other._snapshot.arrays[name])
+    for name, array in one._snapshot.state.arrays.items():
+        np.testing.assert_array_equal(array, other._snapshot.state.arrays[name])
 
 
 def test_an_iterator_that_runs_once_is_enough(collection, codec):
