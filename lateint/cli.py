@@ -18,6 +18,7 @@ import numpy as np
 
 import lateint_kernels
 from lateint import inputs
+from lateint.changing.draft import DUPLICATES
 from lateint.index import Index
 from lateint.quality import metrics
 from lateint.quality.collection import Collection
@@ -84,6 +85,36 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("stats", help="sizes of an index, by part")
     command.add_argument("path", help="an index")
     command.set_defaults(command=stats)
+
+    command = commands.add_parser("add", help="add saved embeddings to an index")
+    command.add_argument("path", help="the index")
+    _add_tokens(command, "")
+    command.add_argument("--ids", help="JSON list with one id a document; numbers that follow the largest if left out")
+    command.add_argument(
+        "--on-duplicate", choices=DUPLICATES, default="raise", help="what happens to an id that is there (raise)"
+    )
+    command.set_defaults(command=add)
+
+    command = commands.add_parser("delete", help="delete documents from an index")
+    command.add_argument("path", help="the index")
+    command.add_argument("ids", nargs="*", help="of the documents")
+    command.add_argument("--ids", dest="file", metavar="FILE", help="JSON list of ids")
+    command.set_defaults(command=delete)
+
+    command = commands.add_parser("compact", help="join small segments, and those with many deleted documents")
+    command.add_argument("path", help="the index")
+    command.add_argument("--full", action="store_true", help="into one segment, which takes the least room")
+    command.set_defaults(command=compact)
+
+    command = commands.add_parser("verify", help="read all of an index and say whether it is sound; status 1 if not")
+    command.add_argument("path", help="the index")
+    command.set_defaults(command=verify)
+
+    command = commands.add_parser("snapshot", help="a second index of the same files, by links")
+    command.add_argument("path", help="the index")
+    command.add_argument("target", help="a new folder")
+    command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.set_defaults(command=snapshot)
 
     command = commands.add_parser("eval", help="quality and speed on a folder in BEIR's layout")
     command.add_argument("folder", help="holds corpus.jsonl, queries.jsonl and qrels, see lateint.quality.collection")
@@ -179,6 +210,56 @@ def search(options: argparse.Namespace) -> None:
 def stats(options: argparse.Namespace) -> None:
     """Prints the sizes of an index."""
     print(json.dumps(Index.open(options.path).stats(), indent=2, default=_plain))
+
+
+def add(options: argparse.Namespace) -> None:
+    """Adds saved embeddings to an index."""
+    ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
+    index = Index.open(options.path)
+    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids"):
+        tokens, lengths = inputs.load(options.tokens), inputs.load(options.lengths)
+        index.add(tokens, lengths=lengths, ids=ids, on_duplicate=options.on_duplicate)
+    print(index)
+
+
+def delete(options: argparse.Namespace) -> None:
+    """Deletes documents from an index."""
+    index = Index.open(options.path)
+    numbers = len(index) > 0 and not isinstance(index.ids[0], str)
+    ids: list[Any] = [int(name) if numbers else name for name in options.ids]
+    if options.file is not None:
+        ids += inputs.read_json(options.file, "--ids")
+    print(f"deleted {index.delete(ids):,}; {len(index):,} documents are left")
+
+
+def compact(options: argparse.Namespace) -> None:
+    """Joins segments of an index."""
+    index = Index.open(options.path)
+    before = index.stats()
+    index.compact(full=options.full)
+    after = index.stats()
+    print(
+        f"segments: {before['segments']} before, {after['segments']} now; "
+        f"bytes: {before['bytes']:,} before, {after['bytes']:,} now"
+    )
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Reads all of an index."""
+    report = Index.verify(options.path)
+    for problem in report.problems:
+        print(problem)
+    if report.problems:
+        sys.exit(1)
+    print(
+        f"{report.path} is sound: {report.documents:,} documents, {report.tokens:,} tokens, "
+        f"{report.segments} segments, generation {report.generation}"
+    )
+
+
+def snapshot(options: argparse.Namespace) -> None:
+    """Makes a second index of the same files."""
+    Index.open(options.path).snapshot(options.target, overwrite=options.overwrite)
 
 
 def evaluate(options: argparse.Namespace) -> None:

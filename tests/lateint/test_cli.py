@@ -293,3 +293,27 @@ def test_version(capsys):
     with pytest.raises(SystemExit):
         lateint("--version")
     assert capsys.readouterr().out.startswith("lateint 0.")
+
+
+def test_an_index_changes_from_a_shell(index, saved, capsys, tmp_path):
+    new, path = tmp_path / "new", str(index)
+    new.mkdir()
+    np.save(new / "tokens.npy", unit_tokens(np.random.default_rng(3), [4, 5]))
+    np.save(new / "lengths.npy", [4, 5])
+    (new / "ids.json").write_text(json.dumps(["n0", "d1"]))
+    files = ["--tokens", str(new / "tokens.npy"), "--lengths", str(new / "lengths.npy"), "--ids", str(new / "ids.json")]
+    with pytest.raises(ValueError, match="'d1' is in the index already"):
+        main(["add", path, *files])
+    main(["add", path, *files, "--on-duplicate", "replace"])
+    assert "31 documents" in capsys.readouterr().out
+    main(["delete", path, "d2", "n0"])
+    assert capsys.readouterr().out == "deleted 2; 29 documents are left\n"
+    main(["compact", path, "--full"])
+    assert "segments: 2 before, 1 now" in capsys.readouterr().out
+    main(["snapshot", path, str(tmp_path / "copy")])
+    main(["verify", str(tmp_path / "copy")])
+    assert "is sound: 29 documents" in capsys.readouterr().out
+    (tmp_path / "copy" / "centroids.npy").write_bytes(b"")
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(tmp_path / "copy")])
+    assert ended.value.code == 1 and "centroids.npy" in capsys.readouterr().out
