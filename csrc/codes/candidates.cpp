@@ -4,6 +4,7 @@
 #include <limits>
 
 #include "codes/engine.hpp"
+#include "platform/threads.hpp"
 
 namespace lateint::codes {
 namespace {
@@ -28,20 +29,17 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
 }  // namespace
 
 // The centroids that the query looks into, by token, best first, and what a document gains there.
-void Engine::choose_lists(const Query& query, int64_t nprobe, Scratch& scratch) const {
+void Engine::choose_lists(const Query& query, Scratch& scratch) const {
     const Prober& prober = scratch.prober;
     double range = 0;
-    for (int64_t i = 0; i < query.length; ++i) {
-        const Probe* probes = prober.of(static_cast<int>(i));
-        range += query.scales[i] * (double(probes[0].score) - probes[prober.size(static_cast<int>(i)) - 1].score);
-    }
+    for (int i = 0; i < query.length; ++i)
+        if (prober.size(i) > 0) range += query.scales[i] * (double(prober.of(i)[0].score) - prober.least(i));
     const double unit = kCoarseRange / std::max(range, 1e-30);
     scratch.wanted.clear();
-    for (int64_t i = 0; i < query.length; ++i) {
-        const Probe* probes = prober.of(static_cast<int>(i));
-        const int64_t known = prober.size(static_cast<int>(i));
-        const int32_t imputed = probes[known - 1].score;
-        for (int64_t p = 0; p < std::min(nprobe, known); ++p) {
+    for (int i = 0; i < query.length; ++i) {
+        const Probe* probes = prober.of(i);
+        const int32_t imputed = prober.least(i);
+        for (int64_t p = 0; p < prober.size(i); ++p) {
             const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
             scratch.wanted.push_back({probes[p].centroid, gain, static_cast<uint32_t>(i)});
         }
@@ -77,7 +75,7 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
         std::fill(scratch.board.begin(), scratch.board.end(), Entry{0, 0});
         scratch.next_tag = 1;
     }
-    const uint32_t first_tag = scratch.next_tag, begin = static_cast<uint32_t>(first);
+    const uint32_t first_tag = scratch.next_tag, range = static_cast<uint32_t>(size);
     for (size_t l = 0; l < scratch.open; ++l) {
         List& list = scratch.lists[l];
         const uint32_t tag = first_tag + list.token;
@@ -88,8 +86,8 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
         }
         const uint32_t* at = list.next;
         for (; at < list.end; ++at) {
-            const uint32_t local = *at - begin;
-            if (local >= size) break;  // of a later range
+            const uint32_t local = *at - static_cast<uint32_t>(first);
+            if (local >= range) break;  // of a later range; or of none, which find_candidates notices
             // Masks, not branches: whether a document is new is as good as random.
             const Entry entry = board[local];
             const int32_t known = -static_cast<int32_t>(entry.tag >= first_tag);
@@ -111,14 +109,18 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
 // to scratch.chosen, best first.
 void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
                              Scratch& scratch, SearchCounts* counts) const {
-    scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * limits.nprobe,
+    scratch.chosen.clear();
+    if (query.length == 0) return;
+    const int64_t nprobe = std::clamp<int64_t>(limits.nprobe, 1, centroids.count);
+    const int64_t candidates = std::clamp<int64_t>(limits.candidates, 0, documents());
+    scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * nprobe, nprobe,
                        limits.cells, threads);
-    choose_lists(query, limits.nprobe, scratch);
+    choose_lists(query, scratch);
     const auto room = static_cast<size_t>(std::min(kRange, documents()));
     if (scratch.board.size() < room) scratch.board.resize(room, Entry{0, 0});
     if (scratch.touched.size() < room + 1)
         scratch.touched.resize(room + 1);  // one is written before it is known to be new
-    const auto most = static_cast<size_t>(std::max<int64_t>(4 * limits.candidates, 4096));
+    const auto most = static_cast<size_t>(std::max<int64_t>(4 * candidates, 4096));
     std::vector<uint64_t>& keys = scratch.keys;
     keys.clear();
     uint64_t least = 0;
@@ -126,6 +128,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
         const int64_t postings = open_lists(segments[s], scratch);
         if (counts) counts->postings += postings;
         for (int64_t first = 0; first < segments[s].documents; first += kRange) {
+            check_interrupt();
             const int64_t touched = score_range(query, first, std::min(kRange, segments[s].documents - first), scratch);
             if (counts) counts->touched += touched;
             for (int64_t t = 0; t < touched; ++t) {
@@ -135,14 +138,20 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
                 if (key < least || (allowed && !allowed[position])) continue;
                 keys.push_back(key);
                 if (keys.size() < most) continue;
-                keep_best(keys, limits.candidates);
+                keep_best(keys, candidates);
                 least = *std::min_element(keys.begin(), keys.end());
             }
         }
+        for (size_t l = 0; l < scratch.open; ++l) {
+            const List& list = scratch.lists[l];
+            if (list.next < list.end) {
+                damaged("list_documents holds " + std::to_string(*list.next) + " out of order, or beyond the " +
+                        std::to_string(segments[s].documents) + " documents of its segment");
+            }
+        }
     }
-    keep_best(keys, limits.candidates);
+    keep_best(keys, candidates);
     std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
-    scratch.chosen.clear();
     for (uint64_t key : keys)
         scratch.chosen.push_back({static_cast<float>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
 }

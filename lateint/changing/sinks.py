@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
 from lateint.disk.commits import Commit
-from lateint.disk.files import Folder, array_of
+from lateint.disk.files import array_of
+from lateint.disk.folder import Folder
 from lateint.disk.manifest import Bundle, File
 from lateint.disk.segment_files import Rows, Writer
 from lateint.disk.store import Arrays
@@ -51,7 +51,7 @@ class Files:
         with Folder(self.commit.folder) as folder:
             data = folder.mapped(file, bundle.bytes)
         found = {
-            f"{name}/{leaf}": array_of(data, image, Path(file), leaf, verify=False)
+            f"{name}/{leaf}": array_of(data, image, f"{file}: {leaf}", verify=False)
             for leaf, image in bundle.arrays.items()
         }
         return {file: bundle}, found

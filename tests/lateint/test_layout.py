@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from lateint.disk.layout import Kind, kinds
@@ -83,31 +82,3 @@ def test_fits():
     assert kind.fits("<f4", [3, 0]) and kind.fits("<f4", (3, 7))
     for dtype, shape in (("<f8", [3, 7]), ("<f4", [2, 7]), ("<f4", [3]), ("<f4", [3, 7, 1]), ("<f4", [3, -1])):
         assert not kind.fits(dtype, shape)
-
-
-def offsets(end=None, filled=False):
-    return Kind("ends", "<i8", (-1,), "documents", end, filled)
-
-
-def test_wrong_offsets():
-    arrays = {"ends": np.array([0, 2, 3]), "other": np.zeros(3)}
-    assert offsets(3).wrong(arrays["ends"], arrays) is None
-    assert offsets("other").wrong(arrays["ends"], arrays) is None
-    assert offsets(4).wrong(arrays["ends"], arrays) == "must run from 0 to 4, found 0 to 3"
-    assert offsets().wrong(arrays["ends"], arrays) is None
-
-
-@pytest.mark.parametrize(
-    ("ends", "wrong"),
-    [
-        ([0, 1, 3], None),
-        ([0, 3], None),
-        ([0, 0, 3], "must increase at every step, found 0 and then 0"),
-        ([0, 3, 3], "must increase at every step, found 3 and then 3"),
-        ([0, 5, 3], "must increase at every step, found 5 and then 3"),
-        ([0, -(2**63), 2**63 - 1, 3], "must increase at every step, found 0 and then -9223372036854775808"),
-    ],
-)
-def test_offsets_of_what_is_not_empty(ends, wrong):
-    assert offsets(3, filled=True).wrong(np.array(ends), {}) == wrong
-    assert offsets(3).wrong(np.array(ends), {}) is None
