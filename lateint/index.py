@@ -17,6 +17,7 @@ from lateint.arguments import positive, thread_count
 from lateint.changing import copying, merging
 from lateint.changing.draft import DUPLICATES, Draft, Encoders
 from lateint.changing.drift import Drift, measure
+from lateint.changing.rebuilding import Rebuilt
 from lateint.changing.verification import Report, verify
 from lateint.changing.writing import Writing, newer, writing
 from lateint.disk import resuming, store
@@ -324,6 +325,35 @@ class Index:
             self.save(path, overwrite=overwrite)
         else:
             copying.link(self.path, Path(path).absolute(), overwrite=overwrite)
+
+    def rebuild(
+        self,
+        source: Any = None,
+        *,
+        lengths: Any = None,
+        ncentroids: int | None = None,
+        seed: int = 0,
+        max_ram: int | None = None,
+        allow_empty: bool = False,
+        threads: int | None = None,
+    ) -> Rebuilt:
+        """Learns a new codec for the documents that are there, and encodes them with it: scores change.
+
+        Args:
+            source, lengths, allow_empty: their embeddings, in the order of `ids`, as in `build`; None: they are made of
+                the codes, so that the errors of both encodings add up. The return value says how much that is.
+            ncentroids, seed, max_ram, threads: as in `build`.
+
+        Raises:
+            TypeError, ValueError: as `build`, or ``source`` has not the documents of the index. Nothing has changed.
+            LockedError, OSError: as `add`.
+        """
+        settings = builder.checked(
+            nbits=self.nbits, ncentroids=ncentroids, seed=seed, max_ram=max_ram, threads=threads, progress=False
+        )
+        given = None if source is None else documents.read(source, lengths, allow_empty=allow_empty, spool=None)
+        with self._draft() as draft:
+            return draft.rebuild(given, settings)
 
     def drift(self) -> Drift:
         """How well the codec fits the documents that are there now; see `lateint.changing.drift`."""

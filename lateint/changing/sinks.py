@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Protocol
 
 from numpy.typing import NDArray
@@ -52,7 +51,7 @@ class Files:
         with Folder(self.commit.folder) as folder:
             data = folder.mapped(file, bundle.bytes)
         found = {
-            f"{name}/{leaf}": array_of(data, image, Path(file), leaf, verify=False)
+            f"{name}/{leaf}": array_of(data, image, f"{file}: {leaf}", verify=False)
             for leaf, image in bundle.arrays.items()
         }
         return {file: bundle}, found
