@@ -66,6 +66,17 @@ def test_the_step_reaches_a_few_times_the_usual_size():
     assert usual.step < bounded.step < 2 * REACH * usual.step
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_the_step_is_learned_from_distinct_tokens(dtype):
+    """With nine of ten tokens the same, the others used to be cut."""
+    tokens = (pilot(1000, 32) - np.float32(0.5)).astype(dtype)
+    usual = train_rotation(tokens, seed=0, threads=0)
+    tokens[100:] = tokens[0]
+    same = train_rotation(tokens, seed=0, threads=0)
+    assert np.abs(same.apply(tokens)).max() <= 128
+    assert usual.step / 2 < same.step < 2 * usual.step
+
+
 def test_equal_tokens_have_some_step():
     rotation = train_rotation(np.ones((10, 8), np.float32), seed=0, threads=0)
     np.testing.assert_allclose(rotation.apply(np.ones((1, 8), np.float32)), 0, atol=1e-6)
