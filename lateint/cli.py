@@ -18,12 +18,12 @@ import numpy as np
 
 import lateint_kernels
 from lateint import inputs
-from lateint.arguments import device_name
 from lateint.index import Index
 from lateint.quality import metrics
 from lateint.quality.collection import Collection
 from lateint.quality.evaluation import exact_run, index_run
 from lateint.version import __version__
+from lateint_kernels.devices import Place
 
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
@@ -183,7 +183,7 @@ def stats(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Builds an index of a collection in memory and prints its quality and speed."""
-    device_name(options.device)  # refused now, not after documents are encoded
+    Place.of(options.device)  # refused now, not after documents are encoded
     if options.json:
         inputs.check_writable(Path(options.json), "--json")
     collection = Collection.read(options.folder, options.split)

@@ -44,8 +44,6 @@ private:
 
 }  // namespace
 
-void damaged(const std::string& what) { throw std::runtime_error("the index is damaged: " + what); }
-
 // Scratch space is borrowed for the time of a call, so that callers on many threads do not meet.
 class Engine::Lease {
 public:
@@ -125,7 +123,7 @@ std::vector<Hit> Engine::exhaustive(const Query& query, int64_t k, const uint8_t
 void Engine::probe(const Query& query, int64_t count, int64_t cells, Probe* out, int64_t* known, int threads) const {
     Lease lease(*this);
     Prober& prober = (*lease).prober;
-    prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), count, cells, threads);
+    prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), count, count, cells, threads);
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
         known[i] = prober.size(static_cast<int>(i));

@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from lateint_kernels.arrays import BFLOAT16, as_array, to_bfloat16, to_float32
 from lateint_kernels.backends import BackendError, explain
+from lateint_kernels.dense.pooling import pool
 from lateint_kernels.dense.sketch import Sketched
 from lateint_kernels.maxsim import maxsim, maxsim_pairs
 from lateint_kernels.ragged import Ragged, check_finite, first_nonfinite_row, first_zero_row
+from lateint_kernels.retrieve import retrieve
 
 if TYPE_CHECKING:
     from lateint_kernels.ragged_tensor import RaggedTensor
@@ -30,6 +32,8 @@ __all__ = [
     "first_zero_row",
     "maxsim",
     "maxsim_pairs",
+    "pool",
+    "retrieve",
     "to_bfloat16",
     "to_float32",
 ]

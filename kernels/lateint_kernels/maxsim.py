@@ -28,7 +28,8 @@ def maxsim(
     Padding never takes part: a masked query token adds nothing, and a masked document token never wins, not even over
     negative similarities; whatever they hold, NaN too, changes nothing. With torch tensors the score has gradients to
     queries, documents and weights: the same bits every time, in the dtype of the inputs, once differentiable. Saved for
-    them is one or two bytes for each query token and document, besides the inputs.
+    them is one or two bytes for each query token and document, besides the inputs. Forward-mode derivatives, of any
+    order, take plain torch, and memory for the winning tokens.
 
     Args:
         queries: ``[Nq, Lq, dim]``, or ``[Lq, dim]`` for one query, or a list of ``[Lq_i, dim]``, `Ragged` or

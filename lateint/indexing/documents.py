@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lateint.indexing.pilot import Pilot, spread
 from lateint_kernels import Ragged, as_array
+from lateint_kernels.arrays import Array
 from lateint_kernels.codes.building import HostOperators, Operators
 from lateint_kernels.ragged import packed_lengths, padded_lengths
 
@@ -203,6 +204,14 @@ class _Streamed:
         rows = spread(int(ends[-1]), most)
         of_parts = zip(parts, ends, np.split(rows, np.searchsorted(rows, ends[:-1])), strict=True)
         return _joined((part[some - end + len(part)] for part, end, some in of_parts), len(rows), self.operators)
+
+
+def kept(source: Iterator[tuple[Array, NDArray[np.int64]]], spool: Path | None, operators: Operators) -> Documents:
+    """Tokens and lengths, checked already, on the host: in the file ``spool``, or in memory without one."""
+    if spool is not None:
+        return _spooled(source, True, spool, operators)
+    tokens, lengths = zip(*source, strict=True)
+    return _Flat(np.concatenate(tokens), np.concatenate(lengths), allow_empty=True)
 
 
 def _spooled(source: Iterator[Any], allow_empty: bool, spool: Path | None, operators: Operators) -> Documents:

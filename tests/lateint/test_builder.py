@@ -126,7 +126,7 @@ def test_segments_are_runs_of_documents(most):
     rng = np.random.default_rng(most)
     for lengths in ([5], [0, 0, 3], [10, 1, 0, 9, 12, 0], rng.integers(0, 15, 40)):
         lengths = np.array(lengths)
-        cuts = builder._cut_into_segments(lengths, most)
+        cuts = builder.cut_into_segments(lengths, most)
         assert [first for first, _ in cuts] == [0, *(last for _, last in cuts)][:-1]
         assert cuts[-1][1] == len(lengths)
         for first, last in cuts:
@@ -142,7 +142,7 @@ def test_segments_with_long_and_with_no_tokens(monkeypatch, tmp_path, lengths):
     whole = Index.build(tokens, lengths=lengths, ncentroids=3, allow_empty=True, progress=False)
     monkeypatch.setattr(builder, "plan", lambda *_: builder.Plan(4, 3, 96, 64, 0, 0, False))
     cut = Index.build(tokens, tmp_path / "cut", lengths=lengths, allow_empty=True, progress=False)
-    assert cut.stats()["segments"] == len(builder._cut_into_segments(np.array(lengths), 64)) > 1
+    assert cut.stats()["segments"] == len(builder.cut_into_segments(np.array(lengths), 64)) > 1
     query = rng.standard_normal((4, 16)).astype(np.float32)
     assert list(cut.search(query, 10)) == list(whole.search(query, 10))
     assert [len(cut.reconstruct(i)) for i in range(len(lengths))] == lengths

@@ -93,7 +93,7 @@ def test_several_segments_find_the_same(clustered, tmp_path, queries, monkeypatc
         ({"ncentroids": 1 << 25}, ValueError, "ncentroids must be between 1 and 16777216"),
         ({"ncentroids": 2.5}, TypeError, "ncentroids must be an integer, got float"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
-        ({"seed": None}, TypeError, "seed must be an integer, got NoneType"),
+        ({"seed": 1.5}, TypeError, "seed must be an integer, got float"),
         ({"max_ram": 0}, ValueError, "max_ram must be at least 1, got 0"),
         ({"max_ram": 1e9}, TypeError, "max_ram must be an integer, got float"),
         (
@@ -197,8 +197,16 @@ def test_norms_that_differ_tenfold(clustered):
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_numbers_that_float32_cannot_multiply(clustered, scale):
     documents = clustered([20] * 5)
-    with pytest.raises(ValueError, match=r"doc_embs must hold numbers between 1e-18 and 1e\+18 in size"):
+    with pytest.raises(ValueError, match=r"doc_embs must hold numbers between 1e-18 and 1e\+10 in size"):
         Index.build(Ragged(documents.tokens * np.float32(scale), documents.offsets), progress=False)
+
+
+def test_scores_of_the_largest_numbers_are_finite():
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((40, 512)).astype(np.float32)
+    index = Index.build(Ragged.from_lengths(tokens * np.float32(1e9), [4] * 10), progress=False)
+    hits = index.search(np.full((2000, 512), 1e18, np.float32), 10)
+    assert np.isfinite(hits.scores).all() and len(hits.ids) == 10
 
 
 # ------------------------------------------------------------------------- on disk

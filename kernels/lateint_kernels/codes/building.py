@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lateint_kernels.arrays import Array, as_array, to_float32
 from lateint_kernels.codes import centroids, residual
-from lateint_kernels.devices import check_device
+from lateint_kernels.devices import HOST, Place
 from lateint_kernels.ragged import first_nonfinite_row, first_zero_row
 
 
@@ -89,23 +89,20 @@ class Operators(Protocol):
     ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         """`lateint_kernels.codes.centroids.invert`, from the host to the host."""
 
+    def rows(self, array: NDArray[np.uint8]) -> Any:
+        """Rows of bytes as they are stored, where the operators compute."""
+
     def host(self, array: Any) -> NDArray[Any]:
         """Rows, ids, codes or scales as numpy arrays: ids are uint32, everything else uint8 as it is stored."""
 
 
-def operators(device: str = "cpu", threads: int = 0) -> Operators:
-    """Those of a device: ``"cpu"``, or one that torch computes on, as in `lateint_kernels.codes.engines.engine`.
-
-    Raises:
-        BackendError: torch is not installed.
-        ValueError: there is no such device.
-    """
-    check_device(device)
-    if device == "cpu":
+def operators(place: Place = HOST, threads: int = 0) -> Operators:
+    """Those of a place, of several devices those of the first; ``threads`` are the CPU's."""
+    if place.on_host:
         return HostOperators(threads)
     from lateint_kernels.codes.device.building import DeviceOperators
 
-    return DeviceOperators(device.removeprefix("torch:"))
+    return DeviceOperators(place.devices[0])
 
 
 class HostOperators:
@@ -201,6 +198,9 @@ class HostOperators:
         self, ids: NDArray[np.uint32], offsets: NDArray[np.int64], count: int
     ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         return centroids.invert(ids, offsets, count)
+
+    def rows(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return array
 
     def host(self, array: NDArray[Any]) -> NDArray[Any]:
         return array
