@@ -131,6 +131,8 @@ def hashed(ids: Names) -> NDArray[np.uint64]:
 def _hashed_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
     """``sum_i (byte_i + 1) factor^i``, mixed."""
     lengths = np.diff(offsets)
+    if (lengths < 0).any() or offsets[0] < 0 or offsets[-1] > len(data):
+        raise FormatError("where ids begin and end cannot be; the index is damaged")
     longest = int(lengths.max(initial=0))
     powers = np.cumprod(np.concatenate([[np.uint64(1)], np.full(longest, _FACTOR)]), dtype=np.uint64)
     begin, end = int(offsets[0]), int(offsets[-1])

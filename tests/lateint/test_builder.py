@@ -177,7 +177,7 @@ def test_what_chunks_a_source_gives_changes_nothing(clustered, monkeypatch):
     other = Index.build(pieces, progress=False)
     for name in ("codes", "scales", "centroid_ids"):
         name = f"segments/000000/{name}"
-        assert one._snapshot.arrays[name].shape == other._snapshot.arrays[name].shape
+        assert one._snapshot.state.arrays[name].shape == other._snapshot.state.arrays[name].shape
     scores = [index.search(tokens[:8], 40, exhaustive=True) for index in (one, other)]
     np.testing.assert_allclose(np.sort(scores[0].scores), np.sort(scores[1].scores), atol=0.1)
 
