@@ -79,8 +79,18 @@ def _of_segment(manifest: Manifest, segment: Segment, arrays: Arrays, whole: set
         yield of["centroid_ids"], f"must hold numbers of centroids, below {manifest.centroids}"
     if manifest.ids != INT:
         yield from _of_strings(segment.name, arrays, whole)
+    if segment.hashed and {f"{segment.name}/id_hash", f"{segment.name}/id_row"} <= whole:
+        yield from _of_table(segment, arrays)
     if segment.deleted is not None and not segment.deleted.mask:
         yield from _ascending(segment.deleted.array, arrays, segment.documents)
+
+
+def _of_table(segment: Segment, arrays: Arrays) -> Wrong:
+    hashes, rows = arrays[f"{segment.name}/id_hash"], arrays[f"{segment.name}/id_row"]
+    if (hashes[1:] < hashes[:-1]).any():
+        yield f"{segment.name}/id_hash", "must ascend"
+    if not np.array_equal(np.sort(rows), np.arange(segment.documents)):
+        yield f"{segment.name}/id_row", f"must hold each number from 0 to {segment.documents - 1} once"
 
 
 def _ascending(name: str, arrays: Arrays, end: int) -> Wrong:
