@@ -181,7 +181,7 @@ class Searcher:
 def query_text(model: Any, question: str, instruction: str | None, picture: bool) -> str:
     """Instruction and question joined as the model was trained to read them."""
     if instruction is None:
-        instruction = default_instruction(question, picture)
+        instruction = default_instruction(question, picture) if model.config.use_instructions else ""
     return join(instruction, question, model.config.mask_instruction_token)
 
 

@@ -35,6 +35,7 @@ def start_model(config: TrainConfig, model: Any = None) -> Any:
             model.separate_text_encoders()
         if settings.lora is not None:
             _add_adapters(model, settings.lora)
+    _tell(model.config, config)
     return model
 
 
@@ -121,6 +122,14 @@ def _new(settings: recipe.Model) -> Any:
             if (actual := getattr(getattr(model.config, name), field)) != value:
                 raise ValueError(f"model.config.{name}.{field} must be that of the checkpoint, {actual}, got {value}")
     return model
+
+
+def _tell(saved: Any, config: TrainConfig) -> None:
+    """Has the checkpoint say what it is trained to score with, and how it is asked."""
+    saved.query_concat_output_from_text_encoder = "text" in config.query_parts
+    saved.query_concat_output_from_vision_encoder = "vision" in config.query_parts
+    saved.use_instructions = config.data.use_instructions
+    saved.without_image = "blank" if config.data.without_image == "blank" else "text"
 
 
 def _set_lengths(model: Any, settings: recipe.Model) -> None:

@@ -226,6 +226,6 @@ def test_train_reads_overrides(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out == f"stage1: 7 steps in 1 s, best at step 5; {tmp_path}/best\n"
     with pytest.raises(ValueError, match="--set must be KEY=VALUE, got 'steps'"):
         preflmr("train", "--config", "stage1.yaml", "--set", "steps")
-    with pytest.raises(ValueError, match="steps must be int, got 'many'"):
+    with pytest.raises(ValueError, match="steps must be an integer, got 'many'"):
         preflmr("train", "--config", "stage1.yaml", "--set", "steps=many", "--set", "output=here",
                 "--set", "model.start=there")  # fmt: skip

@@ -17,6 +17,7 @@ from safetensors.torch import load_file  # noqa: E402
 from training import recipe, write_squares  # noqa: E402
 
 from preflmr.data.m2kr import load  # noqa: E402
+from preflmr.evaluation.retrieval import evaluate  # noqa: E402
 from preflmr.model import PreFLMR  # noqa: E402
 from preflmr.training import checkpoints, starting, train, validation  # noqa: E402
 from preflmr.training.mining import mine  # noqa: E402
@@ -167,6 +168,22 @@ def test_a_kill_while_validating_loses_nothing(trained, monkeypatch, tmp_path):
     summary, resumed = trained("killed", resume=True, **settings)
     assert_same_bits(state(resumed), state(uninterrupted))
     assert (summary["validation"], summary["best"]) == (whole["validation"], whole["best"])
+
+
+def test_a_checkpoint_is_evaluated_with_what_it_was_trained_with(trained, make_tiny, data, tmp_path):
+    """Rows, instructions, and what stands for an absent picture: stage 1 and row 07 of the paper's Table 2."""
+    tasks = {"squares": {"measure": "Recall@1"}}
+    settings = {"query_parts": ["vision"], "validation": {"every": 1, "tasks": tasks, "select": "squares"}}
+    summary, _ = trained("run", steps=1, data__use_instructions=False, learning_rates={"mapping": 1e-2}, **settings)
+    saved = PreFLMR.from_pretrained(tmp_path / "run" / "best")
+    assert not saved.config.query_concat_output_from_text_encoder and not saved.config.use_instructions
+    found = evaluate(saved, load(data, split="valid"), nbits=8, progress=False)
+    assert found.summary["settings"]["instruction"] == ""
+    assert found["Recall@1"] == summary["validation"]["1"]["squares"]
+    trained("text", steps=1, data__without_image="none")
+    assert json.loads((tmp_path / "text" / "best" / "config.json").read_text())["without_image"] == "text"
+    again = starting.start_model(build(TrainConfig, recipe("x", data)), saved)  # the next stage has its own
+    assert again.config.query_concat_output_from_text_encoder and again.config.use_instructions
 
 
 def test_a_validation_changes_nothing_in_what_is_trained(trained, monkeypatch):
@@ -360,14 +377,13 @@ def test_validation_shows_the_rows_that_are_trained(trained, monkeypatch, make_t
     seen = []
     evaluate = validation.evaluate
 
-    def watching(model, dataset, **settings):
+    def watching(model, dataset, index, **settings):
         seen.append((model.config.query_concat_output_from_text_encoder, settings["instruction"], settings["method"]))
-        return evaluate(model, dataset, **settings)
+        return evaluate(model, dataset, index, **settings)
 
     monkeypatch.setattr(validation, "evaluate", watching)
     tasks = {"squares": {"measure": "Pseudo Recall@2", "exact": True, "instructions": "none"}}
-    _, model = trained("run", steps=1, query_parts=["vision"], validation={"every": 1, "tasks": tasks})
+    trained("run", steps=1, query_parts=["vision"], validation={"every": 1, "tasks": tasks})
     assert seen == [(False, "", "exact")]
-    assert model.config.query_concat_output_from_text_encoder
     with pytest.raises(ValueError, match=r"validation.tasks.squares must name its measure"):
         trained("other", steps=1, validation={"every": 1, "tasks": {"squares": {"task": "CC"}}})
