@@ -33,7 +33,8 @@ class Model:
             (``"previous"`` likewise); None: random weights by ``config.text_config``.
         vision: where a new model's vision encoder comes from: a CLIP checkpoint; None: random weights by
             ``config.vision_config``, or without that no vision encoder.
-        tokenizer: where a new model's tokenizers come from; None: from ``text``.
+        tokenizer: where a new model's tokenizers come from: any model's, a PreFLMR checkpoint's, or a folder of one of
+            its own; None: from ``text``.
         query_length, document_length: tokens of a query, and of a document at most; None: as the checkpoint has it, or
             32 and 512.
         separate_text_encoders: give queries and documents a text encoder each, as stage 3 does.

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, get_scheduler
+from transformers import get_scheduler
 
 from preflmr.model import PreFLMR
-from preflmr.model.pretrained import flmr_config
+from preflmr.model.pretrained import flmr_config, word_tokenizer
 from preflmr.training import recipe
 from preflmr.training.recipe import TrainConfig
 
@@ -110,7 +110,7 @@ def _new(settings: recipe.Model) -> Any:
     else:
         tokenizer = None
     if settings.tokenizer is not None:
-        tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
+        tokenizer = word_tokenizer(settings.tokenizer)
     model = PreFLMR.from_encoders(text, vision, tokenizer=tokenizer, **lengths, **fields)
     if found is not None:
         if found.config.dim != model.config.dim:

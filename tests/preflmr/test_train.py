@@ -340,6 +340,25 @@ def test_two_devices_train_as_one(trained, make_tiny, data, tmp_path, monkeypatc
         assert summaries[0]["validation"] == summaries[1]["validation"]
 
 
+def test_a_launcher_on_cpus_trains_together(make_tiny, data, tmp_path):
+    make_tiny().save_pretrained(tmp_path / "start")
+    settings = recipe(tmp_path / "run", data, model={"start": str(tmp_path / "start")}, steps=1)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GLOO_SOCKET_IFNAME": "lo"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "preflmr", "train", "--config", tmp_path / "recipe.yaml"]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["devices"] == 2
+
+
+def test_processes_that_do_not_find_each_other_are_refused(trained, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(train, "Accelerator", lambda **_: type("Alone", (), {"num_processes": 1}))
+    with pytest.raises(RuntimeError, match="must train together: 2 were started, accelerate sees 1"):
+        trained("run")
+
+
 def test_when_to_stop():
     settings = Validation(every=1, tasks={"a": None, "b": None}, select="mean", stop_after=2)
 
