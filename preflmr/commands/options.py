@@ -50,7 +50,9 @@ def add_on_missing(command: argparse.ArgumentParser, text: str) -> None:
 
 def add_images(command: argparse.ArgumentParser) -> None:
     """Where pictures are."""
-    command.add_argument("--images", action="append", metavar="ROOT", help="folder or zip of pictures; again for more")
+    command.add_argument(
+        "--images", action="append", metavar="ROOT", help="folder, zip or tar of pictures; may come again"
+    )
 
 
 def add_index_settings(command: argparse.ArgumentParser) -> None:

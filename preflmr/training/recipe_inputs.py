@@ -71,7 +71,7 @@ class Source:
             (Table 9); None: each once.
         questions: use only so many of its questions, drawn once by the seed; None: all.
         instructions: a key of `preflmr.instructions.TEMPLATES`, drawn at each access; "row": the column; "none".
-        images: folder or zip of pictures; None: ``data.images``.
+        images: folder, zip or tar of pictures; None: ``data.images``.
         views: with ``data.cache_images``, how many versions of a picture there are: itself, and augmented ones.
         negatives: a file that `preflmr.training.mining` wrote.
         hard_negatives: how many of ``data.negatives`` are drawn from that file.
@@ -103,7 +103,7 @@ class Data:
             of its corpus, and short passages are not padded to another's length. Of each data set, as many whole
             batches as it fills; the rows left over are others in the next epoch.
         source: hub id or folder of those that name none.
-        images: folder or zip of pictures of those that name none.
+        images: folder, zip or tar of pictures of those that name none.
         on_missing: what to do about a picture that is missing or broken: "error", "skip" or "blank".
         strict: refuse data with likely mistakes, see `preflmr.data.m2kr.load`, instead of counting them.
         negatives: passages drawn for each query besides its positive, from the corpus of that query.

@@ -83,7 +83,7 @@ def test_answers_of_the_generator_and_text_encoders():
     assert str(report.fill(table("7"), [row]).rows["AVIS (Infoseek: unseen entity/unseen question)"][1]) == (
         "50.70/56.40 /  /"
     )
-    row = {"run": "table3-base-v1", "task": "MSMARCO", "split": "test", "measures": {"MRR@10": 0.36, "Share@50": 0.83}}
+    row = {"run": "table3-base-v1", "task": "MSMARCO", "split": "valid", "measures": {"MRR@10": 0.36, "Share@50": 0.83}}
     assert [cell.measured for cell in report.fill(table("3"), [row]).rows["Base-v1 (110M)"]] == [36.0, 83.0]
 
 
