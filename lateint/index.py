@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -84,7 +84,8 @@ class Index:
                 anything with DLPack: a list of ``[Ld, dim]``; one ``[T, dim]`` array with ``lengths``, memory-mapped or
                 not; a padded ``[n, L, dim]`` (with ``lengths``); a `Ragged`; or an iterable of documents, of
                 (tokens ``[T, dim]``, lengths) pairs, or of `Ragged`, which is read three times. An iterator that runs
-                only once is written to disk first, next to ``path``, or kept in memory where there is no path.
+                only once is written to disk first, next to ``path``, or kept in memory where there is no path; with a
+                ``codec`` it is read once and nothing of it is kept.
             path: the folder to write; None keeps the index in memory.
             lengths: ``[n]``, how many tokens each document has, for a single array.
             ids: ``[n]`` int64 or strings that name the documents; None: their positions.
@@ -135,16 +136,21 @@ class Index:
         place, memory = place_of(device, device_memory)
         if resume:
             _check_resumable(doc_embs, path)
-        source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
+        once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None
+        build: Callable[..., dict[str, float]]
+        if once:
+            build = partial(builder.build_passing, doc_embs, ids, settings, device=place, allow_empty=allow_empty)
+        else:
+            source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
+            build = partial(builder.build, source, ids, settings, device=place)
         if path is None:
             kept = store.MemoryStore()
-            seconds = builder.build(source, ids, settings, kept, device=place)
+            seconds = build(kept)
             return _last(cls(Snapshot.of(*kept.index, device=place, device_memory=memory), None, seconds))
         folder = Path(path).absolute()
         place_files = resuming.placing if resume else store.writing
         with place_files(folder, overwrite=overwrite) as files:
-            spool = files.folder / "spool.bin"
-            seconds = builder.build(source, ids, settings, files, device=place, spool=spool)
+            seconds = build(files) if once else build(files, spool=files.folder / "spool.bin")
         snapshot = Snapshot.of(*store.load(folder), device=place, device_memory=memory)
         return _last(cls(snapshot, folder, seconds))
 
