@@ -95,7 +95,7 @@ class Index:
             codec: what `lateint.train_codec` or another index (`Index.codec`) learned; nothing is learned then, and
                 ``nbits``, ``ncentroids`` and ``seed``, where they are given, must be those of the codec.
             pool: 2 leaves about half of each document's tokens, 3 a third, and so on: those that are alike become one,
-                see `lateint_kernels.pool`. docs/design.md says what it costs in quality. None or 1: all are kept.
+                see `lateint_kernels.pool`. docs/building.md says what it costs in quality. None or 1: all are kept.
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
