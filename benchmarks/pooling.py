@@ -2,8 +2,8 @@
 
     python -m benchmarks.pooling --data EMBEDDINGS --collection scifact --out benchmarks/results/pooling.json
 
-EMBEDDINGS is a folder that ``benchmarks.embed`` made. For each factor documents are pooled (by Ward, means as they
-are, and means brought back to norm 1), scored exactly in float32, and searched in an index of 4 bits.
+EMBEDDINGS is a folder that ``benchmarks.embed`` made. For each factor documents are pooled (Ward's method, means as
+they are, and means brought back to norm 1), scored exactly in float32, and searched in an index of 4 bits.
 """
 
 from __future__ import annotations

@@ -6,18 +6,19 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from collections.abc import Sequence
-from importlib import import_module, metadata
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 import lateint_kernels
-from lateint.arguments import device_name
+from lateint import inputs
+from lateint.changing.draft import DUPLICATES
 from lateint.index import Index
 from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
@@ -25,6 +26,7 @@ from lateint.quality import metrics
 from lateint.quality.collection import Collection
 from lateint.quality.evaluation import exact_run, index_run
 from lateint.version import __version__
+from lateint_kernels.devices import Place
 
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
@@ -33,10 +35,14 @@ def run() -> None:
     """The console script: what a user can mend ends in one line and status 1, not in a traceback."""
     try:
         main()
-    except (ValueError, OSError, ImportError, MemoryError, lateint_kernels.BackendError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:  # who reads, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+    except (TypeError, ValueError, OSError, ImportError, MemoryError, lateint_kernels.BackendError) as error:
         sys.exit(f"lateint: error: {error}")
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(128 + signal.SIGINT)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -59,6 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--ids", help="JSON list with one id a document; their positions where left out")
     _add_build_settings(command)
     command.add_argument("--device", help="where to build: cpu, cuda or cuda:N (cpu); the files are the same")
+    command.add_argument(
+        "--allow-empty", action="store_true", help="keep documents without tokens; no search finds them"
+    )
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
     command.add_argument("--codec", help="folder of a codec, see train-codec; nothing is learned then")
     command.add_argument("--resume", action="store_true", help="go on with what a killed build of the same left")
@@ -84,9 +93,11 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("search", help="search an index with saved queries")
     command.add_argument("path", help="an index")
     _add_tokens(command, "")
-    command.add_argument("-k", type=int, default=5, help="hits a query (5)")
+    command.add_argument("-k", type=inputs.count, default=5, help="hits a query (5)")
     _add_search_settings(command)
-    command.add_argument("--device-memory", type=int, metavar="BYTES", help="that the index may take on a device")
+    command.add_argument(
+        "--device-memory", type=inputs.count, metavar="BYTES", help="that the index may take on a device"
+    )
     command.add_argument("--json", action="store_true", help="one JSON object a query instead of a table")
     _add_threads(command)
     command.set_defaults(command=search)
@@ -94,6 +105,36 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("stats", help="sizes of an index, by part")
     command.add_argument("path", help="an index")
     command.set_defaults(command=stats)
+
+    command = commands.add_parser("add", help="add saved embeddings to an index")
+    command.add_argument("path", help="the index")
+    _add_tokens(command, "")
+    command.add_argument("--ids", help="JSON list with one id a document; numbers that follow the largest if left out")
+    command.add_argument(
+        "--on-duplicate", choices=DUPLICATES, default="raise", help="what happens to an id that is there (raise)"
+    )
+    command.set_defaults(command=add)
+
+    command = commands.add_parser("delete", help="delete documents from an index")
+    command.add_argument("path", help="the index")
+    command.add_argument("ids", nargs="*", help="of the documents")
+    command.add_argument("--ids", dest="file", metavar="FILE", help="JSON list of ids")
+    command.set_defaults(command=delete)
+
+    command = commands.add_parser("compact", help="join small segments, and those with many deleted documents")
+    command.add_argument("path", help="the index")
+    command.add_argument("--full", action="store_true", help="into one segment, which takes the least room")
+    command.set_defaults(command=compact)
+
+    command = commands.add_parser("verify", help="read all of an index and say whether it is sound; status 1 if not")
+    command.add_argument("path", help="the index")
+    command.set_defaults(command=verify)
+
+    command = commands.add_parser("snapshot", help="a second index of the same files, by links")
+    command.add_argument("path", help="the index")
+    command.add_argument("target", help="a new folder")
+    command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.set_defaults(command=snapshot)
 
     command = commands.add_parser("eval", help="quality and speed on a folder in BEIR's layout")
     command.add_argument("folder", help="holds corpus.jsonl, queries.jsonl and qrels, see lateint.quality.collection")
@@ -113,7 +154,12 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_tokens(parser: Any, prefix: str, required: bool = True) -> None:
-    parser.add_argument(f"--{prefix}tokens", required=required, metavar="NPY", help="[T, dim]: all tokens, end to end")
+    parser.add_argument(
+        f"--{prefix}tokens",
+        required=required,
+        metavar="NPY",
+        help="all tokens, end to end [T, dim] or padded [n, L, dim]",
+    )
     parser.add_argument(f"--{prefix}lengths", required=required, metavar="NPY", help="[n]: tokens of each")
 
 
@@ -125,14 +171,14 @@ def _add_build_settings(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_search_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nprobe", type=int, help="centroids a query token looks into")
-    parser.add_argument("--candidates", type=int, help="documents that are scored exactly")
+    parser.add_argument("--nprobe", type=inputs.count, help="centroids a query token looks into")
+    parser.add_argument("--candidates", type=inputs.count, help="documents that are scored exactly")
     parser.add_argument("--exhaustive", action="store_true", help="score every document of the index")
     parser.add_argument("--device", help="where to search: cpu, cuda, cuda:N or several: cuda:0,cuda:1 (cpu)")
 
 
 def _add_threads(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--threads", type=int, help="how many threads (as many as CPUs may be used)")
+    parser.add_argument("--threads", type=inputs.count, help="how many threads (as many as CPUs may be used)")
 
 
 def info(options: argparse.Namespace) -> None:
@@ -150,32 +196,34 @@ def info(options: argparse.Namespace) -> None:
 
 def build(options: argparse.Namespace) -> None:
     """Builds an index on disk from saved embeddings."""
-    tokens, lengths = _load(options.tokens), _load(options.lengths)
-    ids = None if options.ids is None else json.loads(Path(options.ids).read_text(encoding="utf-8"))
+    ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
     started = time.perf_counter()
-    index = Index.build(
-        tokens,
-        options.path,
-        lengths=lengths,
-        ids=ids,
-        overwrite=options.overwrite,
-        resume=options.resume,
-        codec=None if options.codec is None else Codec.load(options.codec),
-        device=options.device,
-        **_build_settings(options),
-    )
-    print(f"{options.path}: {len(index):,} documents, {len(tokens):,} tokens in {time.perf_counter() - started:.1f} s")
+    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids"):
+        index = Index.build(
+            inputs.load(options.tokens),
+            options.path,
+            lengths=inputs.load(options.lengths),
+            ids=ids,
+            allow_empty=options.allow_empty,
+            overwrite=options.overwrite,
+            resume=options.resume,
+            codec=None if options.codec is None else Codec.load(options.codec),
+            device=options.device,
+            **_build_settings(options),
+        )
+    print(f"{options.path}: {len(index):,} documents, {index.tokens:,} tokens in {time.perf_counter() - started:.1f} s")
 
 
 def train(options: argparse.Namespace) -> None:
     """Learns a codec from saved embeddings."""
-    codec = train_codec(
-        _load(options.tokens),
-        lengths=_load(options.lengths),
-        ncentroids=options.ncentroids,
-        device=options.device,
-        **_build_settings(options),
-    )
+    with inputs.options_for(source="--tokens", doc_embs="--tokens", lengths="--lengths"):
+        codec = train_codec(
+            inputs.load(options.tokens),
+            lengths=inputs.load(options.lengths),
+            ncentroids=options.ncentroids,
+            device=options.device,
+            **_build_settings(options),
+        )
     codec.save(options.path, overwrite=options.overwrite)
     print(f"{options.path}: {codec}")
 
@@ -188,9 +236,12 @@ def merge(options: argparse.Namespace) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """Prints the hits of every saved query."""
-    index = Index.open(options.path, device=options.device, device_memory=options.device_memory)
-    queries = lateint_kernels.Ragged.from_lengths(_load(options.tokens), _load(options.lengths))
-    for number, hits in enumerate(index.search(list(queries), options.k, **_search_settings(options))):
+    with inputs.options_for(device="--device", device_memory="--device-memory"):
+        index = Index.open(options.path, device=options.device, device_memory=options.device_memory)
+    with inputs.options_for(Q="--tokens", tokens="--tokens", lengths="--lengths", offsets="--lengths"):
+        queries = inputs.packed(inputs.load(options.tokens), inputs.load(options.lengths))
+        results = index.search(list(queries), options.k, **_search_settings(options))
+    for number, hits in enumerate(results):
         pairs = [(_plain(document), float(score)) for document, score in hits]
         if options.json:
             print(json.dumps({"query": number, "hits": [{"id": i, "score": s} for i, s in pairs]}, ensure_ascii=False))
@@ -203,24 +254,78 @@ def stats(options: argparse.Namespace) -> None:
     print(json.dumps(Index.open(options.path).stats(), indent=2, default=_plain))
 
 
+def add(options: argparse.Namespace) -> None:
+    """Adds saved embeddings to an index."""
+    ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
+    tokens, lengths = inputs.load(options.tokens), inputs.load(options.lengths)
+    index = Index.open(options.path)
+    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids"):
+        index.add(tokens, lengths=lengths, ids=ids, on_duplicate=options.on_duplicate)
+    print(index)
+
+
+def delete(options: argparse.Namespace) -> None:
+    """Deletes documents from an index."""
+    index = Index.open(options.path)
+    numbers = len(index) > 0 and not isinstance(index.ids[0], str)
+    ids: list[Any] = [int(name) if numbers else name for name in options.ids]
+    if options.file is not None:
+        ids += inputs.read_json(options.file, "--ids")
+    print(f"deleted {index.delete(ids):,}; {len(index):,} documents are left")
+
+
+def compact(options: argparse.Namespace) -> None:
+    """Joins segments of an index."""
+    index = Index.open(options.path)
+    before = index.stats()
+    index.compact(full=options.full)
+    after = index.stats()
+    print(
+        f"segments: {before['segments']} before, {after['segments']} now; "
+        f"bytes: {before['bytes']:,} before, {after['bytes']:,} now"
+    )
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Reads all of an index."""
+    report = Index.verify(options.path)
+    for problem in report.problems:
+        print(problem)
+    if report.problems:
+        sys.exit(1)
+    print(
+        f"{report.path} is sound: {report.documents:,} documents, {report.tokens:,} tokens, "
+        f"{report.segments} segments, generation {report.generation}"
+    )
+
+
+def snapshot(options: argparse.Namespace) -> None:
+    """Makes a second index of the same files."""
+    Index.open(options.path).snapshot(options.target, overwrite=options.overwrite)
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Builds an index of a collection in memory and prints its quality and speed."""
-    device_name(options.device)  # refused now, not after documents are encoded
+    Place.of(options.device)  # refused now, not after documents are encoded
+    if options.json:
+        inputs.check_writable(Path(options.json), "--json")
     collection = Collection.read(options.folder, options.split)
     documents, queries = _embeddings(options, collection)
     query_ids = [collection.query_ids[i] for i in collection.judged]
     queries = [queries[i] for i in collection.judged]
 
     started = time.perf_counter()
-    index = Index.build(
-        documents.tokens,
-        lengths=documents.lengths,
-        ids=collection.doc_ids,
-        device=options.device,
-        **_build_settings(options),
-    )
+    with inputs.options_for(doc_embs="--doc-tokens"):
+        index = Index.build(
+            documents.tokens,
+            lengths=documents.lengths,
+            ids=collection.doc_ids,
+            device=options.device,
+            **_build_settings(options),
+        )
     build_seconds = time.perf_counter() - started
-    run, seconds = index_run(index, queries, query_ids, **_search_settings(options))
+    with inputs.options_for(Q="--query-tokens"):
+        run, seconds = index_run(index, queries, query_ids, **_search_settings(options))
     quality = {"index": metrics.evaluate(collection.qrels, run)}
     if options.exact:
         exact = exact_run(documents, collection.doc_ids, queries, query_ids, threads=options.threads)
@@ -266,47 +371,13 @@ def _embeddings(options: argparse.Namespace, collection: Collection) -> tuple[la
             "give either --encoder or all of --doc-tokens, --doc-lengths, --query-tokens and --query-lengths"
         )
     if options.encoder is None:
-        documents, queries = (
-            lateint_kernels.Ragged.from_lengths(_load(tokens), _load(lengths))
-            for tokens, lengths in (saved[:2], saved[2:])
-        )
-        for what, found, expected in (
-            ("--doc-lengths", documents, collection.doc_ids),
-            ("--query-lengths", queries, collection.query_ids),
-        ):
-            if len(found) != len(expected):
-                raise ValueError(f"{what} must hold {len(expected)} lengths as the folder does, got {len(found)}")
+        documents = inputs.saved(options.doc_tokens, options.doc_lengths, "doc-", len(collection.doc_ids))
+        queries = inputs.saved(options.query_tokens, options.query_lengths, "query-", len(collection.query_ids))
         return documents, list(queries)
-    encoder = _encoder(options.encoder, options.encoder_options)
+    encoder = inputs.encoder(options.encoder, options.encoder_options)
     if hasattr(encoder, "fit"):
         encoder.fit(collection.documents)
     return lateint_kernels.Ragged.pack(encoder.encode(collection.documents)), encoder.encode(collection.queries)
-
-
-def _encoder(name: str, options: str) -> Any:
-    module, _, attribute = name.partition(":")
-    if not module or not attribute:
-        raise ValueError(f"--encoder must be MODULE:CLASS, got {name!r}")
-    try:
-        arguments = json.loads(options)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"--encoder-options must be JSON, got {options!r}: {error}") from None
-    sys.path.insert(0, os.getcwd())  # as `python -m` does; a console script does not
-    try:
-        return getattr(import_module(module), attribute)(**arguments)
-    except AttributeError:
-        raise ImportError(f"--encoder: module {module!r} has no {attribute!r}") from None
-    finally:
-        sys.path.remove(os.getcwd())
-
-
-def _load(path: str) -> NDArray[Any]:
-    """A saved array, mapped, not read."""
-    try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{path}: not a readable .npy file: {error}") from None
-    return array
 
 
 def _build_settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -315,8 +386,9 @@ def _build_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def _search_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the user set; the rest is left to the index."""
-    names = ("nprobe", "candidates", "exhaustive", "threads")
-    return {name: value for name in names if (value := getattr(options, name))}
+    settings = {name: getattr(options, name) for name in ("nprobe", "candidates", "threads")}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    return {**settings, "exhaustive": True} if options.exhaustive else settings
 
 
 def _plain(value: Any) -> Any:

@@ -67,10 +67,9 @@ def _refuse_duplicates(names: Sequence[Any]) -> None:
 def columns(ids: NDArray[np.int64] | list[str]) -> dict[str, NDArray[Any]]:
     """The arrays of a segment that hold its ids and, where these do not ascend, find them."""
     if isinstance(ids, np.ndarray):
-        arrays: dict[str, NDArray[Any]] = {"ids": ids}
-        return arrays if ascending(ids) else arrays | _table(hashed(ids))
+        return {"ids": ids} if ascending(ids) else {"ids": ids, **_table(hashed(ids))}
     data, offsets = packed(ids)
-    return {"id_bytes": data, "id_offsets": offsets} | _table(hashed((data, offsets)))
+    return {"id_bytes": data, "id_offsets": offsets, **_table(hashed((data, offsets)))}
 
 
 def put(store: Store, segment: str, ids: NDArray[np.int64] | list[str]) -> bool:
@@ -106,6 +105,7 @@ Names = NDArray[np.int64] | tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _STEP = 1 << 16  # strings hashed at a time
+FEW = 64  # ids that are looked up one by one
 
 
 def hashed(ids: Names) -> NDArray[np.uint64]:
@@ -131,10 +131,11 @@ def _hashed_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDAr
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The last steps of splitmix64, a bijection."""
-    mixed = values + _FACTOR
+    mixed: NDArray[np.uint64] = values + _FACTOR
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))
+    mixed ^= mixed >> np.uint64(31)
+    return mixed
 
 
 def _table(hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:
@@ -175,7 +176,7 @@ class SegmentIds:
         hashes, of = hashed(keys), self._table
         assert of is not None
         first, last = np.searchsorted(of[0], hashes), np.searchsorted(of[0], hashes, side="right")
-        counts = last - first
+        counts = np.maximum(last - first, 0)  # negative in a table that does not ascend
         which = np.repeat(np.arange(len(hashes)), counts)
         entries = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
         rows = of[1][entries].astype(np.int64)
@@ -243,6 +244,11 @@ class Ids:
             return self._parts[0].at(positions)
         names = np.empty(len(positions), object if self.strings else np.int64)
         segments = np.searchsorted(self._first, positions, side="right") - 1
+        if len(positions) <= FEW:
+            for i, (segment, position) in enumerate(zip(segments.tolist(), positions.tolist(), strict=True)):
+                row = position - int(self._first[segment])
+                names[i] = self._parts[segment].at(np.array([row]))[0]
+            return names
         for segment in np.unique(segments):
             here = segments == segment
             names[here] = self._parts[segment].at(positions[here] - self._first[segment])

@@ -13,10 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.arguments import place_of, positive, thread_count
+from lateint.arguments import positive, thread_count
 from lateint.changing import copying, merging
 from lateint.changing.draft import DUPLICATES, Draft, Encoders
 from lateint.changing.drift import Drift, measure
+from lateint.changing.rebuilding import Rebuilt
 from lateint.changing.verification import Report, verify
 from lateint.changing.writing import Writing, newer, writing
 from lateint.disk import resuming, store
@@ -30,6 +31,7 @@ from lateint.retrieval.limits import limits
 from lateint.retrieval.queries import Queries, read
 from lateint.snapshot import Snapshot
 from lateint.state import State
+from lateint_kernels.devices import HOST, Place
 
 
 class Index:
@@ -133,25 +135,25 @@ class Index:
             codec=codec,
             pool=pool,
         )
-        place, memory = place_of(device, device_memory)
+        place = Place.of(device, device_memory)
         if resume:
             _check_resumable(doc_embs, path)
         once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None
         build: Callable[..., dict[str, float]]
         if once:
-            build = partial(builder.build_passing, doc_embs, ids, settings, device=place, allow_empty=allow_empty)
+            build = partial(builder.build_passing, doc_embs, ids, settings, place=place, allow_empty=allow_empty)
         else:
             source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
-            build = partial(builder.build, source, ids, settings, device=place)
+            build = partial(builder.build, source, ids, settings, place=place)
         if path is None:
             kept = store.MemoryStore()
             seconds = build(kept)
-            return _last(cls(Snapshot.of(*kept.index, device=place, device_memory=memory), None, seconds))
+            return _last(cls(Snapshot.of(*kept.index, place), None, seconds))
         folder = Path(path).absolute()
         place_files = resuming.placing if resume else store.writing
         with place_files(folder, overwrite=overwrite) as files:
             seconds = build(files) if once else build(files, spool=files.folder / "spool.bin")
-        snapshot = Snapshot.of(*store.load(folder), device=place, device_memory=memory)
+        snapshot = Snapshot.of(*store.load(folder), place)
         return _last(cls(snapshot, folder, seconds))
 
     @classmethod
@@ -167,7 +169,8 @@ class Index:
 
         Args:
             path: the folder that `build` wrote.
-            verify: compare every file with its checksum first, which reads all of them.
+            verify: compare every file with its checksum and check all numbers in it first, which reads all of them;
+                small files always are. For an index that somebody else made, see docs/security.md.
             device: where searches run: None or ``"cpu"``, or ``"cuda"``, ``"cuda:1"`` or such a ``torch.device``, to
                 which the index is copied. Results are the same with the same settings, bit for bit. A list such
                 as ``["cuda:0", "cuda:1"]`` gives each device a part of the documents.
@@ -181,7 +184,7 @@ class Index:
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
-        return _last(_opened(path, verify=verify, device=device, device_memory=device_memory))
+        return _last(_opened(path, Place.of(device, device_memory), verify=verify))
 
     @classmethod
     def merge(
@@ -212,9 +215,9 @@ class Index:
         if isinstance(parts, (str, os.PathLike)):
             raise TypeError(f"parts must be a list of indexes or paths, got {type(parts).__name__}")
         sources = [_source(number, part) for number, part in enumerate(parts)]
-        place, memory = place_of(device, device_memory)
+        place = Place.of(device, device_memory)
         merging.merge(sources, Path(path).absolute(), overwrite=overwrite)
-        return _last(_opened(path, device=place, device_memory=memory))
+        return _last(_opened(path, place))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
@@ -329,6 +332,35 @@ class Index:
         else:
             copying.link(self.path, Path(path).absolute(), overwrite=overwrite)
 
+    def rebuild(
+        self,
+        source: Any = None,
+        *,
+        lengths: Any = None,
+        ncentroids: int | None = None,
+        seed: int = 0,
+        max_ram: int | None = None,
+        allow_empty: bool = False,
+        threads: int | None = None,
+    ) -> Rebuilt:
+        """Learns a new codec for the documents that are there, and encodes them with it: scores change.
+
+        Args:
+            source, lengths, allow_empty: their embeddings, in the order of `ids`, as in `build`; None: they are made of
+                the codes, so that the errors of both encodings add up. The return value says how much that is.
+            ncentroids, seed, max_ram, threads: as in `build`.
+
+        Raises:
+            TypeError, ValueError: as `build`, or ``source`` has not the documents of the index. Nothing has changed.
+            LockedError, OSError: as `add`.
+        """
+        settings = builder.checked(
+            nbits=self.nbits, ncentroids=ncentroids, seed=seed, max_ram=max_ram, threads=threads, progress=False
+        )
+        given = None if source is None else documents.read(source, lengths, allow_empty=allow_empty, spool=None)
+        with self._draft() as draft:
+            return draft.rebuild(given, settings)
+
     def drift(self) -> Drift:
         """How well the codec fits the documents that are there now; see `lateint.changing.drift`."""
         snapshot = self._snapshot
@@ -395,11 +427,13 @@ class Index:
         Raises:
             TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1.
             UnknownIdError: a KeyError that names the id in ``subset``.
+            RuntimeError: the index is damaged, in a part that `open` did not verify.
         """
         snapshot = self._snapshot
         queries, k, workers = read(Q, self.dim), positive(k, "k"), thread_count(threads)
-        centroids = snapshot.manifest.centroids
-        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=len(snapshot))
+        centroids, most = snapshot.manifest.centroids, len(snapshot)
+        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
+        k = min(k, max(1, most))
         selection = snapshot.everything if subset is None else snapshot.subset(subset)
         if exhaustive:
             rankings = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
@@ -474,7 +508,7 @@ class Index:
     @property
     def device(self) -> str:
         """Where searches run."""
-        return self._snapshot.device
+        return str(self._snapshot.place)
 
     def stats(self) -> dict[str, Any]:
         """Sizes, and how long each part of the build took where this index was just built: plain numbers, fit for JSON.
@@ -549,9 +583,6 @@ def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source
     return merging.Source(f"part {number} ({folder})", folder, State.of(*store.load(folder)))
 
 
-def _opened(
-    path: str | os.PathLike[str], *, verify: bool = False, device: Any = None, device_memory: Any = None
-) -> Index:
-    place, memory = place_of(device, device_memory)
+def _opened(path: str | os.PathLike[str], place: Place = HOST, *, verify: bool = False) -> Index:
     folder = Path(path).absolute()
-    return Index(Snapshot.of(*store.load(folder, verify=verify), device=place, device_memory=memory), folder)
+    return Index(Snapshot.of(*store.load(folder, verify=verify), place), folder)

@@ -18,6 +18,7 @@ from lateint.retrieval.selection import Selection
 from lateint.state import State, out_of_range, same_codec
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
+from lateint_kernels.devices import HOST, Place
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,37 +27,33 @@ class Snapshot:
 
     Attributes:
         everything: the documents that are not deleted.
-        device: where the engine is.
-        device_memory: bytes that it may take there; None: all that the index needs.
+        place: where the engine is.
     """
 
     state: State
     codec: Codec
     everything: Selection
     engine: AnyEngine
-    device: str
-    device_memory: int | None
+    place: Place
 
     @classmethod
-    def of(
-        cls, manifest: Manifest, arrays: Arrays, *, device: str = "cpu", device_memory: int | None = None
-    ) -> Snapshot:
+    def of(cls, manifest: Manifest, arrays: Arrays, place: Place = HOST) -> Snapshot:
         """Raises what `lateint_kernels.codes.engines.engine` raises."""
         state = State.of(manifest, arrays)
         codec = Codec.of(manifest, arrays)
-        _check(state, device)
-        made = engine(_codec_arrays(codec), _segments(state), device, device_memory)
-        return cls(state, codec, _everything(state), made, device, device_memory)
+        _check(state, place)
+        made = engine(_codec_arrays(codec), _segments(state), place)
+        return cls(state, codec, _everything(state), made, place)
 
     def followed_by(self, state: State) -> Snapshot:
         """That of a later state of the same index."""
-        _check(state, self.device, self.state)
+        _check(state, self.place, self.state)
         codec = self.codec if same_codec(state, self.state) else Codec.of(state.manifest, state.arrays)
         if codec is self.codec:
             made = self.engine.with_segments(_segments(state))
         else:
-            made = engine(_codec_arrays(codec), _segments(state), self.device, self.device_memory)
-        return Snapshot(state, codec, _everything(state), made, self.device, self.device_memory)
+            made = engine(_codec_arrays(codec), _segments(state), self.place)
+        return Snapshot(state, codec, _everything(state), made, self.place)
 
     def __len__(self) -> int:
         return len(self.state)
@@ -65,6 +62,11 @@ class Snapshot:
     def manifest(self) -> Manifest:
         """That of the state."""
         return self.state.manifest
+
+    @property
+    def arrays(self) -> Arrays:
+        """Those of the state."""
+        return self.state.arrays
 
     @property
     def ids(self) -> Ids:
@@ -104,9 +106,9 @@ class Snapshot:
         return self.engine.decode(number, first, last - first)
 
 
-def _check(state: State, device: str, before: State | None = None) -> None:
+def _check(state: State, place: Place, before: State | None = None) -> None:
     """Numbers that a device would follow anywhere; the host's engine looks out for itself."""
-    if device == "cpu":
+    if place.on_host:
         return
     known = set() if before is None else {id(part.arrays) for part in before.parts}
     for part in state.parts:

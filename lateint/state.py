@@ -48,7 +48,7 @@ class Part:
 
     def centroid_ids(self, rows: Any = slice(None)) -> NDArray[np.uint32]:
         """Of all tokens, or of some."""
-        found = self.arrays.centroid_ids[rows].astype(np.uint32)
+        found: NDArray[np.uint32] = self.arrays.centroid_ids[rows].astype(np.uint32)
         if self.arrays.centroid_high is not None:
             found |= self.arrays.centroid_high[rows].astype(np.uint32) << np.uint32(16)
         return found
@@ -98,6 +98,10 @@ class State:
         return cls(manifest, arrays, parts)
 
     def __len__(self) -> int:
+        return self._documents
+
+    @cached_property
+    def _documents(self) -> int:
         return sum(part.documents for part in self.parts)
 
     @cached_property

@@ -137,8 +137,9 @@ def encode_documents(
     Args:
         model: a `PreFLMR` with its tokenizers.
         texts: any iterable, read ``window`` documents at a time (two windows with several processes).
-        images: one item a document, as in `encode_queries`, for models that read pictures with documents; a document
-            with None is made of its text rows alone.
+        images: one item a document, as in `encode_queries`; the mapping of the whole picture makes rows of it, also
+            where the model's configuration leaves pictures of documents out. A document with None is made of its text
+            rows alone.
         batch_size: documents at once, but no more than ``batch_size`` times 128 tokens with their padding, or times 32
             on the CPU, whose caches are small.
         window: documents sorted by length at a time, and held in memory.
@@ -156,11 +157,8 @@ def encode_documents(
     settings = Settings(precision, np.dtype(np.float32 if precision is None else np.float16), image_source)
     _check(batch_size=batch_size, processes=processes, window=window)
     tokenizer = _tokenizer(model, "document")
-    if images is not None and not model.config.context_concat_output_from_vision_encoder:
-        raise ValueError(
-            "images must be left out: this model reads documents without pictures "
-            "(context_concat_output_from_vision_encoder is false in its configuration)"
-        )
+    if images is not None and not model.config.use_vision_encoder:
+        raise ValueError("images must be left out: this model reads no pictures")
     source = _paired(texts, images, "document")
     bar = tqdm(
         total=len(texts) if isinstance(texts, Sized) else None, desc="encode", unit="passage", disable=not progress
@@ -210,7 +208,8 @@ def _stream(
                 mask = (np.arange(lengths[chosen].max()) < lengths[chosen, None]).astype(np.int64)
                 padded = np.full(mask.shape, tokenizer.pad_token_id or 0, np.int64)
                 padded[mask == 1] = np.concatenate([ids[i] for i in chosen])
-                yield Job("document", tuple((chosen + first).tolist()), padded, mask, seen, {})
+                options = {"concat_output_from_vision_encoder": True} if seen else {}
+                yield Job("document", tuple((chosen + first).tolist()), padded, mask, seen, options)
 
     with bar, closing(results(model, jobs(), settings, processes=processes, device=device)) as encoded:
         for job, (rows, lengths) in encoded:

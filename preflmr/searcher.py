@@ -1,10 +1,8 @@
-"""A collection that can be asked: passages, their index, and the model that made it and reads the questions."""
+"""Passages that can be asked for: their index, and the model that made it and reads the questions."""
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +10,12 @@ from typing import Any
 
 from lateint import Index
 from lateint.arguments import positive_or_none
-from lateint.version import __version__
 from preflmr.data.images import Images
-from preflmr.data.passages import Passages, copy
-from preflmr.encode import encode_documents, encode_queries
+from preflmr.data.passages import Passages, load_passages
+from preflmr.encode import encode_queries
+from preflmr.indexing.passage_index import PassageIndex, check_free, name_of, read_about
 from preflmr.instructions import TEMPLATES, join
 from preflmr.weights.fingerprint import fingerprint
-
-ABOUT, INDEX = "preflmr.json", "index"
-FORMAT, VERSION = "preflmr-collection", 1
 
 
 @dataclass(frozen=True)
@@ -51,86 +46,64 @@ class Searcher:
         on_missing: str = "error",
         nbits: int = 4,
         seed: int = 0,
-        overwrite: bool = False,
-        batch_size: int = 64,
-        dtype: Any = None,
-        device: Any = None,
-        processes: int = 1,
         threads: int | None = None,
+        overwrite: bool = False,
         progress: bool = True,
+        **encoding: Any,
     ) -> Searcher:
-        """Encodes the passages of a file and indexes them into a new folder.
+        """Encodes the passages of a file and indexes them into a new folder, whole or not at all.
+
+        Passages are read and checked before any of them is encoded: the millionth one being empty shows after seconds.
 
         Args:
-            source: see `preflmr.data.passages.copy`, also for ``images`` and ``on_missing``.
+            source: see `preflmr.data.passages.load_passages`.
             checkpoint: what to call the model; None: the name it was loaded by.
+            images: where pictures of passages are; None: pictures are left out.
+            on_missing: what a missing picture does: ``"error"``; ``"skip"`` leaves the passage out, ``"blank"`` keeps
+                its text.
             nbits, seed, threads: see `lateint.Index.build`.
-            overwrite: replace a collection that is already in ``folder``.
-            batch_size, dtype, device, processes: see `preflmr.encode.encode_documents`.
+            overwrite: replace an index of passages that is already in ``folder``.
+            encoding: ``batch_size``, ``dtype``, ``device`` and ``processes`` of `preflmr.encode.encode_documents`.
 
         Raises:
             FileExistsError: there is something in ``folder``.
-            FileNotFoundError, ValueError: as `preflmr.data.passages.copy`. Nothing is left half-written.
+            FileNotFoundError, MissingImage, ValueError: passages or pictures are missing or wrong.
         """
-        target = Path(folder).absolute()
-        check_free(target, overwrite)
-        work = target.with_name(f".{target.name}.{os.getpid()}")
-        work.mkdir(parents=True)
-        try:
-            said = copy(source, work, images=images, on_missing=on_missing, progress=progress)
-            passages = Passages.open(work)
-            tokens = encode_documents(
-                model,
-                passages.texts,
-                passages.images if said["with_picture"] else None,
-                batch_size=batch_size,
-                dtype=dtype,
-                device=device,
-                progress=progress,
-                processes=processes,
-                image_source=images,
-            )
-            Index.build(tokens, work / INDEX, nbits=nbits, seed=seed, threads=threads, progress=progress)
-            about = {
-                "format": FORMAT,
-                "version": VERSION,
-                "written_by": __version__,
-                "checkpoint": checkpoint or model.name_or_path or type(model).__name__,
-                "fingerprint": fingerprint(model),
-                "passages": said,
-                "index": {"nbits": nbits, "seed": seed, "dtype": "float32" if dtype is None else str(dtype)},
-            }
-            (work / ABOUT).write_text(json.dumps(about, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            if overwrite and target.exists():
-                shutil.rmtree(target)
-            work.rename(target)
-        except BaseException:
-            shutil.rmtree(work, ignore_errors=True)
-            raise
-        return cls.open(target, model)
+        check_free(folder, overwrite)
+        passages, missing = load_passages(source).without_missing(images, on_missing)
+        about = {"source": os.fspath(source), "picture_missing": missing}
+        PassageIndex.build(
+            model,
+            passages,
+            folder,
+            about=about,
+            checkpoint=checkpoint,
+            images=images,
+            nbits=nbits,
+            seed=seed,
+            threads=threads,
+            overwrite=overwrite,
+            progress=progress,
+            **encoding,
+        )
+        return cls.open(folder, model)
 
     @classmethod
     def open(cls, folder: str | os.PathLike[str], model: Any) -> Searcher:
-        """Opens what `build` wrote.
+        """Opens what `build` wrote, or ``preflmr eval --index``.
 
         Raises:
-            FileNotFoundError: there is no collection.
+            FileNotFoundError: there is no index of passages.
             ValueError: another model made it, or it is damaged or of a newer format.
         """
-        folder = Path(folder)
-        about = read_about(folder)
+        about = read_about(Path(folder))
         if about["fingerprint"] != fingerprint(model):
             raise ValueError(
-                f"{folder} was indexed with another model, {about['checkpoint']}, than "
-                f"{model.name_or_path or type(model).__name__}: their weights differ, so scores would mean nothing"
+                f"{folder} was indexed with another model, {about['checkpoint']}, than {name_of(model)}: "
+                "their weights differ, so scores would mean nothing"
             )
-        passages, index = Passages.open(folder), Index.open(folder / INDEX)
-        if len(passages) != len(index) or len(passages) != about["passages"]["count"]:
-            raise ValueError(
-                f"{folder}: passages and index must be of one run, found {len(passages):,} passages and "
-                f"{len(index):,} documents; index the passages again"
-            )
-        return cls(model, passages, index, about)
+        found = PassageIndex.open(folder)
+        return cls(model, found.passages, found.index, found.about)
 
     def search(
         self,
@@ -200,8 +173,9 @@ class Searcher:
         return [[self._found(position, score) for position, score in one] for one in hits]
 
     def _found(self, position: int, score: float) -> Found:
-        passage = self.passages[position]
-        return Found(passage.id, score, passage.text, passage.image)
+        images = self.passages.images
+        image = None if images is None else images[position]
+        return Found(self.passages.ids[position], score, self.passages.texts[position], image)
 
 
 def query_text(model: Any, question: str, instruction: str | None, picture: bool) -> str:
@@ -214,41 +188,3 @@ def query_text(model: Any, question: str, instruction: str | None, picture: bool
 def default_instruction(question: str, picture: bool) -> str:
     """The first template of a task with such queries: EVQA's, WIT's for a picture alone, MSMARCO's for words alone."""
     return TEMPLATES["MSMARCO" if not picture else "EVQA" if question.strip() else "WIT"][0]
-
-
-def read_about(folder: Path) -> dict[str, Any]:
-    """What made a collection.
-
-    Raises:
-        FileNotFoundError: there is none in ``folder``.
-        ValueError: it is damaged, or of a newer format.
-    """
-    try:
-        about: dict[str, Any] = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{folder} is no collection: it has no {ABOUT}; `preflmr index` makes one") from None
-    except ValueError as error:
-        raise ValueError(f"{folder / ABOUT}: not readable: {error}") from None
-    if about.get("format") != FORMAT or about.get("version") != VERSION:
-        found = f"{about.get('format')} {about.get('version')}"
-        raise ValueError(f"{folder / ABOUT}: must be {FORMAT} {VERSION}, found {found}")
-    return about
-
-
-def check_free(folder: str | os.PathLike[str], overwrite: bool) -> None:
-    """Whether a collection may be written to ``folder``.
-
-    Raises:
-        FileExistsError: there is something else, or another collection and it is not to be overwritten.
-    """
-    folder = Path(folder)
-    if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
-        return
-    if not (folder / ABOUT).is_file():
-        raise FileExistsError(f"{folder} exists and is no collection; choose a new folder")
-    if not overwrite:
-        about = read_about(folder)
-        raise FileExistsError(
-            f"{folder} exists: {about['passages']['count']:,} passages of {about['passages']['source']}, indexed with "
-            f"{about['checkpoint']}; give --overwrite to replace it"
-        )

@@ -1,10 +1,11 @@
-// codes::Centroids and residual codes. Arguments arrive checked (lateint_kernels.residual, lateint_kernels.centroids):
-// shapes are trusted here, and every array is C-contiguous and of the dtype named.
+// Centroids and residual codes. Arguments arrive checked (lateint_kernels.codes): shapes are trusted here, and every
+// array is C-contiguous and of the dtype named.
 #include <memory>
 #include <vector>
 
 #include "bindings/arrays.hpp"
 #include "bindings/families.hpp"
+#include "bindings/gil.hpp"
 #include "codes/assigner.hpp"
 #include "codes/int8.hpp"
 #include "codes/lists.hpp"
@@ -20,15 +21,15 @@ std::unique_ptr<codes::Assigner> make_assigner(const Array<uint8_t>& centroids, 
                                                const Array<int64_t>& cell_offsets, int threads) {
     const codes::Centroids view = {centroids.data(), centroids.shape(0),  centroids.shape(1),
                                    cells.data(),     cell_offsets.data(), cells.shape(0)};
-    const py::gil_scoped_release release;
-    return std::make_unique<codes::Assigner>(view, threads);
+    std::unique_ptr<codes::Assigner> assigner;
+    without_gil([&] { assigner = std::make_unique<codes::Assigner>(view, threads); });
+    return assigner;
 }
 
 Array<uint32_t> nearest(const codes::Assigner& assigner, const Array<uint8_t>& tokens, int cells, int threads) {
     Array<uint32_t> ids(tokens.shape(0));
     uint32_t* const out = ids.mutable_data();
-    const py::gil_scoped_release release;
-    assigner.nearest(tokens.data(), tokens.shape(0), cells, threads, out);
+    without_gil([&] { assigner.nearest(tokens.data(), tokens.shape(0), cells, threads, out); });
     return ids;
 }
 
@@ -37,10 +38,9 @@ py::tuple cluster_sums(const Array<uint8_t>& tokens, const Array<uint32_t>& ids,
     Array<int64_t> members(count);
     int32_t* const to = sums.mutable_data();
     int64_t* const many = members.mutable_data();
-    {
-        const py::gil_scoped_release release;
+    without_gil([&] {
         codes::cluster_sums(tokens.data(), ids.data(), tokens.shape(0), tokens.shape(1), count, threads, to, many);
-    }
+    });
     return py::make_tuple(sums, members);
 }
 
@@ -51,16 +51,14 @@ Array<float> rotate(const py::array& tokens, int dtype, const Array<float>& mean
                                   mean.data(),   rotation.data(), permutation.data()};
     Array<float> out({n, width});
     float* const to = out.mutable_data();
-    const py::gil_scoped_release release;
-    codes::rotate(view, tokens.data(), static_cast<Dtype>(dtype), n, step, threads, to);
+    without_gil([&] { codes::rotate(view, tokens.data(), static_cast<Dtype>(dtype), n, step, threads, to); });
     return out;
 }
 
 Array<uint8_t> to_bytes(const Array<float>& scaled, int64_t depth, int threads) {
     Array<uint8_t> out({int64_t{scaled.shape(0)}, depth});
     uint8_t* const to = out.mutable_data();
-    const py::gil_scoped_release release;
-    codes::to_bytes(scaled.data(), scaled.shape(0), scaled.shape(1), depth, threads, to);
+    without_gil([&] { codes::to_bytes(scaled.data(), scaled.shape(0), scaled.shape(1), depth, threads, to); });
     return out;
 }
 
@@ -70,10 +68,7 @@ py::tuple encode(const Array<float>& scaled, const Array<uint32_t>& ids, const A
     const codes::Codec codec(nbits, scaled.shape(1), centroids.shape(1), centroids.data());
     Array<uint8_t> codes({n, codec.code_bytes()}), scales(n);
     uint8_t *const to = codes.mutable_data(), *const scales_to = scales.mutable_data();
-    {
-        const py::gil_scoped_release release;
-        codes::encode(codec, scaled.data(), ids.data(), n, threads, to, scales_to);
-    }
+    without_gil([&] { codes::encode(codec, scaled.data(), ids.data(), n, threads, to, scales_to); });
     return py::make_tuple(codes, scales);
 }
 
@@ -82,10 +77,8 @@ Array<uint8_t> decode(const Array<uint8_t>& codes, const py::object& scales, con
     const int64_t n = low.shape(0);
     const codes::Codec codec(nbits, width, centroids.shape(1), centroids.data());
     Array<uint8_t> out({n, width});
-    codes::decode(codec,
-                  {codes.data(), optional_data(scales), low.data(), optional_data(high),
-                   static_cast<uint32_t>(centroids.shape(0) - 1)},
-                  0, n, out.mutable_data());
+    codes::decode(codec, {n, codes.data(), optional_data(scales), low.data(), optional_data(high)}, 0, n,
+                  out.mutable_data());
     return out;
 }
 
@@ -93,16 +86,10 @@ py::tuple invert(const Array<uint32_t>& ids, const Array<int64_t>& offsets, int6
     const int64_t documents = offsets.shape(0) - 1;
     Array<int64_t> list_offsets(count + 1);
     int64_t* const starts = list_offsets.mutable_data();
-    {
-        const py::gil_scoped_release release;
-        codes::count_postings(ids.data(), offsets.data(), documents, count, starts);
-    }
+    without_gil([&] { codes::count_postings(ids.data(), offsets.data(), documents, count, starts); });
     Array<uint32_t> list_documents(starts[count]);
     uint32_t* const list = list_documents.mutable_data();
-    {
-        const py::gil_scoped_release release;
-        codes::write_postings(ids.data(), offsets.data(), documents, count, starts, list);
-    }
+    without_gil([&] { codes::write_postings(ids.data(), offsets.data(), documents, count, starts, list); });
     return py::make_tuple(list_offsets, list_documents);
 }
 

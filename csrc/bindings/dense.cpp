@@ -4,6 +4,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/families.hpp"
+#include "bindings/gil.hpp"
 #include "dense/maxsim.hpp"
 #include "dense/pooling.hpp"
 #include "dense/rows.hpp"
@@ -58,8 +59,11 @@ void bind_dense(py::module_& m) {
         m.def(
             name,
             [function](const py::array& tokens, int dtype, int threads) {
-                const py::gil_scoped_release release;
-                return function(tokens.data(), static_cast<Dtype>(dtype), tokens.shape(0), tokens.shape(1), threads);
+                int64_t row = -1;
+                without_gil([&] {
+                    row = function(tokens.data(), static_cast<Dtype>(dtype), tokens.shape(0), tokens.shape(1), threads);
+                });
+                return row;
             },
             py::arg("tokens"), py::arg("dtype"), py::arg("threads"));
     };
@@ -74,10 +78,7 @@ void bind_dense(py::module_& m) {
             py::array_t<float> scales({rows, int64_t{2}});
             int8_t* const to = codes.mutable_data();
             auto* const scales_to = reinterpret_cast<dense::SketchScale*>(scales.mutable_data());
-            {
-                const py::gil_scoped_release release;
-                dense::sketch(tokens.data(), rows, dim, threads, to, scales_to);
-            }
+            without_gil([&] { dense::sketch(tokens.data(), rows, dim, threads, to, scales_to); });
             return py::make_tuple(codes, scales);
         },
         py::arg("tokens"), py::arg("threads"));
@@ -91,10 +92,7 @@ void bind_dense(py::module_& m) {
             py::array_t<float> scores({left.count, right.count});
             float* const out = scores.mutable_data();
             const int64_t dim = queries.shape(1);
-            {
-                const py::gil_scoped_release release;
-                dense::maxsim(left, right, dim, threads, out);
-            }
+            without_gil([&] { dense::maxsim(left, right, dim, threads, out); });
             return scores;
         },
         py::arg("queries"), py::arg("query_dtype"), py::arg("query_offsets"), py::arg("documents"),
@@ -111,10 +109,9 @@ void bind_dense(py::module_& m) {
             const int64_t pairs = query_index.shape(0), dim = queries.shape(1);
             py::array_t<float> scores(pairs);
             float* const out = scores.mutable_data();
-            {
-                const py::gil_scoped_release release;
+            without_gil([&] {
                 dense::maxsim_pairs(left, right, dim, query_index.data(), document_index.data(), pairs, threads, out);
-            }
+            });
             return scores;
         },
         py::arg("queries"), py::arg("query_dtype"), py::arg("query_offsets"), py::arg("documents"),

@@ -1,16 +1,20 @@
 // Search. An index's arrays are read off two objects of Python by the names of their fields
-// (lateint_kernels.engine.CodecArrays and SegmentArrays); they stay alive as long as the engine.
+// (lateint_kernels.codes.index_arrays.CodecArrays and SegmentArrays); they stay alive as long as the engine.
 #include "codes/engine.hpp"
 
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstddef>
 #include <memory>
+#include <string>
 #include <utility>
 #include <vector>
 
 #include "bindings/arrays.hpp"
 #include "bindings/families.hpp"
+#include "bindings/gil.hpp"
+#include "codes/int8.hpp"
 #include "platform/threads.hpp"
 
 namespace py = pybind11;
@@ -18,59 +22,94 @@ namespace py = pybind11;
 namespace lateint::bindings {
 namespace {
 
+// Reads the arrays of an index, checks their shapes and keeps them alive.
+class Fields {
+public:
+    // The array of a field. `shape` is what it must be, -1 for any length.
+    template <class T>
+    Array<T> get(const py::object& arrays, const char* name, const std::vector<int64_t>& shape) {
+        Array<T> array = array_of<T>(arrays, name);
+        bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size());
+        for (size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 || array.shape(i) == shape[i];
+        if (!fits) {
+            std::string wanted, got;
+            for (const int64_t size : shape)
+                wanted += (wanted.empty() ? "" : ", ") + (size < 0 ? "any" : std::to_string(size));
+            for (py::ssize_t i = 0; i < array.ndim(); ++i)
+                got += (got.empty() ? "" : ", ") + std::to_string(array.shape(i));
+            codes::damaged(std::string(name) + " must be [" + wanted + "], got [" + got + "]");
+        }
+        kept_.push_back(array);
+        return array;
+    }
+
+private:
+    std::vector<py::object> kept_;
+};
+
 class PyEngine {
 public:
-    PyEngine(const py::object& codec, const std::vector<py::object>& segments)
-        : nbits_(codec.attr("nbits").cast<int>()), engine_(make(codec, segments)) {}
+    PyEngine(const py::object& codec, const std::vector<py::object>& segments) : engine_(make(codec, segments)) {}
 
     const codes::Engine& operator*() const { return *engine_; }
     const codes::Engine* operator->() const { return engine_.get(); }
 
 private:
-    // The numbers of a field, kept alive.
-    template <class T>
-    Array<T> keep(const py::object& arrays, const char* name) {
-        Array<T> array = array_of<T>(arrays, name);
-        kept_.push_back(array);
-        return array;
-    }
-    template <class T>
-    const T* keep_optional(const py::object& arrays, const char* name) {
-        return arrays.attr(name).is_none() ? nullptr : keep<T>(arrays, name).data();
-    }
-
-    std::unique_ptr<codes::Engine> make(const py::object& codec, const std::vector<py::object>& segments) {
-        const auto centroids = keep<uint8_t>(codec, "centroids"), cells = keep<uint8_t>(codec, "cells");
-        const auto cell_offsets = keep<int64_t>(codec, "cell_offsets");
-        const auto mean = keep<float>(codec, "mean"), rotation = keep<float>(codec, "rotation");
-        const auto permutation = keep<int32_t>(codec, "permutation");
-        const int64_t width = permutation.shape(0), depth = centroids.shape(1);
+    std::unique_ptr<codes::Engine> make(const py::object& arrays, const std::vector<py::object>& segments) {
+        const int nbits = arrays.attr("nbits").cast<int>();
+        if (nbits != 1 && nbits != 2 && nbits != 4 && nbits != 8) codes::damaged("nbits must be 1, 2, 4 or 8");
+        const auto permutation = fields_.get<int32_t>(arrays, "permutation", {-1});
+        const int64_t width = permutation.shape(0), depth = codes::round_up(width, codes::kDepthStep);
+        if (width < 8 || width % 8 != 0 || width > codes::kMaxWidth) {
+            codes::damaged("permutation must have a multiple of 8 numbers, at most 4096, got " + std::to_string(width));
+        }
+        const auto mean = fields_.get<float>(arrays, "mean", {-1});
+        const auto rotation = fields_.get<float>(arrays, "rotation", {-1, -1, -1});
+        const int64_t block = rotation.shape(1);
+        if (block != rotation.shape(2) || rotation.shape(0) * block != width) {
+            codes::damaged("rotation must be square blocks of " + std::to_string(width) + " components together");
+        }
+        const auto centroids = fields_.get<uint8_t>(arrays, "centroids", {-1, depth});
+        const auto cells = fields_.get<uint8_t>(arrays, "cells", {-1, depth});
+        const auto cell_offsets = fields_.get<int64_t>(arrays, "cell_offsets", {cells.shape(0) + 1});
+        if (centroids.shape(0) == 0 || cells.shape(0) == 0) codes::damaged("it has no centroids");
+        const codes::Codec codec(nbits, width, depth, centroids.data());
         std::vector<codes::Segment> views;
-        for (const py::object& segment : segments) views.push_back(view(segment, centroids.shape(0)));
+        for (const py::object& segment : segments) views.push_back(view(segment, codec, centroids.shape(0)));
         return std::make_unique<codes::Engine>(
-            codes::Codec(nbits_, width, depth, centroids.data()),
+            codec,
             codes::Centroids{centroids.data(), centroids.shape(0), depth, cells.data(), cell_offsets.data(),
                              cells.shape(0)},
-            codes::Rotation{mean.shape(0), width, rotation.shape(1), mean.data(), rotation.data(), permutation.data()},
-            codec.attr("step").cast<float>(), std::move(views));
+            codes::Rotation{mean.shape(0), width, block, mean.data(), rotation.data(), permutation.data()},
+            arrays.attr("step").cast<float>(), std::move(views));
     }
 
-    codes::Segment view(const py::object& segment, int64_t count) {
-        const auto offsets = keep<int64_t>(segment, "offsets"), list_offsets = keep<int64_t>(segment, "list_offsets");
-        const auto list_documents = keep<uint32_t>(segment, "list_documents");
-        const auto codes = keep<uint8_t>(segment, "codes");
-        return {
-            offsets.shape(0) - 1,
-            offsets.data(),
-            codes.shape(0),
-            {codes.data(), keep_optional<uint8_t>(segment, "scales"), keep<uint16_t>(segment, "centroid_ids").data(),
-             keep_optional<uint8_t>(segment, "centroid_high"), static_cast<uint32_t>(count - 1)},
-            {list_offsets.data(), list_documents.data(), list_documents.shape(0),
-             keep_optional<uint32_t>(segment, "list_centroids"), list_offsets.shape(0) - 1, count}};
+    codes::Segment view(const py::object& arrays, const codes::Codec& codec, int64_t count) {
+        const auto offsets = fields_.get<int64_t>(arrays, "offsets", {-1});
+        if (offsets.shape(0) == 0) codes::damaged("offsets must have a number, got none");
+        const auto ids = fields_.get<uint16_t>(arrays, "centroid_ids", {-1});
+        const int64_t tokens = ids.shape(0);
+        return {offsets.shape(0) - 1,
+                offsets.data(),
+                {tokens, fields_.get<uint8_t>(arrays, "codes", {tokens, codec.code_bytes()}).data(),
+                 codec.nbits == 8 ? nullptr : fields_.get<uint8_t>(arrays, "scales", {tokens}).data(), ids.data(),
+                 count <= 1 << 16 ? nullptr : fields_.get<uint8_t>(arrays, "centroid_high", {tokens}).data()},
+                lists(arrays, count)};
     }
 
-    const int nbits_;
-    std::vector<py::object> kept_;
+    // Small segments name the centroids that have a list; elsewhere all have one.
+    codes::InvertedLists lists(const py::object& arrays, int64_t count) {
+        const auto documents = fields_.get<uint32_t>(arrays, "list_documents", {-1});
+        if (arrays.attr("list_centroids").is_none()) {
+            const auto offsets = fields_.get<int64_t>(arrays, "list_offsets", {count + 1});
+            return {offsets.data(), documents.data(), documents.shape(0), nullptr, count, count};
+        }
+        const auto centroids = fields_.get<uint32_t>(arrays, "list_centroids", {-1});
+        const auto offsets = fields_.get<int64_t>(arrays, "list_offsets", {centroids.shape(0) + 1});
+        return {offsets.data(), documents.data(), documents.shape(0), centroids.data(), centroids.shape(0), count};
+    }
+
+    Fields fields_;
     const std::unique_ptr<codes::Engine> engine_;
 };
 
@@ -86,6 +125,14 @@ Ranking to_arrays(const std::vector<codes::Hit>& hits) {
     return {positions, scores};
 }
 
+// Of queries [T, dim].
+const float* tokens_of(const codes::Engine& engine, const Array<float>& queries) {
+    if (queries.ndim() != 2 || queries.shape(1) != engine.rotation.dim) {
+        throw py::value_error("queries must be [T, " + std::to_string(engine.rotation.dim) + "]");
+    }
+    return queries.data();
+}
+
 // Queries [T, dim] cut at offsets [n + 1].
 struct Batch {
     const codes::Engine& engine;
@@ -94,7 +141,12 @@ struct Batch {
     int64_t count;
 
     Batch(const codes::Engine& engine, const Array<float>& queries, const Array<int64_t>& cuts)
-        : engine(engine), tokens(queries.data()), offsets(cuts.data()), count(cuts.shape(0) - 1) {}
+        : engine(engine), tokens(tokens_of(engine, queries)), offsets(cuts.data()), count(cuts.shape(0) - 1) {
+        if (count < 0 || offsets[0] != 0 || offsets[count] != queries.shape(0) ||
+            !std::is_sorted(offsets, offsets + count + 1)) {
+            throw py::value_error("offsets must rise from 0 to the number of query tokens");
+        }
+    }
 
     // body(i, query, threads inside): a single query is split inside; many are shared out whole.
     template <class Body>
@@ -113,15 +165,19 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
                             int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells,
                             const py::object& allowed, int threads) {
     const Batch batch(*self, queries, offsets);
+    if (k < 1) throw py::value_error("k must be at least 1, got " + std::to_string(k));
     const uint8_t* const mask = optional_data(allowed);
+    if (mask != nullptr && py::len(allowed) != static_cast<size_t>(self->documents())) {
+        throw py::value_error("allowed must have a number for each of " + std::to_string(self->documents()) +
+                              " documents");
+    }
     std::vector<std::vector<codes::Hit>> hits(batch.count);
-    {
-        const py::gil_scoped_release release;
+    without_gil([&] {
         batch.each(threads, [&](int64_t i, const codes::Query& query, int inside) {
             hits[i] = nprobe < 0 ? self->exhaustive(query, k, mask, inside)
                                  : self->search(query, {k, nprobe, candidates, patience, cells}, mask, inside);
         });
-    }
+    });
     std::vector<Ranking> rankings;
     for (const auto& best : hits) rankings.push_back(to_arrays(best));
     return rankings;
@@ -138,40 +194,46 @@ py::tuple probe(const PyEngine& self, const Array<float>& queries, const Array<i
     std::fill_n(pairs.mutable_data(), pairs.size(), 0);
     auto* const out = reinterpret_cast<codes::Probe*>(pairs.mutable_data());
     int64_t* const sizes = known.mutable_data();
-    {
-        const py::gil_scoped_release release;
+    without_gil([&] {
         batch.each(threads, [&](int64_t i, const codes::Query& query, int inside) {
             const int64_t first = batch.offsets[i];
             self->probe(query, count, cells, out + first * count, sizes + first, inside);
         });
-    }
+    });
     return py::make_tuple(pairs, known);
 }
 
 py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe, int64_t candidates, int64_t cells) {
+    const float* const tokens = tokens_of(*self, query);
     codes::SearchCounts counts;
     std::vector<codes::Hit> hits;
-    {
-        const py::gil_scoped_release release;
-        const codes::Query prepared = self->prepare(query.data(), query.shape(0));
+    without_gil([&] {
+        const codes::Query prepared = self->prepare(tokens, query.shape(0));
         hits = self->gather(prepared, {candidates, nprobe, candidates, 0, cells}, nullptr, &counts);
-    }
+    });
     const Ranking ranking = to_arrays(hits);
     return py::make_tuple(ranking.first, ranking.second, counts.postings, counts.touched);
 }
 
 Array<float> score(const PyEngine& self, const Array<float>& query, const Array<int64_t>& positions, int threads) {
-    Array<float> scores(positions.shape(0));
+    const float* const tokens = tokens_of(*self, query);
+    const int64_t n = positions.shape(0);
+    const auto inside = [&](int64_t position) { return position >= 0 && position < self->documents(); };
+    if (!std::all_of(positions.data(), positions.data() + n, inside)) {
+        throw py::value_error("positions must be from 0 to " + std::to_string(self->documents() - 1));
+    }
+    Array<float> scores(n);
     float* const out = scores.mutable_data();
-    const py::gil_scoped_release release;
-    const codes::Query prepared = self->prepare(query.data(), query.shape(0));
-    self->score(prepared, positions.data(), positions.shape(0), threads, out);
+    without_gil([&] {
+        const codes::Query prepared = self->prepare(tokens, query.shape(0));
+        self->score(prepared, positions.data(), n, threads, out);
+    });
     return scores;
 }
 
 // The query as integers: bytes [Lq, depth], scale (the step included) of each token, and sum_i <q_i, mean>.
 py::tuple prepare(const PyEngine& self, const Array<float>& query) {
-    const codes::Query prepared = self->prepare(query.data(), query.shape(0));
+    const codes::Query prepared = self->prepare(tokens_of(*self, query), query.shape(0));
     Array<int8_t> bytes({prepared.length, self->codec.depth});
     codes::unpack(prepared, self->codec.depth, bytes.mutable_data());
     Array<double> scales(prepared.length);
@@ -181,8 +243,12 @@ py::tuple prepare(const PyEngine& self, const Array<float>& query) {
 
 // Tokens [first, first + n) of a segment as unsigned bytes [n, width].
 Array<uint8_t> decode(const PyEngine& self, int64_t segment, int64_t first, int64_t n) {
+    const auto count = static_cast<int64_t>(self->segments.size());
+    if (segment < 0 || segment >= count || first < 0 || n < 0 || n > self->segments[segment].tokens.count - first) {
+        throw py::index_error("there is no such segment, or it has no such tokens");
+    }
     Array<uint8_t> bytes({n, self->codec.width});
-    codes::decode(self->codec, self->segments[segment].tokens, first, n, bytes.mutable_data());
+    self->decode(segment, first, n, bytes.mutable_data());
     return bytes;
 }
 

@@ -3,6 +3,7 @@
 #include <string>
 
 #include "bindings/families.hpp"
+#include "bindings/gil.hpp"
 #include "platform/isa.hpp"
 #include "platform/threads.hpp"
 
@@ -12,7 +13,7 @@ namespace lateint::bindings {
 
 void bind_platform(py::module_& m) {
     active_isa();  // a wrong LATEINT_ISA or LATEINT_NUM_THREADS fails the import, not some later call
-    default_threads();
+    threads_for(0);
     m.def("best_isa", [] { return isa_name(best_isa()); });
     m.def("isa_limit", [] { return isa_limit(); });
     m.def("active_isa", [] { return isa_name(active_isa()); });
@@ -23,8 +24,9 @@ void bind_platform(py::module_& m) {
     m.def(
         "parallel_for",
         [](int64_t tasks, int threads, const std::function<void(int64_t, int)>& body) {
-            const py::gil_scoped_release release;
-            parallel_for(tasks, threads, body);  // pybind11 takes the GIL around each call of body
+            without_gil([&] {
+                parallel_for(tasks, threads, body);  // pybind11 takes the GIL around each call of body
+            });
         },
         py::arg("tasks"), py::arg("threads"), py::arg("body"));
 }

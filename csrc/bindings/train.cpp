@@ -1,6 +1,7 @@
 #include <pybind11/pybind11.h>
 
 #include "bindings/families.hpp"
+#include "bindings/gil.hpp"
 #include "train/problem.hpp"
 
 namespace py = pybind11;
@@ -51,18 +52,21 @@ void bind_train(py::module_& m) {
         .def(
             "forward",
             [](const train::Problem& problem, uintptr_t scores, uintptr_t positions, int position_bytes, int threads) {
-                const py::gil_scoped_release release;
-                train::forward(problem, pointer<float>(scores), {pointer<void>(positions), position_bytes}, threads);
+                without_gil([&] {
+                    train::forward(problem, pointer<float>(scores), {pointer<void>(positions), position_bytes},
+                                   threads);
+                });
             },
             py::arg("scores"), py::arg("positions"), py::arg("position_bytes"), py::arg("threads"))
         .def(
             "backward",
             [](const train::Problem& problem, uintptr_t score_gradients, uintptr_t positions, int position_bytes,
                uintptr_t query_gradients, uintptr_t document_gradients, uintptr_t weight_gradients, int threads) {
-                const py::gil_scoped_release release;
-                train::backward(problem, pointer<float>(score_gradients), {pointer<void>(positions), position_bytes},
-                                pointer<void>(query_gradients), pointer<void>(document_gradients),
-                                pointer<float>(weight_gradients), threads);
+                without_gil([&] {
+                    train::backward(problem, pointer<float>(score_gradients),
+                                    {pointer<void>(positions), position_bytes}, pointer<void>(query_gradients),
+                                    pointer<void>(document_gradients), pointer<float>(weight_gradients), threads);
+                });
             },
             py::arg("score_gradients"), py::arg("positions"), py::arg("position_bytes"), py::arg("query_gradients"),
             py::arg("document_gradients"), py::arg("weight_gradients"), py::arg("threads"));

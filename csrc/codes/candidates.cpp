@@ -4,11 +4,14 @@
 #include <limits>
 
 #include "codes/engine.hpp"
+#include "platform/threads.hpp"
 
 namespace lateint::codes {
 namespace {
 
 constexpr int64_t kRange = 1 << 16;       // documents on the scoreboard at a time: half a megabyte
+constexpr size_t kListsAhead = 4;         // lists between the prefetch of their documents and their use
+constexpr size_t kProbesAhead = 8;        // likewise for where lists begin
 constexpr int64_t kImputedRank = 2;       // times nprobe: the centroid whose score stands in for what was not found
 constexpr double kCoarseRange = 1 << 30;  // the largest coarse sum a query can reach
 
@@ -25,25 +28,40 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
 
 }  // namespace
 
-// The inverted lists that the query reads in a segment. Returns their postings.
-int64_t Engine::open_lists(const Query& query, const SearchLimits& limits, const Segment& segment, double unit,
-                           Scratch& scratch) const {
+// The centroids that the query looks into, by token, best first, and what a document gains there.
+void Engine::choose_lists(const Query& query, Scratch& scratch) const {
     const Prober& prober = scratch.prober;
-    int64_t postings = 0;
-    const uint32_t* documents = segment.lists.documents();
-    scratch.lists.clear();
-    for (int64_t i = 0; i < query.length; ++i) {
-        const Probe* probes = prober.of(static_cast<int>(i));
-        const int64_t known = prober.size(static_cast<int>(i));
-        const int32_t imputed = probes[known - 1].score;
-        for (int64_t p = 0; p < std::min(limits.nprobe, known); ++p) {
-            const Run list = segment.lists.of(probes[p].centroid);
-            if (list.size() == 0) continue;
+    double range = 0;
+    for (int i = 0; i < query.length; ++i)
+        if (prober.size(i) > 0) range += query.scales[i] * (double(prober.of(i)[0].score) - prober.least(i));
+    const double unit = kCoarseRange / std::max(range, 1e-30);
+    scratch.wanted.clear();
+    for (int i = 0; i < query.length; ++i) {
+        const Probe* probes = prober.of(i);
+        const int32_t imputed = prober.least(i);
+        for (int64_t p = 0; p < prober.size(i); ++p) {
             const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
-            scratch.lists.push_back({documents + list.first, documents + list.end, gain, static_cast<uint32_t>(i)});
-            postings += list.size();
+            scratch.wanted.push_back({probes[p].centroid, gain, static_cast<uint32_t>(i)});
         }
     }
+    scratch.lists.resize(scratch.wanted.size());
+}
+
+// The inverted lists that the query reads in a segment, but for empty ones. Returns their postings.
+int64_t Engine::open_lists(const Segment& segment, Scratch& scratch) const {
+    const std::vector<Wanted>& wanted = scratch.wanted;
+    const uint32_t* documents = segment.lists.documents();
+    List* const lists = scratch.lists.data();
+    size_t count = 0;
+    int64_t postings = 0;
+    for (size_t w = 0; w < wanted.size(); ++w) {
+        if (w + kProbesAhead < wanted.size()) segment.lists.prefetch(wanted[w + kProbesAhead].centroid);
+        const Run list = segment.lists.of(wanted[w].centroid);
+        lists[count] = {documents + list.first, documents + list.end, wanted[w].gain, wanted[w].token};
+        count += list.size() > 0;
+        postings += list.size();
+    }
+    scratch.open = count;
     return postings;
 }
 
@@ -57,16 +75,19 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
         std::fill(scratch.board.begin(), scratch.board.end(), Entry{0, 0});
         scratch.next_tag = 1;
     }
-    const uint32_t first_tag = scratch.next_tag, begin = static_cast<uint32_t>(first);
-    for (size_t l = 0; l < scratch.lists.size(); ++l) {
+    const uint32_t first_tag = scratch.next_tag, range = static_cast<uint32_t>(size);
+    for (size_t l = 0; l < scratch.open; ++l) {
         List& list = scratch.lists[l];
         const uint32_t tag = first_tag + list.token;
-        if (l + 2 < scratch.lists.size())
-            for (int line = 0; line < 8; ++line) __builtin_prefetch(scratch.lists[l + 2].next + line * 16);
+        if (l + kListsAhead < scratch.open) {
+            const List& ahead = scratch.lists[l + kListsAhead];
+            for (const uint32_t* line = ahead.next; line < std::min(ahead.end, ahead.next + 128); line += 16)
+                __builtin_prefetch(line);
+        }
         const uint32_t* at = list.next;
         for (; at < list.end; ++at) {
-            const uint32_t local = *at - begin;
-            if (local >= size) break;  // of a later range
+            const uint32_t local = *at - static_cast<uint32_t>(first);
+            if (local >= range) break;  // of a later range; or of none, which find_candidates notices
             // Masks, not branches: whether a document is new is as good as random.
             const Entry entry = board[local];
             const int32_t known = -static_cast<int32_t>(entry.tag >= first_tag);
@@ -88,27 +109,26 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
 // to scratch.chosen, best first.
 void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
                              Scratch& scratch, SearchCounts* counts) const {
-    scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * limits.nprobe,
+    scratch.chosen.clear();
+    if (query.length == 0) return;
+    const int64_t nprobe = std::clamp<int64_t>(limits.nprobe, 1, centroids.count);
+    const int64_t candidates = std::clamp<int64_t>(limits.candidates, 0, documents());
+    scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * nprobe, nprobe,
                        limits.cells, threads);
-    const Prober& prober = scratch.prober;
-    double range = 0;
-    for (int64_t i = 0; i < query.length; ++i) {
-        const Probe* probes = prober.of(static_cast<int>(i));
-        range += query.scales[i] * (double(probes[0].score) - probes[prober.size(static_cast<int>(i)) - 1].score);
-    }
-    const double unit = kCoarseRange / std::max(range, 1e-30);
+    choose_lists(query, scratch);
     const auto room = static_cast<size_t>(std::min(kRange, documents()));
     if (scratch.board.size() < room) scratch.board.resize(room, Entry{0, 0});
     if (scratch.touched.size() < room + 1)
         scratch.touched.resize(room + 1);  // one is written before it is known to be new
-    const auto most = static_cast<size_t>(std::max<int64_t>(4 * limits.candidates, 4096));
+    const auto most = static_cast<size_t>(std::max<int64_t>(4 * candidates, 4096));
     std::vector<uint64_t>& keys = scratch.keys;
     keys.clear();
     uint64_t least = 0;
     for (size_t s = 0; s < segments.size(); ++s) {
-        const int64_t postings = open_lists(query, limits, segments[s], unit, scratch);
+        const int64_t postings = open_lists(segments[s], scratch);
         if (counts) counts->postings += postings;
         for (int64_t first = 0; first < segments[s].documents; first += kRange) {
+            check_interrupt();
             const int64_t touched = score_range(query, first, std::min(kRange, segments[s].documents - first), scratch);
             if (counts) counts->touched += touched;
             for (int64_t t = 0; t < touched; ++t) {
@@ -118,14 +138,20 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
                 if (key < least || (allowed && !allowed[position])) continue;
                 keys.push_back(key);
                 if (keys.size() < most) continue;
-                keep_best(keys, limits.candidates);
+                keep_best(keys, candidates);
                 least = *std::min_element(keys.begin(), keys.end());
             }
         }
+        for (size_t l = 0; l < scratch.open; ++l) {
+            const List& list = scratch.lists[l];
+            if (list.next < list.end) {
+                damaged("list_documents holds " + std::to_string(*list.next) + " out of order, or beyond the " +
+                        std::to_string(segments[s].documents) + " documents of its segment");
+            }
+        }
     }
-    keep_best(keys, limits.candidates);
+    keep_best(keys, candidates);
     std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
-    scratch.chosen.clear();
     for (uint64_t key : keys)
         scratch.chosen.push_back({static_cast<float>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
 }

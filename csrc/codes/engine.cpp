@@ -1,7 +1,11 @@
 #include "codes/engine.hpp"
 
 #include <algorithm>
+#include <cmath>
+#include <exception>
 #include <limits>
+#include <memory>
+#include <stdexcept>
 
 #include "platform/threads.hpp"
 
@@ -44,22 +48,29 @@ private:
 class Engine::Lease {
 public:
     explicit Lease(const Engine& engine) : engine_(engine) {
-        std::lock_guard<std::mutex> lock(engine.mutex_);
-        if (!engine.idle_.empty()) {
-            scratch_ = std::move(engine.idle_.back());
-            engine.idle_.pop_back();
-        } else {
-            scratch_ = std::make_unique<Scratch>();
+        for (auto& slot : engine.idle_) {
+            if (slot.load(std::memory_order_relaxed) == nullptr) continue;
+            scratch_.reset(slot.exchange(nullptr, std::memory_order_acquire));
+            if (scratch_ != nullptr) return;
         }
+        scratch_ = std::make_unique<Scratch>();
     }
     ~Lease() {
-        std::lock_guard<std::mutex> lock(engine_.mutex_);
-        engine_.idle_.push_back(std::move(scratch_));
+        if (std::uncaught_exceptions() > exceptions_) return;  // what a failed call leaves is not to be relied on
+        for (auto& slot : engine_.idle_) {
+            Scratch* none = nullptr;
+            if (!slot.compare_exchange_strong(none, scratch_.get(), std::memory_order_release)) continue;
+            scratch_.release();
+            return;
+        }
     }
+    Lease(const Lease&) = delete;
+    Lease& operator=(const Lease&) = delete;
     Scratch& operator*() { return *scratch_; }
 
 private:
     const Engine& engine_;
+    const int exceptions_ = std::uncaught_exceptions();
     std::unique_ptr<Scratch> scratch_;
 };
 
@@ -72,14 +83,29 @@ Engine::Engine(const Codec& codec, const Centroids& centroids, const Rotation& r
       segments(std::move(segments)),
       first_position_{0} {
     for (const Segment& segment : this->segments) first_position_.push_back(first_position_.back() + segment.documents);
+    if (documents() > int64_t{std::numeric_limits<uint32_t>::max()}) damaged("it has more than 4294967295 documents");
+    if (!(step > 0 && std::isfinite(step))) damaged("step must be a positive number");
+    if (!std::all_of(rotation.mean, rotation.mean + rotation.dim, [](float x) { return std::isfinite(x); })) {
+        damaged("mean must be finite");
+    }
+    const auto inside = [&](int32_t from) { return from >= 0 && from < rotation.width; };
+    if (!std::all_of(rotation.permutation, rotation.permutation + rotation.width, inside)) {
+        damaged("permutation must be numbers from 0 to " + std::to_string(rotation.width - 1));
+    }
+    const int64_t* const cells = centroids.cell_offsets;
+    if (cells[0] != 0 || cells[centroids.cell_count] != centroids.count ||
+        !std::is_sorted(cells, cells + centroids.cell_count + 1)) {
+        damaged("cell_offsets must rise from 0 to " + std::to_string(centroids.count));
+    }
 }
 
-const Segment& Engine::segment_of(int64_t position, int64_t* local) const {
-    size_t s = 0;
-    if (segments.size() > 1)
-        s = std::upper_bound(first_position_.begin(), first_position_.end(), position) - first_position_.begin() - 1;
-    *local = position - first_position_[s];
-    return segments[s];
+Engine::~Engine() {
+    for (auto& slot : idle_) delete slot.load();
+}
+
+void Engine::decode(int64_t segment, int64_t first, int64_t n, uint8_t* bytes) const {
+    if (codec.nbits < 8) check_centroids(segments[segment].tokens, {first, first + n});
+    codes::decode(codec, segments[segment].tokens, first, n, bytes);
 }
 
 std::vector<Hit> Engine::exhaustive(const Query& query, int64_t k, const uint8_t* allowed, int threads) const {
@@ -97,7 +123,7 @@ std::vector<Hit> Engine::exhaustive(const Query& query, int64_t k, const uint8_t
 void Engine::probe(const Query& query, int64_t count, int64_t cells, Probe* out, int64_t* known, int threads) const {
     Lease lease(*this);
     Prober& prober = (*lease).prober;
-    prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), count, cells, threads);
+    prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), count, count, cells, threads);
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
         known[i] = prober.size(static_cast<int>(i));

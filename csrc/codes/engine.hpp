@@ -1,9 +1,10 @@
 // Search over segments of residual codes: probe centroids, gather and score candidates, MaxSim on the codes, top k.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <cstdint>
-#include <memory>
-#include <mutex>
+#include <string>
 #include <vector>
 
 #include "codes/centroids.hpp"
@@ -15,15 +16,13 @@
 
 namespace lateint::codes {
 
-// An immutable run of documents. Positions of documents in an index are counted over its segments in order.
+// An immutable run of documents. Positions of documents in an index are counted over its segments in order. Arrays may
+// be memory-mapped files that somebody else made: what is read from them is checked before it is used as a place.
 struct Segment {
     int64_t documents;
     const int64_t* offsets;  // [documents + 1]
-    int64_t token_count;
     CodedTokens tokens;
     InvertedLists lists;
-
-    Run tokens_of(int64_t document) const { return run_of(offsets, document, token_count); }
 };
 
 struct Hit {
@@ -46,8 +45,11 @@ struct SearchCounts {
 
 class Engine {
 public:
+    // Throws std::runtime_error if something other than segments is damaged; their contents are looked at when they
+    // are read, by all other functions, which throw the same.
     Engine(const Codec& codec, const Centroids& centroids, const Rotation& rotation, float step,
            std::vector<Segment> segments);
+    ~Engine();
 
     const Codec codec;
     const Centroids centroids;
@@ -74,10 +76,18 @@ public:
     std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed,
                             SearchCounts* counts = nullptr) const;
 
+    // Tokens [first, first + n) of a segment as bytes [n, width].
+    void decode(int64_t segment, int64_t first, int64_t n, uint8_t* bytes) const;
+
 private:
     struct Entry {  // of the scoreboard, one a document of the range at hand
         uint32_t tag;
         int32_t sum;
+    };
+    struct Wanted {  // a centroid that a query token looks into, and what a document there gains
+        uint32_t centroid;
+        int32_t gain;
+        uint32_t token;
     };
     struct List {  // what is left of an inverted list that a query token reads
         const uint32_t *next, *end;
@@ -88,7 +98,9 @@ private:
         std::vector<Entry> board;
         uint32_t next_tag = 1;
         std::vector<uint32_t> touched;
-        std::vector<List> lists;  // those that are not empty, by token, best first
+        std::vector<Wanted> wanted;
+        std::vector<List> lists;  // by token, best first
+        size_t open = 0;          // of them: those of a segment that are not empty
         std::vector<uint64_t> keys;
         std::vector<Hit> chosen;
         Prober prober;
@@ -97,17 +109,20 @@ private:
 
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
                          SearchCounts*) const;
-    int64_t open_lists(const Query&, const SearchLimits&, const Segment&, double unit, Scratch&) const;
+    void choose_lists(const Query&, Scratch&) const;
+    int64_t open_lists(const Segment&, Scratch&) const;
     int64_t score_range(const Query&, int64_t first, int64_t size, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
+    Run tokens_of(const Segment&, int64_t local) const;
+    void check_centroids(const CodedTokens&, Run) const;
     void prefetch(int64_t position) const;
-    void prefetch_centroids(const Segment&, int64_t first, int64_t end) const;
+    void prefetch_centroids(const Segment&, Run) const;
     void prefetch_document_centroids(int64_t position) const;
 
     std::vector<int64_t> first_position_;  // of each segment, and the number of documents
-    mutable std::mutex mutex_;
-    mutable std::vector<std::unique_ptr<Scratch>> idle_;
+    // Scratch space of past calls for calls to come. No lock: whoever forks in the middle of a call leaves none behind.
+    mutable std::array<std::atomic<Scratch*>, 64> idle_{};
 };
 
 }  // namespace lateint::codes

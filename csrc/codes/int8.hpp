@@ -11,6 +11,7 @@ namespace lateint::codes {
 
 constexpr int64_t kDepthStep = 64;  // rows and tiles are padded to this many components
 constexpr int64_t kRowStep = 16;    // dot_max takes rows in multiples of this
+constexpr int64_t kCrossRows = 64;  // cross writes rows in multiples of this
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -21,8 +22,16 @@ struct Int8Kernels {
     void (*dot)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* out);
     // best[t * 16 + j] = max(best, max_r sum_k rows[r][k] * tiles[t][j][k]); n is a multiple of kRowStep
     void (*dot_max)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* best);
-    // Where scores[r][j] > thresholds[j]: r << 16 | j, ascending, into hits; returns how many. n and lanes < 65,536.
-    int64_t (*above)(const int32_t* scores, int64_t n, int lanes, const int32_t* thresholds, uint32_t* hits);
+    // out[j * stride + r] = sum_k rows[r][k] * lane_j[k]. Lane j is one vector of a tile, and lanes[j] where its first
+    // component is. stride >= n rounded up to a multiple of kCrossRows; what lies between n and that is undefined.
+    void (*cross)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* const* lanes, int m, int32_t* out,
+                  int64_t stride);
+    // Appends the scores above the threshold to `kept` and their rows, first + i, to `rows`; returns how many. Both
+    // have room for n + 16 more.
+    int64_t (*above)(const int32_t* scores, int64_t n, int32_t threshold, uint32_t first, int32_t* kept,
+                     uint32_t* rows);
+    // Moves the best `count` < n to the front, in their order: by score, then by lower row. Returns the least of them.
+    int32_t (*keep_best)(int32_t* scores, uint32_t* rows, int64_t n, int64_t count);
     // Per row: where scores[r][j] - bias[j] > best[r], takes it and the index first + j (the lowest j among equals).
     void (*nearest)(const int32_t* scores, int64_t n, int lanes, const int32_t* bias, int32_t first, int32_t* best,
                     int32_t* index);

@@ -1,4 +1,6 @@
 // AMX: 32 rows x 32 vectors a step in four accumulator tiles.
+#include "codes/int8_cross.hpp"
+#include "codes/int8_cross_avx512.hpp"
 #include "codes/int8_dot_avx512.hpp"
 #include "codes/int8_select_avx512.hpp"
 #include "platform/tiles_amx.hpp"
@@ -152,8 +154,16 @@ void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles,
     _mm512_storeu_si512(best + t * kLanes, top);
 }
 
+// A tile of the unit is 16 vectors wide: few of them leave it idle.
+void cross(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* const* lanes, int m, int32_t* out,
+           int64_t stride) {
+    constexpr int kFew = 8;
+    (m < kFew ? cross_avx512 : cross_by_tiles<dot>)(rows, n, depth, lanes, m, out, stride);
+}
+
 }  // namespace
 
-const Int8Kernels kInt8Amx = {dot, dot_max, above_avx512, nearest_avx512, configure_tiles, release_tiles};
+const Int8Kernels kInt8Amx = {
+    dot, dot_max, cross, above_avx512, keep_best_avx512, nearest_avx512, configure_tiles, release_tiles};
 
 }  // namespace lateint::codes

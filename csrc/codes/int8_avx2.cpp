@@ -2,6 +2,8 @@
 #include <immintrin.h>
 
 #include "codes/int8.hpp"
+#include "codes/int8_cross.hpp"
+#include "codes/int8_select.hpp"
 
 namespace lateint::codes {
 namespace {
@@ -59,18 +61,6 @@ void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles,
     }
 }
 
-int64_t above(const int32_t* scores, int64_t n, int lanes, const int32_t* thresholds, uint32_t* hits) {
-    int64_t count = 0;
-    for (int64_t r = 0; r < n; ++r)
-        for (int j = 0; j < lanes; j += 8) {
-            const __m256i s = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(scores + r * lanes + j));
-            const __m256i t = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(thresholds + j));
-            unsigned mask = _mm256_movemask_ps(_mm256_castsi256_ps(_mm256_cmpgt_epi32(s, t)));
-            for (; mask; mask &= mask - 1) hits[count++] = static_cast<uint32_t>(r << 16 | (j + __builtin_ctz(mask)));
-        }
-    return count;
-}
-
 void nearest(const int32_t* scores, int64_t n, int lanes, const int32_t* bias, int32_t first, int32_t* best,
              int32_t* index) {
     for (int64_t r = 0; r < n; ++r) {
@@ -99,6 +89,7 @@ void nothing() {}
 
 }  // namespace
 
-const Int8Kernels kInt8Avx2 = {dot, dot_max, above, nearest, nothing, nothing};
+const Int8Kernels kInt8Avx2 = {dot,     dot_max, cross_by_tiles<dot>, above_plain, keep_best_plain, nearest,
+                               nothing, nothing};
 
 }  // namespace lateint::codes

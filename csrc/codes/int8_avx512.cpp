@@ -1,3 +1,4 @@
+#include "codes/int8_cross_avx512.hpp"
 #include "codes/int8_dot_avx512.hpp"
 #include "codes/int8_select_avx512.hpp"
 
@@ -6,6 +7,7 @@ namespace {
 void nothing() {}
 }  // namespace
 
-const Int8Kernels kInt8Avx512 = {dot_avx512, dot_max_avx512, above_avx512, nearest_avx512, nothing, nothing};
+const Int8Kernels kInt8Avx512 = {dot_avx512,       dot_max_avx512, cross_avx512, above_avx512,
+                                 keep_best_avx512, nearest_avx512, nothing,      nothing};
 
 }  // namespace lateint::codes

@@ -1,5 +1,7 @@
 // Portable versions: the definition of the integer kernels.
 #include "codes/int8.hpp"
+#include "codes/int8_cross.hpp"
+#include "codes/int8_select.hpp"
 
 namespace lateint::codes {
 namespace {
@@ -24,14 +26,6 @@ void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles,
         }
 }
 
-int64_t above(const int32_t* scores, int64_t n, int lanes, const int32_t* thresholds, uint32_t* hits) {
-    int64_t count = 0;
-    for (int64_t r = 0; r < n; ++r)
-        for (int j = 0; j < lanes; ++j)
-            if (scores[r * lanes + j] > thresholds[j]) hits[count++] = static_cast<uint32_t>(r << 16 | j);
-    return count;
-}
-
 void nearest(const int32_t* scores, int64_t n, int lanes, const int32_t* bias, int32_t first, int32_t* best,
              int32_t* index) {
     for (int64_t r = 0; r < n; ++r)
@@ -45,6 +39,7 @@ void nothing() {}
 
 }  // namespace
 
-const Int8Kernels kInt8Scalar = {dot, dot_max, above, nearest, nothing, nothing};
+const Int8Kernels kInt8Scalar = {dot,     dot_max, cross_by_tiles<dot>, above_plain, keep_best_plain, nearest,
+                                 nothing, nothing};
 
 }  // namespace lateint::codes

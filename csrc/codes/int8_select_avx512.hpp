@@ -4,19 +4,49 @@
 #include <immintrin.h>
 
 #include "codes/int8.hpp"
+#include "codes/int8_select.hpp"
 
 namespace lateint::codes {
 namespace {
 
-inline int64_t above_avx512(const int32_t* scores, int64_t n, int lanes, const int32_t* thresholds, uint32_t* hits) {
+// The first n of 16 lanes.
+inline __mmask16 first_lanes(int64_t n) { return static_cast<__mmask16>(n < 16 ? (1u << n) - 1 : 0xFFFFu); }
+
+inline int64_t above_avx512(const int32_t* scores, int64_t n, int32_t threshold, uint32_t first, int32_t* kept,
+                            uint32_t* rows) {
+    const __m512i bound = _mm512_set1_epi32(threshold);
+    __m512i at = _mm512_add_epi32(_mm512_set1_epi32(static_cast<int>(first)),
+                                  _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15));
     int64_t count = 0;
-    for (int64_t r = 0; r < n; ++r)
-        for (int j = 0; j < lanes; j += 16) {
-            const __m512i s = _mm512_loadu_si512(scores + r * lanes + j);
-            unsigned mask = _mm512_cmpgt_epi32_mask(s, _mm512_loadu_si512(thresholds + j));
-            for (; mask; mask &= mask - 1) hits[count++] = static_cast<uint32_t>(r << 16 | (j + __builtin_ctz(mask)));
-        }
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 there = first_lanes(n - i);
+        const __m512i s = _mm512_maskz_loadu_epi32(there, scores + i);
+        const __mmask16 mask = _mm512_mask_cmpgt_epi32_mask(there, s, bound);
+        // A whole register each: compressing into memory is microcode on some processors.
+        _mm512_storeu_si512(kept + count, _mm512_maskz_compress_epi32(mask, s));
+        _mm512_storeu_si512(rows + count, _mm512_maskz_compress_epi32(mask, at));
+        count += __builtin_popcount(mask);
+        at = _mm512_add_epi32(at, _mm512_set1_epi32(16));
+    }
     return count;
+}
+
+inline int32_t keep_best_avx512(int32_t* scores, uint32_t* rows, int64_t n, int64_t count) {
+    const int32_t last = nth_largest(scores, n, count);
+    const __m512i bound = _mm512_set1_epi32(last);
+    const __m512i highest = _mm512_set1_epi32(static_cast<int>(highest_row(scores, rows, n, count, last)));
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; i += 16) {
+        const __mmask16 there = first_lanes(n - i);
+        const __m512i s = _mm512_maskz_loadu_epi32(there, scores + i), row = _mm512_maskz_loadu_epi32(there, rows + i);
+        const __mmask16 ties = _mm512_cmpeq_epi32_mask(s, bound) & _mm512_cmple_epu32_mask(row, highest);
+        const __mmask16 mask = there & (_mm512_cmpgt_epi32_mask(s, bound) | ties);
+        const __mmask16 front = first_lanes(__builtin_popcount(mask));
+        _mm512_mask_storeu_epi32(scores + kept, front, _mm512_maskz_compress_epi32(mask, s));
+        _mm512_mask_storeu_epi32(rows + kept, front, _mm512_maskz_compress_epi32(mask, row));
+        kept += __builtin_popcount(mask);
+    }
+    return last;
 }
 
 inline void nearest_avx512(const int32_t* scores, int64_t n, int lanes, const int32_t* bias, int32_t first,

@@ -1,8 +1,8 @@
 // Inverted lists: how a search reads them and how a build makes them.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
+#include <string>
 #include <vector>
 
 namespace lateint::codes {
@@ -13,29 +13,37 @@ struct Run {
     int64_t size() const { return end - first; }
 };
 
-// The run that offsets[i] and offsets[i + 1] bound, inside [0, most) whatever a damaged file says.
-inline Run run_of(const int64_t* offsets, int64_t i, int64_t most) {
-    const int64_t first = std::clamp<int64_t>(offsets[i], 0, most);
-    return {first, std::clamp(offsets[i + 1], first, most)};
-}
+// For what only a damaged file can say. Throws std::runtime_error.
+[[noreturn]] void damaged(const std::string& what);
 
 // Inverted lists: for each centroid the distinct documents with a token at it, ascending. Small segments store only the
 // lists that are not empty, and which ones these are; a bit for each centroid then finds them.
 class InvertedLists {
 public:
+    // Throws std::runtime_error if centroids are damaged; offsets are looked at when they are used.
     // offsets [lists + 1], documents [entries]; centroids [lists] ascending, or null where all `count` have a list.
     InvertedLists(const int64_t* offsets, const uint32_t* documents, int64_t entries, const uint32_t* centroids,
                   int64_t lists, int64_t count);
     const uint32_t* documents() const { return documents_; }
+    void prefetch(uint32_t centroid) const {
+        if (filled_.empty()) __builtin_prefetch(offsets_ + centroid);
+    }
     // Entries of the list of a centroid.
     Run of(uint32_t centroid) const {
-        if (filled_.empty()) return run_of(offsets_, centroid, entries_);
+        if (filled_.empty()) return at(centroid, centroid);
         const uint64_t word = filled_[centroid / 64], bit = uint64_t{1} << centroid % 64;
         if (!(word & bit)) return {0, 0};
-        return run_of(offsets_, before_[centroid / 64] + __builtin_popcountll(word & (bit - 1)), entries_);
+        return at(before_[centroid / 64] + __builtin_popcountll(word & (bit - 1)), centroid);
     }
 
 private:
+    Run at(int64_t list, uint32_t centroid) const {
+        const Run run = {offsets_[list], offsets_[list + 1]};
+        if (run.first < 0 || run.end < run.first || run.end > entries_) refuse(run, centroid);
+        return run;
+    }
+    [[noreturn]] void refuse(Run, uint32_t centroid) const;
+
     const int64_t* offsets_;
     const uint32_t* documents_;
     int64_t entries_;

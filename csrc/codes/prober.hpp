@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "codes/centroids.hpp"
+#include "codes/int8.hpp"
 
 namespace lateint::codes {
 
@@ -14,46 +15,66 @@ struct Probe {
     uint32_t centroid;
 };
 
-// Those of some tokens, found by one thread.
-class TileProber {
+// The best `count` of the rows that one query token was offered.
+class Best {
 public:
-    void run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells);
-    const Probe* of(int lane) const { return probes_.data() + lane * count_; }
-    int64_t size(int lane) const { return sizes_[lane]; }  // at most `count`: cells may hold fewer
+    void start(int64_t count, int64_t offered);  // room for the best `count` of `offered`
+    // Scores of rows first, first + 1, ...; at most kOffered of them.
+    void offer(const int32_t* scores, int64_t n, uint32_t first, const Int8Kernels&);
+    // The best `listed` of them in order into `out`; returns how many. The score of the last of all goes to `least`.
+    int64_t finish(int64_t listed, const Int8Kernels&, Probe* out, int32_t* least);
+
+    static constexpr int64_t kOffered = 256;
 
 private:
-    void collect(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
-                 const std::vector<int>& lanes);
-    void look_into(const Centroids&, const int8_t* tiles, int lanes, int64_t count, int64_t cells);
-    void start(int lanes, int64_t count, int64_t offered);  // room for the best `count` of `offered`
-    void prune(int lane);
-    int32_t threshold(int lane) const;
-    void finish(int lanes);
+    int32_t prune(int64_t count, const Int8Kernels&);  // keeps the best `count`; returns the least of them
 
-    int64_t count_ = 0, capacity_ = 0;
-    std::vector<uint64_t> kept_;  // [lanes][capacity]: score and id in one key, greater is better
-    std::vector<int64_t> sizes_;
-    std::vector<uint64_t> least_;  // [lanes]: a key must be greater to be kept
-    std::vector<int32_t> thresholds_, scores_;
-    std::vector<uint32_t> hits_;
-    std::vector<Probe> probes_;  // [lanes][count]
+    int64_t count_ = 0, size_ = 0;
+    int32_t threshold_ = 0;  // a score must exceed it: an equal one with a lower id is better than the last one kept
+    std::vector<int32_t> scores_;
+    std::vector<uint32_t> rows_;
+    std::vector<uint64_t> keys_;
+};
+
+// Probes of some tokens, found by one thread.
+class TokensProber {
+public:
+    void run(const Centroids&, const int8_t* tiles, int lanes, int64_t count, int64_t listed, int64_t cells);
+    const Probe* of(int lane) const { return probes_.data() + lane * listed_; }
+    int64_t size(int lane) const { return sizes_[lane]; }
+    int32_t least(int lane) const { return leasts_[lane]; }
+
+private:
+    void start(int lanes, int64_t count, int64_t offered);
+    void finish(int lanes, int64_t listed);
+    void offer(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
+               const std::vector<int>& readers);
+    void look_into(const Centroids&, const int8_t* tiles, int lanes, int64_t cells);
+
+    int64_t listed_ = 0;
+    std::vector<Best> best_;       // [lanes]
+    std::vector<Probe> probes_;    // [lanes][listed]
+    std::vector<int64_t> sizes_;   // [lanes]
+    std::vector<int32_t> leasts_;  // [lanes]
+    std::vector<int32_t> scores_;  // of the rows at hand
     // Of cells; kept for their memory.
-    std::vector<Probe> wanted_;              // [lanes][cells]
     std::vector<std::vector<int>> readers_;  // [cell]: tokens that look into it; empty between searches
-    std::vector<int8_t> gathered_;           // their tiles
 };
 
 class Prober {
 public:
-    // Finds the best `count` centroids for each of `lanes` query tokens given as tiles: in the best `cells` cells of
-    // each of them, or among all centroids where cells <= 0. No token depends on another, so threads share them out.
-    void run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t cells, int threads);
-    const Probe* of(int lane) const { return parts_[lane / run_].of(lane % run_); }
-    int64_t size(int lane) const { return parts_[lane / run_].size(lane % run_); }  // at most `count`
+    // Finds the best `count` centroids of each of `lanes` query tokens given as tiles: in the best `cells` cells of
+    // each of them, or among all centroids where cells <= 0. Cells may hold fewer. The best `listed` of them are kept,
+    // and the score of the last. No token depends on another, so threads share them out.
+    void run(const Centroids&, const int8_t* tiles, int lanes, int64_t count, int64_t listed, int64_t cells,
+             int threads);
+    const Probe* of(int lane) const { return parts_[lane / run_].of(lane % run_); }   // best first
+    int64_t size(int lane) const { return parts_[lane / run_].size(lane % run_); }    // at most `listed`
+    int32_t least(int lane) const { return parts_[lane / run_].least(lane % run_); }  // the score of the last found
 
 private:
     int run_ = 1;  // tokens of a part
-    std::vector<TileProber> parts_;
+    std::vector<TokensProber> parts_;
 };
 
 }  // namespace lateint::codes

@@ -2,9 +2,11 @@
 
 #include <algorithm>
 #include <cmath>
+#include <stdexcept>
 
 #include "codes/int8.hpp"
 #include "codes/residual.hpp"
+#include "platform/floats.hpp"
 
 namespace lateint::codes {
 namespace {
@@ -15,8 +17,8 @@ struct Rounded {
 };
 
 Rounded round_to_bytes(const float* token, int64_t width, int8_t* bytes) {
-    float largest = 0;
-    for (int64_t k = 0; k < width; ++k) largest = std::max(largest, std::fabs(token[k]));
+    const float largest = largest_magnitude(token, width);
+    if (!std::isfinite(largest)) throw std::runtime_error("a query token is not finite when rotated");
     const float scale = largest > 1e-30f ? largest / 127.0f : 1.0f;  // what is smaller counts as zero
     int32_t sum = 0;
     for (int64_t k = 0; k < width; ++k) {

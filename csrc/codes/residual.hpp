@@ -4,7 +4,6 @@
 // With nbits = 8 the codes are those bytes themselves and the centroid serves candidate generation only.
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <memory>
 
@@ -33,15 +32,14 @@ struct Codec {
 // Tokens as stored, document after document. Byte j of a code holds the codes of components j + s * code_bytes(),
 // s = 0 .. 8 / nbits - 1, in bits [s * nbits, (s + 1) * nbits).
 struct CodedTokens {
+    int64_t count;                 // N
     const uint8_t* codes;          // [N, code_bytes]
     const uint8_t* scales;         // [N]; null with nbits = 8
     const uint16_t* centroid_ids;  // [N], low 16 bits
     const uint8_t* centroid_high;  // [N], bits 16-23; null where K <= 65536
-    uint32_t last_centroid;        // K - 1: what is larger can only come from a damaged file, and is taken for it
 
     uint32_t centroid(int64_t token) const {
-        return std::min(centroid_ids[token] | (centroid_high ? uint32_t(centroid_high[token]) << 16 : 0u),
-                        last_centroid);
+        return centroid_ids[token] | (centroid_high ? uint32_t(centroid_high[token]) << 16 : 0u);
     }
 };
 
@@ -61,6 +59,7 @@ struct ResidualKernels {
 const ResidualKernels& residual_kernels();  // those of active_isa()
 
 constexpr int64_t kTokensPerTask = 256;
+constexpr int64_t kMaxWidth = 4096;
 
 // Rotated tokens scaled [n, width] with their centroids: codes [n, code_bytes], scales [n].
 void encode(const Codec& codec, const float* scaled, const uint32_t* centroid_ids, int64_t n, int threads,

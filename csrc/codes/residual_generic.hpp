@@ -6,7 +6,7 @@
 #include <cstring>
 
 #include "codes/residual.hpp"
-#include "platform/half.hpp"
+#include "platform/floats.hpp"
 
 #if defined(__F16C__)
 #include <immintrin.h>
@@ -14,8 +14,6 @@
 
 namespace lateint::codes {
 namespace {
-
-constexpr int64_t kMaxWidth = 4096;
 
 inline float sum8(const float* lanes) {
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));

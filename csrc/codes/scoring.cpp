@@ -17,11 +17,43 @@ constexpr int64_t kCentroidsAhead = 24;  // tokens of the next block whose centr
 
 }  // namespace
 
+const Segment& Engine::segment_of(int64_t position, int64_t* local) const {
+    size_t s = 0;
+    if (segments.size() > 1)
+        s = std::upper_bound(first_position_.begin(), first_position_.end(), position) - first_position_.begin() - 1;
+    *local = position - first_position_[s];
+    return segments[s];
+}
+
+Run Engine::tokens_of(const Segment& segment, int64_t local) const {
+    const Run span = {segment.offsets[local], segment.offsets[local + 1]};
+    if (span.first < 0 || span.end < span.first || span.end > segment.tokens.count) {
+        damaged("offsets of document " + std::to_string(local) + " of a segment are " + std::to_string(span.first) +
+                ".." + std::to_string(span.end) + " of " + std::to_string(segment.tokens.count) + " tokens");
+    }
+    return span;
+}
+
+void Engine::check_centroids(const CodedTokens& tokens, Run span) const {
+    uint32_t largest = 0;
+    if (tokens.centroid_high != nullptr) {
+        for (int64_t i = span.first; i < span.end; ++i) largest = std::max(largest, tokens.centroid(i));
+    } else if (centroids.count <= std::numeric_limits<uint16_t>::max()) {
+        uint16_t low = 0;
+        for (int64_t i = span.first; i < span.end; ++i) low = std::max(low, tokens.centroid_ids[i]);
+        largest = low;
+    }
+    if (largest >= centroids.count) {
+        damaged("centroid_ids hold " + std::to_string(largest) + ", but there are " + std::to_string(centroids.count) +
+                " centroids");
+    }
+}
+
 void Engine::prefetch(int64_t position) const {
     int64_t local;
     const Segment& segment = segment_of(position, &local);
-    const Run run = segment.tokens_of(local);
-    const int64_t first = run.first, last = std::min(run.end, first + 128);
+    const Run span = tokens_of(segment, local);
+    const int64_t first = span.first, last = std::min(span.end, first + 128);
     const int64_t bytes = codec.code_bytes();
     for (int64_t b = first * bytes; b < last * bytes; b += 64) __builtin_prefetch(segment.tokens.codes + b);
     for (int64_t i = first; i < last; i += 32) __builtin_prefetch(segment.tokens.centroid_ids + i);
@@ -29,9 +61,9 @@ void Engine::prefetch(int64_t position) const {
 }
 
 // The first few centroids that decoding will need; further ones it fetches itself, a few tokens ahead.
-void Engine::prefetch_centroids(const Segment& segment, int64_t first, int64_t end) const {
-    if (!segment.tokens.scales) return;  // 8 bits: codes are whole
-    for (int64_t i = first; i < std::min(end, first + kCentroidsAhead); ++i) {
+void Engine::prefetch_centroids(const Segment& segment, Run span) const {
+    if (codec.nbits == 8) return;  // codes are whole
+    for (int64_t i = span.first; i < std::min(span.end, span.first + kCentroidsAhead); ++i) {
         const uint8_t* row = codec.centroids + segment.tokens.centroid(i) * codec.depth;
         for (int64_t k = 0; k < codec.depth; k += 64) __builtin_prefetch(row + k);
     }
@@ -40,8 +72,7 @@ void Engine::prefetch_centroids(const Segment& segment, int64_t first, int64_t e
 void Engine::prefetch_document_centroids(int64_t position) const {
     int64_t local;
     const Segment& segment = segment_of(position, &local);
-    const Run run = segment.tokens_of(local);
-    prefetch_centroids(segment, run.first, run.end);
+    prefetch_centroids(segment, tokens_of(segment, local));
 }
 
 void Engine::score_block(const Query& query, const int64_t* positions, int64_t n, float* scores) const {
@@ -56,12 +87,17 @@ void Engine::score_block(const Query& query, const int64_t* positions, int64_t n
         if (d + kDocumentsAhead < n) prefetch(positions[d + kDocumentsAhead]);
         int64_t local;
         const Segment& segment = segment_of(positions[d], &local);
+        const Run span = tokens_of(segment, local);
+        if (span.first == span.end) {
+            scores[d] = -std::numeric_limits<float>::infinity();
+            continue;
+        }
         std::fill(best.begin(), best.end(), std::numeric_limits<int32_t>::min());
-        const auto [begin, end] = segment.tokens_of(local);
-        for (int64_t first = begin; first < end; first += kDecodeRows) {
-            const int64_t count = std::min(kDecodeRows, end - first), padded = round_up(count, kRowStep);
-            if (first + count < end)
-                prefetch_centroids(segment, first + count, end);
+        for (int64_t first = span.first; first < span.end; first += kDecodeRows) {
+            const int64_t count = std::min(kDecodeRows, span.end - first), padded = round_up(count, kRowStep);
+            if (codec.nbits < 8) check_centroids(segment.tokens, {first, first + count});
+            if (first + count < span.end)
+                prefetch_centroids(segment, {first + count, span.end});
             else if (d + 1 < n)
                 prefetch_document_centroids(positions[d + 1]);
             residual.decode(codec, segment.tokens, first, count, rows);
@@ -71,7 +107,7 @@ void Engine::score_block(const Query& query, const int64_t* positions, int64_t n
         }
         double score = query.constant;
         for (int64_t i = 0; i < query.length; ++i) score += query.scales[i] * (best[i] - query.offsets[i]);
-        scores[d] = begin < end ? static_cast<float>(score) : -std::numeric_limits<float>::infinity();
+        scores[d] = static_cast<float>(score);
     }
 }
 

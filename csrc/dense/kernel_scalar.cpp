@@ -1,6 +1,6 @@
 // The portable kernel: four lanes at a time in the vectors that GCC and Clang offer on every CPU.
 #include "dense/lanes.hpp"
-#include "platform/half.hpp"
+#include "platform/floats.hpp"
 
 namespace lateint::dense {
 namespace {

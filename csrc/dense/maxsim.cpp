@@ -6,7 +6,7 @@
 
 #include "dense/kernel.hpp"
 #include "platform/buffer.hpp"
-#include "platform/half.hpp"
+#include "platform/floats.hpp"
 #include "platform/isa.hpp"
 #include "platform/threads.hpp"
 
@@ -16,6 +16,7 @@ namespace {
 constexpr int64_t kPanelBytes = 256 << 10;  // tiles that go over a document together: they stay in the second cache
 constexpr int64_t kGroupBytes = 32 << 20;   // packed queries held at a time
 constexpr int64_t kChunkBytes = 512 << 10;  // documents of a task, when several panels read them
+constexpr int64_t kTaskProducts = 4 << 20;  // of tokens, in a task: between two of them a call can be interrupted
 
 thread_local Buffer worker_scratch;
 
@@ -137,7 +138,7 @@ std::vector<int64_t> cut(const Matrices& documents, int64_t token_bytes, int64_t
 
 void maxsim(const Matrices& queries, const Matrices& documents, int64_t dim, int threads, float* out) {
     const Scorer scorer(queries, documents, dim);
-    if (threads <= 0) threads = default_threads();
+    threads = threads_for(threads);
     const int64_t group_tiles = std::max(scorer.panel_tiles(), kGroupBytes / scorer.tile_bytes());
     for (int64_t query = 0; query < queries.count;) {
         std::vector<Panel> panels;
@@ -163,7 +164,10 @@ void maxsim(const Matrices& queries, const Matrices& documents, int64_t dim, int
         const int64_t total = documents.offsets[documents.count] * scorer.token_bytes();
         const int64_t even = total / (8 * int64_t{threads}) + 1;  // eight tasks a thread even out their speeds
         const int64_t most = panels.size() > 1 ? kChunkBytes : 8 * kChunkBytes;
-        const std::vector<int64_t> bounds = cut(documents, scorer.token_bytes(), std::min(even, most));
+        int64_t widest = 1;
+        for (const Panel& panel : panels) widest = std::max(widest, panel.tiles * kLanes);
+        const int64_t short_enough = kTaskProducts / widest * scorer.token_bytes();
+        const std::vector<int64_t> bounds = cut(documents, scorer.token_bytes(), std::min({even, most, short_enough}));
         const int64_t chunks = static_cast<int64_t>(bounds.size()) - 1, n_panels = static_cast<int64_t>(panels.size());
         parallel_for(chunks * n_panels, threads, [&](int64_t task, int) {
             const Panel& panel = panels[task % n_panels];
@@ -185,7 +189,7 @@ void maxsim(const Matrices& queries, const Matrices& documents, int64_t dim, int
 void maxsim_pairs(const Matrices& queries, const Matrices& documents, int64_t dim, const int64_t* query_index,
                   const int64_t* document_index, int64_t pairs, int threads, float* out) {
     const Scorer scorer(queries, documents, dim);
-    if (threads <= 0) threads = default_threads();
+    threads = threads_for(threads);
     std::vector<int64_t> order(static_cast<size_t>(pairs));  // by query, so that each is packed once a task
     std::iota(order.begin(), order.end(), int64_t{0});
     std::stable_sort(order.begin(), order.end(), [&](int64_t a, int64_t b) { return query_index[a] < query_index[b]; });

@@ -5,25 +5,13 @@
 #include <cstring>
 #include <limits>
 
+#include "platform/floats.hpp"
 #include "platform/threads.hpp"
 
 namespace lateint::dense {
 namespace {
 
 constexpr int kParts = 8;  // sums side by side, which the compiler keeps in vectors
-
-// Compared as bits, so that a NaN is larger than any number.
-float largest_magnitude(const float* token, int64_t dim) {
-    int32_t largest = 0;
-    for (int64_t k = 0; k < dim; ++k) {
-        int32_t bits;
-        std::memcpy(&bits, token + k, sizeof bits);
-        largest = std::max(largest, bits & 0x7fffffff);
-    }
-    float magnitude;
-    std::memcpy(&magnitude, &largest, sizeof magnitude);
-    return magnitude;
-}
 
 // Adding and subtracting this rounds a small number to a whole one.
 constexpr float kRound = 12582912.0f;
@@ -52,7 +40,7 @@ double round_token(const float* token, int64_t dim, float scale, int8_t* codes) 
 
 void sketch(const float* tokens, int64_t rows, int64_t dim, int threads, int8_t* codes, SketchScale* scales) {
     constexpr int64_t kChunk = 1024;
-    parallel_for((rows + kChunk - 1) / kChunk, threads > 0 ? threads : default_threads(), [&](int64_t task, int) {
+    parallel_for((rows + kChunk - 1) / kChunk, threads, [&](int64_t task, int) {
         for (int64_t row = task * kChunk; row < std::min(rows, (task + 1) * kChunk); ++row) {
             const float* const token = tokens + row * dim;
             int8_t* const to = codes + row * dim;
@@ -62,7 +50,7 @@ void sketch(const float* tokens, int64_t rows, int64_t dim, int threads, int8_t*
                 const double error = round_token(token, dim, scale, to);
                 scales[row] = {scale, static_cast<float>(error * 1.000001)};
             } else {
-                std::memset(to, 0, static_cast<size_t>(dim));
+                std::fill_n(to, dim, int8_t{0});
                 scales[row] = {0, largest == 0 ? 0 : std::numeric_limits<float>::infinity()};
             }
         }

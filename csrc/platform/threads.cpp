@@ -12,6 +12,8 @@
 #include <system_error>
 #include <thread>
 
+#include "platform/interrupt.hpp"
+
 #if defined(__linux__)
 #include <sched.h>
 #endif
@@ -25,8 +27,6 @@ namespace {
 
 // Kernels are called in bursts: a worker looks for the next job this often before it goes to sleep (about 20 us).
 constexpr int kSpins = 500;
-
-thread_local bool inside_body = false;
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -44,21 +44,33 @@ struct Job {
     std::atomic<int64_t> next{0};
     std::atomic<int> helpers{0};  // workers inside; changed under Pool::mutex
     int joined = 1;               // worker numbers given out, the caller's 0 included; under Pool::mutex
-    std::exception_ptr error;     // under error_mutex
+    std::atomic<bool> stopped{false};
+    std::exception_ptr error;  // under error_mutex
     std::mutex error_mutex;
 
-    void run(int worker) {
-        inside_body = true;
-        try {
-            for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) body(task, worker);
-        } catch (...) {
-            next.store(tasks, std::memory_order_relaxed);
-            const std::lock_guard<std::mutex> lock(error_mutex);
-            if (!error) error = std::current_exception();
-        }
-        inside_body = false;
+    void run(int worker);
+    void fail() {  // with the exception at hand
+        stopped.store(true, std::memory_order_relaxed);
+        next.store(tasks, std::memory_order_relaxed);
+        const std::lock_guard<std::mutex> lock(error_mutex);
+        if (!error) error = std::current_exception();
     }
 };
+
+thread_local const Job* running = nullptr;  // whose task this thread is in
+
+void Job::run(int worker) {
+    running = this;
+    try {
+        for (int64_t task; (task = next.fetch_add(1, std::memory_order_relaxed)) < tasks;) {
+            Interruptible::poll();
+            body(task, worker);
+        }
+    } catch (...) {
+        fail();
+    }
+    running = nullptr;
+}
 
 class Pool {
 public:
@@ -80,7 +92,15 @@ public:
         for (int spin = 0; spin < kSpins && !done(); ++spin) pause();
         if (done()) return;
         std::unique_lock<std::mutex> lock(mutex_);
-        left_.wait(lock, done);
+        while (!left_.wait_for(lock, Interruptible::kInterval, done)) {
+            lock.unlock();
+            try {
+                Interruptible::poll();
+            } catch (...) {
+                job.fail();
+            }
+            lock.lock();
+        }
     }
 
 private:
@@ -175,14 +195,26 @@ int default_threads() {
     return wanted > 0 ? wanted : available_cpus();
 }
 
+int threads_for(int wanted) {
+    static const int most = std::max(64, available_cpus());
+    return std::min(wanted > 0 ? wanted : default_threads(), most);
+}
+
+void check_interrupt() {
+    if (running != nullptr && running->stopped.load(std::memory_order_relaxed)) throw Interrupted();
+    Interruptible::poll();
+}
+
 void parallel_for(int64_t tasks, int threads, const std::function<void(int64_t, int)>& body) {
     if (tasks <= 0) return;
-    if (inside_body) {
-        for (int64_t task = 0; task < tasks; ++task) body(task, 0);
+    if (running != nullptr) {
+        for (int64_t task = 0; task < tasks; ++task) {
+            check_interrupt();
+            body(task, 0);
+        }
         return;
     }
-    if (threads <= 0) threads = default_threads();
-    Job job{body, tasks, static_cast<int>(std::min<int64_t>(threads, tasks))};
+    Job job{body, tasks, static_cast<int>(std::min<int64_t>(threads_for(threads), tasks))};
     if (job.threads == 1) {
         job.run(0);
     } else {

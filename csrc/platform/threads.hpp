@@ -9,10 +9,19 @@ namespace lateint {
 // LATEINT_NUM_THREADS if set, else the number of CPUs in the affinity mask.
 int default_threads();
 
-// Runs body(task, worker) for every task in [0, tasks), on the caller and at most threads - 1 pool workers
-// (threads <= 0: default_threads()). 0 <= worker < threads; a worker runs one task at a time, so scratch may be
-// indexed by it. Called from inside a body it runs serially in place. The first exception is rethrown to the caller.
+// How many threads work when a caller asks for so many: default_threads() for 0 or less; never more than the machine
+// has CPUs, or 64 if it has fewer, for more would only take memory.
+int threads_for(int wanted);
+
+// Runs body(task, worker) for every task in [0, tasks), on the caller and at most threads - 1 pool workers, threads
+// being threads_for(threads). 0 <= worker < threads; a worker runs one task at a time, so scratch may be indexed by it.
+// Called from inside a body it runs serially in place. The first exception is rethrown to the caller. Before each task
+// a thread calls check_interrupt().
 void parallel_for(int64_t tasks, int threads, const std::function<void(int64_t task, int worker)>& body);
+
+// For work that takes long between two tasks. Throws Interrupted if the call of this thread is to stop, or if the
+// parallel_for whose task it runs has failed elsewhere.
+void check_interrupt();
 
 // As parallel_for, with tasks that are runs of at most `size` of [0, count): body(first, how many).
 template <class Body>

@@ -357,7 +357,7 @@ void backward(const Problem& problem, const float* score_gradients, Positions po
     if (std::max(problem.query_rows(), problem.document_rows()) > INT32_MAX) {
         throw std::invalid_argument("queries and documents must have at most 2147483647 tokens in all");
     }
-    const Backward backward(problem, score_gradients, positions, threads > 0 ? threads : default_threads());
+    const Backward backward(problem, score_gradients, positions, threads_for(threads));
     if (query_gradients != nullptr || weight_gradients != nullptr) {
         backward.queries(query_gradients, weight_gradients);
     }

@@ -4,7 +4,7 @@
 #include <vector>
 
 #include "platform/buffer.hpp"
-#include "platform/half.hpp"
+#include "platform/floats.hpp"
 #include "platform/threads.hpp"
 #include "train/kernel.hpp"
 #include "train/problem.hpp"
@@ -273,7 +273,7 @@ void Forward::pairs(int threads) {
 }  // namespace
 
 void forward(const Problem& problem, float* scores, Positions positions, int threads) {
-    if (threads <= 0) threads = default_threads();
+    threads = threads_for(threads);
     Forward run(problem, scores, positions);
     problem.grid() ? run.grid(threads) : run.pairs(threads);
 }

@@ -1,5 +1,5 @@
 // The portable kernels: four lanes at a time in the vectors that GCC and Clang offer on every CPU.
-#include "platform/half.hpp"
+#include "platform/floats.hpp"
 #include "train/lanes.hpp"
 
 namespace lateint::train {

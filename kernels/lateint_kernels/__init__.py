@@ -14,6 +14,7 @@ from lateint_kernels.dense.pooling import pool
 from lateint_kernels.dense.sketch import Sketched
 from lateint_kernels.maxsim import maxsim, maxsim_pairs
 from lateint_kernels.ragged import Ragged, check_finite, first_nonfinite_row, first_zero_row
+from lateint_kernels.retrieve import retrieve
 
 if TYPE_CHECKING:
     from lateint_kernels.ragged_tensor import RaggedTensor
@@ -32,6 +33,7 @@ __all__ = [
     "maxsim",
     "maxsim_pairs",
     "pool",
+    "retrieve",
     "to_bfloat16",
     "to_float32",
 ]

@@ -82,9 +82,39 @@ def to_bfloat16(array: Array) -> Array:
     return np.where(np.isnan(numbers), np.uint16(0x7FC0), rounded).view(BFLOAT16)
 
 
+def unmasked(x: Any, name: str) -> Array:
+    """``x`` as numpy makes an array of it; a masked array must mask nothing, for its mask would be lost.
+
+    Raises:
+        TypeError: a number is masked.
+        ValueError: ``x`` is a ragged list.
+    """
+    if isinstance(x, np.ma.MaskedArray) and np.ma.is_masked(x):
+        raise TypeError(
+            f"{name} must not be masked, got a masked array that masks {np.ma.getmaskarray(x).sum()} numbers"
+        )
+    try:
+        return np.asarray(x)
+    except ValueError as error:
+        raise ValueError(f"{name} must have rows of one shape and dtype") from error
+
+
+def check_dense(torch: Any, x: Any, name: str) -> None:
+    """Refuses tensors whose numbers do not lie in memory as they are: sparse, nested and quantized; ``torch`` is it."""
+    if x.is_nested or x.layout != torch.strided or x.is_quantized:
+        kind = "a nested one" if x.is_nested else "a quantized one" if x.is_quantized else str(x.layout)
+        raise TypeError(f"{name} must be a dense tensor, got {kind}")
+
+
+def check_there(x: Any, name: str) -> None:
+    """Refuses tensors that hold no numbers."""
+    if x.device.type == "meta":
+        raise TypeError(f"{name} must hold numbers, got a tensor on meta")
+
+
 def _from_any(x: Any, name: str) -> Array:
     if isinstance(x, np.ndarray):
-        return x.view(np.ndarray)
+        return unmasked(x, name).view(np.ndarray)
     torch = sys.modules.get("torch")
     if torch is not None and isinstance(x, torch.Tensor):
         return _from_torch(torch, x, name)
@@ -101,8 +131,8 @@ def _from_any(x: Any, name: str) -> Array:
 
 
 def _from_torch(torch: Any, x: Any, name: str) -> Array:
-    if x.layout != torch.strided or x.is_quantized or x.device.type == "meta":
-        raise TypeError(f"{name} must be a dense tensor that holds numbers, got {x.layout} on {x.device}")
+    check_dense(torch, x, name)
+    check_there(x, name)
     if x.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8):
         raise TypeError(f"{name} must be float32, float16, bfloat16 or float64, got {x.dtype}")
     x = x.detach().cpu().resolve_neg()

@@ -31,7 +31,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional
 
-from lateint_kernels import RaggedTensor
+from lateint_kernels.ragged_tensor import RaggedTensor
 
 
 class Gathered(NamedTuple):

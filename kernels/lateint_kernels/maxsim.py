@@ -3,7 +3,7 @@
 import sys
 from typing import Any
 
-from lateint_kernels.dense import array_edge as _numpy
+from lateint_kernels.dense import array_edge
 from lateint_kernels.dense.options import Options
 
 
@@ -28,7 +28,8 @@ def maxsim(
     Padding never takes part: a masked query token adds nothing, and a masked document token never wins, not even over
     negative similarities; whatever they hold, NaN too, changes nothing. With torch tensors the score has gradients to
     queries, documents and weights: the same bits every time, in the dtype of the inputs, once differentiable. Saved for
-    them is one or two bytes for each query token and document, besides the inputs.
+    them is one or two bytes for each query token and document, besides the inputs. Forward-mode derivatives, of any
+    order, take plain torch, and memory for the winning tokens.
 
     Args:
         queries: ``[Nq, Lq, dim]``, or ``[Lq, dim]`` for one query, or a list of ``[Lq_i, dim]``, `Ragged` or
@@ -76,10 +77,10 @@ def maxsim(
     options = Options(query_mask, document_mask, query_weights, normalize, masking, return_argmax, check, backend)
     if _is_torch(queries) or _is_torch(documents):
         _refuse_threads(threads)
-        from lateint_kernels.dense import tensor_edge as edge
+        from lateint_kernels.dense import tensor_edge
 
-        return edge.maxsim(queries, documents, options)
-    return _numpy.maxsim(queries, documents, options, threads)
+        return tensor_edge.maxsim(queries, documents, options)
+    return array_edge.maxsim(queries, documents, options, threads)
 
 
 def maxsim_pairs(
@@ -126,10 +127,10 @@ def maxsim_pairs(
     options = Options(query_mask, document_mask, query_weights, normalize, masking, return_argmax, check, backend)
     if _is_torch(queries) or _is_torch(documents):
         _refuse_threads(threads)
-        from lateint_kernels.dense import tensor_edge as edge
+        from lateint_kernels.dense import tensor_edge
 
-        return edge.maxsim_pairs(queries, documents, query_index, document_index, options)
-    return _numpy.maxsim_pairs(queries, documents, query_index, document_index, options, threads)
+        return tensor_edge.maxsim_pairs(queries, documents, query_index, document_index, options)
+    return array_edge.maxsim_pairs(queries, documents, query_index, document_index, options, threads)
 
 
 def _is_torch(tokens: object) -> bool:

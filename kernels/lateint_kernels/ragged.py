@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from lateint_kernels import _cpu
 from lateint_kernels.arrays import DTYPE_CODES, Array, as_array
+from lateint_kernels.integers import integers
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,10 +38,10 @@ class Ragged:
         tokens = as_array(self.tokens, "tokens", int8=True)
         if tokens.ndim != 2 or tokens.shape[1] == 0:
             raise ValueError(f"tokens must be [T, dim], got {tokens.shape}")
-        offsets, has_empty = _checked_offsets(self.offsets, len(tokens), allow_empty)
+        offsets = checked_offsets(self.offsets, len(tokens), allow_empty)
         object.__setattr__(self, "tokens", tokens)
         object.__setattr__(self, "offsets", offsets)
-        object.__setattr__(self, "has_empty", has_empty)
+        object.__setattr__(self, "has_empty", bool((offsets[1:] == offsets[:-1]).any()))
 
     @classmethod
     def pack(cls, matrices: Iterable[object], *, allow_empty: bool = False, name: str = "document") -> "Ragged":
@@ -64,7 +65,8 @@ class Ragged:
     @classmethod
     def from_lengths(cls, tokens: object, lengths: object, *, allow_empty: bool = False) -> "Ragged":
         """Tokens ``[T, dim]`` that already lie end to end, cut by ``lengths [n]``."""
-        return cls.from_offsets(tokens, _offsets_of(lengths), allow_empty=allow_empty)
+        array = as_array(tokens, "tokens", int8=True)
+        return cls.from_offsets(array, offsets_of(lengths, len(array)), allow_empty=allow_empty)
 
     @classmethod
     def from_offsets(cls, tokens: object, offsets: object, *, allow_empty: bool = False) -> "Ragged":
@@ -119,7 +121,42 @@ def packed_lengths(lengths: object, total: int) -> NDArray[np.int64]:
     >>> packed_lengths([2, 0, 1], 3).tolist()
     [2, 0, 1]
     """
-    return np.diff(_checked_offsets(_offsets_of(lengths), total, allow_empty=True)[0])
+    return np.diff(offsets_of(lengths, total))
+
+
+def offsets_of(lengths: object, total: int) -> NDArray[np.int64]:
+    """``[n + 1]``: where matrices of such lengths, empty ones among them, begin and end among ``total`` rows.
+
+    >>> offsets_of([2, 0, 1], 3).tolist()
+    [0, 2, 2, 3]
+    """
+    counts = integers(lengths, "lengths")
+    if counts.size and counts.min() < 0:
+        raise ValueError(f"lengths must not be negative, got {counts.min()} at {counts.argmin()}")
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
+    # A sum that leaves 64 bits is negative somewhere: each of its terms is below 2^63.
+    if offsets[-1] != total or offsets.min() < 0 or offsets.max() > total:
+        raise ValueError(f"lengths must add up to the number of tokens {total}, got {sum(counts.tolist())}")
+    return offsets
+
+
+def checked_offsets(values: object, total: int, allow_empty: bool = False) -> NDArray[np.int64]:
+    """``[n + 1]`` that rise from 0 to ``total``.
+
+    >>> checked_offsets([0, 2, 3], 3).tolist()
+    [0, 2, 3]
+    """
+    offsets = integers(values, "offsets")
+    if len(offsets) == 0 or offsets[0] != 0:
+        raise ValueError("offsets must start at 0" + (f", got {offsets[0]}" if len(offsets) else ", got none"))
+    if offsets[-1] != total:
+        raise ValueError(f"offsets must end at the number of tokens {total}, got {offsets[-1]}")
+    bad = offsets[1:] < offsets[:-1] if allow_empty else offsets[1:] <= offsets[:-1]
+    if bad.any():
+        i = int(bad.argmax())
+        what = "is empty" if offsets[i] == offsets[i + 1] else "has a negative length"
+        raise ValueError(f"document {i} {what}: offsets {offsets[i]}..{offsets[i + 1]}")
+    return offsets
 
 
 def padded_lengths(lengths: object, n: int, length: int) -> NDArray[np.int64]:
@@ -128,7 +165,7 @@ def padded_lengths(lengths: object, n: int, length: int) -> NDArray[np.int64]:
     >>> padded_lengths([2, 0, 1], 3, 2).tolist()
     [2, 0, 1]
     """
-    counts = _integers(lengths, "lengths")
+    counts = integers(lengths, "lengths")
     if counts.shape != (n,) or (n and (counts.min() < 0 or counts.max() > length)):
         raise ValueError(f"lengths must be {n} numbers from 0 to {length}")
     return counts
@@ -176,32 +213,3 @@ def _matrix(tokens: object, name: str) -> Array:
     if array.ndim != 2:
         raise ValueError(f"{name} must be [T, dim], got {array.shape}")
     return array
-
-
-def _integers(values: object, name: str) -> NDArray[np.int64]:
-    array = np.asarray(values.cpu() if hasattr(values, "cpu") else values)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise TypeError(f"{name} must be a list of integers, got {array.dtype} {array.shape}")
-    return np.ascontiguousarray(array, dtype=np.int64)
-
-
-def _offsets_of(lengths: object) -> NDArray[np.int64]:
-    counts = _integers(lengths, "lengths")
-    if counts.size and counts.min() < 0:
-        raise ValueError(f"lengths must not be negative, got {counts.min()} at {counts.argmin()}")
-    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-
-
-def _checked_offsets(values: object, total: int, allow_empty: bool) -> tuple[NDArray[np.int64], bool]:
-    offsets = _integers(values, "offsets")
-    if len(offsets) == 0 or offsets[0] != 0:
-        raise ValueError("offsets must start at 0" + (f", got {offsets[0]}" if len(offsets) else ", got none"))
-    if offsets[-1] != total:
-        raise ValueError(f"offsets must end at the number of tokens {total}, got {offsets[-1]}")
-    lengths = offsets[1:] - offsets[:-1]
-    shortest = int(lengths.min()) if lengths.size else 1
-    if shortest < (0 if allow_empty else 1):
-        i = int(np.flatnonzero(lengths < (0 if allow_empty else 1))[0])
-        what = "is empty" if lengths[i] == 0 else "has a negative length"
-        raise ValueError(f"document {i} {what}: offsets {offsets[i]}..{offsets[i + 1]}")
-    return offsets, shortest == 0

@@ -3,8 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from lateint_kernels.arrays import check_dense
+from lateint_kernels.ragged import checked_offsets, offsets_of
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 
@@ -43,6 +47,7 @@ class RaggedTensor:
         for i, matrix in enumerate(matrices):
             if not isinstance(matrix, Tensor):
                 raise TypeError(f"{name} {i} must be a tensor like {name} 0, got {type(matrix).__name__}")
+            check_dense(torch, matrix, f"{name} {i}")
             if matrix.ndim != 2 or matrix.shape[0] == 0:
                 raise ValueError(f"{name} {i} must be [L, dim] and not empty, got {tuple(matrix.shape)}")
             first = matrices[0]
@@ -60,17 +65,10 @@ class RaggedTensor:
 
         Raises:
             TypeError: tokens are no tensor of floats, or lengths no integers.
-            ValueError: a length is below 1, or they do not add up to T.
+            ValueError: lengths do not add up to T, or one is below 1.
         """
         _check_tokens(tokens)
-        counts = _integers(lengths, "lengths")
-        if counts.numel() and int(counts.min()) < 1:
-            i = int(counts.argmin())
-            raise ValueError(f"lengths must be at least 1, got {int(counts[i])} at {i}")
-        if int(counts.sum()) != tokens.shape[0]:
-            raise ValueError(f"lengths must add up to the number of tokens {tokens.shape[0]}, got {int(counts.sum())}")
-        offsets = torch.nn.functional.pad(counts.cumsum(0), (1, 0))
-        return cls(tokens.contiguous(), offsets.to(tokens.device), int(counts.max()) if counts.numel() else 1)
+        return cls._cut(tokens, offsets_of(lengths, tokens.shape[0]))
 
     @classmethod
     def from_offsets(cls, tokens: Tensor, offsets: Tensor | Sequence[int]) -> "RaggedTensor":
@@ -81,15 +79,13 @@ class RaggedTensor:
             ValueError: offsets do not start at 0, do not end at T, or leave a matrix empty.
         """
         _check_tokens(tokens)
-        cuts = _integers(offsets, "offsets")
-        if not cuts.numel() or int(cuts[0]) != 0 or int(cuts[-1]) != tokens.shape[0]:
-            ends = f"{int(cuts[0])} and {int(cuts[-1])}" if cuts.numel() else "none"
-            raise ValueError(f"offsets must start at 0 and end at the number of tokens {tokens.shape[0]}, got {ends}")
-        lengths = cuts.diff()
-        if lengths.numel() and int(lengths.min()) < 1:
-            i = int(lengths.argmin())
-            raise ValueError(f"offsets must rise, got {int(cuts[i])} and {int(cuts[i + 1])} at {i}: none may be empty")
-        return cls(tokens.contiguous(), cuts.to(tokens.device), int(lengths.max()) if lengths.numel() else 1)
+        return cls._cut(tokens, offsets)
+
+    @classmethod
+    def _cut(cls, tokens: Tensor, offsets: object) -> "RaggedTensor":
+        cuts = checked_offsets(offsets, tokens.shape[0])
+        on_device = torch.from_numpy(cuts).to(tokens.device)
+        return cls(tokens.contiguous(), on_device, int(np.diff(cuts).max(initial=1)))
 
     @classmethod
     def from_padded(cls, padded: Tensor, mask: Tensor) -> "RaggedTensor":
@@ -103,6 +99,8 @@ class RaggedTensor:
             raise ValueError(
                 f"padded must be a tensor [n, L, dim], got {getattr(padded, 'shape', type(padded).__name__)}"
             )
+        check_dense(torch, padded, "padded")
+        check_dense(torch, mask, "mask")
         if mask.shape != padded.shape[:2] or mask.device != padded.device:
             raise ValueError(
                 f"mask must be {list(padded.shape[:2])} on {padded.device}, got {list(mask.shape)} on {mask.device}"
@@ -133,16 +131,10 @@ class RaggedTensor:
 
 
 def _check_tokens(tokens: object) -> None:
+    if isinstance(tokens, Tensor):
+        check_dense(torch, tokens, "tokens")
     if not isinstance(tokens, Tensor) or tokens.dtype not in FLOATS:
         found = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
         raise TypeError(f"tokens must be a tensor of float32, float16, bfloat16 or float64, got {found}")
     if tokens.ndim != 2 or tokens.shape[1] == 0:
         raise ValueError(f"tokens must be [T, dim], got {tuple(tokens.shape)}")
-
-
-def _integers(values: Tensor | Sequence[int], name: str) -> Tensor:
-    """``[n]`` int64 on the CPU."""
-    found = torch.as_tensor(values, device="cpu")
-    if found.ndim != 1 or (found.numel() and (found.is_floating_point() or found.dtype == torch.bool)):
-        raise TypeError(f"{name} must be a list of integers, got {found.dtype} {tuple(found.shape)}")
-    return found.to(torch.int64)

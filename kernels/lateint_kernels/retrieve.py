@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint_kernels.integers import positive
 from lateint_kernels.maxsim import maxsim
 from lateint_kernels.ragged import Ragged
 
@@ -80,10 +81,9 @@ def retrieve(
     >>> retrieve(np.array([[1.0, 0.0]], np.float32), documents, 2).indices
     array([1, 2])
     """
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    if chunk is not None and chunk < 1:
-        raise ValueError(f"chunk must be at least 1, got {chunk}")
+    k = positive(k, "k")
+    if chunk is not None:
+        chunk = positive(chunk, "chunk")
     if len(documents) == 0:
         raise ValueError("documents must not be empty")
     torch = _torch_of(queries)

@@ -54,7 +54,7 @@ def _norm(part: Part, codec: Codec) -> float:
     arrays, total = part.arrays, part.entry.tokens
     some = np.unique(np.linspace(0, total - 1, min(SAMPLED, total)).astype(np.int64))
     ids = np.minimum(part.centroid_ids(some), np.uint32(len(codec.centroids) - 1))
-    scales = None if arrays.scales is None else arrays.scales[some]
+    scales = np.empty(0, np.uint8) if arrays.scales is None else arrays.scales[some]
     width = codec.rotation.width
     rows = residual.decode(arrays.codes[some], scales, ids, codec.centroids.rows, codec.nbits, width)
     apart = rows.astype(np.int32) - codec.centroids.rows[ids][:, :width]

@@ -8,7 +8,8 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from lateint.disk.commits import Commit
-from lateint.disk.files import Folder, array_of
+from lateint.disk.files import array_of
+from lateint.disk.folder import Folder
 from lateint.disk.manifest import Bundle, File
 from lateint.disk.segment_files import Rows, Writer
 from lateint.disk.store import Arrays
@@ -49,7 +50,10 @@ class Files:
         bundle = writer.bundle
         with Folder(self.commit.folder) as folder:
             data = folder.mapped(file, bundle.bytes)
-        found = {f"{name}/{leaf}": array_of(data, image, file, verify=False) for leaf, image in bundle.arrays.items()}
+        found = {
+            f"{name}/{leaf}": array_of(data, image, f"{file}: {leaf}", verify=False)
+            for leaf, image in bundle.arrays.items()
+        }
         return {file: bundle}, found
 
     def put_array(self, name: str, array: NDArray[Any]) -> dict[str, File | Bundle]:

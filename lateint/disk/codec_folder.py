@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lateint.disk import layout, whole
-from lateint.disk.files import Column, Folder, array_of
+from lateint.disk import checks, layout, whole
+from lateint.disk.files import Column, array_of
+from lateint.disk.folder import Folder
 from lateint.disk.manifest import INT, Bundle, FormatError, Manifest
 from lateint.disk.store import Arrays
 
@@ -66,9 +67,8 @@ def load(path: Path) -> tuple[Manifest, dict[str, Any], Arrays]:
                 raise FormatError(f"{path / name}.npy must hold {kind}, found {file.dtype} {list(file.shape)}")
             memory = folder.mapped(f"{name}.npy", file.bytes)
             arrays[name] = array_of(memory, file, str(path / f"{name}.npy"), verify=True)
-    for name, kind in kinds.items():
-        if wrong := kind.wrong(arrays[name], arrays):
-            raise FormatError(f"{path / name}.npy {wrong}; the codec is damaged")
+    if wrong := checks.wrong(manifest, arrays, set(arrays), verify=True):
+        raise FormatError(f"{path / wrong[0]}.npy {wrong[1]}; the codec is damaged")
     return manifest, values, arrays
 
 

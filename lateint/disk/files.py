@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-import mmap
-import os
-import stat
 import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,18 +17,15 @@ HEADER_BYTES = 128
 ALIGNED = 64  # images in one file begin on multiples of it
 
 
-class MissingError(FormatError):
-    """A file that a manifest names is not there: damage, or a commit that came while it was read."""
-
-
 class Column:
-    """A file that is written from the front."""
+    """A file that is written from the front, and closed when it is complete."""
 
     def __init__(self, path: Path, dtype: np.dtype[Any], shape: tuple[int, ...]) -> None:
         self.path, self.dtype, self.shape = path, dtype, shape
         self.stream: BinaryIO = path.open("wb")
         self.crc = 0
         self.bytes = 0
+        self.expected = HEADER_BYTES + _data_bytes(dtype, shape)
         self._emit(header(dtype, shape))
 
     @classmethod
@@ -38,6 +33,7 @@ class Column:
         """A file of which so many bytes, with this checksum, are written already."""
         column = cls.__new__(cls)
         column.path, column.dtype, column.shape, column.crc, column.bytes = path, dtype, shape, crc, bytes
+        column.expected = HEADER_BYTES + _data_bytes(dtype, shape)
         column.stream = path.open("ab")
         return column
 
@@ -46,24 +42,23 @@ class Column:
         self._emit(np.ascontiguousarray(part, self.dtype).tobytes())
 
     def _emit(self, data: bytes) -> None:
-        self.stream.write(data)
+        if data:
+            self.stream.write(data)
         self.crc = zlib.crc32(data, self.crc)
         self.bytes += len(data)
+        if self.bytes == self.expected:  # an index in many segments has more files than a process may keep open
+            self.close()
 
     def finish(self) -> File:
-        """Closes the file, which is complete, and says what it is."""
-        assert self.complete, f"{self.path.name}: {self.bytes} bytes written, {self._expected} declared"
+        """What the file is, which is complete."""
+        assert self.complete, f"{self.path.name}: {self.bytes} bytes written, {self.expected} declared"
         self.close()
         return self.entry
 
     @property
-    def _expected(self) -> int:
-        return HEADER_BYTES + _data_bytes(self.dtype, self.shape)
-
-    @property
     def complete(self) -> bool:
         """Whether all of it is written."""
-        return self.bytes == self._expected
+        return self.bytes == self.expected
 
     @property
     def entry(self) -> File:
@@ -80,55 +75,12 @@ class Column:
         self.stream.close()
 
 
+@lru_cache(1024)
 def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """NPY version 1.0, padded to 128 bytes so that the numbers start on a cache line."""
     text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {tuple(int(n) for n in shape)}, }}"
     room = HEADER_BYTES - 10
     return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + text.ljust(room - 1).encode("ascii") + b"\n"
-
-
-class Folder:
-    """A folder to read from by one handle, so that all files are of one index even while another takes its place.
-
-    Raises:
-        FileNotFoundError, NotADirectoryError: there is no folder at ``path``.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-
-    def __enter__(self) -> Folder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        os.close(self.handle)
-
-    def read(self, name: str) -> bytes:
-        """All of a small file."""
-        with open(os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.handle), "rb") as stream:
-            return stream.read()
-
-    def mapped(self, name: str, size: int) -> memoryview:
-        """The bytes of a file, mapped into memory.
-
-        Raises:
-            MissingError, FormatError: it is not there, or not of this size.
-        """
-        path = self.path / name
-        try:
-            file = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=self.handle)
-        except (FileNotFoundError, NotADirectoryError):
-            raise MissingError(f"{path} is missing; the index is damaged") from None
-        try:
-            status = os.fstat(file)
-            if not stat.S_ISREG(status.st_mode):
-                raise FormatError(f"{path} is not a file; the index is damaged")
-            if status.st_size != size:
-                raise FormatError(f"{path}: expected {size} bytes, found {status.st_size}; the index is damaged")
-            return memoryview(mmap.mmap(file, size, access=mmap.ACCESS_READ) if size else b"")
-        finally:
-            os.close(file)
 
 
 def array_of(data: memoryview, file: File, what: str, *, verify: bool) -> NDArray[Any]:
@@ -145,7 +97,7 @@ def array_of(data: memoryview, file: File, what: str, *, verify: bool) -> NDArra
     image = data[file.offset : file.offset + file.bytes]
     dtype = np.dtype(file.dtype)
     if len(image) != file.bytes or file.bytes != HEADER_BYTES + _data_bytes(dtype, file.shape) or file.offset % ALIGNED:
-        raise FormatError(f"{what} has no place for {dtype.str} {list(file.shape)}; the index is damaged")
+        raise FormatError(f"{what} is not a .npy file of {dtype.str} {list(file.shape)}; the index is damaged")
     if verify and zlib.crc32(image) != file.crc32:
         raise FormatError(f"{what} does not match its checksum; the index is damaged")
     if image[:HEADER_BYTES] != header(dtype, file.shape):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +11,8 @@ from lateint_kernels.codes.residual import NBITS
 FORMAT, VERSION = "lateint", 2
 MANIFEST = "index.json"
 INT, STRING = "int64", "string"  # kinds of ids
+STEPS = 1e-21, 1e17  # between which a step must be, for scores are float32
+MOST = 1 << 48  # of anything
 CODEC = ("dim", "width", "block", "nbits", "centroids", "cells")
 
 
@@ -184,8 +185,9 @@ class Manifest:
         """
         sizes = {key: _size(values, key) for key in CODEC}
         _check_sizes(**sizes)
-        if not isinstance(values["step"], float) or not 0 < values["step"] < 1e18:
-            raise ValueError(f"step cannot be {values['step']!r}")
+        step = values["step"]
+        if type(step) not in (int, float) or not STEPS[0] < step < STEPS[1]:
+            raise ValueError(f"step cannot be {step!r}")
         if values["ids"] not in (INT, STRING):
             raise ValueError(f"ids cannot be {values['ids']!r}")
         version = values["version"]
@@ -197,12 +199,14 @@ class Manifest:
         segments = tuple(_segment(segment, version) for segment in values["segments"])
         if len({segment.name for segment in segments}) < len(segments):
             raise ValueError("two segments cannot have one name")
+        if sum(segment.documents for segment in segments) >= 1 << 32:
+            raise ValueError("segments cannot have 4,294,967,296 documents or more")
         training = values.get("training")
         if training is not None and not all(isinstance(training[key], (int, float)) for key in _TRAINING):
             raise ValueError(f"training cannot be {training!r}")
         return cls(
             **sizes,
-            step=values["step"],
+            step=float(step),
             seed=values.get("seed"),
             segments=segments,
             ids=values["ids"],
@@ -221,13 +225,13 @@ _TRAINING = ("tokens", "residual_norm")
 
 
 def _check_sizes(dim: int, width: int, block: int, nbits: int, centroids: int, cells: int) -> None:
-    if (
-        nbits not in NBITS
-        or not 1 <= dim <= 4096
-        or width != -(-dim // 8) * 8
-        or block == 0
-        or width % block
-        or not 1 <= cells <= centroids <= 1 << 24
+    if not (
+        nbits in NBITS
+        and 1 <= dim <= 4096
+        and width == -(-dim // 8) * 8
+        and 1 <= block <= width
+        and width % block == 0
+        and 1 <= cells <= centroids <= 1 << 24
     ):
         raise ValueError(
             f"dim {dim}, width {width}, block {block}, nbits {nbits}, centroids {centroids} and cells {cells} cannot be"
@@ -266,23 +270,24 @@ def _file(entry: Mapping[str, Any]) -> File | Bundle:
 
 def _image(entry: Mapping[str, Any]) -> File:
     shape = entry["shape"]
-    if not isinstance(entry["dtype"], str) or not re.fullmatch(r"[<|][a-z]\d", entry["dtype"]):
+    if not isinstance(entry["dtype"], str):
         raise ValueError(f"dtype cannot be {entry['dtype']!r}")
-    if not isinstance(shape, list) or any(type(size) is not int or not 0 <= size < 1 << 60 for size in shape):
+    if not isinstance(shape, list) or any(type(size) is not int or not 0 <= size <= MOST for size in shape):
         raise ValueError(f"shape cannot be {shape!r}")
     offset = _size(entry, "offset") if "offset" in entry else 0
     return File(entry["dtype"], tuple(shape), _size(entry, "bytes"), _size(entry, "crc32"), offset)
 
 
 def _name(name: Any) -> str:
-    if not isinstance(name, str) or not name or name.startswith("/") or ".." in name.split("/") or "\0" in name:
+    """Below the folder of the index, whatever it is."""
+    if not isinstance(name, str) or any(part in ("", ".", "..") or not part.isprintable() for part in name.split("/")):
         raise ValueError(f"a file cannot be {name!r}")
     return name
 
 
 def _size(values: Mapping[str, Any], key: str) -> int:
     number = values[key]
-    if type(number) is not int or not 0 <= number < 1 << 60:
+    if type(number) is not int or not 0 <= number <= MOST:
         raise ValueError(f"{key} cannot be {number!r}")
     return number
 

@@ -67,7 +67,7 @@ class Writer:
         yield header(rows.dtype, rows.shape)
         for part in rows.parts():
             if part.size:
-                yield memoryview(np.ascontiguousarray(part, rows.dtype)).cast("B")
+                yield np.ascontiguousarray(part, rows.dtype).data.cast("B")
 
     def _padding(self) -> Iterator[bytes]:
         if gap := -self._bytes % ALIGNED:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
-import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -14,12 +14,16 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.disk import layout, whole
+from lateint.disk import checks, layout, whole
 from lateint.disk.commits import FULL, said
-from lateint.disk.files import Column, Folder, MissingError, array_of
+from lateint.disk.files import Column, array_of
+from lateint.disk.folder import Folder, MissingError
 from lateint.disk.manifest import FORMAT, MANIFEST, VERSION, Bundle, File, FormatError, Manifest
 
-ALWAYS_CHECKED = 1 << 20  # files up to this size have their checksum compared whenever an index is opened
+PATIENCE = 1.0  # seconds that an index may be away while another takes its place in two renames
+ALWAYS_CHECKED = (
+    1 << 20
+)  # files up to this size are compared with their checksum and read whole whenever they are opened
 ALWAYS_CHECKED_WITHIN = 1 << 14  # likewise arrays within a file, of which there may be many
 
 Arrays = dict[str, NDArray[Any]]
@@ -90,9 +94,9 @@ class FolderStore:
 
     def commit(self, manifest: Manifest) -> None:
         """Ends all files and writes the manifest."""
-        files = {f"{name}.npy": self.columns[name].finish() for name in sorted(self.columns)}
+        entries = {f"{name}.npy": self.columns[name].finish() for name in sorted(self.columns)}
         with (self.folder / MANIFEST).open("w", encoding="utf-8") as stream:
-            json.dump(replace(manifest, files=files).to_json(), stream, indent=1)
+            json.dump(replace(manifest, files=entries).to_json(), stream, indent=1)
         self.committed = True
 
     def close(self) -> None:
@@ -163,8 +167,9 @@ def load(path: Path, *, verify: bool = False, known: tuple[Manifest, Arrays] | N
     A writer may commit meanwhile: if a file is gone that the manifest named, the manifest is read again.
 
     Args:
-        path: the folder.
-        verify: also compare every file with its checksum, which reads all of it.
+        path: the folder. Another may take its place at any time: all files are of the one or all are of the other.
+        verify: compare every file with its checksum and look at every number that must be within bounds, which reads
+            all of them. Small files always are.
         known: what this gave earlier: files that are still there are not mapped again.
 
     Raises:
@@ -174,14 +179,15 @@ def load(path: Path, *, verify: bool = False, known: tuple[Manifest, Arrays] | N
     before = None
     while True:
         with _opened(path) as folder:
-            manifest, text = _load_manifest(folder)
+            text = None
             try:
+                manifest, text = _load_manifest(folder)
                 return manifest, _load_arrays(folder, manifest, verify, known)
-            except MissingError:
-                now = text, os.fstat(folder.handle).st_ino
-                if now == before:
-                    raise  # nobody changed it
-                before = now
+            except FormatError as error:
+                changing = isinstance(error, MissingError) and text != before  # by a commit meanwhile
+                if folder.is_current() and not changing:
+                    raise
+                before = text
 
 
 def load_manifest(path: Path) -> Manifest:
@@ -191,41 +197,46 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def _opened(path: Path) -> Folder:
-    try:
-        return Folder(path)
-    except FileNotFoundError:
-        raise FileNotFoundError(errno.ENOENT, "there is no index", str(path)) from None
-    except NotADirectoryError:
-        raise FormatError(f"{path} is not an index: it is a file, not a folder") from None
+    started = time.monotonic()
+    while True:
+        try:
+            return Folder(path)
+        except NotADirectoryError:
+            raise FormatError(f"{path} is not an index: it is a file, not a folder") from None
+        except FileNotFoundError:
+            aside = whole.moved_aside(path)
+            if aside is None and not path.exists():
+                raise FileNotFoundError(errno.ENOENT, "there is no index", str(path)) from None
+            if time.monotonic() - started > PATIENCE:
+                why = f"there is no index, but a process that was killed moved one aside; rename {aside} to get it back"
+                raise FileNotFoundError(errno.ENOENT, why, str(path)) from None
+            time.sleep(0.001)
 
 
 def _load_arrays(folder: Folder, manifest: Manifest, verify: bool, known: tuple[Manifest, Arrays] | None) -> Arrays:
     kinds, images = layout.kinds(manifest), _images(manifest)
     mapped: dict[str, memoryview] = {}
     arrays: Arrays = {}
+    small = set()
     for name, kind in kinds.items():
         if name not in images:
             raise FormatError(f"{folder.path / MANIFEST} is damaged: it lacks '{name}.npy'")
         file, size, image = images[name]
         if not kind.fits(image.dtype, image.shape):
-            raise FormatError(
-                f"{folder.path / name}.npy must hold {kind}, found {image.dtype} {list(image.shape)}; "
-                "the index is damaged"
-            )
+            what = f"must hold {kind}, found {image.dtype} {list(image.shape)}"
+            raise FormatError(f"{folder.path / name}.npy {what}; the index is damaged")
         if known is not None and known[0].files.get(file) == manifest.files[file] and name in known[1]:
             arrays[name] = known[1][name]
             continue
         if file not in mapped:
             mapped[file] = folder.mapped(file, size)
-        what = folder.path / file
-        always = image.bytes <= (ALWAYS_CHECKED if f"{name}.npy" == file else ALWAYS_CHECKED_WITHIN)
-        described = str(what) if f"{name}.npy" == file else f"{what}: {name.rsplit('/')[-1]}"
-        arrays[name] = array_of(mapped[file], image, described, verify=verify or always)
-    for name, kind in kinds.items():
-        if known is not None and known[1].get(name) is arrays[name]:
-            continue
-        if wrong := kind.wrong(arrays[name], arrays):
-            raise FormatError(f"{folder.path / name}.npy {wrong}; the index is damaged")
+        alone = f"{name}.npy" == file
+        if image.bytes <= (ALWAYS_CHECKED if alone else ALWAYS_CHECKED_WITHIN):
+            small.add(name)
+        what = f"{folder.path / file}" if alone else f"{folder.path / file}: {name.rsplit('/')[-1]}"
+        arrays[name] = array_of(mapped[file], image, what, verify=verify or name in small)
+    if wrong := checks.wrong(manifest, arrays, small, verify=verify):
+        raise FormatError(f"{folder.path / wrong[0]}.npy {wrong[1]}; the index is damaged")
     return arrays
 
 
@@ -245,10 +256,10 @@ def _load_manifest(folder: Folder) -> tuple[Manifest, bytes]:
     target = folder.path / MANIFEST
     try:
         text = folder.read(MANIFEST)
-    except (FileNotFoundError, IsADirectoryError):
-        raise FormatError(f"{folder.path} is not an index: it has no {MANIFEST}") from None
+    except FormatError as error:
+        raise FormatError(f"{folder.path} is not an index: it has no {MANIFEST}") from error
     try:
-        values = json.loads(text)
+        values = json.loads(text.decode("utf-8"))
         name, version = values["format"], values["version"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise FormatError(f"{target} is not the manifest of an index: {error}") from error
@@ -259,7 +270,9 @@ def _load_manifest(folder: Folder) -> tuple[Manifest, bytes]:
             f"{folder.path} was written in format version {version}, this lateint reads versions 1 to {VERSION}"
         )
     try:
-        return Manifest.from_json(values), text
+        manifest = Manifest.from_json(values)
+        layout.kinds(manifest)  # no two arrays have one name
+        return manifest, text
     except KeyError as error:
         raise FormatError(f"{target} is damaged: it lacks {error}") from error
     except (TypeError, ValueError, AttributeError, IndexError) as error:

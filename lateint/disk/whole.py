@@ -51,6 +51,8 @@ def folder(path: str | os.PathLike[str], *, replace: bool = False, unfinished: s
     """
     place = real(path)
     place.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.ismount(place):
+        raise OSError(errno.EBUSY, "it is a mount point, which nothing can take the place of; choose a folder in it")
     work, lock = _clear_leftovers(place, unfinished) or _locked_folder(place)
     kept = False
     try:
@@ -70,8 +72,21 @@ def folder(path: str | os.PathLike[str], *, replace: bool = False, unfinished: s
 
 
 def real(path: str | os.PathLike[str]) -> Path:
-    """The place that a path leads to through symbolic links."""
-    return Path(os.path.realpath(path))
+    """The place that a path leads to through symbolic links.
+
+    Raises:
+        OSError: they lead in a circle.
+    """
+    place = Path(os.path.realpath(path))
+    if place.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), str(path))
+    return place
+
+
+def moved_aside(path: str | os.PathLike[str]) -> Path | None:
+    """The folder that a writer moved aside to put another one at ``path``, where a file system cannot exchange two."""
+    place = real(path)
+    return next(place.parent.glob(f".{glob.escape(place.name)}.replaced-*"), None)
 
 
 def _beside(place: Path, what: str) -> Path:

@@ -11,9 +11,8 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
-from lateint import ids
+from lateint import ids, progress
 from lateint.arguments import integer, positive_or_none, thread_count
 from lateint.disk.manifest import INT, STRING, Manifest, Segment
 from lateint.disk.store import Store, put
@@ -29,6 +28,7 @@ from lateint_kernels.codes import building, residual
 from lateint_kernels.codes.building import HostOperators, Operators
 from lateint_kernels.codes.residual import NBITS
 from lateint_kernels.dense.pooling import MOST as MOST_POOLED
+from lateint_kernels.devices import HOST, Place
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 PILOT = 1 << 16  # tokens that mean and step are learned from
@@ -84,12 +84,12 @@ def checked(
     if codec is not None:
         _check_agreement(codec, nbits=nbits, ncentroids=ncentroids, seed=seed)
         nbits, seed = codec.nbits, codec.seed
-    nbits, seed = 4 if nbits is None else nbits, 0 if seed is None else seed
-    if integer(nbits, "nbits") not in NBITS:
-        raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits!r}")
-    if ncentroids is not None and not 1 <= integer(ncentroids, "ncentroids") <= MOST_CENTROIDS:
+    nbits, seed = integer(4 if nbits is None else nbits, "nbits"), integer(0 if seed is None else seed, "seed")
+    if nbits not in NBITS:
+        raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits}")
+    if ncentroids is not None and not 1 <= (ncentroids := integer(ncentroids, "ncentroids")) <= MOST_CENTROIDS:
         raise ValueError(f"ncentroids must be between 1 and {MOST_CENTROIDS}, got {ncentroids}")
-    if integer(seed, "seed") < 0:
+    if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
     max_ram, threads = positive_or_none(max_ram, "max_ram"), thread_count(threads)
     if pool is not None and not 1 <= integer(pool, "pool") <= MOST_POOLED:
@@ -173,8 +173,8 @@ def build(
     names: Any,
     settings: Settings,
     store: Store,
+    place: Place = HOST,
     *,
-    device: str = "cpu",
     spool: Path | None = None,
 ) -> dict[str, float]:
     """Reads documents, writes their index into ``store`` and commits it.
@@ -182,13 +182,13 @@ def build(
     Args:
         read: `lateint.indexing.documents.read` of them, but for its ``spool`` and ``operators``.
         names: their ids, as a user passes them.
-        device: that computes; of several, the first.
+        place: that computes; of several devices, the first.
         spool: a file to keep documents in that can be read only once.
 
     Returns:
         The seconds that each part took, which no two builds share and no file tells.
     """
-    operators = building.operators(device.split(",")[0], settings.threads)
+    operators = building.operators(place, settings.threads)
     timings = Timings()
     pool_file = None if spool is None else spool.with_name("pooled.bin")
     try:
@@ -211,14 +211,14 @@ def build_passing(
     names: Any,
     settings: Settings,
     store: Store,
+    place: Place = HOST,
     *,
-    device: str = "cpu",
     allow_empty: bool = False,
 ) -> dict[str, float]:
     """As `build`, with the codec of ``settings``, from an iterator that is read once while nothing of it is kept."""
     codec = settings.codec
     assert codec is not None
-    operators, timings = building.operators(device.split(",")[0], settings.threads), Timings()
+    operators, timings = building.operators(place, settings.threads), Timings()
     try:
         for name, array in codec.arrays.items():
             put(store, name, array)
@@ -393,7 +393,7 @@ def _picked(seen: int, n: int, share: tuple[int, int], rng: np.random.Generator)
 
 
 def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clustering.Centroids:
-    with tqdm(total=ITERATIONS, desc="centroids", unit="iteration", disable=not plan.progress) as bar:
+    with progress.bar(ITERATIONS, "centroids", "iteration", shown=plan.progress) as bar:
         return clustering.train(
             sample,
             plan.centroids,
@@ -420,7 +420,7 @@ def cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, 
 def _chunks(documents: Documents, label: str, plan: Plan, operators: Operators) -> Iterator[Any]:
     """As many tokens at a time as suit the operators: always a multiple of CHUNK, but for the last."""
     total = int(documents.lengths.sum())
-    with tqdm(total=total, desc=label, unit="token", unit_scale=True, disable=not plan.progress) as bar:
+    with progress.bar(total, label, "token", shown=plan.progress, scaled=True) as bar:
         for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):
             yield chunk
             bar.update(len(chunk))

@@ -20,7 +20,7 @@ from lateint.indexing.clustering import Centroids
 from lateint_kernels import to_float32
 from lateint_kernels.codes import residual
 
-SMALLEST, LARGEST = 1e-18, 1e18
+SMALLEST, LARGEST = 1e-18, 1e10  # a query has 65,536 tokens of 4,096 components up to 1e18 at most: scores are finite
 REACH = 8  # a component may be so many times larger than a token's largest one usually is
 LARGEST_BLOCK = 512  # a rotation matrix has at most so many rows; wider tokens are rotated in blocks
 
@@ -68,8 +68,8 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
     """Mean, random rotation and step for tokens like ``pilot [m, dim]``.
 
     The step lets the largest component of the pilot fit into a signed byte, unless that is more than `REACH` times what
-    the largest component of a token usually is (the median): one step serves all tokens, and a few of a huge norm would
-    leave the others nothing. What exceeds the step's reach is cut when it is encoded.
+    the largest component of a distinct token usually is (the median): one step serves all tokens, and a few of a huge
+    norm would leave the others nothing. What exceeds the step's reach is cut when it is encoded.
 
     Raises:
         ValueError: tokens so large or small that float32 cannot hold their products.
@@ -87,16 +87,23 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
     )
     peaks = np.abs(rotation.apply(pilot, threads=threads)).max(1)
     largest, usual = float(peaks.max()), float(np.median(peaks))
-    if usual > 0:
-        largest = min(largest, REACH * usual)
+    if 0 < REACH * usual < largest:  # perhaps because most tokens are one token, which the mean is close to
+        largest = min(largest, REACH * float(np.median(peaks[_distinct(pilot)])))
     if largest == 0:
         largest = 1.0  # all tokens are equal
-    if not SMALLEST < largest < LARGEST:
+    farthest = max(largest, float(np.abs(rotation.mean).max()))
+    if not (largest > SMALLEST and farthest < LARGEST):
         raise ValueError(
             f"doc_embs must hold numbers between {SMALLEST:g} and {LARGEST:g} in size, for scores are float32; the "
-            f"largest component is about {largest:.3g}"
+            f"largest component is about {farthest if farthest >= LARGEST else largest:.3g}"
         )
     return Rotation(rotation.mean, rotation.blocks, rotation.permutation, float(np.float32(largest / 127)))
+
+
+def _distinct(pilot: NDArray[np.generic]) -> NDArray[np.int64]:
+    """Where each of the different tokens of ``[m, dim]`` comes first."""
+    rows = np.ascontiguousarray(pilot).view(np.dtype((np.void, pilot.shape[1] * pilot.itemsize)))
+    return np.unique(rows, return_index=True)[1].astype(np.int64)
 
 
 def _mean(pilot: NDArray[np.generic]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.indexing.pilot import Pilot, spread
 from lateint_kernels import Ragged, as_array
 from lateint_kernels.arrays import Array
 from lateint_kernels.codes.building import HostOperators, Operators
@@ -114,7 +115,7 @@ class _Flat:
         return (self.tokens[start : start + most] for start in range(0, len(self.tokens), most))
 
     def pilot(self, most: int) -> Tokens:
-        return self.tokens[_spread(len(self.tokens), most)]
+        return self.tokens[spread(len(self.tokens), most)]
 
 
 class _Padded:
@@ -130,7 +131,7 @@ class _Padded:
         return (self._at(np.arange(start, min(start + most, total))) for start in range(0, total, most))
 
     def pilot(self, most: int) -> Tokens:
-        return self._at(_spread(int(self.offsets[-1]), most))
+        return self._at(spread(int(self.offsets[-1]), most))
 
     def _at(self, numbers: NDArray[np.int64]) -> Tokens:
         document = np.searchsorted(self.offsets, numbers, side="right") - 1
@@ -171,19 +172,15 @@ class _Streamed:
         self.source, self.operators = source, operators
         self.dim = -1
         lengths: list[NDArray[np.int64]] = []
-        self._pilot: list[Tokens] = []  # up to 64 tokens of every `stride`-th item that has any
-        documents, filled, stride = 0, 0, 1
+        self._pilot = Pilot()
+        documents = 0
         for item in source:
             tokens, counts = _item(item, documents, self.dim, operators.tokens)
             _check_lengths(counts, allow_empty, documents)
             self.dim = tokens.shape[1]
             lengths.append(counts)
             documents += len(counts)
-            if len(tokens) and filled % stride == 0:
-                self._pilot.append(tokens[_spread(len(tokens), 64)])
-            filled += len(tokens) > 0
-            if len(self._pilot) == 4096:
-                self._pilot, stride = self._pilot[::2], 2 * stride
+            self._pilot.add(tokens)
         self.lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
 
     def chunks(self, most: int) -> Iterator[Tokens]:
@@ -202,9 +199,10 @@ class _Streamed:
             raise ValueError(f"doc_embs gave {len(self.lengths)} documents at first and {documents} the next time")
 
     def pilot(self, most: int) -> Tokens:
-        ends = np.cumsum([len(part) for part in self._pilot])
-        rows = _spread(int(ends[-1]), most)
-        of_parts = zip(self._pilot, ends, np.split(rows, np.searchsorted(rows, ends[:-1])), strict=True)
+        parts = self._pilot.parts
+        ends = np.cumsum([len(part) for part in parts])
+        rows = spread(int(ends[-1]), most)
+        of_parts = zip(parts, ends, np.split(rows, np.searchsorted(rows, ends[:-1])), strict=True)
         return _joined([part[some - end + len(part)] for part, end, some in of_parts], self.operators)
 
 
@@ -246,11 +244,6 @@ def _copies(source: Iterator[Any]) -> Iterator[tuple[Tokens, NDArray[np.int64]]]
         tokens, counts = _item(item, documents, dim, as_array)
         documents, dim = documents + len(counts), tokens.shape[1]
         yield tokens.copy(), counts
-
-
-def _spread(n: int, most: int) -> NDArray[np.int64]:
-    """At most ``most`` of n rows, evenly spread."""
-    return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
 
 
 def _joined(parts: list[Tokens], operators: Operators) -> Tokens:

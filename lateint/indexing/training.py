@@ -6,11 +6,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from lateint.arguments import device_name
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.timings import Timings
 from lateint_kernels.codes import building
+from lateint_kernels.devices import Place
 
 
 def train_codec(
@@ -51,7 +51,7 @@ def train_codec(
         progress=progress,
         pool=pool,
     )
-    operators = building.operators(device_name(device).split(",")[0], settings.threads)
+    operators = building.operators(Place.of(device), settings.threads)
     try:
         with tempfile.TemporaryDirectory(prefix="lateint-") as folder:
             tokens = documents.read(

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
-from tqdm.auto import tqdm
 
 import lateint_kernels
+from lateint import progress
 from lateint.index import Index
 
 Results: TypeAlias = dict[Any, dict[Any, float]]
@@ -28,11 +28,13 @@ def index_run(
         The run (query id -> document id -> score), and the seconds each search took.
     """
     run, seconds = {}, []
-    for query_id, query in zip(query_ids, tqdm(queries, desc="search", unit="query"), strict=True):
-        started = time.perf_counter()
-        hits = index.search(query, k, **settings)
-        seconds.append(time.perf_counter() - started)
-        run[query_id] = dict(hits)
+    with progress.bar(len(queries), "search", "query") as bar:
+        for query_id, query in zip(query_ids, queries, strict=True):
+            started = time.perf_counter()
+            hits = index.search(query, k, **settings)
+            seconds.append(time.perf_counter() - started)
+            run[query_id] = dict(hits)
+            bar.update()
     return run, seconds
 
 
@@ -53,7 +55,7 @@ def exact_run(
         batch: queries scored together.
     """
     run: Results = {}
-    with tqdm(total=len(queries), desc="exact MaxSim", unit="query") as bar:
+    with progress.bar(len(queries), "exact MaxSim", "query") as bar:
         for start in range(0, len(queries), batch):
             packed = lateint_kernels.Ragged.pack(queries[start : start + batch])
             scores = lateint_kernels.maxsim(packed, documents, threads=threads)  # [Nq, Nd]

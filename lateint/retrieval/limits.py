@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import isqrt
+
 from lateint.arguments import integer, positive
 from lateint_kernels.codes.engine import Limits
 
@@ -27,9 +29,9 @@ def limits(
     Raises:
         TypeError, ValueError: one of them is not a positive integer, or ``cells`` is negative.
     """
-    if cells is not None and integer(cells, "cells") < 0:
+    if cells is not None and (cells := integer(cells, "cells")) < 0:
         raise ValueError(f"cells must be at least 0, got {cells}")
-    probes = min(64, 16 + 2 * int(max(0, k - 10) ** 0.5)) if nprobe is None else positive(nprobe, "nprobe")
+    probes = min(64, 16 + 2 * isqrt(max(0, k - 10))) if nprobe is None else positive(nprobe, "nprobe")
     most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
     if cells is None:
         cells = CELLS_PROBED if centroids > FLAT_PROBING else 0
@@ -37,7 +39,7 @@ def limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),
         patience=0 if candidates is not None else LARGE_PATIENCE if centroids > LARGE else PATIENCE,
-        cells=cells if probes < centroids else 0,
+        cells=min(cells, centroids) if probes < centroids else 0,
     )
 
 

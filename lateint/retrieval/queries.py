@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lateint_kernels import Ragged, as_array, to_float32
 
-LARGEST = 1e18  # scores stay far inside float32
+LARGEST = 1e18  # scores stay inside float32: documents are smaller
 LONGEST = 1 << 16
 
 

@@ -8,8 +8,7 @@ from typing import Any, TypeAlias
 from lateint import metrics
 from preflmr.data.m2kr import Example, Passages
 from preflmr.evaluation import measures
-
-KS = (1, 5, 10, 20, 50, 100)
+from preflmr.evaluation.config import KS
 
 Ranking: TypeAlias = tuple[Sequence[int], Sequence[float]]  # positions of passages and their scores, best first
 

@@ -1,128 +1,85 @@
-"""The index of a data set's passages: built once, and used again only for the model and passages that made it.
-
-A folder holds ``index/``, as lateint writes it, and ``made_from.json``, written after it, which says what it was made
-from. An index that was made from something else is refused: it would find passages, but the wrong ones.
-"""
+"""The index of a data set's passages: built once, and used again only for the model and passages that made it."""
 
 from __future__ import annotations
 
-import itertools
-import json
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from lateint import Index, Ragged
-from preflmr.data.images import Images, blank
 from preflmr.data.m2kr import Dataset, Passages
-from preflmr.evaluation.results import write_json
-
-MADE_FROM, INDEX = "made_from.json", "index"
-
-Stream = Iterator[tuple[NDArray[Any], NDArray[np.int64]]]
+from preflmr.evaluation.config import EvalConfig
+from preflmr.indexing.passage_index import PassageIndex, check_free, differences, made_from, read_about
+from preflmr.indexing.tokens import collected, passage_tokens
 
 
-@dataclass(frozen=True)
-class Encoding:
-    """How texts become tokens; see `preflmr.encode`.
-
-    Attributes:
-        on_missing: what a passage's missing picture does: ``"error"``; ``"blank"`` shows a black one; ``"skip"`` leaves
-            the picture out, for a passage cannot be left out.
-    """
-
-    batch_size: int = 64
-    dtype: Any = None
-    device: Any = None
-    processes: int = 1
-    on_missing: str = "error"
-    progress: bool = True
-
-    @property
-    def options(self) -> dict[str, Any]:
-        return {"batch_size": self.batch_size, "dtype": self.dtype, "device": self.device, "processes": self.processes}
+def read_passages(model: Any, dataset: Dataset, config: EvalConfig) -> Passages:
+    """The passages as the model reads them: with their pictures, or without."""
+    reads = config.document_pictures
+    if reads is None:
+        reads = getattr(model.config, "context_concat_output_from_vision_encoder", False)
+    return dataset.passages if reads else Passages(dataset.passages.ids, dataset.passages.texts)
 
 
-def passage_tokens(model: Any, dataset: Dataset, encoding: Encoding) -> Stream:
-    """The passages' tokens, encoded while they are drawn; with their pictures if the model reads pictures there."""
-    from preflmr import encode
-
-    passages, images = dataset.passages, dataset.images
-    reads = passages.images is not None and getattr(model.config, "context_concat_output_from_vision_encoder", False)
-    return encode.encode_documents(
-        model,
-        passages.texts,
-        list(_pictures(passages, images, encoding.on_missing)) if reads else None,
-        progress=encoding.progress,
-        image_source=images,
-        **encoding.options,
+def tokens_of(model: Any, dataset: Dataset, config: EvalConfig, *, progress: bool = True) -> Ragged:
+    """All tokens of the passages, in memory."""
+    passages, options = read_passages(model, dataset, config), config.encoding
+    return collected(
+        passage_tokens(model, passages, dataset.images, on_missing=config.on_missing, progress=progress, **options)
     )
-
-
-def collected(stream: Stream) -> Ragged:
-    """All documents of a stream, in memory."""
-    tokens, lengths = zip(*stream, strict=True)
-    return Ragged.from_lengths(np.concatenate(tokens), np.concatenate(lengths))
-
-
-def made_from(model: Any, passages: Passages, nbits: int, seed: int, dtype: Any) -> dict[str, Any]:
-    """What an index depends on, as ``made_from.json`` says it."""
-    from preflmr.weights.fingerprint import fingerprint
-
-    precision = str(dtype or "float32").removeprefix("torch.")
-    return {
-        "model": fingerprint(model),
-        "passages": passages.fingerprint,
-        "nbits": nbits,
-        "seed": seed,
-        "dtype": precision,
-    }
 
 
 def passage_index(
     model: Any,
     dataset: Dataset,
     folder: str | os.PathLike[str] | None,
-    encoding: Encoding,
+    config: EvalConfig,
     *,
     tokens: Ragged | None = None,
-    nbits: int = 4,
-    seed: int = 0,
-    overwrite: bool = False,
-    threads: int | None = None,
+    progress: bool = True,
 ) -> Index:
     """The index in ``folder`` if it is of this model and these passages; else one is built there.
 
     Args:
-        folder: None builds in memory.
+        folder: as `preflmr.indexing.passage_index` says; None builds in memory.
         tokens: the passages' tokens, if they are at hand.
-        overwrite: build anew whatever is there.
 
     Raises:
+        FileExistsError: there is something else in ``folder``.
         ValueError: the index in ``folder`` was made from something else; the message says what differs.
     """
-    settings: dict[str, Any] = {"nbits": nbits, "seed": seed, "threads": threads, "progress": encoding.progress}
+    passages = read_passages(model, dataset, config)
+    settings: dict[str, Any] = {"nbits": config.nbits, "seed": config.seed, "threads": config.threads}
+    settings["progress"] = progress
+    reading = {"on_missing": config.on_missing, **config.encoding}
     if folder is None:
-        return Index.build(passage_tokens(model, dataset, encoding) if tokens is None else tokens, **settings)
-    folder = Path(folder)
-    wanted = made_from(model, dataset.passages, nbits, seed, encoding.dtype)
-    if not overwrite and (folder / INDEX).exists():
-        _check_fits(folder, wanted)
-        return Index.open(folder / INDEX)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / MADE_FROM).unlink(missing_ok=True)
-    source = passage_tokens(model, dataset, encoding) if tokens is None else tokens
-    index = Index.build(source, folder / INDEX, overwrite=overwrite, **settings)
-    write_json(folder / MADE_FROM, wanted)
-    return index
+        if tokens is None:
+            stream: Any = passage_tokens(model, passages, dataset.images, progress=progress, **reading)
+        return Index.build(stream if tokens is None else tokens, **settings)
+    wanted = made_from(model, passages, nbits=config.nbits, seed=config.seed, dtype=config.dtype)
+    if not config.overwrite and Path(folder).is_dir() and any(Path(folder).iterdir()):
+        check_free(folder, overwrite=True)
+        if differing := differences(read_about(Path(folder)), wanted):
+            what = f"it was made from {', '.join(differing)}"
+            raise ValueError(f"index {folder} is stale: {what}; choose another folder, or overwrite it")
+        return PassageIndex.open(folder).index
+    return PassageIndex.build(
+        model,
+        passages,
+        folder,
+        about={"source": f"{dataset.task.name} {dataset.split}"},
+        images=dataset.images,
+        tokens=tokens,
+        overwrite=config.overwrite,
+        **settings,
+        **reading,
+    ).index
 
 
-def positions_of(index: Index, passages: Passages) -> dict[str, int] | None:
+def positions_of(index: Index, passages: Passages) -> Mapping[str, int] | None:
     """The position of each passage by the index's id of it; None: its ids are the positions.
 
     Raises:
@@ -139,31 +96,3 @@ def positions_of(index: Index, passages: Passages) -> dict[str, int] | None:
         f"index must hold the {len(passages):,} passages, by position or by id, got {len(index):,} other documents; "
         "it is of another collection, build it again"
     )
-
-
-def _check_fits(folder: Path, wanted: dict[str, Any]) -> None:
-    try:
-        found = json.loads((folder / MADE_FROM).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise ValueError(
-            f"index {folder} does not say what it was made from ({MADE_FROM} is missing or damaged): "
-            "choose another folder, or overwrite it"
-        ) from None
-    names = {"model": "another model", "passages": "other passages"}
-    differing = [
-        names.get(key) or f"{key} {found.get(key)} where {value} is asked for"
-        for key, value in wanted.items()
-        if found.get(key) != value
-    ]
-    if differing:
-        raise ValueError(
-            f"index {folder} is stale: it was made from {', '.join(differing)}; choose another folder, or overwrite it"
-        )
-
-
-def _pictures(passages: Passages, images: Images | None, on_missing: str) -> Iterator[Any]:
-    for path in passages.images or itertools.repeat(None, len(passages)):
-        if path is None or on_missing == "error" or (images is not None and path in images):
-            yield path
-        else:
-            yield blank() if on_missing == "blank" else None

@@ -1,14 +1,19 @@
-"""What an evaluation leaves on disk."""
+"""What an evaluation leaves on disk, and what it says of how it was made."""
 
 from __future__ import annotations
 
 import json
 import os
 import platform
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from lateint.disk import whole
 from lateint.version import __version__
 
 
@@ -30,16 +35,43 @@ def result_path(folder: str | os.PathLike[str], summary: dict[str, Any], suffix:
 
 def write_json(path: Path, content: Any) -> None:
     """Writes a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            json.dump(content, file, indent=1, ensure_ascii=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole.file(path) as part:
+        part.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+class Clock:
+    """Seconds by what they were spent on."""
+
+    def __init__(self) -> None:
+        self.seconds: dict[str, float] = {}
+
+    @contextmanager
+    def __call__(self, name: str) -> Iterator[None]:
+        started = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - started, 3)
+
+
+class Cut:
+    """Counts texts longer than the model reads, and warns of them once instead of once a batch."""
+
+    def __init__(self, model: Any) -> None:
+        self._tokenizers = {"questions": model.query_tokenizer, "passages": model.document_tokenizer}
+        self.counts: dict[str, int] = {}
+
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        before = {name: getattr(tokenizer, "truncated", 0) for name, tokenizer in self._tokenizers.items()}
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", ".*were longer than the model reads", UserWarning)
+            yield
+        for name, tokenizer in self._tokenizers.items():
+            self.counts[name] = getattr(tokenizer, "truncated", 0) - before[name]
+        if any(self.counts.values()):
+            said = " and ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
+            warnings.warn(f"{said} were longer than the model reads and were cut", stacklevel=4)
 
 
 def _file_name(text: str) -> str:

@@ -7,30 +7,28 @@ exactly by MaxSim, or does both, which tells what the compression of the index c
 from __future__ import annotations
 
 import os
-import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from lateint import Index, Ragged
-from lateint.arguments import positive_or_none
 from lateint_kernels.retrieve import retrieve
-from preflmr.data.images import ON_MISSING, pictures, require
 from preflmr.data.m2kr import Dataset, Example
-from preflmr.evaluation.judging import KS, Ranking, judge
-from preflmr.evaluation.passage_index import Encoding, collected, passage_index, passage_tokens, positions_of
-from preflmr.evaluation.results import result_path, versions, write_json
-from preflmr.instructions import join
+from preflmr.evaluation.config import EvalConfig
+from preflmr.evaluation.judging import Ranking, judge
+from preflmr.evaluation.passage_index import passage_index, positions_of, tokens_of
+from preflmr.evaluation.questions import Questions
+from preflmr.evaluation.results import Clock, Cut, result_path, versions, write_json
 
-METHODS = ("index", "exact", "both")
 AT_ONCE = 512  # questions whose tokens are held at a time
+
+Search: TypeAlias = Callable[[list[NDArray[np.float32]], int], list[Ranking]]  # k best passages of each query
 
 
 @dataclass(frozen=True)
@@ -65,205 +63,136 @@ class Evaluation:
 def evaluate(
     model: Any,
     dataset: Dataset,
+    index: Index | str | os.PathLike[str] | None = None,
     *,
     run: str = "run",
-    ks: Sequence[int] = KS,
-    index: Index | str | os.PathLike[str] | None = None,
-    method: str = "index",
-    instruction: str | None = None,
-    without_image: str = "blank",
-    on_missing: str = "error",
-    limit: int | None = None,
-    nbits: int = 4,
-    seed: int = 0,
-    overwrite: bool = False,
-    nprobe: int | None = None,
-    candidates: int | None = None,
-    batch_size: int = 64,
-    dtype: Any = None,
-    device: Any = None,
-    processes: int = 1,
-    threads: int | None = None,
     progress: bool = True,
+    **settings: Any,
 ) -> Evaluation:
-    """Measures a model on a data set.
+    """Measures a model on a data set. Settings and pictures are checked before the first passage is encoded.
 
     Args:
         model: a `PreFLMR` with its tokenizers.
-        run: what a report calls this model.
-        ks: cut-offs; that of the task is added.
         index: an index of the passages; or a folder, where one is built unless it holds that of this model and these
             passages; None: built in memory.
-        method: ``"index"``, ``"exact"`` (every passage is scored, no index), or ``"both"``: the index counts, and
-            ``summary["exact"]`` has the exact means. The last two hold all tokens in memory.
-        instruction: one for all rows; None: the row's own; "": none.
-        without_image: what a question without a picture shows a model that reads pictures: ``"blank"``, as in the
-            published evaluation, or ``"text"``: nothing.
-        on_missing: what a missing or broken picture does: ``"error"``; ``"skip"`` leaves the question out, ``"blank"``
-            shows a black picture; both are counted.
-        limit: only the first so many questions.
-        nbits, seed, overwrite: of an index that is built here; see `lateint.Index.build`. ``overwrite`` replaces one
-            that was made from something else.
-        nprobe, candidates: see `lateint.Index.search`.
-        batch_size, dtype, device, processes: see `preflmr.encode.encode_queries`.
-        threads: for building and searching.
+        run: what a report calls this model.
+        settings: see `EvalConfig`.
 
     Raises:
-        ValueError: an option is unknown, or the index was made from another model or other passages.
+        TypeError: a setting is unknown.
+        ValueError: a setting is wrong, or the index was made from another model or other passages.
         MissingImage, BrokenImage: as ``on_missing`` says.
 
     Warns:
         UserWarning: texts were cut to the length that the model reads; ``summary["cut"]`` counts them.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}")
-    if without_image not in ("blank", "text"):
-        raise ValueError(f"without_image must be blank or text, got {without_image!r}")
-    if on_missing not in ON_MISSING:
-        raise ValueError(f"on_missing must be one of {', '.join(ON_MISSING)}, got {on_missing!r}")
-    cutoffs = sorted({*ks, *([dataset.task.k] if dataset.task.metric else [])})
-    if not cutoffs or cutoffs[0] < 1:
-        raise ValueError(f"ks must be positive, got {list(ks)}")
-    for name, value in (("nprobe", nprobe), ("candidates", candidates)):
-        positive_or_none(value, name)  # now, not after passages are encoded
-    examples = dataset.examples if limit is None else dataset.examples[:limit]
-    encoding = Encoding(batch_size, dtype, device, processes, on_missing, progress)
-    clock, cut = _Clock(), _Cut(model)
+    config, clock, cut = EvalConfig(**settings), Clock(), Cut(model)
+    questions = Questions(model, dataset, config, clock)
+    if not isinstance(index, Index):  # one that is at hand costs nothing to find out with
+        questions.check()
     with cut.counting():
-        tokens = None
-        if method != "index":
-            with clock("encode passages"):
-                tokens = collected(passage_tokens(model, dataset, encoding))
-        if method != "exact":
-            with clock("index"):
-                if not isinstance(index, Index):
-                    index = passage_index(
-                        model, dataset, index, encoding, tokens=tokens, nbits=nbits, seed=seed,
-                        overwrite=overwrite, threads=threads,
-                    )  # fmt: skip
-                searched = _Searched(index, positions_of(index, dataset.passages), nprobe, candidates, threads)
-        asked = _Asked(model, dataset, encoding, instruction, without_image, clock)
-        where = next(model.parameters()).device
-        scoring = None if where.type == "cpu" else where
-        kept: list[Example] = []
-        found: dict[str, list[Ranking]] = {name: [] for name in ("index", "exact") if method in (name, "both")}
-        with tqdm(total=len(examples), desc=dataset.task.name, unit="question", disable=not progress) as bar:
-            for start in range(0, len(examples), AT_ONCE):
-                some, queries = asked.queries(examples[start : start + AT_ONCE])
-                kept += some
-                if "index" in found:
-                    with clock("search"):
-                        found["index"] += searched(queries, cutoffs[-1])
-                if "exact" in found and tokens is not None:
-                    with clock("exact search"):
-                        found["exact"] += _exact(queries, tokens, cutoffs[-1], scoring, threads)
-                bar.update(len(examples[start : start + AT_ONCE]))
+        searches, index = _searches(model, dataset, index, config, clock, progress)
+        kept, found = _ask(questions, searches, dataset, config, clock, progress)
+    counted = "exact" if config.method == "exact" else "index"
+    ks = _cutoffs(dataset, config)
+    judged, measures = judge(kept, dataset.passages, found[counted], ks)
+    summary = _summary(dataset, config, questions, len(kept), index)
+    summary |= {"run": run, "measures": measures, "cut": cut.counts, "seconds": clock.seconds}
+    if config.method == "both":
+        summary["exact"] = judge(kept, dataset.passages, found["exact"], ks)[1]
+    return Evaluation(judged, summary)
+
+
+def _searches(
+    model: Any, dataset: Dataset, index: Any, config: EvalConfig, clock: Clock, progress: bool
+) -> tuple[dict[str, Search], Index | None]:
+    """What finds passages, by name, and the index."""
+    searches: dict[str, Search] = {}
+    tokens = None
+    if config.method != "index":
+        with clock("encode passages"):
+            tokens = tokens_of(model, dataset, config, progress=progress)
+    if config.method == "exact":
+        index = None
+    else:
+        with clock("index"):
+            if not isinstance(index, Index):
+                index = passage_index(model, dataset, index, config, tokens=tokens, progress=progress)
+            searches["index"] = _Searched(index, positions_of(index, dataset.passages), config)
+    if tokens is not None:
+        device = next(model.parameters()).device
+        scoring = None if device.type == "cpu" else device
+        searches["exact"] = partial(_exact, tokens=tokens, device=scoring, threads=config.threads)
+    return searches, index
+
+
+def _ask(
+    questions: Questions,
+    searches: Mapping[str, Search],
+    dataset: Dataset,
+    config: EvalConfig,
+    clock: Clock,
+    progress: bool,
+) -> tuple[list[Example], dict[str, list[Ranking]]]:
+    """The examples that were asked, and what each search found for them."""
+    examples, k = questions.examples, _cutoffs(dataset, config)[-1]
+    kept: list[Example] = []
+    found: dict[str, list[Ranking]] = {name: [] for name in searches}
+    spent = {"index": "search", "exact": "exact search"}
+    with tqdm(total=len(examples), desc=dataset.task.name, unit="question", disable=not progress) as bar:
+        for start in range(0, len(examples), AT_ONCE):
+            some, queries = questions.queries(examples[start : start + AT_ONCE])
+            kept += some
+            for name, search in searches.items():
+                with clock(spent[name]):
+                    found[name] += search(queries, k) if queries else []
+            bar.update(len(examples[start : start + AT_ONCE]))
     if not kept:
         raise ValueError(f"{dataset.task.name} {dataset.split}: no question is left of {len(examples):,}")
-    counted = "exact" if method == "exact" else "index"
-    questions, measures = judge(kept, dataset.passages, found[counted], cutoffs)
+    return kept, found
+
+
+def _cutoffs(dataset: Dataset, config: EvalConfig) -> list[int]:
+    cutoffs = sorted({*config.ks, *([dataset.task.k] if dataset.task.metric else [])})
+    if not cutoffs:
+        raise ValueError("ks must hold at least one cut-off, got none")
+    return cutoffs
+
+
+def _summary(
+    dataset: Dataset, config: EvalConfig, questions: Questions, kept: int, index: Index | None
+) -> dict[str, Any]:
+    names = ("method", "on_missing", "document_pictures", "nbits", "seed", "nprobe", "candidates", "limit")
+    settings = {name: getattr(config, name) for name in names}
+    settings |= {"instruction": "row" if config.instruction is None else config.instruction}
+    settings |= {"without_image": questions.without_image, "dtype": str(config.dtype or "float32")}
     summary: dict[str, Any] = {
-        "run": run,
         "task": dataset.task.name,
         "split": dataset.split,
         "measure": dataset.task.measure,
-        "measures": measures,
-        "questions": len(kept),
+        "questions": kept,
         "passages": len(dataset.passages),
-        "left out": len(examples) - len(kept),
-        "missing images": asked.missing,
-        "cut": cut.counts,
+        "left out": len(questions.examples) - kept,
+        "missing images": questions.missing,
         "data": dataset.dropped,
-        "seconds": clock.seconds,
-        "settings": {
-            "method": method, "instruction": "row" if instruction is None else instruction,
-            "without_image": asked.without_image, "on_missing": on_missing, "nbits": nbits, "seed": seed,
-            "nprobe": nprobe, "candidates": candidates, "dtype": str(dtype or "float32"), "limit": limit,
-        },
+        "settings": settings,
         "versions": versions(),
-    }  # fmt: skip
-    if method != "exact" and isinstance(index, Index):
-        summary["settings"]["nbits"] = index.nbits
+    }
+    if index is not None:
+        settings["nbits"] = index.nbits
         summary["index"] = {key: index.stats()[key] for key in ("documents", "tokens", "centroids", "bytes")}
-    if method == "both":
-        summary["exact"] = judge(kept, dataset.passages, found["exact"], cutoffs)[1]
-    return Evaluation(questions, summary)
-
-
-class _Asked:
-    """Turns examples into queries, and counts what is missing."""
-
-    def __init__(
-        self,
-        model: Any,
-        dataset: Dataset,
-        encoding: Encoding,
-        instruction: str | None,
-        without_image: str,
-        clock: _Clock,
-    ) -> None:
-        config = model.config
-        self.sees = bool(config.use_vision_encoder and config.query_concat_output_from_vision_encoder)
-        self.model, self.images, self.encoding, self.clock = model, dataset.images, encoding, clock
-        self.instruction, self.without_image = instruction, without_image if self.sees else "text"
-        self.missing = 0
-
-    def queries(self, examples: Sequence[Example]) -> tuple[list[Example], list[NDArray[np.float32]]]:
-        """The examples that are not left out, and the tokens of each, ``[Lq, dim]``."""
-        kept: list[Example] = []
-        shown: list[Any] = []
-        with self.clock("read pictures"):
-            for example in examples:
-                given = self._pictures(example) if self.sees else None
-                if given is not None or not self.sees:
-                    kept.append(example)
-                    shown.append(given)
-        if not kept:
-            return [], []
-        blind = [i for i, given in enumerate(shown) if not given and self.without_image == "text"]
-        queries: list[Any] = [None] * len(kept)
-        for numbers in (blind, [i for i in range(len(kept)) if i not in set(blind)]):
-            if numbers:
-                images = None if numbers is blind else [shown[i] or None for i in numbers]
-                for i, tokens in zip(numbers, self._encoded([kept[i] for i in numbers], images), strict=True):
-                    queries[i] = tokens
-        return kept, queries
-
-    def _pictures(self, example: Example) -> list[Any] | None:
-        """Paths, or pictures where some may be missing; None: leave the question out."""
-        if self.encoding.on_missing == "error":
-            require(self.images, example.images, f"question {example.question_id!r}")
-            return list(example.images)
-        found, absent = pictures(self.images, example.images, self.encoding.on_missing)
-        self.missing += absent
-        return found
-
-    def _encoded(self, examples: Sequence[Example], images: list[Any] | None) -> list[NDArray[np.float32]]:
-        from preflmr import encode
-
-        separator = self.model.config.mask_instruction_token
-        texts = [
-            join(example.instruction if self.instruction is None else self.instruction, example.question, separator)
-            for example in examples
-        ]
-        with self.clock("encode questions"):
-            return encode.encode_queries(
-                self.model, texts, images, progress=False, image_source=self.images, **self.encoding.options
-            )
+    return summary
 
 
 @dataclass(frozen=True)
 class _Searched:
     index: Index
-    positions: dict[str, int] | None  # of documents by id; None: ids are positions
-    nprobe: int | None
-    candidates: int | None
-    threads: int | None
+    positions: Mapping[str, int] | None  # of documents by id; None: ids are positions
+    config: EvalConfig
 
     def __call__(self, queries: list[NDArray[np.float32]], k: int) -> list[Ranking]:
-        if not queries:
-            return []
-        hits = self.index.search(queries, k, nprobe=self.nprobe, candidates=self.candidates, threads=self.threads)
+        limits = {name: getattr(self.config, name) for name in ("nprobe", "candidates", "threads")}
+        hits = self.index.search(queries, k, **limits)
         if self.positions is None:
             return [(hit.ids.tolist(), hit.scores.tolist()) for hit in hits]
         of = self.positions
@@ -271,11 +200,9 @@ class _Searched:
 
 
 def _exact(
-    queries: list[NDArray[np.float32]], tokens: Ragged, k: int, device: Any, threads: int | None
+    queries: list[NDArray[np.float32]], k: int, *, tokens: Ragged, device: Any, threads: int | None
 ) -> list[Ranking]:
     """The k best passages of each query by MaxSim over all tokens; a device scores tensors, None arrays on the CPU."""
-    if not queries:
-        return []
     if device is None:
         best = retrieve(Ragged.pack(queries), tokens, k, threads=threads)
     else:
@@ -287,38 +214,3 @@ def _exact(
         asked = [torch.from_numpy(query).to(device, documents.tokens.dtype) for query in queries]
         best = retrieve(RaggedTensor.pack(asked), documents, k)  # passages are sent to the device in parts
     return list(zip(best.indices.tolist(), best.scores.tolist(), strict=True))
-
-
-class _Clock:
-    """Seconds by what they were spent on."""
-
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
-
-    @contextmanager
-    def __call__(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.perf_counter() - started, 3)
-
-
-class _Cut:
-    """Counts texts longer than the model reads, and warns of them once instead of once a batch."""
-
-    def __init__(self, model: Any) -> None:
-        self._tokenizers = {"questions": model.query_tokenizer, "passages": model.document_tokenizer}
-        self.counts: dict[str, int] = {}
-
-    @contextmanager
-    def counting(self) -> Iterator[None]:
-        before = {name: getattr(tokenizer, "truncated", 0) for name, tokenizer in self._tokenizers.items()}
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", ".*were longer than the model reads", UserWarning)
-            yield
-        for name, tokenizer in self._tokenizers.items():
-            self.counts[name] = getattr(tokenizer, "truncated", 0) - before[name]
-        if any(self.counts.values()):
-            said = " and ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
-            warnings.warn(f"{said} were longer than the model reads and were cut", stacklevel=4)

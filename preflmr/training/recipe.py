@@ -174,7 +174,10 @@ class TrainConfig:
         frozen_dropout: whether frozen parts keep dropout, as the reference does.
         precision: "no", "bf16" or "fp16" autocast.
         gradient_checkpointing: save memory, pay time.
-        save_every: steps between checkpoints to resume from; None: at validations, and at the end.
+        save_every: steps between checkpoints to resume from; None: only as ``save_minutes`` says, before validations,
+            and at the end.
+        save_minutes: minutes between checkpoints, whatever the steps; None: only as ``save_every`` says.
+        keep_checkpoints: how many of the last checkpoints stay.
         log_every: steps between lines in the log.
         seed: of everything random.
     """
@@ -191,6 +194,8 @@ class TrainConfig:
     precision: str = "no"
     gradient_checkpointing: bool = False
     save_every: int | None = None
+    save_minutes: float | None = 30.0
+    keep_checkpoints: int = 1
     log_every: int = 10
     seed: int = 0
     optimizer: Optimizer = field(default_factory=Optimizer)
@@ -210,6 +215,9 @@ class TrainConfig:
             found = f"{self.queries_per_step} and {self.batch_size}"
             raise ValueError(f"queries_per_step must be a multiple of batch_size, got {found}")
         at_least(self.save_every, 1, "save_every")
+        at_least(self.keep_checkpoints, 1, "keep_checkpoints")
+        if self.save_minutes is not None and not self.save_minutes > 0:
+            raise ValueError(f"save_minutes must be positive, got {self.save_minutes}")
         one_of(self.precision, ("no", "bf16", "fp16"), "precision")
         if not self.query_parts or len(set(self.query_parts)) < len(self.query_parts):
             raise ValueError(f"query_parts must name each part once, and at least one, got {list(self.query_parts)}")

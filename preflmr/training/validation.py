@@ -14,7 +14,8 @@ from lateint import Index
 from preflmr import instructions
 from preflmr.data.images import Images
 from preflmr.data.m2kr import Dataset, load
-from preflmr.evaluation.passage_index import Encoding, passage_index
+from preflmr.evaluation.config import EvalConfig
+from preflmr.evaluation.passage_index import passage_index
 from preflmr.evaluation.retrieval import evaluate
 from preflmr.training.recipe import Check, TrainConfig, Validation
 
@@ -61,31 +62,23 @@ class Validator:
         config, settings = self.config, self.config.validation
         dataset, check = self.tasks[name], settings.tasks[name]
         measure = str(check.measure or dataset.task.measure)
-        encoding = Encoding(
-            batch_size=settings.batch_size,
-            dtype={"no": None, "bf16": "bfloat16", "fp16": "float16"}[config.precision],
-            on_missing=config.data.on_missing,
-            progress=False,
-        )
+        asked: dict[str, Any] = {
+            "ks": (int(measure.partition("@")[2]),),
+            "method": "exact" if check.exact else "index",
+            "instruction": _instruction(check, config),
+            "without_image": "blank" if config.data.without_image == "blank" else "text",
+            "on_missing": config.data.on_missing,
+            "nbits": settings.nbits,
+            "batch_size": settings.batch_size,
+            "dtype": {"no": None, "bf16": "bfloat16", "fp16": "float16"}[config.precision],
+        }
         index = None if check.exact else self._indexes.get(name)
         if index is None and not check.exact:
-            index = passage_index(model, dataset, None, encoding, nbits=settings.nbits)
+            index = passage_index(model, dataset, None, EvalConfig(**asked), progress=False)
             if not self._changes_documents(model):
                 self._indexes[name] = index
         with _rows(model, config.query_parts):
-            found = evaluate(
-                model,
-                dataset,
-                ks=(int(measure.partition("@")[2]),),
-                index=index,
-                method="exact" if check.exact else "index",
-                instruction=_instruction(check, config),
-                without_image="blank" if config.data.without_image == "blank" else "text",
-                on_missing=encoding.on_missing,
-                batch_size=encoding.batch_size,
-                dtype=encoding.dtype,
-                progress=False,
-            )
+            found = evaluate(model, dataset, index, progress=False, **asked)
         if measure not in found.summary["measures"]:
             raise ValueError(f"{dataset.task.name} {dataset.split}: no question has what {measure} needs")
         return found[measure]

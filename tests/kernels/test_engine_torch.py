@@ -1,17 +1,16 @@
 """The engine of devices, on the CPU: the results of `Engine`, bit for bit."""
 
 import itertools
-import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
 from random_index import make
 
-from lateint_kernels import backends
 from lateint_kernels.codes.engine import Engine, Limits
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.residual import NBITS
+from lateint_kernels.devices import Place
 
 torch = pytest.importorskip("torch")
 
@@ -25,7 +24,7 @@ QUERIES = [1, 15, 33, 320]
 
 
 def on_torch(made):
-    return engine(made.codec, made.segments, "torch:cpu")
+    return engine(made.codec, made.segments, Place.of("torch:cpu"))
 
 
 def batch(rng, lengths, dim):
@@ -265,20 +264,3 @@ def test_memory(nbits, count):
     assert on_torch(made).index.bytes == T * a_token + 4 * P + 8 * n + K * (depth + 8 * S) + C * (depth + 8) + 16 * (
         S + 1
     )
-
-
-@pytest.mark.parametrize("device", ["nowhere", "cpu:1", "torch", "meta"])
-def test_what_is_no_device(device):
-    made = make(np.random.default_rng(0), LENGTHS)
-    with pytest.raises(ValueError, match=f"device must be cpu or cuda, got '{device}'"):
-        engine(made.codec, made.segments, device)
-    missing = f"cuda:{torch.cuda.device_count()}"
-    with pytest.raises(ValueError, match=rf"device must be there, but torch finds \d+ of CUDA, got '{missing}'"):
-        engine(made.codec, made.segments, missing)
-
-
-def test_without_torch(monkeypatch):
-    made = make(np.random.default_rng(0), LENGTHS)
-    monkeypatch.setattr(backends, "has_torch", lambda: False)
-    with pytest.raises(backends.BackendError, match=re.escape("device cuda needs torch, which is not installed")):
-        engine(made.codec, made.segments, "cuda")

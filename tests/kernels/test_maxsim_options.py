@@ -110,9 +110,28 @@ def test_bad_options(options, error, message):
 
 def test_bad_layouts():
     tokens = np.ones((2, 2, 4), np.float32)
-    with pytest.raises(ValueError, match="got 3 sets of candidates for queries of shape"):
+    with pytest.raises(ValueError, match="got 3 sets of candidates for 2 queries"):
         maxsim(tokens, np.ones((3, 1, 2, 4), np.float32))
     with pytest.raises(ValueError, match="pairs without an index need as many queries as documents, got 2, 1"):
         maxsim_pairs(tokens, Ragged.pack([tokens[0]]))
     with pytest.raises(ValueError, match="must be given together or not at all"):
         maxsim_pairs(tokens, tokens, [0])
+
+
+def test_masks_of_masked_arrays_are_refused():
+    tokens, hidden = np.ones((2, 2, 4), np.float32), np.ma.masked_equal(np.array([[1, 0], [1, 1]]), 0)
+    for name in ("query_mask", "document_mask", "query_weights"):
+        with pytest.raises(TypeError, match=f"{name} must not be masked, got a masked array that masks 1 numbers"):
+            maxsim(tokens, tokens, **{name: hidden})
+    with pytest.raises(TypeError, match="queries must not be masked, got a masked array that masks 4 numbers"):
+        maxsim(np.ma.masked_array(tokens, np.arange(4) == np.zeros((2, 2, 1))), tokens)
+    with pytest.raises(TypeError, match="query_index must not be masked"):
+        maxsim_pairs(tokens, tokens, np.ma.array([0, 1], mask=[False, True]), [0, 1])
+
+
+@pytest.mark.parametrize(("threads", "found"), [(2.0, "float"), (True, "bool"), ("2", "str")])
+def test_threads_are_an_integer(threads, found):
+    tokens = np.ones((2, 2, 4), np.float32)
+    with pytest.raises(TypeError, match=f"threads must be an integer, got {found}"):
+        maxsim(tokens, tokens, threads=threads)
+    assert maxsim(tokens, tokens, threads=np.int64(2)).shape == (2, 2)

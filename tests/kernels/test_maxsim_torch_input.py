@@ -252,21 +252,60 @@ T = torch.ones(5, 8)
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
-        (lambda: RaggedTensor.from_lengths(T, [2, 2]), ValueError, "add up to the number of tokens 5, got 4"),
-        (lambda: RaggedTensor.from_lengths(T, [5, 0]), ValueError, "lengths must be at least 1, got 0 at 1"),
+        (
+            lambda: RaggedTensor.from_lengths(T, [2, 2]),
+            ValueError,
+            "lengths must add up to the number of tokens 5, got 4",
+        ),
+        (lambda: RaggedTensor.from_lengths(T, [5, 0]), ValueError, r"document 1 is empty: offsets 5\.\.5"),
         (lambda: RaggedTensor.from_lengths(T, [2.5, 2.5]), TypeError, "lengths must be a list of integers"),
-        (lambda: RaggedTensor.from_offsets(T, [0, 4]), ValueError, "end at the number of tokens 5, got 0 and 4"),
-        (lambda: RaggedTensor.from_offsets(T, []), ValueError, "end at the number of tokens 5, got none"),
-        (lambda: RaggedTensor.from_offsets(T, [0, 3, 3, 5]), ValueError, "offsets must rise, got 3 and 3 at 1"),
+        (lambda: RaggedTensor.from_offsets(T, [0, 4]), ValueError, "offsets must end at the number of tokens 5, got 4"),
+        (lambda: RaggedTensor.from_offsets(T, []), ValueError, "offsets must start at 0, got none"),
+        (lambda: RaggedTensor.from_offsets(T, [0, 3, 3, 5]), ValueError, r"document 1 is empty: offsets 3\.\.3"),
         (lambda: RaggedTensor.from_lengths(T.int(), [5]), TypeError, "tokens must be a tensor of .* got torch.int32"),
         (lambda: RaggedTensor.from_lengths(T.numpy(), [5]), TypeError, "tokens must be a tensor of .* got ndarray"),
         (lambda: RaggedTensor.from_lengths(T[None], [5]), ValueError, r"tokens must be \[T, dim\], got \(1, 5, 8\)"),
         (lambda: RaggedTensor.from_padded(T, T), ValueError, "padded must be a tensor"),
         (lambda: RaggedTensor.from_padded(T[None], T), ValueError, r"mask must be \[1, 5\] on cpu, got \[5, 8\]"),
-        (lambda: RaggedTensor.from_padded(T[None], torch.zeros(1, 5)), ValueError, "at least 1, got 0 at 0"),
+        (lambda: RaggedTensor.from_padded(T[None], torch.zeros(1, 5)), ValueError, "document 0 is empty"),
         (lambda: RaggedTensor.pack([T, T.to("meta")]), ValueError, "document 1 is on meta, document 0 on cpu"),
+        (
+            lambda: RaggedTensor.from_lengths(T.to_sparse(), [5]),
+            TypeError,
+            "tokens must be a dense tensor, got torch.sparse_coo",
+        ),
     ],
 )
 def test_bad_ragged_tensors(make, error, message):
     with pytest.raises(error, match=message):
         make()
+
+
+def not_dense():
+    ragged = [torch.ones(2, 8), torch.ones(1, 8)]
+    return {
+        "sparse": torch.ones(2, 3, 8).to_sparse(),
+        "nested": torch.nested.as_nested_tensor(ragged, layout=torch.jagged),
+    }
+
+
+@pytest.mark.parametrize("kind", ["sparse", "nested"])
+@pytest.mark.parametrize("name", ["queries", "documents", "query_mask", "query_weights"])
+def test_tensors_that_are_not_dense_are_refused(kind, name):
+    given = {"queries": torch.ones(2, 3, 8), "documents": torch.ones(2, 3, 8)}
+    with pytest.raises(TypeError, match=f"{name} must be a dense tensor, got"):
+        maxsim(**{**given, name: not_dense()[kind]})
+    if "_" in name:
+        return
+    with pytest.raises(
+        TypeError, match=f"{ {'queries': 'query', 'documents': 'document'}[name] } 0 must be a dense tensor"
+    ):
+        maxsim(**{**given, name: [not_dense()[kind]]})
+
+
+def test_tensors_without_numbers_are_refused():
+    with pytest.raises(TypeError, match="queries must hold numbers, got a tensor on meta"):
+        maxsim(Q.to("meta"), D.to("meta"))
+    index = torch.zeros(2, dtype=torch.int64, device="meta")
+    with pytest.raises(TypeError, match="query_index must hold numbers, got a tensor on meta"):
+        maxsim_pairs(Q, D, index, [0, 1])

@@ -147,3 +147,39 @@ def test_first_zero_row(dtype):
 def test_a_check_wants_a_matrix():
     with pytest.raises(ValueError, match=r"x must be \[T, dim\], got \(3,\)"):
         check_finite(np.ones(3, np.float32), "x")
+
+
+OVERFLOWS = {
+    "lengths": (
+        {"lengths": [2**62] * 4 + [4]},
+        "lengths must add up to the number of tokens 4, got 18446744073709551620",
+    ),
+    "lengths of 64 bits": (
+        {"lengths": np.array([2**64 - 4, 8], np.uint64)},
+        r"lengths must be below 2\^63, got 18446744073709551612 at 0",
+    ),
+    "offsets": (
+        {"offsets": [0, 2**62, 2**63 - 1, -(2**63), 4]},
+        r"document 2 has a negative length: offsets 9223372036854775807\.\.-9223372036854775808",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OVERFLOWS)
+@pytest.mark.parametrize("kind", ["numpy", "torch"])
+def test_sums_that_leave_64_bits_are_refused(name, kind):
+    given, message = OVERFLOWS[name]
+    tokens, of = np.ones((4, 8), np.float32), Ragged
+    if kind == "torch":
+        torch = pytest.importorskip("torch")
+        from lateint_kernels import RaggedTensor
+
+        tokens, of = torch.ones(4, 8), RaggedTensor
+    with pytest.raises(ValueError, match=message):
+        of.from_lengths(tokens, **given) if "lengths" in given else of.from_offsets(tokens, **given)
+
+
+def test_a_masked_length_is_refused():
+    lengths = np.ma.array([1, 2, 7], mask=[False, False, True])
+    with pytest.raises(TypeError, match="lengths must not be masked, got a masked array that masks 1 numbers"):
+        Ragged.from_lengths(np.ones((3, 8), np.float32), lengths)

@@ -179,3 +179,9 @@ NUMBERS = np.zeros((2, 3, 4), np.float32)
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_the_package_has_the_function():
+    import lateint_kernels
+
+    assert lateint_kernels.retrieve is retrieve

@@ -9,6 +9,7 @@ from random_index import make
 from lateint_kernels.codes.engine import Limits
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.residual import NBITS
+from lateint_kernels.devices import Place
 
 torch = pytest.importorskip("torch")
 
@@ -36,7 +37,7 @@ def least(made):
     with pytest.raises(
         MemoryError, match=r"device_memory must be at least [\d,]+ bytes for this index, got 1$"
     ) as found:
-        engine(made.codec, made.segments, DEVICE, 1)
+        engine(made.codec, made.segments, Place.of(DEVICE, 1))
     return int(str(found.value).split()[5].replace(",", ""))
 
 
@@ -83,7 +84,7 @@ def test_documents_on_the_host(nbits, share, monkeypatch):
     monkeypatch.setattr("lateint_kernels.codes.index_tensors.STAGED", 256)
     made = collection(nbits)
     low, high = least(made), size(made.codec, made.segments)
-    ours = engine(made.codec, made.segments, DEVICE, int(low + share * (high - low)))
+    ours = engine(made.codec, made.segments, Place.of(DEVICE, int(low + share * (high - low))))
     assert ours._cache is not None
     same_searches(ours, made)
     same_documents(ours, made)
@@ -93,7 +94,7 @@ def test_what_was_used_stays():
     """Documents are copied when they are first needed, and again only when others have taken their place."""
     made = collection(4)
     low, high = least(made), size(made.codec, made.segments)
-    ours = engine(made.codec, made.segments, DEVICE, (low + high) // 2)
+    ours = engine(made.codec, made.segments, Place.of(DEVICE, (low + high) // 2))
     held, copied = ours._cache, []
     add = held._add
     held._add = lambda missing: (copied.extend(missing.tolist()), add(missing))
@@ -114,10 +115,10 @@ def test_memory_of_a_part():
     made = collection(2)
     low, high = least(made), size(made.codec, made.segments)
     for memory in np.linspace(low, high - 1, 7).astype(int).tolist():
-        held = engine(made.codec, made.segments, DEVICE, memory)._cache
+        held = engine(made.codec, made.segments, Place.of(DEVICE, memory))._cache
         assert memory - 2 * cache.ROWS * 20 <= held._held.bytes <= memory
         assert held.index.bytes == size_of_lists(made.codec, made.segments)
-    whole = engine(made.codec, made.segments, DEVICE, high)
+    whole = engine(made.codec, made.segments, Place.of(DEVICE, high))
     assert whole._cache is None and whole.index.bytes == high
 
 
@@ -126,7 +127,7 @@ def test_memory_of_a_part():
 @pytest.mark.parametrize("cuts", [(), (150, 390)])
 def test_several_devices(nbits, count, cuts):
     made = collection(nbits, cuts)
-    ours = engine(made.codec, made.segments, ",".join([DEVICE] * count))
+    ours = engine(made.codec, made.segments, Place.of([DEVICE] * count))
     same_searches(ours, made)
     same_documents(ours, made)
 
@@ -134,7 +135,7 @@ def test_several_devices(nbits, count, cuts):
 def test_several_devices_too_small_for_the_index():
     made = collection(4)
     memory = max(least(made), size(made.codec, made.segments) // 4)
-    ours = engine(made.codec, made.segments, ",".join([DEVICE] * 3), memory)
+    ours = engine(made.codec, made.segments, Place.of([DEVICE] * 3, memory))
     assert any(shard._cache for shard in ours.shards)
     same_searches(ours, made)
 
@@ -145,7 +146,7 @@ def test_ties_between_devices():
     for segment in made.segments:
         segment.codes[:] = segment.codes[0]
     made.codec.centroids[:] = made.codec.centroids[0]
-    ours = engine(made.codec, made.segments, ",".join([DEVICE] * 4))
+    ours = engine(made.codec, made.segments, Place.of([DEVICE] * 4))
     queries, offsets = batch([3])
     for found in (ours.search(queries, offsets, 9, Limits(1, 12)), ours.exhaustive(queries, offsets, 9)):
         assert found[0][0].tolist() == list(range(9))
@@ -172,8 +173,4 @@ def test_split(lengths, count):
 
 def test_memory_is_of_devices():
     made = collection(2)
-    with pytest.raises(ValueError, match="device_memory must be left out on the cpu"):
-        engine(made.codec, made.segments, "cpu", 1 << 30)
-    with pytest.raises(ValueError, match="several devices must all be cuda, got 'cpu'"):
-        engine(made.codec, made.segments, "torch:cpu,cpu")
-    assert isinstance(engine(made.codec, made.segments, DEVICE, 1 << 30), DeviceEngine)
+    assert isinstance(engine(made.codec, made.segments, Place.of(DEVICE, 1 << 30)), DeviceEngine)

@@ -146,6 +146,20 @@ def test_the_default_follows_the_affinity_mask():
     assert run(program, LATEINT_NUM_THREADS="").stdout.strip() == "1"
 
 
+@pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="counts threads in /proc")
+def test_more_threads_than_a_machine_has_use_are_not_made():
+    program = """
+import os
+from lateint_kernels import _cpu
+ran = []
+_cpu.parallel_for(3000, 100000, lambda task, worker: ran.append(task))
+assert sorted(ran) == list(range(3000))
+print(len(os.listdir("/proc/self/task")))
+"""
+    done = run(program)
+    assert int(done.stdout) <= 2 * max(64, os.cpu_count()), done
+
+
 def test_a_process_ends_while_workers_sleep():
     program = "from lateint_kernels import _cpu; _cpu.parallel_for(8, 4, lambda task, worker: None)"
     done = run(program)

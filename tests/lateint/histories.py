@@ -38,23 +38,47 @@ def expected(live, codec):
 
 def step(index, live, rng, *, names=int):
     """One random change of an index; returns the documents by id that are there afterwards."""
-    live = dict(live)
+    operations, after = plan(live, rng, names)
+    apply(index, operations)
+    return after
+
+
+def plan(live, rng, names=int):
+    """A random change: calls of an index, and the documents by id that are there afterwards."""
     kind = rng.choice(["add", "add", "add", "update", "delete", "compact", "full", "transaction"])
+    live = dict(live)
     if kind == "add" or not live:
-        count = int(rng.integers(1, 5))
-        new = dict(zip(_new(rng, live, count, names), documents(rng, count), strict=True))
-        index.add(list(new.values()), ids=list(new))
-        live |= new
-    elif kind in ("update", "delete"):
+        new = dict(zip(_new(rng, live, int(rng.integers(1, 5)), names), documents(rng, 4), strict=False))
+        return [("add", new)], live | new
+    if kind in ("update", "delete"):
         some = [list(live)[i] for i in rng.choice(len(live), min(len(live), int(rng.integers(1, 4))), replace=False)]
-        _change(index, live, some, kind, rng)
-    elif kind == "transaction":
-        with index.transaction():
-            for _ in range(int(rng.integers(1, 4))):
-                live = step(index, live, rng, names=names)
-    else:
-        index.compact(full=kind == "full")
-    return live
+        new = dict(zip(some, documents(rng, len(some)), strict=True)) if kind == "update" else {}
+        for name in some:
+            del live[name]
+        return [(kind, new or some)], live | new
+    if kind == "transaction":
+        inside = []
+        for _ in range(int(rng.integers(1, 4))):
+            operations, live = plan(live, rng, names)
+            inside += operations
+        return [("transaction", inside)], live
+    return [("compact", kind == "full")], live
+
+
+def apply(index, operations):
+    """Makes the calls."""
+    for kind, what in operations:
+        if kind == "add":
+            index.add(list(what.values()), ids=list(what))
+        elif kind == "update":
+            index.update(list(what), list(what.values()))
+        elif kind == "delete":
+            assert index.delete(what) == len(what)
+        elif kind == "transaction":
+            with index.transaction():
+                apply(index, what)
+        else:
+            index.compact(full=what)
 
 
 def _new(rng, live, count, names):
@@ -64,15 +88,3 @@ def _new(rng, live, count, names):
         if name not in live and name not in found:
             found.append(name)
     return found
-
-
-def _change(index, live, some, kind, rng):
-    if kind == "delete":
-        assert index.delete(some) == len(some)
-    else:
-        new = documents(rng, len(some))
-        index.update(some, new)
-    for name in some:
-        del live[name]
-    if kind == "update":
-        live |= dict(zip(some, new, strict=True))

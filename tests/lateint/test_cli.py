@@ -97,6 +97,88 @@ def test_search(index, saved, capsys):
     assert capsys.readouterr().out.splitlines()[1].split()[1] == "d0"
 
 
+def test_padded_arrays(index, saved, capsys):
+    """A build used to say that there were as many tokens as documents."""
+    lengths, queries = np.load(saved / "lengths.npy"), np.load(saved / "q_tokens.npy").reshape(6, 4, DIM)
+    padded = np.ones((30, lengths.max(), DIM), np.float32)
+    padded[np.arange(lengths.max()) < lengths[:, None]] = np.load(saved / "tokens.npy")
+    np.save(saved / "padded.npy", padded)
+    np.save(saved / "q_padded.npy", queries)
+    lateint("build", saved / "new", "--tokens", saved / "padded.npy", "--lengths", saved / "lengths.npy")
+    assert f"30 documents, {lengths.sum()} tokens in" in capsys.readouterr().out
+    search = ["--lengths", saved / "q_lengths.npy", "--json"]
+    outputs = []
+    for tokens in ("q_tokens.npy", "q_padded.npy"):
+        lateint("search", saved / "new", "--tokens", saved / tokens, *search)
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+
+
+@pytest.mark.parametrize("option", ["-k", "--nprobe", "--candidates", "--threads", "--device-memory"])
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [("0", "must be at least 1, got 0"), ("-3", "must be at least 1, got -3"), ("x", "must be an integer, got 'x'")],
+)
+def test_numbers_that_cannot_be_name_the_option(capsys, option, value, message):
+    """0 used to be taken for nothing."""
+    with pytest.raises(SystemExit, match="2"):
+        lateint("search", "nowhere", "--tokens", "none.npy", "--lengths", "none.npy", f"{option}={value}"
+                if option != "-k" else f"-k{value}")  # fmt: skip
+    assert f"argument {option}: {message}" in capsys.readouterr().err
+
+
+def shell(*arguments, **settings):
+    arguments = [sys.executable, "-m", "lateint", *map(str, arguments)]
+    return subprocess.run(arguments, capture_output=True, text=True, **settings)
+
+
+def test_messages_name_options(index, saved):
+    """In one line, as the user of a shell knows them."""
+    np.save(saved / "whole.npy", np.load(saved / "tokens.npy").astype(np.int64))
+    np.save(saved / "longer.npy", np.load(saved / "lengths.npy") + 1)
+    np.save(saved / "empty.npy", np.append(np.load(saved / "lengths.npy"), 0))
+    np.save(saved / "wide.npy", np.ones((4, 2 * DIM), np.float32))
+    np.save(saved / "four.npy", [4])
+    (saved / "mixed.json").write_text(json.dumps([1, "a"] * 15))
+    (saved / "not.json").write_text("[1, ")
+    build = {"--tokens": saved / "tokens.npy", "--lengths": saved / "lengths.npy"}
+    for changes, message in [
+        ({"--tokens": saved / "whole.npy"}, "--tokens must"),
+        ({"--lengths": saved / "longer.npy"}, "--lengths "),
+        ({"--lengths": saved / "empty.npy"}, "document 30 has no tokens; give --allow-empty to keep such documents"),
+        ({"--ids": saved / "mixed.json"}, "--ids must be all int64 or all strings, got int, str"),
+        ({"--ids": saved / "not.json"}, f"--ids: {saved / 'not.json'} is not JSON: "),
+    ]:
+        done = shell("build", saved / "new", *(part for pair in {**build, **changes}.items() for part in pair))
+        assert done.stderr.startswith(f"lateint: error: {message}"), done.stderr
+        assert done.returncode == 1 and done.stderr.count("\n") == 1 and not (saved / "new").exists()
+    done = shell("build", index, *(part for pair in build.items() for part in pair))
+    assert done.stderr == f"lateint: error: {index} exists already; give --overwrite to replace it\n"
+    done = shell("search", index, "--tokens", saved / "wide.npy", "--lengths", saved / "four.npy")
+    assert done.stderr.startswith(f"lateint: error: --tokens must be [Lq, {DIM}], ")
+    done = shell("eval", saved, "--encoder", "a:B", "--encoder-options", "[1]")
+    assert done.stderr == "lateint: error: --encoder-options must be a JSON object, got '[1]'\n"
+
+
+@pytest.mark.parametrize("place", ["missing/report.json", ""])
+def test_eval_refuses_a_report_that_cannot_be_written_before_the_work(saved, monkeypatch, place):
+    monkeypatch.setattr("lateint.cli.Collection.read", lambda *_: pytest.fail("read"))
+    with pytest.raises(OSError, match=r"--json: .* cannot be written"):
+        lateint("eval", saved, *precomputed(saved), "--json", saved / place)
+
+
+def test_a_reader_that_has_seen_enough(index, saved):
+    """As in ``lateint search ... | head``."""
+    np.save(saved / "many.npy", np.tile(np.load(saved / "q_tokens.npy"), (200, 1)))
+    np.save(saved / "fours.npy", np.full(1200, 4))
+    command = [sys.executable, "-m", "lateint", "search", str(index), "--tokens", str(saved / "many.npy"), "--lengths",
+               str(saved / "fours.npy"), "--json"]  # fmt: skip
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as search:
+        search.stdout.readline()
+        search.stdout.close()
+        assert search.stderr.read() == b"" and search.wait() == 141
+
+
 def test_search_and_eval_on_a_device(index, saved, capsys):
     pytest.importorskip("torch")
     found = {}
@@ -124,7 +206,7 @@ def test_build_on_a_device(index, saved, capsys):
         lateint("search", index, "--tokens", saved / "q_tokens.npy", "--lengths", saved / "q_lengths.npy", *settings)
         found.append(capsys.readouterr().out)
     assert found == [found[0]] * 3
-    with pytest.raises(ValueError, match="device_memory must be left out on the cpu"):
+    with pytest.raises(ValueError, match="--device-memory must be left out on the cpu"):
         lateint("search", index, "--tokens", saved / "q_tokens.npy", "--lengths", saved / "q_lengths.npy",
                 "--device-memory", 3000)  # fmt: skip
 
@@ -229,3 +311,27 @@ def test_parts_built_with_one_codec_are_merged(tmp_path, capsys, collection):
     index = Index.open(tmp_path / "both")
     assert (len(index), index.nbits, index.stats()["segments"]) == (2 * len(collection), 2, 2)
     assert index.tokens == 2 * sum(-(-n // 2) for n in collection.lengths)
+
+
+def test_an_index_changes_from_a_shell(index, saved, capsys, tmp_path):
+    new, path = tmp_path / "new", str(index)
+    new.mkdir()
+    np.save(new / "tokens.npy", unit_tokens(np.random.default_rng(3), [4, 5]))
+    np.save(new / "lengths.npy", [4, 5])
+    (new / "ids.json").write_text(json.dumps(["n0", "d1"]))
+    files = ["--tokens", str(new / "tokens.npy"), "--lengths", str(new / "lengths.npy"), "--ids", str(new / "ids.json")]
+    with pytest.raises(ValueError, match="'d1' is in the index already"):
+        main(["add", path, *files])
+    main(["add", path, *files, "--on-duplicate", "replace"])
+    assert "31 documents" in capsys.readouterr().out
+    main(["delete", path, "d2", "n0"])
+    assert capsys.readouterr().out == "deleted 2; 29 documents are left\n"
+    main(["compact", path, "--full"])
+    assert "segments: 2 before, 1 now" in capsys.readouterr().out
+    main(["snapshot", path, str(tmp_path / "copy")])
+    main(["verify", str(tmp_path / "copy")])
+    assert "is sound: 29 documents" in capsys.readouterr().out
+    (tmp_path / "copy" / "centroids.npy").write_bytes(b"")
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(tmp_path / "copy")])
+    assert ended.value.code == 1 and "centroids.npy" in capsys.readouterr().out

@@ -66,6 +66,17 @@ def test_the_step_reaches_a_few_times_the_usual_size():
     assert usual.step < bounded.step < 2 * REACH * usual.step
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+def test_the_step_is_learned_from_distinct_tokens(dtype):
+    """With nine of ten tokens the same, the others used to be cut."""
+    tokens = (pilot(1000, 32) - np.float32(0.5)).astype(dtype)
+    usual = train_rotation(tokens, seed=0, threads=0)
+    tokens[100:] = tokens[0]
+    same = train_rotation(tokens, seed=0, threads=0)
+    assert np.abs(same.apply(tokens)).max() <= 128
+    assert usual.step / 2 < same.step < 2 * usual.step
+
+
 def test_equal_tokens_have_some_step():
     rotation = train_rotation(np.ones((10, 8), np.float32), seed=0, threads=0)
     np.testing.assert_allclose(rotation.apply(np.ones((1, 8), np.float32)), 0, atol=1e-6)
@@ -74,5 +85,11 @@ def test_equal_tokens_have_some_step():
 
 @pytest.mark.parametrize("scale", [1e-25, 1e25])
 def test_sizes_that_float32_cannot_multiply(scale):
-    with pytest.raises(ValueError, match=r"doc_embs must hold numbers between 1e-18 and 1e\+18 in size, .* about \d"):
+    with pytest.raises(ValueError, match=r"doc_embs must hold numbers between 1e-18 and 1e\+10 in size, .* about \d"):
         train_rotation(pilot(10, 8) * np.float32(scale), seed=0, threads=0)
+
+
+def test_equal_tokens_that_float32_cannot_multiply():
+    """Their distances from the mean are small; the mean itself is not."""
+    with pytest.raises(ValueError, match=r"the largest component is about 1e\+30"):
+        train_rotation(np.full((10, 8), 1e30, np.float32), seed=0, threads=0)

@@ -10,6 +10,7 @@ import pytest
 from lateint import Index
 from lateint.indexing import builder
 from lateint.snapshot import Snapshot
+from lateint_kernels.devices import Place
 
 torch = pytest.importorskip("torch")
 
@@ -23,7 +24,7 @@ def device(request):
 
 def on(index, device):
     snapshot = index._snapshot
-    return Index(Snapshot.of(snapshot.manifest, snapshot.arrays, device=device), index.path)
+    return Index(Snapshot.of(snapshot.manifest, snapshot.arrays, Place.of(device)), index.path)
 
 
 def same(left, right):

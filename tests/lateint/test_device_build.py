@@ -326,7 +326,7 @@ REFUSED = {
     "sparse": (lambda: torch.eye(8).to_sparse(), [8], TypeError, "doc_embs must be a dense tensor"),
     "one of integers": (lambda: [*ones(2), torch.ones(2, 8).int()], None, TypeError, "document 1 must be float32"),
     "no lengths": (lambda: torch.ones(2, 8), None, ValueError, r"doc_embs is one \[T, dim\] array"),
-    "too long": (lambda: torch.ones(2, 8), [3], ValueError, "offsets must end at the number of tokens 2, got 3"),
+    "too long": (lambda: torch.ones(2, 8), [3], ValueError, "lengths must add up to the number of tokens 2, got 3"),
     "negative": (lambda: torch.ones(2, 8), [3, -1], ValueError, "lengths must not be negative, got -1 at 1"),
     "no integers": (lambda: torch.ones(2, 8), [2.0], TypeError, "lengths must be a list of integers, got float64"),
     "padded": (lambda: torch.ones(1, 2, 8), [3], ValueError, "lengths must be 1 numbers from 0 to 2"),

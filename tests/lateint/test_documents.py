@@ -165,6 +165,22 @@ def test_a_padded_batch_without_lengths(documents):
     assert found.lengths.tolist() == [4, 4, 4]
 
 
+@pytest.mark.parametrize(("items", "length", "least"), [(1, 100_000, 65_536), (2, 100_000, 65_536), (3, 50_000, 49_152),
+                         (64, 5_000, 65_536), (64, 100, 6_400), (65, 5_000, 4_160)])  # fmt: skip
+def test_the_pilot_of_few_large_items(items, length, least):
+    """A stream of one chunk used to learn its step from 64 tokens."""
+
+    class Source:
+        def __iter__(self):
+            return (np.arange(length * i, length * (i + 1), dtype=np.float32)[:, None] + 1 for i in range(items))
+
+    pilot = read(Source(), None, allow_empty=False, spool=None).pilot(1 << 16)[:, 0]
+    assert len(pilot) == least and (np.diff(pilot) > 0).all()
+    assert pilot[0] == 1 and pilot[-1] == items * length
+    share, _ = np.histogram(pilot, items, (0, items * length))
+    assert share.max() - share.min() <= 2
+
+
 def test_the_pilot_is_spread_over_all_documents():
     """Of very many documents, none of the first or the last is preferred."""
     tokens = np.arange(10_000, dtype=np.float32)[:, None] + np.ones((1, 8), np.float32)
@@ -258,7 +274,7 @@ def broken(value, document=2, token=1):
         (ONE.astype(np.int8), [2], TypeError, "doc_embs must be float32, .* got int8"),
         (Ragged.from_lengths(ONE.astype(np.int8), [2]), None, TypeError, "doc_embs must be float32, .* got int8"),
         (ONE, None, ValueError, r"doc_embs is one \[T, dim\] array: say with lengths= where its documents end"),
-        (ONE, [1, 2], ValueError, "offsets must end at the number of tokens 2, got 3"),
+        (ONE, [1, 2], ValueError, "lengths must add up to the number of tokens 2, got 3"),
         (ONE, [-1, 3], ValueError, "lengths must not be negative, got -1 at 0"),
         (ONE, [0.5, 1.5], TypeError, "lengths must be a list of integers, got float64"),
         (ONE[0], [1], ValueError, r"doc_embs must be \[T, dim\] with lengths, or \[n, L, dim\], got \(8,\)"),
@@ -267,7 +283,7 @@ def broken(value, document=2, token=1):
         (Ragged.pack([ONE]), [2], ValueError, "lengths goes with a single array of tokens"),
         ([np.ones((2, 0), np.float32)], None, ValueError, "doc_embs must have a dim from 1 to 4096, got 0"),
         ([np.ones((1, 4097), np.float32)], None, ValueError, "doc_embs must have a dim from 1 to 4096, got 4097"),
-        (iter([(ONE, [1, 2])]), None, ValueError, "offsets must end at the number of tokens 2, got 3"),
+        (iter([(ONE, [1, 2])]), None, ValueError, "lengths must add up to the number of tokens 2, got 3"),
         (broken(np.nan), None, ValueError, "token 1 of document 2 holds a NaN or an infinity"),
         (broken(-np.inf), None, ValueError, "token 1 of document 2 holds a NaN or an infinity"),
         (broken(0), None, ValueError, "token 1 of document 2 is all zero, as padding is"),
@@ -384,3 +400,13 @@ def test_a_spooled_stream_keeps_one_element_type(tmp_path):
     with pytest.raises(TypeError, match="document 1 has float16, those before it float32"):
         Index.build(iter([ONE, ONE.astype(np.float16)]), tmp_path / "index", progress=False)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_masked_arrays_are_refused():
+    """They used to lose their mask without a word."""
+    masked = np.ma.array(np.ones((2, 3, 8), np.float32), mask=np.eye(3, 8, dtype=bool)[None].repeat(2, 0))
+    for source in (masked, list(masked), iter([masked[0]])):
+        with pytest.raises(TypeError, match="must not be masked"):
+            Index.build(source, progress=False)
+    with pytest.raises(TypeError, match="must not be masked"):
+        Index.build(np.ones((2, 3, 8), np.float32), progress=False).search(masked[0])

@@ -101,7 +101,10 @@ def test_several_segments_find_the_same(clustered, tmp_path, queries, monkeypatc
             ValueError,
             r"max_ram must be at least [\d,]+ bytes for 3,651 tokens of dim 32 .* got 1,000",
         ),
+        ({"nbits": True}, TypeError, "nbits must be an integer, got bool"),
+        ({"seed": np.True_}, TypeError, "seed must be an integer, got bool"),
         ({"threads": 0}, ValueError, "threads must be at least 1, got 0"),
+        ({"threads": 1 << 40}, ValueError, "threads must be at most 4096, got 1099511627776"),
         ({"ids": [1, 2]}, ValueError, "ids must name each document once, got 2 ids for 158 documents"),
         ({"ids": [7] * 158}, ValueError, "ids must differ, but 7 occurs more than once"),
     ],
@@ -111,6 +114,15 @@ def test_bad_settings(collection, settings, error, message, tmp_path):
         with pytest.raises(error, match=message):
             Index.build(collection, path, progress=False, **settings)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_integers_of_numpy_are_integers(collection, tmp_path):
+    """They used to fail when the finished index was written."""
+    plain = {"nbits": 4, "seed": 3, "ncentroids": 9, "max_ram": 1 << 30, "threads": 2}
+    for name, kind in (("plain", int), ("signed", np.int64), ("unsigned", np.uint32)):
+        settings = {key: kind(value) for key, value in plain.items()}
+        Index.build(collection, tmp_path / name, progress=False, **settings)
+    assert contents(tmp_path / "plain") == contents(tmp_path / "signed") == contents(tmp_path / "unsigned")
 
 
 @pytest.mark.parametrize("ncentroids", [1, 2, 57, 10_000])
@@ -158,6 +170,17 @@ def test_tokens_of_one_huge_norm_leave_the_others_alone(clustered):
     assert 3 < length < 100
 
 
+def test_many_equal_tokens_leave_the_others_alone(clustered, recwarn):
+    """Nine of ten are padding that the encoder did not leave out, say; no token is cut and nothing is warned of."""
+    documents = clustered([20] * 50)
+    tokens = documents.tokens.copy().reshape(50, 20, 32)
+    tokens[:, 2:] = tokens[0, 0]
+    index = Index.build(list(tokens), progress=False)
+    assert not recwarn.list
+    errors = [np.abs(index.reconstruct(i) - tokens[i])[:2].mean() for i in range(50)]
+    assert np.mean(errors) < 0.03
+
+
 def test_norms_that_differ_tenfold(clustered):
     """Scores stay on the scale; no token is cut."""
     documents, (query,) = clustered([20] * 60), clustered([16], seed=5)
@@ -174,8 +197,16 @@ def test_norms_that_differ_tenfold(clustered):
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
 def test_numbers_that_float32_cannot_multiply(clustered, scale):
     documents = clustered([20] * 5)
-    with pytest.raises(ValueError, match=r"doc_embs must hold numbers between 1e-18 and 1e\+18 in size"):
+    with pytest.raises(ValueError, match=r"doc_embs must hold numbers between 1e-18 and 1e\+10 in size"):
         Index.build(Ragged(documents.tokens * np.float32(scale), documents.offsets), progress=False)
+
+
+def test_scores_of_the_largest_numbers_are_finite():
+    rng = np.random.default_rng(0)
+    tokens = rng.standard_normal((40, 512)).astype(np.float32)
+    index = Index.build(Ragged.from_lengths(tokens * np.float32(1e9), [4] * 10), progress=False)
+    hits = index.search(np.full((2000, 512), 1e18, np.float32), 10)
+    assert np.isfinite(hits.scores).all() and len(hits.ids) == 10
 
 
 # ------------------------------------------------------------------------- on disk
@@ -292,3 +323,21 @@ def test_progress_is_shown_unless_not_wanted(collection, capsys):
     Index.build(collection)
     shown = capsys.readouterr().err
     assert "centroids" in shown and "encode" in shown
+
+
+@pytest.mark.parametrize("stream", ["None", "io.StringIO()"])
+def test_where_there_is_no_standard_error(tmp_path, stream):
+    """As in a service, or a window without a console; it used to fail the build."""
+    program = f"""
+import io, sys
+import numpy as np
+from lateint import Index
+from lateint.quality.evaluation import index_run
+sys.stderr = {stream}
+if sys.stderr is not None:
+    sys.stderr.close()
+index = Index.build(np.eye(8, dtype="f4")[None], "index")
+print(index_run(index, [np.eye(8)], ["q"])[0]["q"].keys())
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout == "dict_keys([0])\n", done.stderr

@@ -1,4 +1,3 @@
-import numpy as np
 import pytest
 
 from lateint.disk.layout import Kind, kinds
@@ -13,6 +12,9 @@ MANIFEST = {
     "centroids": 3,
     "cells": 2,
     "ids": "int64",
+    "version": 2,
+    "generation": 0,
+    "next_segment": 1,
     "files": {},
     "segments": [{"name": "segments/000000", "documents": 5, "tokens": 20}],
 }
@@ -43,6 +45,16 @@ def test_the_arrays_of_an_index():
     }
 
 
+def deletion(kind):
+    return {"array": "segments/000000/deleted-7", "kind": kind, "documents": 2}
+
+
+def test_sparse_lists():
+    found = leaves(segment={"lists": 2})
+    assert found["segments/000000/list_centroids"] == "<u4 [2]"
+    assert found["segments/000000/list_offsets"] == "<i8 [3]"
+
+
 @pytest.mark.parametrize(
     ("changes", "more", "less"),
     [
@@ -50,7 +62,10 @@ def test_the_arrays_of_an_index():
         ({"centroids": 65_536}, {}, set()),
         ({"centroids": 65_537}, {"centroid_high": "|u1 [20]"}, set()),
         ({"ids": "string"}, {"id_bytes": "|u1 [n]", "id_offsets": "<i8 [6]"}, {"ids"}),
-        ({"segment": {"deleted": "deleted-7"}}, {"deleted-7": "<u4 [n]"}, set()),
+        ({"version": 1, "segment": {"deleted": "deleted-7"}}, {"deleted-7": "<u4 [n]"}, set()),
+        ({"segment": {"deleted": deletion("positions")}}, {"deleted-7": "<u4 [2]"}, set()),
+        ({"segment": {"deleted": deletion("mask")}}, {"deleted-7": "|u1 [1]"}, set()),
+        ({"segment": {"hashed": True}}, {"id_hash": "<u8 [5]", "id_row": "<u4 [5]"}, set()),
     ],
 )
 def test_arrays_that_come_and_go(changes, more, less):
@@ -67,31 +82,3 @@ def test_fits():
     assert kind.fits("<f4", [3, 0]) and kind.fits("<f4", (3, 7))
     for dtype, shape in (("<f8", [3, 7]), ("<f4", [2, 7]), ("<f4", [3]), ("<f4", [3, 7, 1]), ("<f4", [3, -1])):
         assert not kind.fits(dtype, shape)
-
-
-def offsets(end=None, filled=False):
-    return Kind("ends", "<i8", (-1,), "documents", end, filled)
-
-
-def test_wrong_offsets():
-    arrays = {"ends": np.array([0, 2, 3]), "other": np.zeros(3)}
-    assert offsets(3).wrong(arrays["ends"], arrays) is None
-    assert offsets("other").wrong(arrays["ends"], arrays) is None
-    assert offsets(4).wrong(arrays["ends"], arrays) == "must run from 0 to 4, found 0 to 3"
-    assert offsets().wrong(arrays["ends"], arrays) is None
-
-
-@pytest.mark.parametrize(
-    ("ends", "wrong"),
-    [
-        ([0, 1, 3], None),
-        ([0, 3], None),
-        ([0, 0, 3], "must increase at every step, found 0 and then 0"),
-        ([0, 3, 3], "must increase at every step, found 3 and then 3"),
-        ([0, 5, 3], "must increase at every step, found 5 and then 3"),
-        ([0, -(2**63), 2**63 - 1, 3], "must increase at every step, found 0 and then -9223372036854775808"),
-    ],
-)
-def test_offsets_of_what_is_not_empty(ends, wrong):
-    assert offsets(3, filled=True).wrong(np.array(ends), {}) == wrong
-    assert offsets(3).wrong(np.array(ends), {}) is None

@@ -77,6 +77,16 @@ def test_scores_are_on_the_scale_of_the_embeddings(clustered, nbits, error, scal
     assert np.corrcoef(found, exact)[0, 1] > 1 - 2 * error
 
 
+@pytest.mark.parametrize("many", [2**31, 2**32, 2**63, 10**400], ids=["2^31", "2^32", "2^63", "10^400"])
+def test_numbers_beyond_any_index_mean_all_of_it(index, queries, many):
+    everything = pairs(index.search(queries[4], 158, exhaustive=True))
+    assert pairs(index.search(queries[4], many, exhaustive=True)) == everything
+    for settings in ({"k": many}, {"k": 158, "candidates": many}, {"k": 158, "nprobe": many}):
+        assert pairs(index.search(queries[4], **settings, cells=many)) == everything
+    assert len(index.rerank(queries[4], [1, 2, 3], many)) == 3
+    assert len(index.search(queries[4], many, subset=[1, 2, 3])) == 3
+
+
 def test_pruned_search_finds_almost_all(clustered):
     """Recall of the defaults against a scan of the same codes."""
     documents = clustered(np.random.default_rng(0).integers(5, 40, 3000).tolist(), 64, clusters=300)

@@ -237,8 +237,9 @@ def test_wrong_arguments(model, arguments, error, message):
 
 
 def test_wrong_models(make_tiny):
-    with pytest.raises(ValueError, match=r"^images must be left out: this model reads documents without pictures"):
-        encode_documents(make_tiny(), ["a"], [picture(0)])
+    with pytest.raises(ValueError, match=r"^images must be left out: this model reads no pictures"):
+        blind = make_tiny(use_vision_encoder=False, use_transformer_mapping_network=False)
+        encode_documents(blind, ["a"], [picture(0)])
     model = make_tiny()
     model.document_tokenizer = None
     with pytest.raises(ValueError, match=r"^model must have a document_tokenizer"):

@@ -100,7 +100,8 @@ def test_exact_scores_are_the_same_as_tensors(dtype):
     lengths = rng.integers(1, 9, 50)
     tokens = Ragged.from_lengths(rng.standard_normal((lengths.sum(), 16)).astype(dtype), lengths)
     queries = [rng.standard_normal((n, 16)).astype(np.float32) for n in (3, 7)]
-    arrays, tensors = _exact(queries, tokens, 5, None, None), _exact(queries, tokens, 5, torch.device("cpu"), None)
+    devices = (None, torch.device("cpu"))
+    arrays, tensors = (_exact(queries, 5, tokens=tokens, device=one, threads=None) for one in devices)
     for (ids, scores), (other_ids, other_scores) in zip(arrays, tensors, strict=True):
         assert ids == other_ids and scores == pytest.approx(other_scores, rel=1e-5 if dtype == np.float32 else 2e-3)
     by_hand = [float((queries[0] @ matrix.astype(np.float32).T).max(1).sum()) for matrix in tokens]
@@ -171,6 +172,22 @@ def test_missing_and_broken_pictures(tiny, holey, tmp_path):
         measured(tiny, nowhere)
 
 
+def test_pictures_are_checked_before_a_passage_is_encoded(monkeypatch, tiny, holey, tmp_path):
+    monkeypatch.setattr(encode, "encode_documents", lambda *a, **b: pytest.fail("passages were encoded"))
+    last = holey.examples[-1]
+    for name in {one.images[0] for one in holey.examples[:2]}:
+        (tmp_path / "pictures" / name).write_bytes(holey.images.read(last.images[0]))
+    (tmp_path / "pictures" / last.images[0]).write_bytes(b"no picture")
+    for method in ("index", "exact"):
+        with pytest.raises(BrokenImage, match=rf"image '{last.images[0]}' in .*pictures is broken"):
+            measured(tiny, holey, method=method)
+    (tmp_path / "pictures" / last.images[0]).unlink()
+    with pytest.raises(MissingImage, match=r"image .* is missing: not in"):
+        measured(tiny, holey)
+    with pytest.raises(ValueError, match="limit must be at least 1, got -3"):
+        measured(tiny, holey, limit=-3)
+
+
 def test_questions_without_picture_are_shown_a_blank_or_nothing(monkeypatch, tiny, flags):
     rows = []
     real = encode.encode_queries
@@ -214,7 +231,7 @@ def test_an_index_of_other_passages_is_refused(tiny, flags, tmp_path):
 def test_options_are_checked(tiny, flags, tmp_path):
     for option, message in (
         ({"method": "plaid"}, "method must be one of index, exact, both, got 'plaid'"),
-        ({"without_image": "none"}, "without_image must be blank or text, got 'none'"),
+        ({"without_image": "none"}, "without_image must be one of blank, text, got 'none'"),
         ({"ks": (0, 5)}, r"ks must be positive, got \[0, 5\]"),
         ({"on_missing": "drop"}, "on_missing must be one of error, skip, blank, got 'drop'"),
         ({"nprobe": -1}, "nprobe must be at least 1, got -1"),

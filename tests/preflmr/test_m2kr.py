@@ -96,8 +96,10 @@ def test_pictures_and_passages_of_passages(tmp_path):
     data = load(write(tmp_path, passages, test=[QUESTION]))
     assert data.passages.images == [None, None, "p.png", None]
     assert load_passages(tmp_path).ids == load_passages(tmp_path / "passages.jsonl").ids == ["p0", "p1", "p2", "p3"]
-    one, other = load_passages(tmp_path), load(write(tmp_path, test=[QUESTION])).passages
-    assert one.fingerprint != other.fingerprint == load_passages(tmp_path).fingerprint
+    pictured = load_passages(tmp_path)
+    assert pictured.sha256 != load(write(tmp_path, test=[QUESTION])).passages.sha256 == load_passages(tmp_path).sha256
+    with pytest.raises(ValueError, match=r"passages\.jsonl was changed after it had been opened: no line begins at"):
+        pictured.texts[3]
 
 
 def test_a_limit_and_a_seed(tmp_path):

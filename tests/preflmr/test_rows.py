@@ -1,6 +1,9 @@
 import gzip
 import json
+import pickle
+from operator import itemgetter
 
+import numpy as np
 import pytest
 
 from preflmr.data import rows
@@ -33,13 +36,32 @@ def table(request, tmp_path, monkeypatch):
 
 def test_every_format_gives_the_same_rows(table):
     found = list(table.rows(("id",), ("text", "absent")))
-    assert [(row["id"], row["text"]) for _, row in found] == [(row["id"], row["text"]) for row in ROWS]
-    assert all(place.startswith(table.name) for place, _ in found)
+    assert [(row["id"], row["text"]) for _, _, row in found] == [(row["id"], row["text"]) for row in ROWS]
+    assert all(place.startswith(table.name) for place, _, _ in found)
+
+
+def test_rows_are_read_again_by_key(table):
+    keys = [key for _, key, _ in table.rows(("id",), ())]
+    for key, row in zip(keys[::-1], ROWS[::-1], strict=True):
+        again = table.at(key, ("id", "text", "absent"))
+        assert (again["id"], again["text"]) == (row["id"], row["text"])
+    assert [table.place(key) for key in keys] == [place for place, _, _ in table.rows(("id",), ())]
+    assert dict(pickle.loads(pickle.dumps(table)).at(keys[3], ("text",)))["text"] == "text 3"
+
+
+def test_a_column_is_a_sequence_that_reads_from_disk(tmp_path):
+    long = "x" * 10_000  # more than is read at a time
+    (tmp_path / "t.jsonl").write_text("\n".join(json.dumps({"text": text}) for text in ("a", long, "ä\u2028")))
+    table = rows.find(tmp_path, "t")
+    keys = np.array([key for _, key, _ in table.rows(("text",), ())])
+    column = rows.Column(table, keys, ("text",), itemgetter("text"))
+    assert list(column) == ["a", long, "ä\u2028"] == column and column[1:] == [long, "ä\u2028"] != column
+    assert (len(column), column[-1]) == (3, "ä\u2028")
 
 
 def test_a_limit_keeps_the_first_and_a_seed_a_random_choice_in_order(table):
     def ids(**limits):
-        return [int(row["id"]) for _, row in table.rows(("id",), (), **limits)]
+        return [int(row["id"]) for _, _, row in table.rows(("id",), (), **limits)]
 
     assert ids(limit=3) == [0, 1, 2] and ids(limit=50) == ids(limit=20, seed=1) == list(range(20))
     some = ids(limit=6, seed=1)
@@ -49,7 +71,7 @@ def test_a_limit_keeps_the_first_and_a_seed_a_random_choice_in_order(table):
 
 
 def test_places_are_those_of_the_table_even_with_a_limit(table):
-    for place, row in table.rows(("id",), (), limit=4, seed=3):
+    for place, _, row in table.rows(("id",), (), limit=4, seed=3):
         number = int(row["id"])
         assert place.endswith(f", line {number + 1}") or place.endswith(f", row {number}")
 

@@ -13,7 +13,8 @@ from PIL import Image  # noqa: E402
 from lateint import Index  # noqa: E402
 from preflmr.data.images import Images  # noqa: E402
 from preflmr.encode import encode_documents, encode_queries  # noqa: E402
-from preflmr.searcher import Searcher, default_instruction, fingerprint, query_text  # noqa: E402
+from preflmr.searcher import Searcher, default_instruction, query_text  # noqa: E402
+from preflmr.weights.fingerprint import fingerprint  # noqa: E402
 
 WORDS = ["red rose", "blue sky", "green leaf", "black cat", "white snow", "grey stone", "pink fish", "brown bear"]
 
@@ -96,12 +97,25 @@ def test_passages_with_pictures(make_tiny, tmp_path):
     assert {one.id: one.image for one in searcher.search(["x"])[0]} == {"a": "a.png", "b": None}
 
 
+def test_published_models_read_pictures_of_passages_when_they_are_given(make_tiny, tmp_path):
+    model = make_tiny(query_maxlen=128)
+    assert not model.config.context_concat_output_from_vision_encoder  # as in published checkpoints
+    picture().save(tmp_path / "a.png")
+    rows = [{"id": "a", "text": "words", "img_path": "a.png"}, {"id": "b", "text": "words"}]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    seen = Searcher.build(model, tmp_path / "p.jsonl", tmp_path / "i", images=Images(tmp_path), progress=False)
+    blind = Searcher.build(model, tmp_path / "p.jsonl", tmp_path / "j", progress=False)
+    lengths = [[len(one.index.reconstruct(n)) for n in range(2)] for one in (seen, blind)]
+    assert lengths[0] == [lengths[1][0] + 4, lengths[1][1]]  # rows of the mapping
+    assert seen.about["passages"]["with_picture"] == 1 and blind.about["passages"]["with_picture"] == 0
+
+
 def test_what_is_there_is_not_overwritten_unasked(model, searcher, passages, tmp_path):
     with pytest.raises(FileExistsError, match=r"index exists: 8 passages of .*p.jsonl, indexed with PreFLMR; give"):
         Searcher.build(model, passages, tmp_path / "index", progress=False)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()
-    with pytest.raises(FileExistsError, match="full exists and is no collection"):
+    with pytest.raises(FileExistsError, match="full exists and is no index of passages"):
         Searcher.build(model, passages, tmp_path / "full", overwrite=True, progress=False)
     passages.write_text(passages.read_text() + '{"id": "more", "text": "more"}\n')
     assert len(Searcher.build(model, passages, tmp_path / "index", overwrite=True, progress=False).passages) == 9
@@ -116,7 +130,7 @@ def test_a_failure_leaves_nothing(model, passages, tmp_path):
 
 
 def test_damage_is_refused(model, searcher, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"is no collection: it has no preflmr\.json"):
+    with pytest.raises(FileNotFoundError, match=r"holds no passages to search: it has no preflmr\.json"):
         Searcher.open(tmp_path, model)
     Index.build([np.eye(16, dtype=np.float32)], tmp_path / "index" / "index", overwrite=True, progress=False)
     with pytest.raises(ValueError, match="found 8 passages and 1 documents"):

@@ -147,15 +147,60 @@ def test_a_kill_while_saving_loses_nothing(trained, monkeypatch, tmp_path):
     assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()] == ["step-00000004"]
 
 
-def test_a_folder_half_replaced_is_put_back(tmp_path):
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "old").touch()
-    (tmp_path / "best").rename(tmp_path / ".best.old")
-    (tmp_path / ".best.part").mkdir()
-    checkpoints.recover(tmp_path / "best")
-    assert [path.name for path in tmp_path.iterdir()] == ["best"] and (tmp_path / "best" / "old").exists()
-    checkpoints.replace(tmp_path / "best", lambda path: path.mkdir())
-    assert [path.name for path in tmp_path.iterdir()] == ["best"] and not (tmp_path / "best" / "old").exists()
+def test_a_kill_while_validating_loses_nothing(trained, monkeypatch, tmp_path):
+    settings = {"validation": ON_SQUARES, "save_minutes": None}
+    whole, uninterrupted = trained("whole", **settings)
+    measure, calls = validation.Validator.measure, []
+
+    def killed(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise Killed
+        return measure(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation.Validator, "measure", killed)
+        with pytest.raises(Killed):
+            trained("killed", **settings)
+    assert checkpoints.latest(tmp_path / "killed").name == "step-00000004"
+    monkeypatch.setattr(train, "step", lambda *_: pytest.fail("nothing is left to train"))
+    summary, resumed = trained("killed", resume=True, **settings)
+    assert_same_bits(state(resumed), state(uninterrupted))
+    assert (summary["validation"], summary["best"]) == (whole["validation"], whole["best"])
+
+
+def test_a_validation_changes_nothing_in_what_is_trained(trained, monkeypatch):
+    measure = validation.Validator.measure
+    monkeypatch.setattr(validation.Validator, "measure", lambda *given: torch.rand(7) is None or measure(*given))
+    (_, with_one), (_, without) = trained("with", validation=ON_SQUARES), trained("without")
+    assert_same_bits(state(with_one), state(without))
+
+
+def test_checkpoints_are_written_by_time_and_some_are_kept(trained, monkeypatch, tmp_path):
+    written = []
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda *given: written.append(given[2].step) or save(*given))
+    trained("at-the-end", steps=3)
+    assert written == [3]  # half an hour was not over
+    written.clear()
+    trained("by-time", steps=3, save_minutes=1e-9, keep_checkpoints=2)
+    assert written == [1, 2, 3]
+    assert sorted(path.name for path in (tmp_path / "by-time" / "checkpoints").iterdir()) == [
+        "step-00000002",
+        "step-00000003",
+    ]
+
+
+def test_a_start_that_fails_leaves_its_folder_free(trained, make_tiny, tmp_path, monkeypatch):
+    blind = make_tiny(use_vision_encoder=False, use_transformer_mapping_network=False)
+    with pytest.raises(ValueError, match="learning_rates names vision_encoder"):
+        trained("run", learning_rates={"vision_encoder": 1e-3}, model=blind)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(train.Objective, "forward", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # in the first step, before there is a checkpoint
+        trained("run", steps=3)
+    monkeypatch.undo()
+    assert trained("run", steps=1)[0]["steps"] == 1
 
 
 def test_a_folder_in_use_is_refused(trained):

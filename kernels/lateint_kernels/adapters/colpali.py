@@ -5,7 +5,6 @@ its torch path in one thing: that one shares a gradient among equal maxima, such
 the first gets it. Scores are float32 even where its torch path would be half precision.
 """
 
-from importlib import import_module
 from typing import Any
 
 from lateint_kernels.adapters.switch import Switch
@@ -27,9 +26,10 @@ def score_multi_vector(qs: Any, ps: Any, batch_size: int = 128, device: Any = No
 
     Padded with zeros ``batch_size`` at a time, as there, so that the numbers are the same.
     """
-    processor = import_module("colpali_engine.utils.processing_utils").BaseVisualRetrieverProcessor
+    from colpali_engine.utils.processing_utils import BaseVisualRetrieverProcessor
+
     with patch():
-        return processor.score_multi_vector(qs, ps, batch_size=batch_size, device=device)
+        return BaseVisualRetrieverProcessor.score_multi_vector(qs, ps, batch_size=batch_size, device=device)
 
 
 def patch() -> Switch:
@@ -38,5 +38,6 @@ def patch() -> Switch:
     It is done where colpali-engine calls the kernels it knows, so losses and processors that exist already are reached,
     too. ``COLPALI_SCORES_BACKEND=torch`` stays what it is, to compare with.
     """
-    kernels = import_module("colpali_engine.utils._lik_backend")
+    from colpali_engine.utils import _lik_backend as kernels
+
     return Switch({(kernels, "maxsim_inbatch_lik"): maxsim_inbatch, (kernels, "maxsim_kd_lik"): maxsim_kd})

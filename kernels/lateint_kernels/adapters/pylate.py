@@ -4,7 +4,6 @@ PyLate's document masks multiply similarities by 0, so that a masked token can w
 (``masking="multiply"``). Scores are float32 even where PyLate's would be half precision.
 """
 
-from importlib import import_module
 from typing import Any
 
 from lateint_kernels.adapters.switch import Switch
@@ -77,8 +76,9 @@ def patch() -> Switch:
     It is done where PyLate itself chooses a backend, so functions and losses that exist already are reached, too. Its
     backend "torch" stays what it is, to compare with.
     """
-    chooser = import_module("pylate.scores.colbert")
-    kernels = import_module("pylate.scores._lik_backend")
+    from pylate.scores import _lik_backend as kernels
+    from pylate.scores import colbert as chooser
+
     return Switch(
         {
             (chooser, "_try_flash"): lambda backend, *tensors: False,
@@ -91,7 +91,9 @@ def patch() -> Switch:
 
 
 def _tensor(values: Any) -> Any:
-    return import_module("pylate.utils.tensor").convert_to_tensor(values)
+    from pylate.utils.tensor import convert_to_tensor
+
+    return convert_to_tensor(values)
 
 
 def _mask(mask: Any, tokens: Any) -> Any:

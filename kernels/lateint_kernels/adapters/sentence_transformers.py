@@ -5,7 +5,6 @@ document without any token scores -1e9 and is warned of. What ``chunk_elements``
 similarities, does not exist here; it still bounds how much is padded at a time.
 """
 
-from importlib import import_module
 from typing import Any
 
 from lateint_kernels.adapters.switch import Switch
@@ -114,14 +113,18 @@ def _score(function: Any, a: Any, b: Any, a_mask: Any, b_mask: Any) -> Any:
     if b.shape[1] == 0:
         # No token anywhere: what is scored instead does not matter, and is overwritten.
         b, b_mask = b.new_zeros(b.shape[0], 1, b.shape[2]), b.new_zeros(b.shape[0], 1)
-    weights = None if a_mask is None else a_mask.to(_torch().promote_types(a.dtype, _torch().float32))
+    import torch
+
+    weights = None if a_mask is None else a_mask.to(torch.promote_types(a.dtype, torch.float32))
     return function(a, b.to(a.dtype), query_weights=weights, document_mask=b_mask, check=False)
 
 
 def _filled(scores: Any, b: Any, b_mask: Any) -> Any:
     """With -1e9 for documents without a token, and their warning."""
+    import torch
+
     if b.shape[1] == 0:
-        empty = _torch().ones(b.shape[0], dtype=_torch().bool, device=b.device)
+        empty = b.new_ones(b.shape[0], dtype=torch.bool)
     elif b_mask is None:
         return scores
     else:
@@ -130,16 +133,18 @@ def _filled(scores: Any, b: Any, b_mask: Any) -> Any:
 
 
 def _similarity() -> Any:
-    return import_module("sentence_transformers.util.similarity")
+    from sentence_transformers.util import similarity
+
+    return similarity
 
 
 def _scoring() -> Any:
-    return import_module("sentence_transformers.multi_vector_encoder.scoring")
+    from sentence_transformers.multi_vector_encoder import scoring
+
+    return scoring
 
 
 def _tensor(values: Any) -> Any:
-    return import_module("sentence_transformers.util.tensor")._convert_to_tensor(values)
+    from sentence_transformers.util.tensor import _convert_to_tensor
 
-
-def _torch() -> Any:
-    return import_module("torch")
+    return _convert_to_tensor(values)

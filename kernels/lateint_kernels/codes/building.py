@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from lateint_kernels.arrays import Array, as_array, to_float32
 from lateint_kernels.codes import centroids, residual
-from lateint_kernels.devices import check_device
+from lateint_kernels.devices import HOST, Place
 from lateint_kernels.ragged import first_nonfinite_row, first_zero_row
 
 
@@ -96,19 +96,13 @@ class Operators(Protocol):
         """Rows, ids, codes or scales as numpy arrays: ids are uint32, everything else uint8 as it is stored."""
 
 
-def operators(device: str = "cpu", threads: int = 0) -> Operators:
-    """Those of a device: ``"cpu"``, or one that torch computes on, as in `lateint_kernels.codes.engines.engine`.
-
-    Raises:
-        BackendError: torch is not installed.
-        ValueError: there is no such device.
-    """
-    check_device(device)
-    if device == "cpu":
+def operators(place: Place = HOST, threads: int = 0) -> Operators:
+    """Those of a place, of several devices those of the first; ``threads`` are the CPU's."""
+    if place.on_host:
         return HostOperators(threads)
     from lateint_kernels.codes.device.building import DeviceOperators
 
-    return DeviceOperators(device.removeprefix("torch:"))
+    return DeviceOperators(place.devices[0])
 
 
 class HostOperators:

@@ -47,8 +47,14 @@ class Engine:
 
     Scores are ``S(q, d) = sum_i max_j <q_i, x_j>`` with x_j the decoded token and q_i the query token cut to signed
     bytes on a scale of its own (what that costs is measured in docs/design.md). Everything but the last sum is
-    integer arithmetic, so results do not depend on the instruction set, threads or batch. The index's files are
-    trusted here.
+    integer arithmetic, so results do not depend on the instruction set, threads or batch.
+
+    Arrays may be memory maps of files that somebody else made. What they hold is checked when it is read: no number in
+    them makes the engine read or write out of range.
+
+    Raises:
+        TypeError: an array is of another type than its field says.
+        RuntimeError: an array is damaged. Segments are noticed by whichever call reads the damaged part.
     """
 
     def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays]) -> None:

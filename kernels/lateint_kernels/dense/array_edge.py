@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint_kernels import _cpu
-from lateint_kernels.arrays import DTYPE_CODES, Array, as_array, to_float32
+from lateint_kernels.arrays import DTYPE_CODES, Array, as_array, to_float32, unmasked
 from lateint_kernels.backends import BackendError
+from lateint_kernels.dense import edge
 from lateint_kernels.dense.options import Options
 from lateint_kernels.dense.sketch import sketch_of
+from lateint_kernels.integers import integers, positive
 from lateint_kernels.ragged import Ragged
 
 MAX_DIM = 32768  # int8 sums of products stay inside int32
@@ -34,16 +36,11 @@ def maxsim(queries: object, documents: object, options: Options, threads: int | 
     """`lateint_kernels.maxsim` of arrays."""
     left, query_shape, query_grid = _queries(queries)
     right, document_shape, document_grid = _documents(documents, candidates=True)
+    shape = edge.shape_of_scores(query_shape, document_shape)
     pairs = None
-    shape = (*query_shape, *document_shape)
     if len(document_shape) == 2:
-        Nq, K = shape[-2:]
-        if query_shape != (Nq,):
-            raise ValueError(
-                f"documents [Nq, K, Ld, dim] need queries [Nq, Lq, dim], got {Nq} sets of candidates for queries of "
-                f"shape {list(query_grid)}"
-            )
-        pairs, shape = (np.repeat(np.arange(Nq), K), np.arange(Nq * K)), document_shape
+        Nq, K = document_shape
+        pairs = np.repeat(np.arange(Nq), K), np.arange(Nq * K)
     return _run(left, right, (query_grid, document_grid), pairs, shape, options, threads)
 
 
@@ -59,16 +56,12 @@ def maxsim_pairs(
     left, _, query_grid = _queries(queries)
     right, _, document_grid = _documents(documents, candidates=False)
     _check_pair(left, right)
-    if (query_index is None) != (document_index is None):
-        raise ValueError("query_index and document_index must be given together or not at all")
+    edge.check_indices(query_index, document_index, len(left), len(right))
     if query_index is None:
-        if len(left) != len(right):
-            raise ValueError(f"pairs without an index need as many queries as documents, got {len(left)}, {len(right)}")
         query_index = document_index = np.arange(len(left))
     first = _index(query_index, "query_index", len(left), "queries")
     second = _index(document_index, "document_index", len(right), "documents")
-    if len(first) != len(second):
-        raise ValueError(f"query_index and document_index must have one length, got {len(first)} and {len(second)}")
+    edge.check_pairs(len(first), len(second))
     return _run(left, right, (query_grid, document_grid), (first, second), first.shape, options, threads)
 
 
@@ -133,8 +126,8 @@ def _query_factors(queries: Ragged, grid: tuple[int, ...], options: Options) -> 
     """Weights ``[T]``, 0 where the mask leaves a token out."""
     mask = _per_token(options.query_mask, grid, "query_mask")
     weights = _per_token(options.query_weights, grid, "query_weights")
-    if weights is not None and weights.dtype.kind != "f":
-        raise TypeError(f"query_weights must be floats, got {weights.dtype}")
+    if weights is not None:
+        edge.check_weights(weights.dtype.kind == "f", weights.dtype)
     if mask is None:
         return None if weights is None else weights.astype(np.float32)
     keep = mask != 0
@@ -189,16 +182,14 @@ def _counts(keep: NDArray[np.bool_], offsets: NDArray[np.int64]) -> NDArray[np.i
 
 def _check_kept(counts: NDArray[np.int64], what: str) -> None:
     if not counts.all():
-        i = int(np.flatnonzero(counts == 0)[0])
-        raise ValueError(f"{what}_mask must leave every {what} a token, but {what} {i} has none left")
+        raise edge.nothing_left(what, int(np.flatnonzero(counts == 0)[0]))
 
 
 def _per_token(numbers: Any, grid: tuple[int, ...], name: str) -> Array | None:
     if numbers is None:
         return None
-    array = np.asarray(numbers)
-    if array.shape != grid:
-        raise ValueError(f"{name} must be {list(grid)}, one number for each token, got {list(array.shape)}")
+    array = unmasked(numbers, name)
+    edge.check_per_token(name, array.shape, grid)
     return array.reshape(-1)
 
 
@@ -229,8 +220,7 @@ def _documents(documents: object, candidates: bool) -> tuple[Ragged, tuple[int, 
 
 
 def _check_pair(queries: Ragged, documents: Ragged) -> None:
-    if queries.dim != documents.dim:
-        raise ValueError(f"queries and documents must share dim, got {queries.dim} and {documents.dim}")
+    edge.check_dims(queries.dim, documents.dim)
     if queries.dim > MAX_DIM:
         raise ValueError(f"dim must be at most {MAX_DIM}, got {queries.dim}")
     if queries.dtype == np.int8 and documents.dtype != np.int8:
@@ -246,17 +236,11 @@ def _parts(side: Ragged) -> tuple[NDArray[np.generic], int, NDArray[np.int64]]:
 
 
 def _threads(threads: int | None) -> int:
-    if threads is None:
-        return 0
-    if threads < 1:
-        raise ValueError(f"threads must be at least 1, got {threads}")
-    return threads
+    return 0 if threads is None else positive(threads, "threads")
 
 
 def _index(values: object, name: str, size: int, what: str) -> NDArray[np.int64]:
-    array = np.asarray(values)
-    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise TypeError(f"{name} must be a list of integers, got {array.dtype} {array.shape}")
+    array = integers(values, name)
     if array.size and (array.min() < 0 or array.max() >= size):
-        raise ValueError(f"{name} must be from 0 to {size - 1}, for there are {size} {what}")
-    return np.ascontiguousarray(array, dtype=np.int64)
+        raise edge.out_of_range(name, size, what)
+    return array

@@ -1,6 +1,6 @@
 """`Problem` -> scores as operators of torch, so that autograd, torch.compile and tracing know them.
 
-``lateint::maxsim`` and ``lateint::maxsim_backward`` take the fields of a problem one by one, since operators take
+``lateint::maxsim`` and ``lateint::maxsim_backward`` take the parts of a problem one by one, since operators take
 tensors and numbers only, and hand them to a backend as a `Problem` again. An output that was not asked for has no
 elements.
 """
@@ -12,27 +12,43 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from lateint_kernels import backends
+from lateint_kernels.dense import edge
 from lateint_kernels.dense.problem import Problem
+from lateint_kernels.dense.rescoring import rescored
 
-FIELDS = (
-    "Tensor queries, Tensor query_offsets, Tensor documents, Tensor document_offsets, "
-    "SymInt max_query_length, SymInt max_document_length, Tensor? query_weights, Tensor? query_inverse_norms, "
-    "Tensor? document_inverse_norms, Tensor? document_scales, Tensor? document_mask, Tensor? query_index, "
-    "Tensor? document_index"
-)
+TYPES = {Tensor: "Tensor", Tensor | None: "Tensor?", int: "SymInt"}  # of a problem's parts, in a schema
+PARTS = ", ".join(f"{TYPES[field.type]} {field.name}" for field in fields(Problem))
 NAMES = [field.name for field in fields(Problem)]
-LENGTHS = slice(
-    NAMES.index("max_query_length"), NAMES.index("max_document_length") + 1
-)  # the only fields that are ints
 DIFFERENTIABLE = [NAMES.index(name) for name in ("queries", "documents", "query_weights")]
 
 
 def maxsim(problem: Problem, need_argmax: bool, backend: str | None) -> tuple[Tensor, Tensor | None]:
     """Scores, differentiable if ``need_argmax``, and the positions of the maxima: see `Problem` for both."""
-    scores, argmax = torch.ops.lateint.maxsim(*(getattr(problem, name) for name in NAMES), need_argmax, backend)
+    if differentiates_forward():
+        scores, argmax = _in_forward_mode(problem, backend)
+    else:
+        run = _Maxsim.apply if _transformed() else torch.ops.lateint.maxsim
+        scores, argmax = run(*problem.parts, need_argmax, backend)
     return scores, argmax if need_argmax else None
+
+
+def differentiates_forward() -> bool:
+    """Whether forward-mode differentiation is at work; torch has no public name for that."""
+    return not torch.compiler.is_compiling() and forward_ad._current_level >= 0
+
+
+def _transformed() -> bool:
+    """Whether a transform of torch.func is at work, which sees autograd functions only; no public name either."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
+
+
+def _in_forward_mode(problem: Problem, backend: str | None) -> tuple[Tensor, Tensor]:
+    """By `rescored`, whose operations know every mode of differentiation, also of one derivative by another."""
+    scores, argmax = _Found.apply(*problem.parts, True, backend)
+    return torch.where(scores.isneginf(), scores, rescored(problem, argmax)), argmax
 
 
 def checked_mask(mask: Tensor, offsets: Tensor, what: str) -> Tensor:
@@ -65,26 +81,99 @@ def _maxsim_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 
 class _Maxsim(torch.autograd.Function):  # type: ignore[misc]  # torch has no types here
-    """``lateint::maxsim`` with a gradient; `torch.library.register_autograd` would cost 0.1 ms a call."""
+    """``lateint::maxsim`` with derivatives; `torch.library.register_autograd` would cost 0.1 ms a call."""
 
     @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        scores, argmax = _below_autograd(*arguments)
-        ctx.lengths, ctx.backend = arguments[LENGTHS], arguments[-1]
-        ctx.save_for_backward(*arguments[: LENGTHS.start], *arguments[LENGTHS.stop : len(NAMES)], argmax)
-        ctx.mark_non_differentiable(argmax)
-        return scores, argmax
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        return _below_autograd(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        *parts, _, ctx.backend = inputs
+        ctx.others = {i: part for i, part in enumerate(parts) if not isinstance(part, Tensor)}
+        tensors = [*(part for part in parts if isinstance(part, Tensor)), output[1]]
+        ctx.save_for_backward(*tensors)
+        ctx.mark_non_differentiable(output[1])
 
     @staticmethod
     def backward(ctx: Any, grad_scores: Tensor, _: object) -> tuple[Tensor | None, ...]:
-        *tensors, argmax = ctx.saved_tensors
-        parts = (*tensors[: LENGTHS.start], *ctx.lengths, *tensors[LENGTHS.start :])
+        parts, argmax = _restored(ctx)
         needs = [ctx.needs_input_grad[i] for i in DIFFERENTIABLE]
-        gradients = torch.ops.lateint.maxsim_backward(*parts, grad_scores, argmax, needs, ctx.backend)
+        run = _Gradients.apply if _transformed() else torch.ops.lateint.maxsim_backward
+        gradients = run(*parts, grad_scores, argmax, needs, ctx.backend)
         found: list[Tensor | None] = [None] * (len(parts) + 2)
         for i, need, gradient in zip(DIFFERENTIABLE, needs, gradients, strict=True):
             found[i] = gradient if need else None
         return tuple(found)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return _one_by_one(_Maxsim, info, in_dims, arguments)
+
+
+class _Found(torch.autograd.Function):  # type: ignore[misc]  # torch has no types here
+    """Scores and positions as numbers that nothing is differentiated through."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, Tensor]:
+        return _below_autograd(*arguments)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+        ctx.mark_non_differentiable(*output)
+
+    @staticmethod
+    def backward(ctx: Any, *_: object) -> tuple[None, ...]:
+        return (None,) * (len(NAMES) + 2)
+
+    @staticmethod
+    def jvp(ctx: Any, *_: object) -> tuple[None, None]:
+        return None, None
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return _one_by_one(_Found, info, in_dims, arguments)
+
+
+class _Gradients(torch.autograd.Function):  # type: ignore[misc]  # torch has no types here
+    """``lateint::maxsim_backward`` under a transform of torch.func."""
+
+    @staticmethod
+    def forward(*arguments: Any) -> tuple[Tensor, ...]:
+        return torch.ops.lateint.maxsim_backward(*arguments)  # type: ignore[no-any-return]
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *_: object) -> None:
+        _twice(ctx)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+        return _one_by_one(_Gradients, info, in_dims, arguments)
+
+
+def _one_by_one(
+    function: Any, info: Any, in_dims: tuple[Any, ...], arguments: tuple[Any, ...]
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    """The rule of `torch.vmap`: each member of the batch by itself."""
+    members = [
+        function.apply(
+            *(x.select(dim, i) if isinstance(dim, int) else x for x, dim in zip(arguments, in_dims, strict=True))
+        )
+        for i in range(info.batch_size)
+    ]
+    outputs = tuple(torch.stack(parts) for parts in zip(*members, strict=True))
+    return outputs, (0,) * len(outputs)
+
+
+def _restored(ctx: Any) -> tuple[list[Any], Tensor]:
+    """The parts of a problem and the positions of its maxima."""
+    *tensors, argmax = ctx.saved_tensors
+    rest = iter(tensors)
+    return [ctx.others[i] if i in ctx.others else next(rest) for i in range(len(NAMES))], argmax
 
 
 def _with_autograd(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -131,15 +220,14 @@ def _checked_mask(mask: Tensor, offsets: Tensor, what: str) -> Tensor:
     _refuse_capture(mask)
     counts = torch.nn.functional.pad(mask.cumsum(0), (1, 0))[offsets].diff()
     if not bool((counts > 0).all()):
-        i = int((counts == 0).nonzero()[0])
-        raise ValueError(f"{what}_mask must leave every {what} a token, but {what} {i} has none left")
+        raise edge.nothing_left(what, int((counts == 0).nonzero()[0]))
     return mask.clone()
 
 
 def _checked_index(index: Tensor, size: int, name: str, what: str) -> Tensor:
     _refuse_capture(index)
     if index.numel() and not bool(((index >= 0) & (index < size)).all()):
-        raise ValueError(f"{name} must be from 0 to {size - 1}, for there are {size} {what}")
+        raise edge.out_of_range(name, size, what)
     return index.clone()
 
 
@@ -177,9 +265,9 @@ def _register(schema: str, run: Any, fake: Any) -> None:
 
 
 LIBRARY = torch.library.Library("lateint", "FRAGMENT")
-_register(f"maxsim({FIELDS}, bool need_argmax, str? backend) -> (Tensor, Tensor)", _maxsim, _maxsim_fake)
+_register(f"maxsim({PARTS}, bool need_argmax, str? backend) -> (Tensor, Tensor)", _maxsim, _maxsim_fake)
 _register(
-    f"maxsim_backward({FIELDS}, Tensor grad_scores, Tensor argmax, bool[3] needs, str? backend) "
+    f"maxsim_backward({PARTS}, Tensor grad_scores, Tensor argmax, bool[3] needs, str? backend) "
     "-> (Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,

@@ -1,6 +1,7 @@
 """The one form that every backend computes, whatever layout the user's tensors came in."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -48,6 +49,11 @@ class Problem:
     document_index: Tensor | None = None
 
     @property
+    def parts(self) -> tuple[Any, ...]:
+        """The fields in their order: ``Problem(*problem.parts)`` is the same problem."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    @property
     def Nq(self) -> int:
         """How many queries there are."""
         return self.query_offsets.shape[0] - 1  # type: ignore[no-any-return]
@@ -87,6 +93,28 @@ class Problem:
         if self.max_document_length <= 256:
             return torch.uint8
         return torch.int16 if self.max_document_length <= 32768 else torch.int32
+
+    @property
+    def query_factors(self) -> Tensor | None:
+        """``w iq`` of every query token ``[TQ]``, 0 where it is absent; None if all are 1."""
+        weights, norms = self.query_weights, self.query_inverse_norms
+        if weights is None or norms is None:
+            return norms if weights is None else weights
+        return torch.where(weights != 0, weights * norms, 0)
+
+    @property
+    def document_factors(self) -> Tensor | None:
+        """``c id`` of every document token ``[TD]``; None if all are 1."""
+        scales, norms = self.document_scales, self.document_inverse_norms
+        if scales is None or norms is None:
+            return norms if scales is None else scales
+        return scales * norms
+
+    @property
+    def query_of_token(self) -> Tensor:
+        """The query of every query token: ``[TQ]`` int64."""
+        rows = torch.arange(len(self.queries), device=self.queries.device)
+        return torch.searchsorted(self.query_offsets, rows, right=True) - 1
 
 
 def inverse_norms(tokens: Tensor) -> Tensor:

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from lateint_kernels.dense import operator
+from lateint_kernels.arrays import check_dense, check_there
+from lateint_kernels.dense import edge, operator
 from lateint_kernels.dense.options import Options
 from lateint_kernels.dense.problem import Problem, inverse_norms, padded_rows
 from lateint_kernels.ragged_tensor import FLOATS, RaggedTensor
@@ -33,19 +34,11 @@ def maxsim(queries: Tokens, documents: Tokens, options: Options) -> Any:
     """`lateint_kernels.maxsim` of tensors."""
     left, right = _side(queries, "queries", (2, 3)), _side(documents, "documents", (3, 4))
     _check_pair(left, right)
+    shape = edge.shape_of_scores(left.shape, right.shape)
     pairs: tuple[Tensor, Tensor] | None = None
-    shape = (*left.shape, *right.shape)
-    if len(right.shape) == 2:  # each query with its own candidates
-        if left.shape != right.shape[:1]:
-            raise ValueError(
-                f"documents [Nq, K, Ld, dim] need queries [Nq, Lq, dim], got {right.shape[0]} sets of candidates for "
-                f"{left.shape[0] if left.shape else 'one query without a batch axis'}"
-                + (" queries" if left.shape else "")
-            )
-        shape = right.shape
-        if len(left) > 1:  # one query meets every document, as in a grid
-            numbers = torch.arange(len(right), device=right.tokens.device)
-            pairs = numbers // max(right.shape[1], 1), numbers
+    if len(right.shape) == 2 and len(left) > 1:  # one query meets all its candidates, as in a grid
+        numbers = torch.arange(len(right), device=right.tokens.device)
+        pairs = numbers // max(right.shape[1], 1), numbers
     return _score(left, right, pairs, shape, options)
 
 
@@ -54,19 +47,13 @@ def maxsim_pairs(queries: Tokens, documents: Tokens, query_index: Any, document_
     left, right = _side(queries, "queries", (2, 3)), _side(documents, "documents", (3,))
     _check_pair(left, right)
     device = left.tokens.device
-    if (query_index is None) != (document_index is None):
-        raise ValueError("query_index and document_index must be given together or not at all")
+    edge.check_indices(query_index, document_index, len(left), len(right))
     if query_index is None:
-        if len(left) != len(right):
-            raise ValueError(f"pairs without an index need as many queries as documents, got {len(left)}, {len(right)}")
         first = second = torch.arange(len(left), device=device)
     else:
         first = _index(query_index, "query_index", len(left), "queries", device, options.check)
         second = _index(document_index, "document_index", len(right), "documents", device, options.check)
-        if first.shape != second.shape:
-            raise ValueError(
-                f"query_index and document_index must have one length, got {first.shape[0]} and {second.shape[0]}"
-            )
+        edge.check_pairs(first.shape[0], second.shape[0])
     return _score(left, right, (first, second), tuple(first.shape), options)
 
 
@@ -75,7 +62,8 @@ def _score(
 ) -> Any:
     problem = _problem(left, right, pairs, options)
     trained = (problem.queries, problem.documents, problem.query_weights)
-    differentiable = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in trained)
+    trains = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in trained)
+    differentiable = trains or operator.differentiates_forward()
     scores, argmax = operator.maxsim(problem, differentiable or options.return_argmax, options.backend)
     scores = scores.reshape(shape)
     if not options.return_argmax:
@@ -129,6 +117,7 @@ def _side(tokens: Tokens, name: str, dimensions: tuple[int, ...]) -> Side:
         raise TypeError(
             f"queries and documents must both be torch tensors or neither, got {type(tokens).__name__} for {name}"
         )
+    check_dense(torch, tokens, name)
     if tokens.ndim not in dimensions or 0 in tokens.shape[-2:]:
         layouts = (
             {2: "[Lq, dim]", 3: "[Nq, Lq, dim]"} if name == "queries" else {3: "[Nd, Ld, dim]", 4: "[Nq, K, Ld, dim]"}
@@ -151,8 +140,8 @@ def _check_pair(left: Side, right: Side) -> None:
     queries, documents = left.tokens, right.tokens
     if queries.device != documents.device:
         raise ValueError(f"queries and documents must be on one device, got {queries.device} and {documents.device}")
-    if queries.shape[1] != documents.shape[1]:
-        raise ValueError(f"queries and documents must share dim, got {queries.shape[1]} and {documents.shape[1]}")
+    check_there(queries, "queries")
+    edge.check_dims(queries.shape[1], documents.shape[1])
     if queries.dtype != documents.dtype and not torch.is_autocast_enabled(queries.device.type):
         raise TypeError(f"queries and documents must share a dtype, got {queries.dtype} and {documents.dtype}")
 
@@ -169,8 +158,7 @@ def _weights(weights: Any, side: Side) -> Tensor | None:
     if weights is None:
         return None
     flat = _per_token(weights, side, "query_weights")
-    if not flat.is_floating_point():
-        raise TypeError(f"query_weights must be floats, got {flat.dtype}")
+    edge.check_weights(flat.is_floating_point(), flat.dtype)
     return flat
 
 
@@ -180,8 +168,8 @@ def _per_token(numbers: Any, side: Side, name: str) -> Tensor:
         numbers = torch.cat(list(numbers))
     if not isinstance(numbers, Tensor):
         raise TypeError(f"{name} must be a torch tensor, got {type(numbers).__name__}")
-    if tuple(numbers.shape) != side.grid:
-        raise ValueError(f"{name} must be {list(side.grid)}, one number for each token, got {list(numbers.shape)}")
+    check_dense(torch, numbers, name)
+    edge.check_per_token(name, numbers.shape, side.grid)
     if numbers.device != side.tokens.device:
         raise ValueError(f"{name} must be on {side.tokens.device} like the tokens, got {numbers.device}")
     return numbers.reshape(-1)
@@ -189,7 +177,10 @@ def _per_token(numbers: Any, side: Side, name: str) -> Tensor:
 
 def _index(values: Any, name: str, size: int, what: str, device: torch.device, check: bool) -> Tensor:
     index = torch.as_tensor(values)
-    if index.ndim != 1 or (index.numel() and (index.is_floating_point() or index.dtype == torch.bool)):
+    check_dense(torch, index, name)
+    check_there(index, name)
+    integers = not (index.is_floating_point() or index.is_complex() or index.dtype == torch.bool)
+    if index.ndim != 1 or (index.numel() and not integers):
         raise TypeError(f"{name} must be a list of integers, got {index.dtype} {tuple(index.shape)}")
     index = index.to(torch.int64)
     if check or not index.is_cuda:

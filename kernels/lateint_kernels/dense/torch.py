@@ -41,12 +41,12 @@ def maxsim_backward(
 
 
 def _grid(problem: Problem, scores: Tensor, argmax: Tensor | None) -> None:
-    rows, length, budget = problem.queries.shape[0], problem.max_document_length, _budget(problem)
+    rows, length, budget = problem.queries.shape[0], problem.max_document_length, budget_of(problem)
     per_document = max(length * problem.dim, rows, problem.Nq * problem.max_query_length)
-    for first, last in _blocks(problem.Nd, budget // max(per_document, 1)):
+    for first, last in blocks(problem.Nd, budget // max(per_document, 1)):
         documents = torch.arange(first, last, device=scores.device)
         best = scores.new_empty((last - first, rows))
-        for start, end in _blocks(rows, budget // ((last - first) * length)):
+        for start, end in blocks(rows, budget // ((last - first) * length)):
             found, where = _best(problem, problem.queries[start:end], documents)
             best[:, start:end] = found
             if argmax is not None:
@@ -58,7 +58,7 @@ def _grid(problem: Problem, scores: Tensor, argmax: Tensor | None) -> None:
 def _pairs(problem: Problem, scores: Tensor, argmax: Tensor | None) -> None:
     assert problem.query_index is not None and problem.document_index is not None
     Lq, Ld = problem.max_query_length, problem.max_document_length
-    for first, last in _blocks(len(scores), _budget(problem) // max((Lq + Ld) * problem.dim, Lq * Ld)):
+    for first, last in blocks(len(scores), budget_of(problem) // max((Lq + Ld) * problem.dim, Lq * Ld)):
         rows, inside = _query_rows(problem, problem.query_index[first:last])
         found, where = _best(problem, problem.queries[rows], problem.document_index[first:last])
         best = _weigh(found, _at(problem.query_weights, rows), _at(problem.query_inverse_norms, rows))
@@ -73,8 +73,8 @@ def _best(problem: Problem, queries: Tensor, documents: Tensor) -> tuple[Tensor,
     # torch chooses the product's kernel by whether an operand wants gradients, and kernels round differently.
     queries = queries.detach().to(problem.scores_dtype)
     best = where = torch.empty(0)
-    step = _budget(problem) // max(queries.shape[-2], problem.dim, 1)
-    for first, last in _blocks(problem.max_document_length, step):
+    step = budget_of(problem) // max(queries.shape[-2], problem.dim, 1)
+    for first, last in blocks(problem.max_document_length, step):
         block = rows[:, first:last]
         tokens = problem.documents[block].to(queries.dtype)  # [n, l, dim]
         similarities = queries @ tokens.mT  # [n, r, l]
@@ -101,11 +101,11 @@ def _sum_by_query(problem: Problem, best: Tensor) -> Tensor:
 def _grid_query_gradients(problem: Problem, grad_scores: Tensor, argmax: Tensor) -> tuple[Tensor, Tensor]:
     grad_queries = torch.empty_like(problem.queries)
     grad_weights = problem.queries.new_empty(len(problem.queries), dtype=problem.scores_dtype)
-    owner = _query_of_row(problem)
+    owner = problem.query_of_token
     together = min(problem.Nd, 64)
-    for start, end in _blocks(len(problem.queries), _budget(problem) // max(together * problem.dim, 1)):
+    for start, end in blocks(len(problem.queries), budget_of(problem) // max(together * problem.dim, 1)):
         u = grad_weights.new_zeros((end - start, problem.dim))
-        for first, last in _blocks(problem.Nd, together):
+        for first, last in blocks(problem.Nd, together):
             documents = torch.arange(first, last, device=u.device)
             winners, factors = _winners(problem, documents, argmax[first:last, start:end])  # [n, r, dim], [n, r]
             coefficients = grad_scores[owner[start:end], first:last] * factors.mT  # [r, n]
@@ -116,13 +116,13 @@ def _grid_query_gradients(problem: Problem, grad_scores: Tensor, argmax: Tensor)
 
 
 def _grid_document_gradients(problem: Problem, grad_scores: Tensor, argmax: Tensor) -> Tensor:
-    length, budget = problem.max_document_length, _budget(problem)
+    length, budget = problem.max_document_length, budget_of(problem)
     gradient = problem.documents.new_zeros((len(problem.documents) + 1, problem.dim))  # the last row is for padding
-    owner = _query_of_row(problem)
-    for first, last in _blocks(problem.Nd, budget // max(length * problem.dim, 1)):
+    owner = problem.query_of_token
+    for first, last in blocks(problem.Nd, budget // max(length * problem.dim, 1)):
         n = last - first
         v = problem.queries.new_zeros((n, length, problem.dim), dtype=problem.scores_dtype)
-        for start, end in _blocks(len(problem.queries), budget // (n * length)):
+        for start, end in blocks(len(problem.queries), budget // (n * length)):
             tokens, factors = _weighed_queries(problem, torch.arange(start, end, device=v.device))
             coefficients = grad_scores[owner[start:end], first:last].mT * factors  # [n, r]
             v += _one_hot(argmax[first:last, start:end], coefficients, length) @ tokens
@@ -140,7 +140,7 @@ def _pair_query_gradients(problem: Problem, grad_scores: Tensor, argmax: Tensor)
         winners, factors = _winners(problem, document_index[pairs], argmax[pairs])
         return winners.mul_((grad_scores[pairs, None] * factors)[..., None])
 
-    step = _budget(problem) // max(problem.max_query_length * problem.dim, 1)
+    step = budget_of(problem) // max(problem.max_query_length * problem.dim, 1)
     for queries, ended, total in _sums_by_owner(problem.query_index, u, step):
         rows, inside = _query_rows(problem, queries)
         target = rows.masked_fill(~(inside & ended[:, None]), padding)
@@ -150,13 +150,13 @@ def _pair_query_gradients(problem: Problem, grad_scores: Tensor, argmax: Tensor)
 
 def _pair_document_gradients(problem: Problem, grad_scores: Tensor, argmax: Tensor) -> Tensor:
     assert problem.query_index is not None and problem.document_index is not None
-    query_index, length, budget = problem.query_index, problem.max_document_length, _budget(problem)
+    query_index, length, budget = problem.query_index, problem.max_document_length, budget_of(problem)
     gradient = problem.documents.new_zeros((len(problem.documents) + 1, problem.dim))
 
     def v(pairs: Tensor) -> Tensor:
         rows, inside = _query_rows(problem, query_index[pairs])
         total = problem.queries.new_zeros((len(pairs), length, problem.dim), dtype=problem.scores_dtype)
-        for start, end in _blocks(problem.max_query_length, budget // (len(pairs) * max(length, problem.dim))):
+        for start, end in blocks(problem.max_query_length, budget // (len(pairs) * max(length, problem.dim))):
             tokens, factors = _weighed_queries(problem, rows[:, start:end])
             coefficients = (grad_scores[pairs, None] * factors).masked_fill(~inside[:, start:end], 0)
             tokens = tokens.masked_fill(~inside[:, start:end, None], 0)
@@ -181,7 +181,7 @@ def _sums_by_owner(
     """
     order = index.argsort(stable=True)
     before = carried = None
-    for first, last in _blocks(len(index), step):
+    for first, last in blocks(len(index), step):
         pairs = order[first:last]
         owner = index[pairs]
         rank = torch.nn.functional.pad((owner[1:] != owner[:-1]).long(), (1, 0)).cumsum(0)  # [n], from 0
@@ -288,21 +288,18 @@ def _document_factors(problem: Problem, rows: Tensor) -> Tensor | None:
     return scales * norms
 
 
-def _query_of_row(problem: Problem) -> Tensor:
-    rows = torch.arange(len(problem.queries), device=problem.queries.device)
-    return torch.searchsorted(problem.query_offsets, rows, right=True) - 1
-
-
 def _at(factors: Tensor | None, rows: Tensor) -> Tensor | None:
     return None if factors is None else factors[rows]
 
 
-def _blocks(total: int, step: int) -> Iterator[tuple[int, int]]:
+def blocks(total: int, step: int) -> Iterator[tuple[int, int]]:
+    """First and last of runs of ``step``, at least 1."""
     step = max(step, 1)
     return ((first, min(first + step, total)) for first in range(0, total, step))
 
 
-def _budget(problem: Problem) -> int:
+def budget_of(problem: Problem) -> int:
+    """Numbers of a temporary on its device."""
     return BUDGET.get(problem.queries.device.type, BUDGET["cuda"])
 
 

@@ -99,7 +99,7 @@ def maxsim(problem: Problem, need_argmax: bool) -> tuple[Tensor, Tensor | None]:
         and sums are float32.
     """
     queries, pairs = problem.queries, problem.query_index is not None
-    row_factors, column_factors = _row_factors(problem), _column_factors(problem)
+    row_factors, column_factors = problem.query_factors, _column_factors(problem)
     tile = tile_for(
         program.gpu(queries.get_device()),
         problem.max_query_length if pairs else len(queries),
@@ -203,19 +203,9 @@ def _defines(queries: Tensor, tile: Tile, column_factors: Tensor | None, argmax:
     )
 
 
-def _row_factors(problem: Problem) -> Tensor | None:
-    """w iq; 0 where the token is absent."""
-    weights, norms = problem.query_weights, problem.query_inverse_norms
-    if weights is None or norms is None:
-        return norms if weights is None else weights
-    return (weights * norms).masked_fill(weights == 0, 0.0)
-
-
 def _column_factors(problem: Problem) -> Tensor | None:
     """c id; -0 where the token is absent, and there only."""
-    factors, norms, mask = problem.document_scales, problem.document_inverse_norms, problem.document_mask
-    if norms is not None:
-        factors = norms if factors is None else norms * factors
+    factors, mask = problem.document_factors, problem.document_mask
     if mask is not None:
         factors = mask.float() if factors is None else factors
         return (factors + 0.0).masked_fill(~mask, -0.0)

@@ -128,10 +128,10 @@ def forward_launch(problem: Problem, argmax: Tensor | None, arch: Architecture) 
     arguments = {
         "queries": problem.queries,
         "query_offsets": None if uniform_queries else problem.query_offsets,
-        "row_factors": row_factors(problem),
+        "row_factors": problem.query_factors,
         "documents": problem.documents,
         "document_offsets": None if uniform_documents else problem.document_offsets,
-        "token_factors": token_factors(problem),
+        "token_factors": problem.document_factors,
         "token_mask": problem.document_mask,
         "query_index": problem.query_index,
         "document_index": problem.document_index,
@@ -174,7 +174,7 @@ def query_launch(
         "query_norms": problem.query_inverse_norms,
         "documents": problem.documents,
         "document_offsets": None if uniform_documents else problem.document_offsets,
-        "token_factors": token_factors(problem),
+        "token_factors": problem.document_factors,
         "token_mask": problem.document_mask,
         "document_index": problem.document_index,
         "pair_order": order,
@@ -227,8 +227,8 @@ def document_launches(
     sorting = {
         **shared,
         "query_offsets": None if uniform_queries else problem.query_offsets,
-        "row_factors": row_factors(problem),
-        "row_query": None if uniform_queries or pairs else _query_of_row(problem),
+        "row_factors": problem.query_factors,
+        "row_query": None if uniform_queries or pairs else problem.query_of_token.int(),
         "query_index": problem.query_index,
         "pair_order": order,
         "grad_scores": grad_scores,
@@ -240,7 +240,7 @@ def document_launches(
         "queries": problem.queries,
         "documents": problem.documents,
         "document_offsets": None if uniform_documents else problem.document_offsets,
-        "token_factors": token_factors(problem),
+        "token_factors": problem.document_factors,
         "document_norms": problem.document_inverse_norms,
         "token_mask": problem.document_mask,
         "grad_documents": grad_documents,
@@ -273,22 +273,6 @@ def token_constants(dim: int, cut: Tiles) -> dict[str, Any]:
     }
 
 
-def row_factors(problem: Problem) -> Tensor | None:
-    """``w iq`` of every query token, 0 where it is absent."""
-    weights, norms = problem.query_weights, problem.query_inverse_norms
-    if weights is None or norms is None:
-        return norms if weights is None else weights
-    return torch.where(weights != 0, weights * norms, 0)
-
-
-def token_factors(problem: Problem) -> Tensor | None:
-    """``c id`` of every document token."""
-    scales, norms = problem.document_scales, problem.document_inverse_norms
-    if scales is None or norms is None:
-        return norms if scales is None else scales
-    return scales * norms
-
-
 def _nothing(problem: Problem) -> bool:
     """Whether there is no token to multiply with another."""
     return 0 in (len(problem.queries), len(problem.documents), *problem.scores_shape)
@@ -314,12 +298,6 @@ def _pieces(problem: Problem, size: int) -> tuple[Tensor, Tensor]:
     query = torch.searchsorted(ends, piece, right=True)
     before = torch.nn.functional.pad(ends, (1, 0))
     return query.int(), (piece - before[query]).int()
-
-
-def _query_of_row(problem: Problem) -> Tensor:
-    """The query of every query token: ``[TQ]`` int32."""
-    row = torch.arange(len(problem.queries), device=problem.queries.device)
-    return (torch.searchsorted(problem.query_offsets, row, right=True) - 1).int()
 
 
 def _group(index: Tensor | None, count: int) -> tuple[Tensor | None, Tensor | None]:

@@ -1,4 +1,4 @@
-// 16-bit floats in portable C++, for the sources that are compiled without instruction-set flags.
+// Floats by their bits, in portable C++, for the sources that are compiled without instruction-set flags.
 #pragma once
 
 #include <cstdint>
@@ -22,6 +22,18 @@ inline float float16_to_float(uint16_t number) {
     }
     if (magnitude >= 0x7c00) return float_from_bits(sign | 0x7f800000 | (magnitude & 0x3ff) << 13);
     return float_from_bits(sign | ((magnitude << 13) + (112u << 23)));
+}
+
+// The largest magnitude; a NaN counts as larger than any number.
+inline float largest_magnitude(const float* numbers, int64_t count) {
+    uint32_t largest = 0;
+    for (int64_t i = 0; i < count; ++i) {
+        uint32_t bits;
+        std::memcpy(&bits, numbers + i, sizeof bits);
+        bits &= 0x7fffffff;
+        largest = bits > largest ? bits : largest;
+    }
+    return float_from_bits(largest);
 }
 
 }  // namespace lateint

@@ -1,0 +1,90 @@
+// Products by vector: rows are turned into columns of words once, for all lanes. Include only where VNNI is enabled.
+#pragma once
+
+#include <immintrin.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "codes/int8.hpp"
+
+namespace lateint::codes {
+namespace {
+
+constexpr int64_t kCrossDepth = 256;  // components at a time: the words of 64 rows then stay in the first-level cache
+
+// Turns 16 rows of 16 words: w[i] becomes word i of each row.
+inline void transpose_words(__m512i (&w)[16]) {
+    __m512i t[16];
+    for (int i = 0; i < 16; i += 2) {
+        t[i] = _mm512_unpacklo_epi32(w[i], w[i + 1]);
+        t[i + 1] = _mm512_unpackhi_epi32(w[i], w[i + 1]);
+    }
+    for (int i = 0; i < 16; i += 4) {
+        w[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
+        w[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
+        w[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
+        w[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
+    }
+    // w[4 g + c] now holds, in 128-bit lane l, word 4 l + c of rows 4 g to 4 g + 3.
+    for (int c = 0; c < 4; ++c) {
+        const __m512i low = _mm512_shuffle_i32x4(w[c], w[4 + c], 0x88),
+                      high = _mm512_shuffle_i32x4(w[c], w[4 + c], 0xDD);
+        const __m512i low2 = _mm512_shuffle_i32x4(w[8 + c], w[12 + c], 0x88),
+                      high2 = _mm512_shuffle_i32x4(w[8 + c], w[12 + c], 0xDD);
+        t[c] = _mm512_shuffle_i32x4(low, low2, 0x88);
+        t[8 + c] = _mm512_shuffle_i32x4(low, low2, 0xDD);
+        t[4 + c] = _mm512_shuffle_i32x4(high, high2, 0x88);
+        t[12 + c] = _mm512_shuffle_i32x4(high, high2, 0xDD);
+    }
+    std::copy(t, t + 16, w);
+}
+
+// words[k / 4][64]: components [first, first + size) of n rows; the last row stands for those above.
+inline void turn_rows(const uint8_t* rows, int64_t n, int64_t depth, int64_t first, int64_t size, __m512i* words) {
+    for (int64_t block = 0; block < kCrossRows / 16; ++block)
+        for (int64_t k = 0; k < size; k += 64) {
+            __m512i w[16];
+            for (int64_t i = 0; i < 16; ++i)
+                w[i] = _mm512_loadu_si512(rows + std::min(block * 16 + i, n - 1) * depth + first + k);
+            transpose_words(w);
+            for (int64_t i = 0; i < 16; ++i) words[(k / 4 + i) * (kCrossRows / 16) + block] = w[i];
+        }
+}
+
+// Adds the products of 64 rows with M lanes to what is in out (or to nothing, when it is the first part of the depth).
+template <int M>
+inline void cross_64(const __m512i* words, int64_t size, const int8_t* const* lanes, int64_t first, int32_t* out,
+                     int64_t stride) {
+    constexpr int kBlocks = kCrossRows / 16;
+    __m512i sums[M][kBlocks];
+    for (int j = 0; j < M; ++j)
+        for (int b = 0; b < kBlocks; ++b)
+            sums[j][b] = first ? _mm512_loadu_si512(out + j * stride + b * 16) : _mm512_setzero_si512();
+    for (int64_t k = 0; k < size; k += 4)
+        for (int j = 0; j < M; ++j) {
+            int32_t word;
+            std::memcpy(&word, lanes[j] + (first + k) * kLanes, 4);
+            const __m512i v = _mm512_set1_epi32(word);
+            for (int b = 0; b < kBlocks; ++b) sums[j][b] = _mm512_dpbusd_epi32(sums[j][b], words[k + b], v);
+        }
+    for (int j = 0; j < M; ++j)
+        for (int b = 0; b < kBlocks; ++b) _mm512_storeu_si512(out + j * stride + b * 16, sums[j][b]);
+}
+
+inline void cross_avx512(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* const* lanes, int m, int32_t* out,
+                         int64_t stride) {
+    __m512i words[kCrossDepth / 4 * (kCrossRows / 16)];
+    for (int64_t r = 0; r < n; r += kCrossRows)
+        for (int64_t first = 0; first < depth; first += kCrossDepth) {
+            const int64_t size = std::min(kCrossDepth, depth - first);
+            turn_rows(rows + r * depth, std::min(kCrossRows, n - r), depth, first, size, words);
+            int j = 0;
+            for (; j + 4 <= m; j += 4) cross_64<4>(words, size, lanes + j, first, out + j * stride + r, stride);
+            if (m - j >= 2) cross_64<2>(words, size, lanes + j, first, out + j * stride + r, stride), j += 2;
+            if (j < m) cross_64<1>(words, size, lanes + j, first, out + j * stride + r, stride);
+        }
+}
+
+}  // namespace
+}  // namespace lateint::codes

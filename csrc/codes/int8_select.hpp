@@ -1,0 +1,68 @@
+// Selection steps in plain C++, which a compiler turns into the vectors of the file that includes this.
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <vector>
+
+#include "codes/int8.hpp"
+
+namespace lateint::codes {
+namespace {
+
+inline int64_t above_plain(const int32_t* scores, int64_t n, int32_t threshold, uint32_t first, int32_t* kept,
+                           uint32_t* rows) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        kept[count] = scores[i];
+        rows[count] = first + static_cast<uint32_t>(i);
+        count += scores[i] > threshold;
+    }
+    return count;
+}
+
+// The count-th largest of n scores, by halving the range that it lies in.
+inline int32_t nth_largest(const int32_t* scores, int64_t n, int64_t count) {
+    int32_t least = scores[0], most = scores[0];
+    for (int64_t i = 1; i < n; ++i) least = std::min(least, scores[i]), most = std::max(most, scores[i]);
+    int64_t low = least, high = most;  // at least `count` scores are >= low, fewer than `count` are > high
+    while (low < high) {
+        const auto middle = static_cast<int32_t>(low + (high - low) / 2);
+        int32_t larger = 0;
+        for (int64_t i = 0; i < n; ++i) larger += scores[i] > middle;
+        if (larger < count)
+            high = middle;
+        else
+            low = int64_t{middle} + 1;
+    }
+    return static_cast<int32_t>(low);
+}
+
+// The highest row that is kept among those that score `last`, so that `count` are kept with those that score more.
+inline uint32_t highest_row(const int32_t* scores, const uint32_t* rows, int64_t n, int64_t count, int32_t last) {
+    int64_t ties = 0, larger = 0;
+    for (int64_t i = 0; i < n; ++i) ties += scores[i] == last, larger += scores[i] > last;
+    if (larger + ties <= count) return ~uint32_t{0};
+    std::vector<uint32_t> tied;
+    for (int64_t i = 0; i < n; ++i)
+        if (scores[i] == last) tied.push_back(rows[i]);
+    std::nth_element(tied.begin(), tied.begin() + (count - larger - 1), tied.end());
+    return tied[count - larger - 1];
+}
+
+inline int32_t keep_best_plain(int32_t* scores, uint32_t* rows, int64_t n, int64_t count) {
+    const int32_t last = nth_largest(scores, n, count);
+    const uint32_t highest = highest_row(scores, rows, n, count, last);
+    int64_t kept = 0;
+    for (int64_t i = 0; i < n; ++i) {
+        const int32_t score = scores[i];
+        const uint32_t row = rows[i];
+        scores[kept] = score;
+        rows[kept] = row;
+        kept += (score > last) | ((score == last) & (row <= highest));
+    }
+    return last;
+}
+
+}  // namespace
+}  // namespace lateint::codes

@@ -1,0 +1,18 @@
+"""Progress bars on standard error, where there is one."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from tqdm.auto import tqdm
+
+
+def bar(total: int, what: str, unit: str, *, shown: bool = True, scaled: bool = False) -> Any:
+    """A bar of ``total`` steps, to be used as a context manager and told ``update(steps)``.
+
+    Args:
+        scaled: write 1.5M for 1,500,000.
+    """
+    there = sys.stderr is not None and not sys.stderr.closed  # a service or a window may have none
+    return tqdm(total=total, desc=what, unit=unit, unit_scale=scaled, disable=not (shown and there))

@@ -1,0 +1,92 @@
+"""Options that several commands have, and what they mean; heavy imports are made when a command runs."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+
+def add_checkpoint(command: argparse.ArgumentParser) -> None:
+    """The model to use."""
+    command.add_argument("checkpoint", help="a folder, or a model on the hub such as LinWeizheDragon/PreFLMR_ViT-L")
+
+
+def add_questions(command: argparse.ArgumentParser) -> None:
+    """A data set, and which of its questions."""
+    command.add_argument("data", help="a folder, or a data set on the hub")
+    command.add_argument("--task", help="WIT, OVEN, EVQA, ... or a name of one's own (the folder's)")
+    command.add_argument("--split", default="test", help="test, valid, ... (test)")
+    command.add_argument("--passages", metavar="FILE", help="others than those of the data")
+    add_images(command)
+    add_on_missing(command, "a question whose picture is missing: stop, leave it out, or show a black one (error)")
+    command.add_argument("--limit", type=int, help="ask only so many questions")
+
+
+def add_passages(command: argparse.ArgumentParser) -> None:
+    """A file of passages."""
+    command.add_argument("--passages", required=True, metavar="FILE", help=".jsonl, .jsonl.gz or .parquet")
+    add_images(command)
+    add_on_missing(command, "a passage whose picture is missing: stop, leave it out, or keep its text (error)")
+
+
+def add_on_missing(command: argparse.ArgumentParser, text: str) -> None:
+    """What a missing picture does."""
+    command.add_argument("--on-missing", default="error", choices=("error", "skip", "blank"), help=text)
+
+
+def add_images(command: argparse.ArgumentParser) -> None:
+    """Where pictures are."""
+    command.add_argument("--images", action="append", metavar="ROOT", help="folder or zip of pictures; again for more")
+
+
+def add_index_settings(command: argparse.ArgumentParser) -> None:
+    """How an index is built."""
+    command.add_argument("--nbits", type=int, default=4, choices=(1, 2, 4, 8), help="bits a dimension (4)")
+
+
+def add_limits(command: argparse.ArgumentParser) -> None:
+    """How far a search looks."""
+    command.add_argument("--nprobe", type=int, help="centroids a query token looks into")
+    command.add_argument("--candidates", type=int, help="passages scored (until more of them change nothing)")
+
+
+def add_encoding(command: argparse.ArgumentParser) -> None:
+    """How texts and pictures are encoded."""
+    command.add_argument("--batch-size", type=int, default=64, help="texts encoded at once (64)")
+    command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="to compute in (float32)")
+    command.add_argument("--device", help="cpu, cuda, cuda:1 ... (cuda where there is one)")
+    command.add_argument("--processes", type=int, default=1, help="copies of the model that encode (1)")
+
+
+def model_of(options: argparse.Namespace) -> Any:
+    """The checkpoint, loaded."""
+    import torch
+
+    from preflmr.model import PreFLMR
+
+    device = options.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return PreFLMR.from_pretrained(options.checkpoint).eval().to(device)
+
+
+def dataset_of(options: argparse.Namespace) -> Any:
+    """The questions and their passages."""
+    from preflmr.data import m2kr
+
+    return m2kr.load(options.data, options.task, options.split, images=options.images, passages=options.passages)
+
+
+def images_of(options: argparse.Namespace) -> Any:
+    """The pictures, or None."""
+    from preflmr.data.images import Images
+
+    return None if options.images is None else Images(options.images)
+
+
+def encoding_of(options: argparse.Namespace) -> dict[str, Any]:
+    """What encoders are told."""
+    return {"batch_size": options.batch_size, "dtype": options.dtype, "processes": options.processes}
+
+
+def missing_of(count: int) -> str:
+    """How many pictures of passages were missing, to end a line with."""
+    return f"; {count:,} pictures were missing" if count else ""

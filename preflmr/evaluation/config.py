@@ -1,0 +1,72 @@
+"""How a model is measured: a frozen dataclass that checks itself, before anything is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lateint.arguments import positive_or_none
+from preflmr.data.images import ON_MISSING
+
+KS = (1, 5, 10, 20, 50, 100)
+METHODS = ("index", "exact", "both")
+WITHOUT_IMAGE = ("blank", "text")
+
+
+@dataclass(frozen=True)
+class EvalConfig:
+    """The settings of `evaluate`.
+
+    Args:
+        ks: cut-offs; that of the task is added.
+        method: ``"index"``, ``"exact"`` (every passage is scored, no index), or ``"both"``: the index counts, and
+            ``summary["exact"]`` has the exact means. The last two hold all tokens in memory.
+        instruction: one for all rows; None: the row's own; "": none.
+        without_image: what a question without a picture shows a model that reads pictures: ``"blank"``, as in the
+            published evaluation, or ``"text"``: nothing.
+        on_missing: what a missing or broken picture does: ``"error"``; ``"skip"`` leaves the question out, ``"blank"``
+            shows a black picture; both are counted. A passage cannot be left out: ``"skip"`` leaves its picture out.
+        document_pictures: whether passages are read with their pictures; None: as the model's configuration says.
+        limit: only the first so many questions.
+        nbits, seed: of an index that is built; see `lateint.Index.build`.
+        overwrite: replace an index that was made from something else.
+        nprobe, candidates: see `lateint.Index.search`.
+        threads: for building and searching.
+        batch_size, dtype, device, processes: see `preflmr.encode.encode_queries`.
+
+    Raises:
+        ValueError: a value is not one of those.
+    """
+
+    ks: Sequence[int] = KS
+    method: str = "index"
+    instruction: str | None = None
+    without_image: str = "blank"
+    on_missing: str = "error"
+    document_pictures: bool | None = None
+    limit: int | None = None
+    nbits: int = 4
+    seed: int = 0
+    overwrite: bool = False
+    nprobe: int | None = None
+    candidates: int | None = None
+    threads: int | None = None
+    batch_size: int = 64
+    dtype: Any = None
+    device: Any = None
+    processes: int = 1
+
+    def __post_init__(self) -> None:
+        for name, allowed in (("method", METHODS), ("without_image", WITHOUT_IMAGE), ("on_missing", ON_MISSING)):
+            if getattr(self, name) not in allowed:
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        if any(k < 1 for k in self.ks):
+            raise ValueError(f"ks must be positive, got {list(self.ks)}")
+        for name in ("limit", "nprobe", "candidates", "threads", "batch_size", "processes"):
+            positive_or_none(getattr(self, name), name)
+
+    @property
+    def encoding(self) -> dict[str, Any]:
+        """What `preflmr.encode` is told."""
+        return {"batch_size": self.batch_size, "dtype": self.dtype, "device": self.device, "processes": self.processes}

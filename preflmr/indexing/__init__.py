@@ -1,0 +1,1 @@
+"""Passages and their index in one folder, and the tokens that go into it."""
