@@ -20,6 +20,8 @@ import lateint_kernels
 from lateint import inputs
 from lateint.changing.draft import DUPLICATES
 from lateint.index import Index
+from lateint.indexing.codec import Codec
+from lateint.indexing.training import train_codec
 from lateint.quality import metrics
 from lateint.quality.collection import Collection
 from lateint.quality.evaluation import exact_run, index_run
@@ -67,8 +69,26 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-empty", action="store_true", help="keep documents without tokens; no search finds them"
     )
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.add_argument("--codec", help="folder of a codec, see train-codec; nothing is learned then")
+    command.add_argument("--resume", action="store_true", help="go on with what a killed build of the same left")
     _add_threads(command)
     command.set_defaults(command=build)
+
+    command = commands.add_parser("train-codec", help="learn how to compress, for indexes that are built in parts")
+    command.add_argument("path", help="the codec, a new folder")
+    _add_tokens(command, "")
+    _add_build_settings(command)
+    command.add_argument("--ncentroids", type=int, help="about one for 240 tokens of all that is to be indexed")
+    command.add_argument("--device", help="where to learn: cpu, cuda or cuda:N (cpu); the codec is the same")
+    command.add_argument("--overwrite", action="store_true", help="replace a codec that is already there")
+    _add_threads(command)
+    command.set_defaults(command=train)
+
+    command = commands.add_parser("merge", help="make one index of several that were built with one codec")
+    command.add_argument("path", help="the index, a new folder")
+    command.add_argument("parts", nargs="+", help="indexes, in the order of their documents")
+    command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.set_defaults(command=merge)
 
     command = commands.add_parser("search", help="search an index with saved queries")
     command.add_argument("path", help="an index")
@@ -144,8 +164,10 @@ def _add_tokens(parser: Any, prefix: str, required: bool = True) -> None:
 
 
 def _add_build_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nbits", type=int, default=4, choices=(1, 2, 4, 8), help="bits a dimension (4)")
-    parser.add_argument("--seed", type=int, default=0, help="of the clustering (0)")
+    parser.add_argument("--nbits", type=int, choices=(1, 2, 4, 8), help="bits a dimension (4, or the codec's)")
+    parser.add_argument("--seed", type=int, help="of the clustering (0, or the codec's)")
+    parser.add_argument("--max-ram", type=int, metavar="BYTES", help="of working memory that the build may use")
+    parser.add_argument("--pool", type=int, metavar="N", help="leave one of N tokens of a document, those alike as one")
 
 
 def _add_search_settings(parser: argparse.ArgumentParser) -> None:
@@ -182,14 +204,34 @@ def build(options: argparse.Namespace) -> None:
             options.path,
             lengths=inputs.load(options.lengths),
             ids=ids,
-            nbits=options.nbits,
-            seed=options.seed,
-            threads=options.threads,
             allow_empty=options.allow_empty,
             overwrite=options.overwrite,
+            resume=options.resume,
+            codec=None if options.codec is None else Codec.load(options.codec),
             device=options.device,
+            **_build_settings(options),
         )
     print(f"{options.path}: {len(index):,} documents, {index.tokens:,} tokens in {time.perf_counter() - started:.1f} s")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Learns a codec from saved embeddings."""
+    with inputs.options_for(source="--tokens", doc_embs="--tokens", lengths="--lengths"):
+        codec = train_codec(
+            inputs.load(options.tokens),
+            lengths=inputs.load(options.lengths),
+            ncentroids=options.ncentroids,
+            device=options.device,
+            **_build_settings(options),
+        )
+    codec.save(options.path, overwrite=options.overwrite)
+    print(f"{options.path}: {codec}")
+
+
+def merge(options: argparse.Namespace) -> None:
+    """Makes one index of several."""
+    index = Index.merge(options.parts, options.path, overwrite=options.overwrite)
+    print(f"{options.path}: {len(index):,} documents of {len(options.parts)} parts")
 
 
 def search(options: argparse.Namespace) -> None:
@@ -278,10 +320,8 @@ def evaluate(options: argparse.Namespace) -> None:
             documents.tokens,
             lengths=documents.lengths,
             ids=collection.doc_ids,
-            nbits=options.nbits,
-            seed=options.seed,
-            threads=options.threads,
             device=options.device,
+            **_build_settings(options),
         )
     build_seconds = time.perf_counter() - started
     with inputs.options_for(Q="--query-tokens"):
@@ -296,7 +336,12 @@ def evaluate(options: argparse.Namespace) -> None:
         "documents": len(documents),
         "tokens": len(documents.tokens),
         "queries": len(queries),
-        "settings": {"nbits": options.nbits, "seed": options.seed, "device": index.device, **_search_settings(options)},
+        "settings": {
+            "nbits": index.nbits,
+            "seed": index.codec.seed,
+            "device": index.device,
+            **_search_settings(options),
+        },
         "build_seconds": build_seconds,
         "search_ms": {"p50": 1e3 * float(np.median(seconds)), "p95": 1e3 * float(np.quantile(seconds, 0.95))},
         "quality": quality,
@@ -333,6 +378,10 @@ def _embeddings(options: argparse.Namespace, collection: Collection) -> tuple[la
     if hasattr(encoder, "fit"):
         encoder.fit(collection.documents)
     return lateint_kernels.Ragged.pack(encoder.encode(collection.documents)), encoder.encode(collection.queries)
+
+
+def _build_settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("nbits", "seed", "max_ram", "pool", "threads")}
 
 
 def _search_settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -86,7 +86,8 @@ class Index:
                 anything with DLPack: a list of ``[Ld, dim]``; one ``[T, dim]`` array with ``lengths``, memory-mapped or
                 not; a padded ``[n, L, dim]`` (with ``lengths``); a `Ragged`; or an iterable of documents, of
                 (tokens ``[T, dim]``, lengths) pairs, or of `Ragged`, which is read three times. An iterator that runs
-                only once is written to disk first, next to ``path``, or kept in memory where there is no path.
+                only once is written to disk first, next to ``path``, or kept in memory where there is no path; with a
+                ``codec`` it is read once and nothing of it is kept.
             path: the folder to write; None keeps the index in memory.
             lengths: ``[n]``, how many tokens each document has, for a single array.
             ids: ``[n]`` int64 or strings that name the documents; None: their positions.
@@ -96,7 +97,7 @@ class Index:
             codec: what `lateint.train_codec` or another index (`Index.codec`) learned; nothing is learned then, and
                 ``nbits``, ``ncentroids`` and ``seed``, where they are given, must be those of the codec.
             pool: 2 leaves about half of each document's tokens, 3 a third, and so on: those that are alike become one,
-                see `lateint_kernels.pool`. docs/design.md says what it costs in quality. None or 1: all are kept.
+                see `lateint_kernels.pool`. docs/building.md says what it costs in quality. None or 1: all are kept.
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
@@ -137,16 +138,21 @@ class Index:
         place = Place.of(device, device_memory)
         if resume:
             _check_resumable(doc_embs, path)
-        source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
+        once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None
+        build: Callable[..., dict[str, float]]
+        if once:
+            build = partial(builder.build_passing, doc_embs, ids, settings, place=place, allow_empty=allow_empty)
+        else:
+            source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
+            build = partial(builder.build, source, ids, settings, place=place)
         if path is None:
             kept = store.MemoryStore()
-            seconds = builder.build(source, ids, settings, kept, place)
+            seconds = build(kept)
             return _last(cls(Snapshot.of(*kept.index, place), None, seconds))
         folder = Path(path).absolute()
         place_files = resuming.placing if resume else store.writing
         with place_files(folder, overwrite=overwrite) as files:
-            spool = files.folder / "spool.bin"
-            seconds = builder.build(source, ids, settings, files, place, spool=spool)
+            seconds = build(files) if once else build(files, spool=files.folder / "spool.bin")
         snapshot = Snapshot.of(*store.load(folder), place)
         return _last(cls(snapshot, folder, seconds))
 

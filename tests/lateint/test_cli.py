@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from lateint import Index
 from lateint.cli import main
 
 DIM = 16
@@ -293,6 +294,23 @@ def test_version(capsys):
     with pytest.raises(SystemExit):
         lateint("--version")
     assert capsys.readouterr().out.startswith("lateint 0.")
+
+
+def test_parts_built_with_one_codec_are_merged(tmp_path, capsys, collection):
+    np.save(tmp_path / "tokens.npy", collection.tokens)
+    np.save(tmp_path / "lengths.npy", collection.lengths)
+    saved = ["--tokens", str(tmp_path / "tokens.npy"), "--lengths", str(tmp_path / "lengths.npy")]
+    main(["train-codec", str(tmp_path / "codec"), *saved, "--nbits", "2", "--pool", "2"])
+    assert "2 bits" in capsys.readouterr().out
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([f"{name}{i}" for i in range(len(collection))]))
+        options = ["--ids", str(tmp_path / f"{name}.json"), "--codec", str(tmp_path / "codec"), "--pool", "2"]
+        main(["build", str(tmp_path / name), *saved, *options, "--resume", "--max-ram", "100000000"])
+    main(["merge", str(tmp_path / "both"), str(tmp_path / "a"), str(tmp_path / "b")])
+    assert f"{2 * len(collection):,} documents of 2 parts" in capsys.readouterr().out
+    index = Index.open(tmp_path / "both")
+    assert (len(index), index.nbits, index.stats()["segments"]) == (2 * len(collection), 2, 2)
+    assert index.tokens == 2 * sum(-(-n // 2) for n in collection.lengths)
 
 
 def test_an_index_changes_from_a_shell(index, saved, capsys, tmp_path):
