@@ -257,9 +257,9 @@ def stats(options: argparse.Namespace) -> None:
 def add(options: argparse.Namespace) -> None:
     """Adds saved embeddings to an index."""
     ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
-    tokens, lengths = inputs.load(options.tokens), inputs.load(options.lengths)
     index = Index.open(options.path)
     with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids"):
+        tokens, lengths = inputs.load(options.tokens), inputs.load(options.lengths)
         index.add(tokens, lengths=lengths, ids=ids, on_duplicate=options.on_duplicate)
     print(index)
 

@@ -23,6 +23,8 @@ def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
     """
     if ids is None:
         return np.arange(documents, dtype=np.int64)
+    if isinstance(ids, np.ndarray) and ids.shape == (documents,) and ids.dtype.kind in "iu" and _differ(ids):
+        return ids.astype(np.int64)  # as below, but without an object for each
     names = listed(ids, "ids")
     if len(names) != documents:
         raise ValueError(f"ids must name each document once, got {len(names)} ids for {documents} documents")
@@ -42,6 +44,12 @@ def check(ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
         raise ValueError("ids must fit into int64") from error
 
 
+def _differ(numbers: NDArray[Any]) -> bool:
+    """Whether all of them differ, and fit into int64."""
+    ascending = numbers if (numbers[1:] > numbers[:-1]).all() else np.sort(numbers)
+    return bool((ascending[1:] > ascending[:-1]).all()) and int(ascending[-1]) <= np.iinfo(np.int64).max
+
+
 def listed(ids: Any, name: str) -> list[Any]:
     """Ids as a list of Python objects."""
     items = ids.tolist() if hasattr(ids, "tolist") else ids
@@ -55,7 +63,8 @@ def _plain(one: Any) -> Any:
 
 
 def _refuse_duplicates(names: Sequence[Any]) -> None:
-    if len(set(names)) == len(names):
+    hashes = np.sort(np.fromiter(map(hash, names), np.int64, len(names)))  # a set takes four times as much memory
+    if (hashes[1:] != hashes[:-1]).all():
         return
     seen: set[Any] = set()
     for name in names:
@@ -120,6 +129,8 @@ def hashed(ids: Names) -> NDArray[np.uint64]:
 def _hashed_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.uint64]:
     """``sum_i (byte_i + 1) factor^i``, mixed."""
     lengths = np.diff(offsets)
+    if (lengths < 0).any() or offsets[0] < 0 or offsets[-1] > len(data):
+        raise FormatError("where ids begin and end cannot be; the index is damaged")
     longest = int(lengths.max(initial=0))
     powers = np.cumprod(np.concatenate([[np.uint64(1)], np.full(longest, _FACTOR)]), dtype=np.uint64)
     begin, end = int(offsets[0]), int(offsets[-1])
@@ -134,8 +145,8 @@ def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     mixed: NDArray[np.uint64] = values + _FACTOR
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    mixed ^= mixed >> np.uint64(31)
-    return mixed
+    last: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
+    return last
 
 
 def _table(hashes: NDArray[np.uint64]) -> dict[str, NDArray[Any]]:

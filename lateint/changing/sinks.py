@@ -51,7 +51,7 @@ class Files:
         with Folder(self.commit.folder) as folder:
             data = folder.mapped(file, bundle.bytes)
         found = {
-            f"{name}/{leaf}": array_of(data, image, f"{file}: {leaf}", verify=False)
+            f"{name}/{leaf}": array_of(data, image, self.commit.folder / file, leaf, verify=False)
             for leaf, image in bundle.arrays.items()
         }
         return {file: bundle}, found

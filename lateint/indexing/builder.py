@@ -31,6 +31,7 @@ from lateint_kernels.dense.pooling import MOST as MOST_POOLED
 from lateint_kernels.devices import HOST, Place
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
+DOCUMENT_BYTES = 32  # its length, its id and where it begins, with what computes them
 PILOT = 1 << 16  # tokens that mean and step are learned from
 TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
@@ -145,8 +146,9 @@ def default_centroids(tokens: int) -> int:
 def plan(documents: Documents, settings: Settings) -> Plan:
     """Fits sample and segments into ``max_ram`` bytes (working memory, the input and an index in memory not counted).
 
-    Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + segment_tokens * 13
-    + documents * 8``. With a codec there is no sample.
+    Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + documents * DOCUMENT_BYTES
+    + segment_tokens * 13``, where a document counts as one token more of a segment. With a codec there is no sample.
+    Ids that are objects of Python are checked before that, with about 100 bytes each.
     """
     tokens, codec = int(documents.lengths.sum()), settings.codec
     if codec is not None:
@@ -154,9 +156,10 @@ def plan(documents: Documents, settings: Settings) -> Plan:
     else:
         count = default_centroids(tokens) if settings.ncentroids is None else min(settings.ncentroids, tokens)
     depth = residual.depth_of(-(-documents.dim // 8) * 8)
-    sample, segment = 0 if codec else min(tokens, count * SAMPLE_PER_CENTROID), tokens
+    most = tokens + len(documents.lengths)
+    sample, segment = 0 if codec else min(tokens, count * SAMPLE_PER_CENTROID), most
     if (max_ram := settings.max_ram) is not None:
-        fixed = count * 15 * depth + CHUNK * (20 * documents.dim + 128) + len(documents.lengths) * 8
+        fixed = count * 15 * depth + CHUNK * (20 * documents.dim + 128) + len(documents.lengths) * DOCUMENT_BYTES
         least = fixed + (0 if codec else 4 * count * (depth + 16))
         if max_ram < least:
             raise ValueError(
@@ -319,6 +322,7 @@ def train(documents: Documents, plan: Plan, operators: Operators, timings: Timin
         if first_bad_row(operators.put(pilot), operators) is not None:
             _check_all(documents, operators)
         rotation = train_rotation(as_array(pilot, "doc_embs"), seed=plan.seed, threads=plan.threads)
+        del pilot
     with timings.of("sample"):
         sample = _sample(documents, rotation, plan, operators)
     with timings.of("centroids"):
@@ -406,8 +410,9 @@ def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clusterin
 
 
 def cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
-    """Ranges of documents with at most ``most`` tokens each (a longer document is a segment of its own)."""
-    ends = np.cumsum(lengths)
+    """Ranges of documents with at most ``most`` tokens each, a document counting as one more (a longer document is a
+    segment of its own)."""
+    ends = np.cumsum(lengths + 1)
     cuts, first = [], 0
     while first < len(lengths):
         before = int(ends[first - 1]) if first else 0

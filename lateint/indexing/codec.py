@@ -85,7 +85,8 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
         permutation.astype(np.int32),
         1.0,
     )
-    peaks = np.abs(rotation.apply(pilot, threads=threads)).max(1)
+    turned = rotation.apply(pilot, threads=threads)
+    peaks = np.abs(turned, out=turned).max(1)
     largest, usual = float(peaks.max()), float(np.median(peaks))
     if 0 < REACH * usual < largest:  # perhaps because most tokens are one token, which the mean is close to
         largest = min(largest, REACH * float(np.median(peaks[_distinct(pilot)])))
