@@ -102,6 +102,9 @@ def _placed(
     cls: Any, config: FLMRConfig, state: Mapping[str, Tensor], lora_alpha: float | None, arguments: dict[str, Any]
 ) -> Any:
     """A model whose weights transformers quantises, or spreads over devices."""
+    device_map = arguments.get("device_map")
+    if isinstance(device_map, Mapping) and "disk" in map(str, device_map.values()):
+        raise ValueError("device_map must name devices, got 'disk': weights can be mapped from their file without it")
     with torch.device("meta"):
         shapes = cls(config)
     weights = checkpoint.fitting(shapes, config, state, lora_alpha=lora_alpha)

@@ -2,6 +2,7 @@
 
 =========================  ============================================================================================
 ``best/``                  the chosen model, as `PreFLMR.save_pretrained` writes it
+``models/step-N/``         the model after N steps, where ``models_every`` asks for it
 ``checkpoints/step-N/``    what it takes to go on: trained parameters, optimizer, schedule, random states, `Progress`
 ``config.json``            the recipe
 ``log.jsonl``, ``logs/``   losses, rates and validations: a line each, and for TensorBoard

@@ -23,7 +23,8 @@ __all__ = [
 ]  # fmt: skip
 PARTS = ("text_encoder", "vision_encoder", "mapping")
 QUERY_PARTS = ("text", "vision")
-MEASURES = r"(Pseudo )?Recall@[1-9]\d*|(nDCG|MRR)@10"
+NLL = "NLL"
+MEASURES = rf"(Pseudo )?Recall@[1-9]\d*|(nDCG|MRR)@10|{NLL}"
 
 
 @settings
@@ -101,7 +102,9 @@ class Check:
 
     Args:
         source, task, split, images, instructions: as for `Source`; None for source and images: those of ``data``.
-        measure: "Recall@K", "Pseudo Recall@K", "nDCG@10" or "MRR@10"; None: the task's.
+        measure: "Recall@K", "Pseudo Recall@K", "nDCG@10" or "MRR@10"; None: the task's. Or "NLL", for which nothing is
+            searched: the mean loss of the questions, in batches as training has them, always the same ones, without
+            dropout, augmentation and teacher; lower is better.
         questions: only the first so many; None: all.
         exact: score every passage, instead of searching an index.
     """
@@ -117,7 +120,13 @@ class Check:
 
     def __post_init__(self) -> None:
         if self.measure is not None and not re.fullmatch(MEASURES, self.measure):
-            raise ValueError(f"measure must be like Recall@5, Pseudo Recall@5, nDCG@10 or MRR@10, got {self.measure!r}")
+            known = "Recall@5, Pseudo Recall@5, nDCG@10, MRR@10 or NLL"
+            raise ValueError(f"measure must be like {known}, got {self.measure!r}")
+
+    @property
+    def sign(self) -> int:
+        """What makes better values larger ones."""
+        return -1 if self.measure == NLL else 1
 
 
 @settings
@@ -146,6 +155,14 @@ class Validation:
         allowed = ("last", *(("mean", *self.tasks) if self.tasks else ()))
         if self.select not in allowed:
             raise ValueError(f"validation.select must be one of {', '.join(allowed)}, got {self.select!r}")
+        if self.select == "mean" and len({check.sign for check in self.tasks.values()}) > 1:
+            raise ValueError("validation.select must not be mean where NLL, of which less is better, is among others")
+
+    @property
+    def sign(self) -> int:
+        """That of the value which selects."""
+        chosen = self.tasks.values() if self.select == "mean" else [self.tasks[self.select]]
+        return next(check.sign for check in chosen)
 
 
 @settings
@@ -168,6 +185,7 @@ class TrainConfig:
             and at the end.
         save_minutes: minutes between checkpoints, whatever the steps; None: only as ``save_every`` says.
         keep_checkpoints: how many of the last checkpoints stay.
+        models_every: steps between models that are kept in ``models/``, each a checkpoint of its own; None: none is.
         log_every: steps between lines in the log.
         seed: of everything random.
     """
@@ -186,6 +204,7 @@ class TrainConfig:
     save_every: AtLeast1 | None = None
     save_minutes: Positive | None = 30.0
     keep_checkpoints: AtLeast1 = 1
+    models_every: AtLeast1 | None = None
     log_every: AtLeast1 = 10
     seed: int = 0
     optimizer: Annotated[Optimizer, SECTION] = field(default_factory=Optimizer)

@@ -20,8 +20,9 @@ from preflmr.data.m2kr import load  # noqa: E402
 from preflmr.evaluation.retrieval import evaluate  # noqa: E402
 from preflmr.model import PreFLMR  # noqa: E402
 from preflmr.training import checkpoints, starting, train, validation  # noqa: E402
+from preflmr.training.batches import Batches  # noqa: E402
 from preflmr.training.mining import mine  # noqa: E402
-from preflmr.training.recipe import TrainConfig, Validation  # noqa: E402
+from preflmr.training.recipe import Check, TrainConfig, Validation  # noqa: E402
 from preflmr.training.recipe_file import build  # noqa: E402
 from preflmr.training.train import run  # noqa: E402
 from preflmr.training.validation import History  # noqa: E402
@@ -360,7 +361,7 @@ def test_processes_that_do_not_find_each_other_are_refused(trained, monkeypatch)
 
 
 def test_when_to_stop():
-    settings = Validation(every=1, tasks={"a": None, "b": None}, select="mean", stop_after=2)
+    settings = Validation(every=1, tasks={"a": Check(), "b": Check()}, select="mean", stop_after=2)
 
     def stops(*pairs):
         history = History()
@@ -372,6 +373,47 @@ def test_when_to_stop():
     assert stops((0.5, 0.5), (0.4, 0.6), (0.3, 0.9))[0]  # a was worse twice
     assert not stops((0.5, 0.5), (0.4, 0.6), (0.5, 0.5), (0.4, 0.6))[0]  # not in a row
     assert not stops((0.5, 0.5), (0.5, 0.5), (0.5, 0.5))[0]  # not worse
+
+
+def test_less_loss_is_better():
+    settings = Validation(every=1, tasks={"a": Check(measure="NLL")}, select="a", stop_after=2)
+    history = History()
+    assert [history.add(step, {"a": value}, settings) for step, value in enumerate((2.0, 1.5, 1.6, 1.7))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert history.best == (1, 1.5) and history.should_stop(settings)
+    with pytest.raises(ValueError, match="select must not be mean where NLL"):
+        Validation(every=1, tasks={"a": Check(measure="NLL"), "b": Check()}, select="mean")
+
+
+def test_the_loss_of_a_split_is_that_of_fixed_batches(trained, make_tiny, data, tmp_path):
+    tasks = {"squares": {"measure": "NLL", "questions": 7}}
+    settings = {"steps": 2, "learning_rates": {"mapping": 1e-3}, "models_every": 1}
+    summary, model = trained("run", validation={"every": 1, "tasks": tasks, "select": "squares"}, **settings)
+    found = [one["squares"] for one in summary["validation"].values()]
+    assert found[0] != found[1] and summary["best"]["value"] == min(found)
+    models = [PreFLMR.from_pretrained(tmp_path / "run" / "models" / f"step-0000000{n}") for n in (1, 2)]
+    assert_same_bits(state(models[1]), state(model))
+    config = build(TrainConfig, recipe("x", data, validation={"every": 1, "tasks": tasks}))
+    valid = load(data, split="valid", limit=7)
+    again = [validation.nll(one, valid, "squares", config.validation.tasks["squares"], config) for one in models]
+    assert again == found
+    # Three batches of two questions, each among its own 1 + 2 passages and the other question's.
+    batches = Batches(config.data, {"squares": valid}, models[0], batch_size=2, seed=0)
+    losses = []
+    for number in range(3):
+        batch = batches[number]
+        pixels = {"pixel_values": batch.queries["pixel_values"]}
+        text = {name: batch.queries[name] for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            q, d = models[0].query(**text, **pixels), models[0].doc(**batch.documents)
+        pairs = torch.einsum("aik,bjk->abij", q.late_interaction_output, d.late_interaction_output)
+        pairs = pairs.masked_fill(~d.mask[None, :, None], -9999).amax(3)
+        losses.append(torch.nn.functional.cross_entropy((pairs * q.mask[:, None]).sum(2), torch.tensor([0, 3])))
+    assert float(sum(losses)) / 3 == pytest.approx(found[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("rates, times", [({"mapping": 1e-3}, 1), ({"text_encoder": 1e-4}, 2)])
