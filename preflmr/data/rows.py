@@ -171,6 +171,7 @@ class Mapped(Table):
             some = ", ".join(dict.fromkeys(known))
             raise ValueError(f"{self.name}: must have columns among {some}, found {', '.join(self.data.column_names)}")
         chosen = kept(len(self.data), limit, seed)
+        rows: Iterator[tuple[int, dict[str, Any]]]
         if chosen is None:
             rows = enumerate(row for batch in self._batches() for row in batch.select(names).to_pylist())
         else:

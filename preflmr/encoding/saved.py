@@ -10,6 +10,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.disk import whole
+
 TOKENS, LENGTHS, IDS = "tokens.npy", "lengths.npy", "ids.json"
 
 
@@ -20,28 +22,23 @@ def save(stream: Iterable[tuple[NDArray[Any], NDArray[np.int64]]], ids: Sequence
         ValueError: there are not as many documents as ids, or none. No tokens.npy is left then.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    part = folder / f"{TOKENS}.part"
     lengths: list[NDArray[np.int64]] = []
     first: NDArray[Any] | None = None
-    try:
-        with part.open("wb") as file:
-            for tokens, counts in stream:
-                if first is None:
-                    first = tokens[:0]
-                    start = _header(file, first, 0)
-                file.write(np.ascontiguousarray(tokens).tobytes())
-                lengths.append(counts)
-            every = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
-            if first is None or len(every) != len(ids):
-                raise ValueError(f"ids must name each document once, got {len(ids)} ids for {len(every)} documents")
-            file.seek(0)
-            if _header(file, first, int(every.sum())) != start:
-                raise AssertionError("numpy leaves room in a header for its number of rows to grow")
+    with whole.file(folder / TOKENS) as part, part.open("wb") as file:
+        for tokens, counts in stream:
+            if first is None:
+                first = tokens[:0]
+                start = _header(file, first, 0)
+            file.write(np.ascontiguousarray(tokens).tobytes())
+            lengths.append(counts)
+        every = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
+        if first is None or len(every) != len(ids):
+            raise ValueError(f"ids must name each document once, got {len(ids)} ids for {len(every)} documents")
+        file.seek(0)
+        if _header(file, first, int(every.sum())) != start:
+            raise AssertionError("numpy leaves room in a header for its number of rows to grow")
         np.save(folder / LENGTHS, every)
         (folder / IDS).write_text(json.dumps(list(ids), ensure_ascii=False) + "\n", encoding="utf-8")
-        part.rename(folder / TOKENS)
-    finally:
-        part.unlink(missing_ok=True)
     return len(every), int(every.sum())
 
 

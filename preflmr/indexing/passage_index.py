@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from lateint import Index
+from lateint.disk import whole
 from lateint.version import __version__
-from preflmr import whole
 from preflmr.data.images import Images
 from preflmr.data.passages import Passages
 from preflmr.indexing.tokens import passage_tokens

@@ -33,6 +33,7 @@ from preflmr.training.drawing import (
 )
 from preflmr.training.mining import Mined, read_mined
 from preflmr.training.recipe import Data
+from preflmr.training.signals import ignore
 
 __all__ = ["Batch", "Batches", "View", "iterate", "load_mix"]
 
@@ -108,6 +109,7 @@ class Batches:
             batch_size=None,
             sampler=range(start, stop),
             num_workers=self.data.workers,
+            worker_init_fn=ignore,
             generator=torch.Generator(),  # of its own, or starting one would move the random numbers of dropout
         )
 

@@ -15,10 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,11 +23,14 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from lateint.disk import whole
 from preflmr.training.recipe import TrainConfig
+from preflmr.training.schema import build
 from preflmr.training.validation import History
 
 TRAINED = "trained.safetensors"
-PROGRESS = "progress.json"
+PROGRESS, CONFIG = "progress.json", "config.json"
+NOT_THE_RUN = {"output", "save_every", "save_minutes", "keep_checkpoints", "log_every"}  # may differ when it is resumed
 
 
 @dataclass
@@ -66,28 +66,35 @@ class Progress:
         return cls(**values, history=History(found, tuple(history["best"]) if history["best"] else None))
 
 
-def begin(config: TrainConfig, resume: bool) -> Path:
-    """The folder of a run, made or found, and the recipe in it.
+def find_run(config: TrainConfig, resume: bool) -> Path:
+    """The folder of a run, which is not made yet.
+
+    A folder without checkpoint and summary holds no run: whatever started there did not get far.
 
     Raises:
         FileExistsError: there is a run in it, and it is not to be resumed.
         ValueError: it was made by another recipe; the message names what differs.
     """
     folder = Path(config.output)
-    recipe = json.loads(json.dumps(dataclasses.asdict(config)))
-    path = folder / "config.json"
-    if path.is_file():
-        if not resume:
-            raise FileExistsError(f"{folder}: there is a run in this folder; resume it, or name another output")
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = {name for name, _ in _flat(before).items() ^ _flat(recipe).items()} - {"output"}
-        if changed:
-            names = ", ".join(sorted(changed))
-            raise ValueError(f"{folder}: a run can only be resumed by its own recipe, this one differs in {names}")
-    folder.mkdir(parents=True, exist_ok=True)
-    with complete(path) as part:
-        part.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+    if latest(folder) is None and not (folder / "summary.json").is_file():
+        return folder
+    if not resume:
+        raise FileExistsError(f"{folder}: there is a run in this folder; resume it, or name another output")
+    before = _recipe(build(TrainConfig, json.loads((folder / CONFIG).read_text(encoding="utf-8"))))
+    changed = {name for name, _ in _flat(before).items() ^ _flat(_recipe(config)).items()}
+    if changed := changed - NOT_THE_RUN:
+        names = ", ".join(sorted(changed))
+        raise ValueError(f"{folder}: a run can only be resumed by its own recipe, this one differs in {names}")
     return folder
+
+
+def begin(config: TrainConfig, folder: Path) -> None:
+    """Makes the folder of a run, and writes the recipe into it; what a start left that did not get far is removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if latest(folder) is None:
+        (folder / "log.jsonl").unlink(missing_ok=True)
+        shutil.rmtree(folder / "logs", ignore_errors=True)
+    write_json(folder / CONFIG, _recipe(config))
 
 
 def latest(folder: Path) -> Path | None:
@@ -96,8 +103,8 @@ def latest(folder: Path) -> Path | None:
     return max(found, key=lambda path: int(path.name.removeprefix("step-")), default=None)
 
 
-def save(accelerator: Any, folder: Path, progress: Progress) -> None:
-    """Writes a checkpoint, on all devices together, and then removes those before it."""
+def save(accelerator: Any, folder: Path, progress: Progress, keep: int) -> None:
+    """Writes a checkpoint, on all devices together, and then removes all but the last ``keep``."""
     target = folder / "checkpoints" / f"step-{progress.step:08d}"
     if accelerator.is_main_process:
         _remove_parts(target.parent)
@@ -110,10 +117,15 @@ def save(accelerator: Any, folder: Path, progress: Progress) -> None:
         if target.exists():
             shutil.rmtree(target)
         part.rename(target)
-        for path in target.parent.glob("step-*"):
-            if path != target:
-                shutil.rmtree(path)
+        for path in sorted(target.parent.glob("step-*"))[:-keep]:
+            shutil.rmtree(path)
     accelerator.wait_for_everyone()
+
+
+def update(folder: Path, progress: Progress) -> None:
+    """Writes what has become known since the checkpoint of this step; on one device."""
+    with whole.file(folder / "checkpoints" / f"step-{progress.step:08d}" / PROGRESS) as path:
+        progress.write(path)
 
 
 def load(accelerator: Any, checkpoint: Path) -> Progress:
@@ -146,39 +158,15 @@ def keep_trained_only(accelerator: Any, module: torch.nn.Module) -> None:
     accelerator.register_load_state_pre_hook(read)
 
 
-def replace(folder: Path, write: Any) -> None:
-    """Has ``write(path)`` fill a folder, which then takes the place of ``folder``."""
-    part, old = folder.with_name(f".{folder.name}.part"), folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(part, ignore_errors=True)
-    write(part)
-    shutil.rmtree(old, ignore_errors=True)
-    if folder.exists():
-        folder.rename(old)
-    part.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
-def recover(folder: Path) -> None:
-    """Puts back what a kill left half replaced."""
-    old = folder.with_name(f".{folder.name}.old")
-    if old.exists() and not folder.exists():
-        old.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-    shutil.rmtree(folder.with_name(f".{folder.name}.part"), ignore_errors=True)
-
-
 def write_json(path: Path, values: Any) -> None:
     """A file that is there whole or not at all."""
-    with complete(path) as part:
+    with whole.file(path) as part:
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
 
 
-@contextmanager
-def complete(path: Path) -> Iterator[Path]:
-    """A path to write to, which then takes the place of ``path``."""
-    part = path.with_name(f".{path.name}.part")
-    yield part
-    os.replace(part, path)
+def _recipe(config: TrainConfig) -> dict[str, Any]:
+    plain: dict[str, Any] = json.loads(json.dumps(dataclasses.asdict(config)))
+    return plain
 
 
 def _trained(module: torch.nn.Module) -> list[tuple[str, torch.nn.Parameter]]:

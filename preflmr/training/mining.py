@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lateint.disk import whole
 from preflmr.data.m2kr import Dataset, Example
 from preflmr.evaluation.retrieval import evaluate
 
@@ -61,9 +62,11 @@ def mine(
     depth = min(len(dataset.passages), 2 * k + skip)
     questions = evaluate(model, dataset, ks=(depth,), **settings).questions
     path, found = Path(path), 0
-    part = path.with_name(f".{path.name}.part")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with gzip.open(part, "wt", encoding="utf-8") if path.suffix == ".gz" else part.open("w", encoding="utf-8") as file:
+    with (
+        whole.file(path) as part,
+        gzip.open(part, "wt", encoding="utf-8") if path.suffix == ".gz" else part.open("w", encoding="utf-8") as file,
+    ):
         for example in dataset.examples:
             if example.question_id not in questions:
                 continue
@@ -74,7 +77,6 @@ def mine(
             found += len(negatives)
             row = {"question_id": example.question_id, "positives": positives, "negatives": dict(negatives)}
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    os.replace(part, path)
     return found
 
 

@@ -10,13 +10,15 @@ from __future__ import annotations
 import json
 import logging
 import math
+import os
 import resource
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -24,11 +26,13 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
 from tqdm.auto import tqdm
 
+from lateint.disk import whole
 from preflmr.training import checkpoints, starting
 from preflmr.training.batches import Batch, Batches, iterate, load_mix
 from preflmr.training.checkpoints import Progress
 from preflmr.training.objective import Objective
 from preflmr.training.recipe import TrainConfig
+from preflmr.training.signals import Signals, end
 from preflmr.training.validation import Validator
 
 logger = logging.getLogger(__name__)
@@ -57,10 +61,26 @@ def run(
         FloatingPointError: the loss is not a number any more; the message says since when.
         FileNotFoundError, OSError, TypeError, ValueError: recipe, data or model do not fit; the message says how.
     """
+    accelerator = _accelerator(config, cpu)
+    folder = checkpoints.find_run(config, resume)
+    if (summary := _summary(folder)) is not None:
+        return summary
+    stage = _Run(config, accelerator, folder, model, progress)
+    with Signals() as signals:
+        return stage.go(signals)
+
+
+def _accelerator(config: TrainConfig, cpu: bool) -> Accelerator:
+    """All devices that a launcher started processes for; CPUs where there are no others.
+
+    Raises:
+        RuntimeError: a launcher started several processes, which do not find each other.
+    """
     AcceleratorState._reset_state()  # or a stage before this one would say what precision this one has
+    launched = int(os.environ.get("WORLD_SIZE", "1"))
     accelerator = Accelerator(
         mixed_precision=config.precision,
-        cpu=cpu,
+        cpu=cpu or not torch.cuda.is_available(),
         kwargs_handlers=[
             DistributedDataParallelKwargs(find_unused_parameters=_may_leave_parameters_out(config)),
             InitProcessGroupKwargs(timeout=PATIENCE),
@@ -68,16 +88,14 @@ def run(
         log_with="tensorboard",
         project_dir=config.output,
     )
-    with accelerator.main_process_first():
-        folder = checkpoints.begin(config, resume or not accelerator.is_main_process)
-    summary = _summary(folder)
-    if summary is not None:
-        return summary
-    return _Run(config, accelerator, folder, model, progress).go()
+    if accelerator.num_processes != launched:
+        found = f"{launched} were started, accelerate sees {accelerator.num_processes}"
+        raise RuntimeError(f"processes of a launcher must train together: {found}")
+    return accelerator
 
 
-def step(objective: Any, batches: Iterator[Batch], n: int, accelerator: Any) -> tuple[torch.Tensor, int]:
-    """Adds up the gradients of ``n`` batches, of which the mean is the step's; returns loss and rows passed over."""
+def step(objective: Any, batches: Iterator[Batch], n: int, accelerator: Any, signals: Any = None) -> Step:
+    """Adds up the gradients of ``n`` batches, of which the mean is the step's."""
     total, skipped = torch.zeros((), device=accelerator.device), 0
     for number in range(n):
         batch = next(batches).to(accelerator.device)
@@ -87,7 +105,17 @@ def step(objective: Any, batches: Iterator[Batch], n: int, accelerator: Any) -> 
             accelerator.backward(loss / n)
         total += loss.detach() / n
         skipped += batch.skipped
-    return total, skipped
+        if number < n - 1 and signals is not None and (came := signals.agreed()[0]):
+            return Step(total, skipped, came)
+    return Step(total, skipped)
+
+
+class Step(NamedTuple):
+    """The loss, rows that were passed over, and the signal that cut the step off, so that it is none; or 0."""
+
+    loss: torch.Tensor
+    skipped: int
+    cut_off: int = 0
 
 
 class _Run:
@@ -120,50 +148,100 @@ class _Run:
         set_seed(config.seed, device_specific=True)
         self.progress = Progress()
 
-    def go(self) -> dict[str, Any]:
+    def go(self, signals: Signals) -> dict[str, Any]:
         """The loop."""
-        config, accelerator = self.config, self.accelerator
-        saved = checkpoints.latest(self.folder)
-        if saved is not None:
-            self.progress = checkpoints.load(accelerator, saved)
-        if accelerator.is_main_process:
-            checkpoints.recover(self.folder / "best")
-            _cut_log(self.folder / "log.jsonl", self.progress.step)
-        accelerator.init_trackers("logs")
-        starting.set_training(self.model, config)
-        state, started, before = self.progress, time.perf_counter(), self.progress.seconds
+        config, accelerator, state = self.config, self.accelerator, self._begin()
         stream = iterate(self.batches, state.step * self.micro_batches, config.steps * self.micro_batches)
-        since = _Since(state)
         bar = tqdm(total=config.steps, initial=state.step, desc="train", unit="step", disable=not self.shows)
-        while state.step < config.steps and not state.stopped_early:
-            loss, skipped = step(self.objective, stream, self.micro_batches, accelerator)
-            if config.optimizer.max_norm is not None:
-                accelerator.clip_grad_norm_(self.objective.parameters(), config.optimizer.max_norm)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
-            self.schedule.step()
-            state.step += 1
-            state.queries += config.queries_per_step
-            state.skipped += skipped
-            state.seconds = before + time.perf_counter() - started
-            bar.update()
-            since.losses.append(loss)
-            last = state.step == config.steps
-            if state.step % config.log_every == 0 or last:
-                bar.set_postfix(loss=f"{self._log(since, rates):.3f}")
-                since = _Since(state)
-            if self._is_due(config.validation.every):
-                self._validate()
-                state.seconds = before + time.perf_counter() - started
-                since = _Since(state)
-            if self._is_due(config.save_every or config.validation.every) or last or state.stopped_early:
-                checkpoints.save(accelerator, self.folder, state)
-        bar.close()
+        with bar:
+            self._validate_if_due(signals)  # after a kill while it did
+            while state.step < config.steps and not state.stopped_early:
+                random = random_state()
+                done = step(self.objective, stream, self.micro_batches, accelerator, signals)
+                if done.cut_off:
+                    self.optimizer.zero_grad()
+                    set_random_state(random)
+                    self._stop(done.cut_off)
+                rates = self._update()
+                state.step += 1
+                state.queries += config.queries_per_step
+                state.skipped += done.skipped
+                bar.update()
+                self.since.losses.append(done.loss)
+                last = state.step == config.steps
+                if state.step % config.log_every == 0 or last:
+                    bar.set_postfix(loss=f"{self._log(rates):.3f}")
+                came, late = signals.agreed(int(self._is_late()))
+                if came:
+                    self._stop(came)
+                if late or last or _is_due(config.save_every, state.step):
+                    self._save()
+                self._validate_if_due(signals)
         return self._finish()
 
-    def _is_due(self, every: int | None) -> bool:
-        return every is not None and (self.progress.step % every == 0 or self.progress.step == self.config.steps)
+    def _begin(self) -> Progress:
+        """Where the run stands."""
+        if self.accelerator.is_main_process:
+            checkpoints.begin(self.config, self.folder)
+        self.accelerator.wait_for_everyone()
+        saved = checkpoints.latest(self.folder)
+        if saved is not None:
+            self.progress = checkpoints.load(self.accelerator, saved)
+        if self.accelerator.is_main_process:
+            _cut_log(self.folder / "log.jsonl", self.progress)
+        self.accelerator.init_trackers("logs")
+        starting.set_training(self.model, self.config)
+        self.clock = Stopwatch(self.progress.seconds)
+        self.since = _Since(self.progress)
+        self.saved = self.progress.step, time.monotonic()
+        return self.progress
+
+    def _update(self) -> dict[str, float]:
+        """Moves the parameters; the learning rates that did it, by part."""
+        if self.config.optimizer.max_norm is not None:
+            self.accelerator.clip_grad_norm_(self.objective.parameters(), self.config.optimizer.max_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        rates = {group["name"]: group["lr"] for group in self.optimizer.param_groups}
+        self.schedule.step()
+        return rates
+
+    def _stop(self, signal: int) -> None:
+        """Ends the run as a signal asks for, with a checkpoint."""
+        if self.saved[0] != self.progress.step:
+            self._save()
+        if self.shows:
+            tqdm.write(f"stopped at step {self.progress.step:,}, with a checkpoint to resume from", file=sys.stderr)
+        end(signal)
+
+    def _save(self) -> None:
+        self.progress.seconds = self.clock.seconds
+        checkpoints.save(self.accelerator, self.folder, self.progress, self.config.keep_checkpoints)
+        self.saved = self.progress.step, time.monotonic()
+
+    def _is_late(self) -> bool:
+        """Whether the last checkpoint is as old as one may be; the first device's clock counts."""
+        minutes = self.config.save_minutes
+        mine = self.accelerator.is_main_process and minutes is not None
+        return mine and time.monotonic() - self.saved[1] >= 60 * (minutes or 0)
+
+    def _validate_if_due(self, signals: Signals) -> None:
+        """With a checkpoint before, for it may take long; it leaves no trace in what is trained."""
+        state, every = self.progress, self.config.validation.every
+        due = _is_due(every, state.step) or (every is not None and state.step == self.config.steps)
+        if not due or not state.step or state.step in state.history.found:
+            return
+        if self.saved[0] != state.step:
+            self._save()
+        random = random_state()
+        with signals.at_once():
+            self._validate()
+        set_random_state(random)
+        state.seconds = self.clock.seconds
+        if self.accelerator.is_main_process:
+            checkpoints.update(self.folder, state)
+        self.accelerator.wait_for_everyone()
+        self.since = _Since(state)
 
     def _validate(self) -> None:
         """On the first device; all of them learn what came out."""
@@ -171,7 +249,7 @@ class _Run:
         if self.validator is not None:
             values = self.validator(self.model)
             if state.history.add(state.step, values, settings):
-                checkpoints.replace(self.folder / "best", lambda path: starting.save_model(self.model, path))
+                self._keep_as_best()
             state.stopped_early = state.history.should_stop(settings)
             self._write({"step": state.step, "validation": values})
             accelerator.log({f"validation/{name}": value for name, value in values.items()}, step=state.step)
@@ -180,9 +258,14 @@ class _Run:
         stop = torch.tensor(float(state.stopped_early), device=accelerator.device)
         state.stopped_early = bool(accelerator.reduce(stop, "sum"))
 
-    def _log(self, since: _Since, rates: dict[str, float]) -> float:
+    def _keep_as_best(self) -> None:
+        with whole.folder(self.folder / "best", replace=True) as best:
+            starting.save_model(self.model, best)
+
+    def _log(self, rates: dict[str, float]) -> float:
         """A line of the log: the mean loss since the last one, over all devices."""
-        state, accelerator = self.progress, self.accelerator
+        state, accelerator, since = self.progress, self.accelerator, self.since
+        state.seconds = self.clock.seconds
         loss = float(accelerator.reduce(torch.stack(since.losses).mean(), "mean"))
         if not math.isfinite(loss):
             raise FloatingPointError(f"the loss became {loss} between steps {since.step} and {state.step}")
@@ -194,6 +277,7 @@ class _Run:
         }
         accelerator.log(values, step=state.step)
         self._write({"step": state.step, **values})
+        self.since = _Since(state)
         return loss
 
     def _write(self, values: dict[str, Any]) -> None:
@@ -203,6 +287,7 @@ class _Run:
 
     def _finish(self) -> dict[str, Any]:
         state, history = self.progress, self.progress.history
+        state.seconds = self.clock.seconds
         summary = {
             "steps": state.step,
             "queries": state.queries,
@@ -219,12 +304,27 @@ class _Run:
         }
         if self.accelerator.is_main_process:
             if history.best is None:
-                checkpoints.replace(self.folder / "best", lambda path: starting.save_model(self.model, path))
+                self._keep_as_best()
             checkpoints.write_json(self.folder / "summary.json", summary)
         for tracker in self.accelerator.trackers:
             tracker.finish()  # end_training would end the process group, too, which the next stage needs
         read = json.loads(json.dumps(summary))
         return dict(read)
+
+
+class Stopwatch:
+    """Seconds, over all starts.
+
+    Args:
+        before: those of earlier starts.
+    """
+
+    def __init__(self, before: float) -> None:
+        self._started = time.perf_counter() - before
+
+    @property
+    def seconds(self) -> float:
+        return time.perf_counter() - self._started
 
 
 class _Since:
@@ -240,6 +340,23 @@ def peak_memory() -> int:
     if torch.cuda.is_initialized():
         return int(torch.cuda.max_memory_allocated())
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def random_state() -> dict[str, Any]:
+    """What dropout goes on from, of the CPU and of this process's GPU."""
+    state = {"cpu": torch.get_rng_state()}
+    return state | ({"cuda": torch.cuda.get_rng_state()} if torch.cuda.is_initialized() else {})
+
+
+def set_random_state(state: dict[str, Any]) -> None:
+    """Puts back what `random_state` gave."""
+    torch.set_rng_state(state["cpu"])
+    if "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"])
+
+
+def _is_due(every: int | None, step: int) -> bool:
+    return every is not None and step % every == 0
 
 
 def _may_leave_parameters_out(config: TrainConfig) -> bool:
@@ -260,9 +377,12 @@ def _summary(folder: Path) -> dict[str, Any] | None:
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
 
 
-def _cut_log(path: Path, step: int) -> None:
+def _cut_log(path: Path, progress: Progress) -> None:
     """Without lines after the checkpoint, which come again."""
-    if path.is_file():
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if json.loads(line)["step"] <= step]
-        with checkpoints.complete(path) as part:
-            part.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if not path.is_file():
+        return
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    known = {step for step in progress.history.found}
+    kept = [one for one in lines if one["step"] <= progress.step and ("validation" not in one or one["step"] in known)]
+    with whole.file(path) as part:
+        part.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -58,7 +57,7 @@ class Validator:
         return {name: self.measure(model, name) for name in self.tasks}
 
     def measure(self, model: Any, name: str) -> float:
-        """One task, whose questions have the rows that are trained, alone."""
+        """One task."""
         config, settings = self.config, self.config.validation
         dataset, check = self.tasks[name], settings.tasks[name]
         measure = str(check.measure or dataset.task.measure)
@@ -66,7 +65,6 @@ class Validator:
             "ks": (int(measure.partition("@")[2]),),
             "method": "exact" if check.exact else "index",
             "instruction": _instruction(check, config),
-            "without_image": "blank" if config.data.without_image == "blank" else "text",
             "on_missing": config.data.on_missing,
             "nbits": settings.nbits,
             "batch_size": settings.batch_size,
@@ -77,8 +75,7 @@ class Validator:
             index = passage_index(model, dataset, None, EvalConfig(**asked), progress=False)
             if not self._changes_documents(model):
                 self._indexes[name] = index
-        with _rows(model, config.query_parts):
-            found = evaluate(model, dataset, index, progress=False, **asked)
+        found = evaluate(model, dataset, index, progress=False, **asked)
         if measure not in found.summary["measures"]:
             raise ValueError(f"{dataset.task.name} {dataset.split}: no question has what {measure} needs")
         return found[measure]
@@ -125,17 +122,3 @@ def _instruction(check: Check, config: TrainConfig) -> str | None:
     if check.instructions == "none" or not config.data.use_instructions:
         return ""
     return None if check.instructions == "row" else instructions.TEMPLATES[check.instructions][0]
-
-
-@contextmanager
-def _rows(model: Any, parts: tuple[str, ...]) -> Iterator[None]:
-    """Queries have these rows alone for a while."""
-    names = {part: f"query_concat_output_from_{part}_encoder" for part in ("text", "vision")}
-    before = {name: getattr(model.config, name) for name in names.values()}
-    try:
-        for part, name in names.items():
-            setattr(model.config, name, part in parts)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(model.config, name, value)

@@ -115,7 +115,7 @@ def test_homogeneous_batches_come_from_one_data_set_each_on_all_devices(make):
     left_over = {tuple(sorted(order[order[:, 0] == 0, 1])) for order in map(batches.order, range(8))}
     assert len(left_over) > 1  # others in each epoch
     drawn = [batches.draw(0, index)[0].example for index in range(batches.epoch_size)]
-    assert all(one is batches.datasets[i].examples[row] for one, (i, row) in zip(drawn, batches.order(0), strict=True))
+    assert all(one == batches.datasets[i].examples[row] for one, (i, row) in zip(drawn, batches.order(0), strict=True))
 
 
 def test_a_data_set_too_small_for_a_homogeneous_batch_is_refused(make):

@@ -17,6 +17,7 @@ from safetensors.torch import load_file  # noqa: E402
 from training import recipe, write_squares  # noqa: E402
 
 from preflmr.data.m2kr import load  # noqa: E402
+from preflmr.evaluation.retrieval import evaluate  # noqa: E402
 from preflmr.model import PreFLMR  # noqa: E402
 from preflmr.training import checkpoints, starting, train, validation  # noqa: E402
 from preflmr.training.mining import mine  # noqa: E402
@@ -147,15 +148,76 @@ def test_a_kill_while_saving_loses_nothing(trained, monkeypatch, tmp_path):
     assert [path.name for path in (tmp_path / "killed" / "checkpoints").iterdir()] == ["step-00000004"]
 
 
-def test_a_folder_half_replaced_is_put_back(tmp_path):
-    (tmp_path / "best").mkdir()
-    (tmp_path / "best" / "old").touch()
-    (tmp_path / "best").rename(tmp_path / ".best.old")
-    (tmp_path / ".best.part").mkdir()
-    checkpoints.recover(tmp_path / "best")
-    assert [path.name for path in tmp_path.iterdir()] == ["best"] and (tmp_path / "best" / "old").exists()
-    checkpoints.replace(tmp_path / "best", lambda path: path.mkdir())
-    assert [path.name for path in tmp_path.iterdir()] == ["best"] and not (tmp_path / "best" / "old").exists()
+def test_a_kill_while_validating_loses_nothing(trained, monkeypatch, tmp_path):
+    settings = {"validation": ON_SQUARES, "save_minutes": None}
+    whole, uninterrupted = trained("whole", **settings)
+    measure, calls = validation.Validator.measure, []
+
+    def killed(*given):
+        calls.append(given)
+        if len(calls) == 2:
+            raise Killed
+        return measure(*given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation.Validator, "measure", killed)
+        with pytest.raises(Killed):
+            trained("killed", **settings)
+    assert checkpoints.latest(tmp_path / "killed").name == "step-00000004"
+    monkeypatch.setattr(train, "step", lambda *_: pytest.fail("nothing is left to train"))
+    summary, resumed = trained("killed", resume=True, **settings)
+    assert_same_bits(state(resumed), state(uninterrupted))
+    assert (summary["validation"], summary["best"]) == (whole["validation"], whole["best"])
+
+
+def test_a_checkpoint_is_evaluated_with_what_it_was_trained_with(trained, make_tiny, data, tmp_path):
+    """Rows, instructions, and what stands for an absent picture: stage 1 and row 07 of the paper's Table 2."""
+    tasks = {"squares": {"measure": "Recall@1"}}
+    settings = {"query_parts": ["vision"], "validation": {"every": 1, "tasks": tasks, "select": "squares"}}
+    summary, _ = trained("run", steps=1, data__use_instructions=False, learning_rates={"mapping": 1e-2}, **settings)
+    saved = PreFLMR.from_pretrained(tmp_path / "run" / "best")
+    assert not saved.config.query_concat_output_from_text_encoder and not saved.config.use_instructions
+    found = evaluate(saved, load(data, split="valid"), nbits=8, progress=False)
+    assert found.summary["settings"]["instruction"] == ""
+    assert found["Recall@1"] == summary["validation"]["1"]["squares"]
+    trained("text", steps=1, data__without_image="none")
+    assert json.loads((tmp_path / "text" / "best" / "config.json").read_text())["without_image"] == "text"
+    again = starting.start_model(build(TrainConfig, recipe("x", data)), saved)  # the next stage has its own
+    assert again.config.query_concat_output_from_text_encoder and again.config.use_instructions
+
+
+def test_a_validation_changes_nothing_in_what_is_trained(trained, monkeypatch):
+    measure = validation.Validator.measure
+    monkeypatch.setattr(validation.Validator, "measure", lambda *given: torch.rand(7) is None or measure(*given))
+    (_, with_one), (_, without) = trained("with", validation=ON_SQUARES), trained("without")
+    assert_same_bits(state(with_one), state(without))
+
+
+def test_checkpoints_are_written_by_time_and_some_are_kept(trained, monkeypatch, tmp_path):
+    written = []
+    save = checkpoints.save
+    monkeypatch.setattr(checkpoints, "save", lambda *given: written.append(given[2].step) or save(*given))
+    trained("at-the-end", steps=3)
+    assert written == [3]  # half an hour was not over
+    written.clear()
+    trained("by-time", steps=3, save_minutes=1e-9, keep_checkpoints=2)
+    assert written == [1, 2, 3]
+    assert sorted(path.name for path in (tmp_path / "by-time" / "checkpoints").iterdir()) == [
+        "step-00000002",
+        "step-00000003",
+    ]
+
+
+def test_a_start_that_fails_leaves_its_folder_free(trained, make_tiny, tmp_path, monkeypatch):
+    blind = make_tiny(use_vision_encoder=False, use_transformer_mapping_network=False)
+    with pytest.raises(ValueError, match="learning_rates names vision_encoder"):
+        trained("run", learning_rates={"vision_encoder": 1e-3}, model=blind)
+    assert not (tmp_path / "run").exists()
+    monkeypatch.setattr(train.Objective, "forward", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):  # in the first step, before there is a checkpoint
+        trained("run", steps=3)
+    monkeypatch.undo()
+    assert trained("run", steps=1)[0]["steps"] == 1
 
 
 def test_a_folder_in_use_is_refused(trained):
@@ -278,6 +340,25 @@ def test_two_devices_train_as_one(trained, make_tiny, data, tmp_path, monkeypatc
         assert summaries[0]["validation"] == summaries[1]["validation"]
 
 
+def test_a_launcher_on_cpus_trains_together(make_tiny, data, tmp_path):
+    make_tiny().save_pretrained(tmp_path / "start")
+    settings = recipe(tmp_path / "run", data, model={"start": str(tmp_path / "start")}, steps=1)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GLOO_SOCKET_IFNAME": "lo"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "preflmr", "train", "--config", tmp_path / "recipe.yaml"]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["devices"] == 2
+
+
+def test_processes_that_do_not_find_each_other_are_refused(trained, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(train, "Accelerator", lambda **_: type("Alone", (), {"num_processes": 1}))
+    with pytest.raises(RuntimeError, match="must train together: 2 were started, accelerate sees 1"):
+        trained("run")
+
+
 def test_when_to_stop():
     settings = Validation(every=1, tasks={"a": None, "b": None}, select="mean", stop_after=2)
 
@@ -315,14 +396,13 @@ def test_validation_shows_the_rows_that_are_trained(trained, monkeypatch, make_t
     seen = []
     evaluate = validation.evaluate
 
-    def watching(model, dataset, **settings):
+    def watching(model, dataset, index, **settings):
         seen.append((model.config.query_concat_output_from_text_encoder, settings["instruction"], settings["method"]))
-        return evaluate(model, dataset, **settings)
+        return evaluate(model, dataset, index, **settings)
 
     monkeypatch.setattr(validation, "evaluate", watching)
     tasks = {"squares": {"measure": "Pseudo Recall@2", "exact": True, "instructions": "none"}}
-    _, model = trained("run", steps=1, query_parts=["vision"], validation={"every": 1, "tasks": tasks})
+    trained("run", steps=1, query_parts=["vision"], validation={"every": 1, "tasks": tasks})
     assert seen == [(False, "", "exact")]
-    assert model.config.query_concat_output_from_text_encoder
     with pytest.raises(ValueError, match=r"validation.tasks.squares must name its measure"):
         trained("other", steps=1, validation={"every": 1, "tasks": {"squares": {"task": "CC"}}})
