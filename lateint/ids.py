@@ -189,7 +189,7 @@ class SegmentIds:
         hashes, of = hashed(keys), self._table
         assert of is not None
         first, last = np.searchsorted(of[0], hashes), np.searchsorted(of[0], hashes, side="right")
-        counts = last - first
+        counts = np.maximum(last - first, 0)  # a damaged table may not ascend
         which = np.repeat(np.arange(len(hashes)), counts)
         entries = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
         rows = of[1][entries].astype(np.int64)
