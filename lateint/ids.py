@@ -76,11 +76,9 @@ def _refuse_duplicates(names: Sequence[Any]) -> None:
 def columns(ids: NDArray[np.int64] | list[str]) -> dict[str, NDArray[Any]]:
     """The arrays of a segment that hold its ids and, where these do not ascend, find them."""
     if isinstance(ids, np.ndarray):
-        arrays: dict[str, NDArray[Any]] = {"ids": ids}
-        return arrays if ascending(ids) else arrays | _table(hashed(ids))
+        return {"ids": ids} if ascending(ids) else {"ids": ids, **_table(hashed(ids))}
     data, offsets = packed(ids)
-    texts: dict[str, NDArray[Any]] = {"id_bytes": data, "id_offsets": offsets}
-    return texts | _table(hashed((data, offsets)))
+    return {"id_bytes": data, "id_offsets": offsets, **_table(hashed((data, offsets)))}
 
 
 def put(store: Store, segment: str, ids: NDArray[np.int64] | list[str]) -> bool:
@@ -144,7 +142,7 @@ def _hashed_strings(data: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDAr
 
 def _mixed(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """The last steps of splitmix64, a bijection."""
-    mixed = values + _FACTOR
+    mixed: NDArray[np.uint64] = values + _FACTOR
     mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     last: NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(31))
@@ -189,7 +187,7 @@ class SegmentIds:
         hashes, of = hashed(keys), self._table
         assert of is not None
         first, last = np.searchsorted(of[0], hashes), np.searchsorted(of[0], hashes, side="right")
-        counts = np.maximum(last - first, 0)  # a damaged table may not ascend
+        counts = np.maximum(last - first, 0)  # negative in a table that does not ascend
         which = np.repeat(np.arange(len(hashes)), counts)
         entries = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
         rows = of[1][entries].astype(np.int64)

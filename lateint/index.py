@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -17,6 +17,7 @@ from lateint.arguments import positive, thread_count
 from lateint.changing import copying, merging
 from lateint.changing.draft import DUPLICATES, Draft, Encoders
 from lateint.changing.drift import Drift, measure
+from lateint.changing.rebuilding import Rebuilt
 from lateint.changing.verification import Report, verify
 from lateint.changing.writing import Writing, newer, writing
 from lateint.disk import resuming, store
@@ -85,7 +86,8 @@ class Index:
                 anything with DLPack: a list of ``[Ld, dim]``; one ``[T, dim]`` array with ``lengths``, memory-mapped or
                 not; a padded ``[n, L, dim]`` (with ``lengths``); a `Ragged`; or an iterable of documents, of
                 (tokens ``[T, dim]``, lengths) pairs, or of `Ragged`, which is read three times. An iterator that runs
-                only once is written to disk first, next to ``path``, or kept in memory where there is no path.
+                only once is written to disk first, next to ``path``, or kept in memory where there is no path; with a
+                ``codec`` it is read once and nothing of it is kept.
             path: the folder to write; None keeps the index in memory.
             lengths: ``[n]``, how many tokens each document has, for a single array.
             ids: ``[n]`` int64 or strings that name the documents; None: their positions.
@@ -95,7 +97,7 @@ class Index:
             codec: what `lateint.train_codec` or another index (`Index.codec`) learned; nothing is learned then, and
                 ``nbits``, ``ncentroids`` and ``seed``, where they are given, must be those of the codec.
             pool: 2 leaves about half of each document's tokens, 3 a third, and so on: those that are alike become one,
-                see `lateint_kernels.pool`. docs/design.md says what it costs in quality. None or 1: all are kept.
+                see `lateint_kernels.pool`. docs/building.md says what it costs in quality. None or 1: all are kept.
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
@@ -136,16 +138,21 @@ class Index:
         place = Place.of(device, device_memory)
         if resume:
             _check_resumable(doc_embs, path)
-        source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
+        once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None
+        build: Callable[..., dict[str, float]]
+        if once:
+            build = partial(builder.build_passing, doc_embs, ids, settings, place=place, allow_empty=allow_empty)
+        else:
+            source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
+            build = partial(builder.build, source, ids, settings, place=place)
         if path is None:
             kept = store.MemoryStore()
-            seconds = builder.build(source, ids, settings, kept, place)
+            seconds = build(kept)
             return _last(cls(Snapshot.of(*kept.index, place), None, seconds))
         folder = Path(path).absolute()
         place_files = resuming.placing if resume else store.writing
         with place_files(folder, overwrite=overwrite) as files:
-            spool = files.folder / "spool.bin"
-            seconds = builder.build(source, ids, settings, files, place, spool=spool)
+            seconds = build(files) if once else build(files, spool=files.folder / "spool.bin")
         snapshot = Snapshot.of(*store.load(folder), place)
         return _last(cls(snapshot, folder, seconds))
 
@@ -324,6 +331,35 @@ class Index:
             self.save(path, overwrite=overwrite)
         else:
             copying.link(self.path, Path(path).absolute(), overwrite=overwrite)
+
+    def rebuild(
+        self,
+        source: Any = None,
+        *,
+        lengths: Any = None,
+        ncentroids: int | None = None,
+        seed: int = 0,
+        max_ram: int | None = None,
+        allow_empty: bool = False,
+        threads: int | None = None,
+    ) -> Rebuilt:
+        """Learns a new codec for the documents that are there, and encodes them with it: scores change.
+
+        Args:
+            source, lengths, allow_empty: their embeddings, in the order of `ids`, as in `build`; None: they are made of
+                the codes, so that the errors of both encodings add up. The return value says how much that is.
+            ncentroids, seed, max_ram, threads: as in `build`.
+
+        Raises:
+            TypeError, ValueError: as `build`, or ``source`` has not the documents of the index. Nothing has changed.
+            LockedError, OSError: as `add`.
+        """
+        settings = builder.checked(
+            nbits=self.nbits, ncentroids=ncentroids, seed=seed, max_ram=max_ram, threads=threads, progress=False
+        )
+        given = None if source is None else documents.read(source, lengths, allow_empty=allow_empty, spool=None)
+        with self._draft() as draft:
+            return draft.rebuild(given, settings)
 
     def drift(self) -> Drift:
         """How well the codec fits the documents that are there now; see `lateint.changing.drift`."""

@@ -64,6 +64,11 @@ class Snapshot:
         return self.state.manifest
 
     @property
+    def arrays(self) -> Arrays:
+        """Those of the state."""
+        return self.state.arrays
+
+    @property
     def ids(self) -> Ids:
         """Those of the state."""
         return self.state.ids

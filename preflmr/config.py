@@ -1,7 +1,8 @@
 """What a PreFLMR model is made of: the fields of a published ``config.json``, with their defaults.
 
 Published files hold nested fields only where they differ from these defaults. Fields of ours, absent there:
-``vision_config.implementation``, ``vision_config.image_fit`` and ``text_config.base_config``.
+``vision_config.implementation``, ``vision_config.image_fit``, ``text_config.base_config``, and those of `ASKED`, which
+are written where they differ.
 """
 
 import dataclasses
@@ -25,6 +26,11 @@ MAPPING_BASE = {
     "attention_probs_dropout_prob": 0.1,
     "layer_norm_eps": 1e-12,
 }
+
+
+# How the model was trained to be asked.
+ASKED = {"use_instructions": True, "without_image": "blank"}
+WITHOUT_IMAGE = ("blank", "text")
 
 
 class FLMRTextConfig(PretrainedConfig):  # type: ignore[misc]  # transformers is untyped here
@@ -115,6 +121,9 @@ class FLMRConfig(PretrainedConfig):  # type: ignore[misc]
 
     ``transformer_mapping_config_base`` is "bert-base-uncased" (built in), a dict of `MAPPING_BASE` fields, a folder
     with a ``config.json`` or such a file, also relative to the checkpoint, or else a model's name on the hub.
+
+    ``use_instructions`` is whether an instruction goes before the question; ``without_image`` is what stands for an
+    absent picture: "blank", a black one, or "text", nothing.
     """
 
     model_type = "flmr"
@@ -141,6 +150,8 @@ class FLMRConfig(PretrainedConfig):  # type: ignore[misc]
     transformer_mapping_cross_attention_length: int = 32
     vision_model_version: str = "openai/clip-vit-base-patch32"
     query_mask_input_ids_skip_list: list[int] = dataclasses.field(default_factory=list)
+    use_instructions: bool = True
+    without_image: str = "blank"
 
     def __post_init__(self, **kwargs: Any) -> None:
         for name, kind in self.sub_configs.items():
@@ -154,6 +165,9 @@ class FLMRConfig(PretrainedConfig):  # type: ignore[misc]
         if self.use_transformer_mapping_network and not self.use_vision_encoder:
             raise ValueError("use_transformer_mapping_network needs use_vision_encoder, which is False")
         self.query_mask_input_ids_skip_list = list(self.query_mask_input_ids_skip_list or [])
+        if self.without_image not in WITHOUT_IMAGE:
+            allowed = " or ".join(map(repr, WITHOUT_IMAGE))
+            raise ValueError(f"without_image must be {allowed}, got {self.without_image!r}")
 
     @classmethod
     def from_pretrained(cls, name_or_path: Any, **kwargs: Any) -> Any:
@@ -175,6 +189,9 @@ class FLMRConfig(PretrainedConfig):  # type: ignore[misc]
         """What ``config.json`` holds, as published files do: every field; of nested configs what is no default."""
         nested = ("sub_configs", *self.sub_configs)
         out = {name: getattr(self, name) for name in FLMRConfig.__annotations__ if name not in nested}
+        for name, default in ASKED.items():
+            if out[name] == default:
+                del out[name]
         for name, kind in self.sub_configs.items():
             given, default = getattr(self, name), kind()
             fields = {field: getattr(given, field) for field in kind.__annotations__}

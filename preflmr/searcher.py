@@ -44,6 +44,7 @@ class Searcher:
         checkpoint: str | None = None,
         images: Images | None = None,
         on_missing: str = "error",
+        strict: bool = True,
         nbits: int = 4,
         seed: int = 0,
         threads: int | None = None,
@@ -61,6 +62,7 @@ class Searcher:
             images: where pictures of passages are; None: pictures are left out.
             on_missing: what a missing picture does: ``"error"``; ``"skip"`` leaves the passage out, ``"blank"`` keeps
                 its text.
+            strict: see `preflmr.data.passages.load_passages`.
             nbits, seed, threads: see `lateint.Index.build`.
             overwrite: replace an index of passages that is already in ``folder``.
             encoding: ``batch_size``, ``dtype``, ``device`` and ``processes`` of `preflmr.encode.encode_documents`.
@@ -70,7 +72,7 @@ class Searcher:
             FileNotFoundError, MissingImage, ValueError: passages or pictures are missing or wrong.
         """
         check_free(folder, overwrite)
-        passages, missing = load_passages(source).without_missing(images, on_missing)
+        passages, missing = load_passages(source, strict=strict).without_missing(images, on_missing)
         about = {"source": os.fspath(source), "picture_missing": missing}
         PassageIndex.build(
             model,
@@ -181,7 +183,7 @@ class Searcher:
 def query_text(model: Any, question: str, instruction: str | None, picture: bool) -> str:
     """Instruction and question joined as the model was trained to read them."""
     if instruction is None:
-        instruction = default_instruction(question, picture)
+        instruction = default_instruction(question, picture) if model.config.use_instructions else ""
     return join(instruction, question, model.config.mask_instruction_token)
 
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import time
+from functools import partial
 
 import numpy as np
 
@@ -50,8 +51,8 @@ def adds(folder, count):
         for turn in range(count or 7):
             new, gone = collection(rng, 1_000), rng.choice(size // 10, 100, replace=False) + turn * (size // 10)
             for name, call in (
-                ("add 1,000", lambda index=index, new=new: index.add(new)),
-                ("delete 100", lambda index=index, gone=gone: index.delete(gone)),
+                ("add 1,000", partial(index.add, new)),
+                ("delete 100", partial(index.delete, gone)),
             ):
                 start, cpu = time.perf_counter(), time.process_time()
                 call()

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint import ids as ids_module
-from lateint.changing import compaction
+from lateint.changing import compaction, rebuilding
+from lateint.changing.rebuilding import Decoded, Rebuilt
 from lateint.changing.sinks import Sink
 from lateint.disk.manifest import INT, VERSION, Bundle, File, Manifest, Segment
 from lateint.disk.segment_files import Rows
@@ -100,6 +101,39 @@ class Draft:
                 self._join(first, last)
         else:
             self._compact(None)
+
+    def rebuild(self, documents: Documents | None, settings: builder.Settings) -> Rebuilt:
+        """Encodes everything anew, with a new codec: documents that are those of the state, or, for None, their codes.
+
+        Raises:
+            ValueError: there are more documents or fewer, or they have no tokens.
+        """
+        state, before = self.state, self.codec
+        source: Documents = Decoded(state, before) if documents is None else documents
+        if len(source.lengths) != len(state):
+            raise ValueError(f"source must hold the {len(state):,} documents of the index, got {len(source.lengths):,}")
+        if not len(source.lengths) or not source.lengths.sum():
+            raise ValueError("there is nothing to rebuild: the index holds no token")
+        live = np.arange(len(state.ids)) if state.live is None else np.flatnonzero(state.live)
+        found = state.ids.at(live)
+        names = found.tolist() if state.ids.strings else found
+        codec = builder.train(source, builder.plan(source, settings), HostOperators(settings.threads), Timings())
+        folder = f"codec-{state.manifest.generation:06d}"
+        files: Files = {}
+        for name, array in codec.arrays.items():
+            files |= self.sink.put_array(f"{folder}/{name}", array)
+        manifest = replace(state.manifest, **codec.described, codec=folder, segments=())
+        arrays = {f"{folder}/{name}": array for name, array in codec.arrays.items()}
+        self.codec = codec
+        try:
+            empty = self._next(State(manifest, {}, []), [], files, arrays, manifest.segment_number)
+            self.state = self._encoded(empty, source, names)
+        except BaseException:
+            self.codec = before
+            raise
+        self.changed = True
+        lost = rebuilding.error(source, self.state, codec)
+        return Rebuilt(documents is None, lost, (len(before.centroids), len(codec.centroids)))
 
     def finished(self) -> State:
         """The state with its deletions written."""

@@ -50,7 +50,10 @@ class Files:
         bundle = writer.bundle
         with Folder(self.commit.folder) as folder:
             data = folder.mapped(file, bundle.bytes)
-        found = {f"{name}/{leaf}": array_of(data, image, file, verify=False) for leaf, image in bundle.arrays.items()}
+        found = {
+            f"{name}/{leaf}": array_of(data, image, self.commit.folder / file, leaf, verify=False)
+            for leaf, image in bundle.arrays.items()
+        }
         return {file: bundle}, found
 
     def put_array(self, name: str, array: NDArray[Any]) -> dict[str, File | Bundle]:

@@ -18,17 +18,26 @@ Arrays = Mapping[str, NDArray[Any]]
 Wrong = Iterator[tuple[str, str]]  # the name of an array, and what is wrong with it
 
 
-def wrong(manifest: Manifest, arrays: Arrays, small: set[str], *, verify: bool) -> tuple[str, str] | None:
+def wrong(
+    manifest: Manifest, arrays: Arrays, small: set[str], *, verify: bool, known: Arrays | None = None
+) -> tuple[str, str] | None:
     """The first array whose numbers cannot be, and why; None if there is none.
 
     Args:
         small: names of arrays that are read whole; of others only ends are looked at.
         verify: read all of them whole.
+        known: arrays that were looked at before; segments of which nothing is new are not looked at again.
     """
     whole = set(arrays) if verify else small
-    segments = (_of_segment(manifest, segment, arrays, whole) for segment in manifest.segments)
+    new = (segment for segment in manifest.segments if not known or _is_new(segment, arrays, known))
+    segments = (_of_segment(manifest, segment, arrays, whole) for segment in new)
     everywhere = _of_codec_verified(manifest, arrays), _of_ids(manifest, arrays)
     return next(chain(_of_codec(manifest, arrays), *segments, *(everywhere if verify else ())), None)
+
+
+def _is_new(segment: Segment, arrays: Arrays, known: Arrays) -> bool:
+    names = [f"{segment.name}/codes", *([] if segment.deleted is None else [segment.deleted.array])]
+    return any(known.get(name) is not arrays[name] for name in names)
 
 
 def _of_codec(manifest: Manifest, arrays: Arrays) -> Wrong:

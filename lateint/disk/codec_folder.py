@@ -66,7 +66,7 @@ def load(path: Path) -> tuple[Manifest, dict[str, Any], Arrays]:
             if not kind.fits(file.dtype, file.shape):
                 raise FormatError(f"{path / name}.npy must hold {kind}, found {file.dtype} {list(file.shape)}")
             memory = folder.mapped(f"{name}.npy", file.bytes)
-            arrays[name] = array_of(memory, file, str(path / f"{name}.npy"), verify=True)
+            arrays[name] = array_of(memory, file, path / f"{name}.npy", verify=True)
     if wrong := checks.wrong(manifest, arrays, set(arrays), verify=True):
         raise FormatError(f"{path / wrong[0]}.npy {wrong[1]}; the codec is damaged")
     return manifest, values, arrays

@@ -22,7 +22,10 @@ from typing import Any
 from lateint.disk.disk import Disk, write
 
 LOCK = "lock"
-OURS = re.compile(r"index\.json\.new|segments/.+|codec-\d+(/.+)?")  # what a writer may leave, by its name in the folder
+# What a writer may leave, by its name in the folder.
+OURS = re.compile(
+    r"index\.json\.new|segments/.+|codec-\d+(/.+)?|(mean|rotation|permutation|centroids|cells|cell_offsets)\.npy"
+)
 POLL = 0.01  # seconds between two looks at a lock
 
 

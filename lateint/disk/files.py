@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -74,6 +75,7 @@ class Column:
         self.stream.close()
 
 
+@lru_cache(1024)
 def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     """NPY version 1.0, padded to 128 bytes so that the numbers start on a cache line."""
     text = f"{{'descr': '{dtype.str}', 'fortran_order': False, 'shape': {tuple(int(n) for n in shape)}, }}"
@@ -81,12 +83,13 @@ def header(dtype: np.dtype[Any], shape: tuple[int, ...]) -> bytes:
     return b"\x93NUMPY\x01\x00" + room.to_bytes(2, "little") + text.ljust(room - 1).encode("ascii") + b"\n"
 
 
-def array_of(data: memoryview, file: File, what: str, *, verify: bool) -> NDArray[Any]:
+def array_of(data: memoryview, file: File, path: Path, leaf: str = "", *, verify: bool) -> NDArray[Any]:
     """The numbers of an image within the bytes of a file.
 
     Args:
         file: what it must be.
-        what: it is, for messages.
+        path: of the file, for messages.
+        leaf: the array, if the file holds several.
         verify: compare its checksum, which reads all of it.
 
     Raises:
@@ -94,15 +97,20 @@ def array_of(data: memoryview, file: File, what: str, *, verify: bool) -> NDArra
     """
     image = data[file.offset : file.offset + file.bytes]
     dtype = np.dtype(file.dtype)
-    if len(image) != file.bytes or file.bytes != HEADER_BYTES + _data_bytes(dtype, file.shape) or file.offset % ALIGNED:
-        raise FormatError(f"{what} is not a .npy file of {dtype.str} {list(file.shape)}; the index is damaged")
-    if verify and zlib.crc32(image) != file.crc32:
-        raise FormatError(f"{what} does not match its checksum; the index is damaged")
-    if image[:HEADER_BYTES] != header(dtype, file.shape):
-        raise FormatError(f"{what} is not a .npy file of {dtype.str} {list(file.shape)}; the index is damaged")
+    there = len(image) == file.bytes == HEADER_BYTES + _data_bytes(dtype, file.shape) and file.offset % ALIGNED == 0
+    if there and verify and zlib.crc32(image) != file.crc32:
+        raise FormatError(f"{_within(path, leaf)} does not match its checksum; the index is damaged")
+    if not there or image[:HEADER_BYTES] != header(dtype, file.shape):
+        raise FormatError(
+            f"{_within(path, leaf)} is not a .npy file of {dtype.str} {list(file.shape)}; the index is damaged"
+        )
     if file.bytes == HEADER_BYTES:
         return np.empty(file.shape, dtype)
     return np.frombuffer(image, dtype, offset=HEADER_BYTES).reshape(file.shape)
+
+
+def _within(path: Path, leaf: str) -> str:
+    return f"{path}: {leaf}" if leaf else str(path)
 
 
 def _data_bytes(dtype: np.dtype[Any], shape: tuple[int, ...]) -> int:

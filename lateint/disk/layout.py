@@ -37,7 +37,10 @@ class Kind:
             dtype == self.dtype
             and len(shape) == len(self.shape)
             and all(
-                type(got) is int and want in (got, -1) and got >= 0 for want, got in zip(self.shape, shape, strict=True)
+                [
+                    type(got) is int and want in (got, -1) and got >= 0
+                    for want, got in zip(self.shape, shape, strict=True)
+                ]
             )
         )
 

@@ -216,6 +216,7 @@ def _opened(path: Path) -> Folder:
 def _load_arrays(folder: Folder, manifest: Manifest, verify: bool, known: tuple[Manifest, Arrays] | None) -> Arrays:
     kinds, images = layout.kinds(manifest), _images(manifest)
     mapped: dict[str, memoryview] = {}
+    paths: dict[str, Path] = {}
     arrays: Arrays = {}
     small = set()
     for name, kind in kinds.items():
@@ -230,12 +231,12 @@ def _load_arrays(folder: Folder, manifest: Manifest, verify: bool, known: tuple[
             continue
         if file not in mapped:
             mapped[file] = folder.mapped(file, size)
-        alone = f"{name}.npy" == file
-        if image.bytes <= (ALWAYS_CHECKED if alone else ALWAYS_CHECKED_WITHIN):
+            paths[file] = folder.path / file
+        leaf = name.rsplit("/")[-1] if file.endswith(".seg") else ""
+        if image.bytes <= (ALWAYS_CHECKED_WITHIN if leaf else ALWAYS_CHECKED):
             small.add(name)
-        what = f"{folder.path / file}" if alone else f"{folder.path / file}: {name.rsplit('/')[-1]}"
-        arrays[name] = array_of(mapped[file], image, what, verify=verify or name in small)
-    if wrong := checks.wrong(manifest, arrays, small, verify=verify):
+        arrays[name] = array_of(mapped[file], image, paths[file], leaf, verify=verify or name in small)
+    if wrong := checks.wrong(manifest, arrays, small, verify=verify, known={} if known is None else known[1]):
         raise FormatError(f"{folder.path / wrong[0]}.npy {wrong[1]}; the index is damaged")
     return arrays
 

@@ -16,7 +16,7 @@ from lateint import ids, progress
 from lateint.arguments import integer, positive_or_none, thread_count
 from lateint.disk.manifest import INT, STRING, Manifest, Segment
 from lateint.disk.store import Store, put
-from lateint.indexing import clustering
+from lateint.indexing import clustering, streaming
 from lateint.indexing.checkpoints import Checkpoints
 from lateint.indexing.codec import Codec, Rotation, Training, train_rotation
 from lateint.indexing.documents import Documents
@@ -202,17 +202,67 @@ def build(
         del documents  # and what it may hold on the device
     finally:
         operators.release()
-    first, segments = 0, []
-    for segment in manifest.segments:
-        hashed = ids.put(store, segment.name, checked_names[first : first + segment.documents])
-        segments.append(replace(segment, hashed=hashed))
-        first += segment.documents
     for file in (spool, pool_file):
         if file is not None:
             file.unlink(missing_ok=True)
-    kind = INT if isinstance(checked_names, np.ndarray) else STRING
-    store.commit(replace(manifest, segments=tuple(segments), ids=kind, next_id=ids.following(checked_names)))
+    _commit(manifest, checked_names, store)
     return timings.seconds
+
+
+def build_passing(
+    source: Iterator[Any],
+    names: Any,
+    settings: Settings,
+    store: Store,
+    place: Place = HOST,
+    *,
+    allow_empty: bool = False,
+) -> dict[str, float]:
+    """As `build`, with the codec of ``settings``, from an iterator that is read once while nothing of it is kept."""
+    codec = settings.codec
+    assert codec is not None
+    operators, timings = building.operators(place, settings.threads), Timings()
+    try:
+        for name, array in codec.arrays.items():
+            put(store, name, array)
+        encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
+        passing = streaming.Passing(source, codec.dim, allow_empty, operators)
+        chunk, most = CHUNK * operators.chunks(codec.dim), _passing_segment(codec, settings)
+        segments, lengths = streaming.encode(passing, encoder, store, chunk=chunk, segment_tokens=most)
+    finally:
+        operators.release()
+    if not lengths.sum():
+        raise ValueError(f"doc_embs must hold at least one token, got {len(lengths)} documents without any")
+    encoder.overflow.warn(int(lengths.sum()))
+    manifest = Manifest(**codec.described, segments=tuple(segments), ids=INT, next_segment=len(segments))
+    _commit(manifest, ids.check(names, len(lengths)), store)
+    return timings.seconds
+
+
+def _passing_segment(codec: Codec, settings: Settings) -> int:
+    """Tokens of a segment, which is in memory with its codes until it is written."""
+    if settings.max_ram is None:
+        return streaming.SEGMENT
+    depth = residual.depth_of(codec.rotation.width)
+    fixed = len(codec.centroids) * 15 * depth + CHUNK * (20 * codec.dim + 128)
+    of_token = 13 + 2 * (codec.rotation.width * codec.nbits // 8 + 5)
+    if settings.max_ram < (least := fixed + CHUNK * of_token):
+        raise ValueError(
+            f"max_ram must be at least {least:,} bytes for an iterator that runs only once and a codec of dim "
+            f"{codec.dim} and {len(codec.centroids):,} centroids, got {settings.max_ram:,}"
+        )
+    return min(streaming.SEGMENT, (settings.max_ram - fixed) // of_token)
+
+
+def _commit(manifest: Manifest, names: NDArray[np.int64] | list[str], store: Store) -> None:
+    """Writes ids, and ends the index."""
+    first, segments = 0, []
+    for segment in manifest.segments:
+        hashed = ids.put(store, segment.name, names[first : first + segment.documents])
+        segments.append(replace(segment, hashed=hashed))
+        first += segment.documents
+    kind = INT if isinstance(names, np.ndarray) else STRING
+    store.commit(replace(manifest, segments=tuple(segments), ids=kind, next_id=ids.following(names)))
 
 
 def prepared(documents: Documents, settings: Settings, spool: Path | None, operators: Operators) -> Documents:

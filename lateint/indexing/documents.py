@@ -151,7 +151,7 @@ class _Listed:
         _check_lengths(self.lengths, allow_empty)
 
     def chunks(self, most: int) -> Iterator[Tokens]:
-        return _cut((self._tokens(i, item) for i, item in enumerate(self.items)), most, self.operators)
+        return cut((self._tokens(i, item) for i, item in enumerate(self.items)), most, self.operators)
 
     def _tokens(self, i: int, item: Any) -> Tokens:
         return _document(item, i, self.dim, self.operators.tokens)
@@ -184,7 +184,7 @@ class _Streamed:
         self.lengths = np.array(lengths, np.int64)
 
     def chunks(self, most: int) -> Iterator[Tokens]:
-        return _cut(self._tokens(), most, self.operators)
+        return cut(self._tokens(), most, self.operators)
 
     def _tokens(self) -> Iterator[Tokens]:
         documents = 0
@@ -247,10 +247,10 @@ def _copies(source: Iterator[Any]) -> Iterator[tuple[Tokens, NDArray[np.int64]]]
 
 
 def _joined(parts: Iterator[Tokens], total: int, operators: Operators) -> Tokens:
-    return next(_cut(parts, total, operators))
+    return next(cut(parts, total, operators))
 
 
-def _cut(items: Iterator[Tokens], most: int, operators: Operators) -> Iterator[Tokens]:
+def cut(items: Iterator[Tokens], most: int, operators: Operators) -> Iterator[Tokens]:
     """Joins small arrays and splits large ones: chunks of ``most`` rows, but for the last.
 
     What is joined is copied, for a source may use its memory again for the next item; it becomes float32 where one item
@@ -280,6 +280,15 @@ def _cut(items: Iterator[Tokens], most: int, operators: Operators) -> Iterator[T
                 buffer, size = operators.room(most, buffer), 0
     if buffer is not None and size:
         yield buffer[:size]
+
+
+def item_of(
+    item: Any, first: int, dim: int, operators: Operators, allow_empty: bool
+) -> tuple[Tokens, NDArray[np.int64]]:
+    """Tokens and lengths of one item of an iterable, which begins with document ``first``."""
+    tokens, lengths = _item(item, first, dim, operators.tokens)
+    _check_lengths(lengths, allow_empty, first)
+    return tokens, lengths
 
 
 def _item(item: Any, first: int, dim: int, look: Look) -> tuple[Tokens, NDArray[np.int64]]:

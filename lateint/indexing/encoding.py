@@ -150,7 +150,7 @@ class Encoder:
         while done < tokens:
             with timings.of("input"):
                 part = stream.take(tokens - done)
-            found, code, scale = self._encoded(part, nearest)
+            found, code, scale = self.encoded(part, nearest)
             with timings.of("write"):
                 codes.write(code)
                 if scales is not None:
@@ -162,13 +162,13 @@ class Encoder:
             centroid_ids[done : done + len(part)] = found
             done += len(part)
             report(done)
-        self._put_lists(centroid_ids, offsets, store, name)
+        self.put_lists(centroid_ids, offsets, store, name)
 
     @property
     def _long_ids(self) -> bool:
         return residual.split_ids(np.empty(0, np.uint32), len(self.centroids))[1] is not None
 
-    def _encoded(self, tokens: Any, nearest: Callable[[Any, int], Any]) -> list[NDArray[Any]]:
+    def encoded(self, tokens: Any, nearest: Callable[[Any, int], Any]) -> list[NDArray[Any]]:
         """Ids, codes and scales of tokens, which are waited for before the clock is read."""
         operators, timings = self.operators, self.timings
         with timings.of("rotate"):
@@ -184,7 +184,8 @@ class Encoder:
             coded = operators.encode(scaled, ids, self.centroids.rows, self.nbits)
             return [host_ids, *map(operators.host, coded)]
 
-    def _put_lists(self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: Store, name: str) -> None:
+    def put_lists(self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: Store, name: str) -> None:
+        """Writes offsets and inverted lists of a segment."""
         count = len(self.centroids)
         with self.timings.of("lists"):
             list_offsets, list_documents = self.operators.invert(centroid_ids, offsets, count)

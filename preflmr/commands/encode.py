@@ -34,7 +34,8 @@ def run(options: argparse.Namespace) -> None:
     from preflmr.indexing.tokens import passage_tokens
 
     images = images_of(options)
-    passages, missing = load_passages(options.passages).without_missing(images, options.on_missing)
+    passages = load_passages(options.passages, strict=options.strict)
+    passages, missing = passages.without_missing(images, options.on_missing)
     stream = passage_tokens(model_of(options), passages, images, **encoding_of(options))
     documents, tokens = saved.save(stream, passages.ids, Path(options.output))
     print(f"{options.output}: {documents:,} passages, {tokens:,} tokens{missing_of(missing)}")

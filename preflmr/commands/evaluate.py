@@ -27,6 +27,9 @@ def add(subparsers: Any) -> None:
     command.add_argument("--instruction", help="one for all questions instead of their own; '' for none")
     command.add_argument("--ks", type=int, nargs="+", metavar="K", help="cut-offs of the measures")
     command.add_argument("--index", metavar="FOLDER", help="keep the index there, and use it again")
+    command.add_argument(
+        "--document-pictures", action="store_true", help="read passages with their pictures (as the model says)"
+    )
     command.add_argument("--exact", action="store_true", help="also score every passage without an index")
     add_limits(command)
     command.add_argument("--run", help="what a report calls this checkpoint (its last name)")
@@ -38,23 +41,26 @@ def add(subparsers: Any) -> None:
 def run(options: argparse.Namespace) -> None:
     """Measures a checkpoint on one split."""
     from preflmr.evaluation import retrieval
+    from preflmr.evaluation.config import EvalConfig
 
-    data = dataset_of(options)
-    found = retrieval.evaluate(
-        model_of(options),
-        data,
-        options.index,
-        run=options.run or Path(options.checkpoint).absolute().name,
+    settings = {
         **({} if options.ks is None else {"ks": options.ks}),
-        method="both" if options.exact else "index",
-        instruction=options.instruction,
-        on_missing=options.on_missing,
-        limit=options.limit,
-        nbits=options.nbits,
-        nprobe=options.nprobe,
-        candidates=options.candidates,
+        "method": "both" if options.exact else "index",
+        "instruction": options.instruction,
+        "on_missing": options.on_missing,
+        "document_pictures": options.document_pictures or None,
+        "limit": options.limit,
+        "nbits": options.nbits,
+        "nprobe": options.nprobe,
+        "candidates": options.candidates,
         **encoding_of(options),
-    )
+    }
+    EvalConfig(**settings)  # before data and model are loaded
+    if options.out is not None:
+        Path(options.out).mkdir(parents=True, exist_ok=True)
+    run = options.run or Path(options.checkpoint).absolute().name
+    data = dataset_of(options)
+    found = retrieval.evaluate(model_of(options), data, options.index, run=run, **settings)
     if options.out is not None:
         print(f"written to {found.write(options.out)}")
     summary = found.summary

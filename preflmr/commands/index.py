@@ -42,6 +42,7 @@ def run(options: argparse.Namespace) -> None:
         checkpoint=options.checkpoint,
         images=images_of(options),
         on_missing=options.on_missing,
+        strict=options.strict,
         nbits=options.nbits,
         overwrite=options.overwrite,
         **encoding_of(options),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any
 
 
@@ -20,6 +21,7 @@ def add_questions(command: argparse.ArgumentParser) -> None:
     add_images(command)
     add_on_missing(command, "a question whose picture is missing: stop, leave it out, or show a black one (error)")
     command.add_argument("--limit", type=int, help="ask only so many questions")
+    add_strict(command)
 
 
 def add_passages(command: argparse.ArgumentParser) -> None:
@@ -27,6 +29,18 @@ def add_passages(command: argparse.ArgumentParser) -> None:
     command.add_argument("--passages", required=True, metavar="FILE", help=".jsonl, .jsonl.gz or .parquet")
     add_images(command)
     add_on_missing(command, "a passage whose picture is missing: stop, leave it out, or keep its text (error)")
+    add_strict(command)
+
+
+def add_strict(command: argparse.ArgumentParser) -> None:
+    """What likely mistakes in the data do."""
+    command.add_argument(
+        "--strict",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="stop at likely mistakes in the data: an id that comes twice, an empty passage, a positive that is no "
+        "passage; with --no-strict they are left out and counted (stop)",
+    )
 
 
 def add_on_missing(command: argparse.ArgumentParser, text: str) -> None:
@@ -36,7 +50,9 @@ def add_on_missing(command: argparse.ArgumentParser, text: str) -> None:
 
 def add_images(command: argparse.ArgumentParser) -> None:
     """Where pictures are."""
-    command.add_argument("--images", action="append", metavar="ROOT", help="folder or zip of pictures; again for more")
+    command.add_argument(
+        "--images", action="append", metavar="ROOT", help="folder, zip or tar of pictures; may come again"
+    )
 
 
 def add_index_settings(command: argparse.ArgumentParser) -> None:
@@ -72,7 +88,17 @@ def dataset_of(options: argparse.Namespace) -> Any:
     """The questions and their passages."""
     from preflmr.data import m2kr
 
-    return m2kr.load(options.data, options.task, options.split, images=options.images, passages=options.passages)
+    data = m2kr.load(
+        options.data,
+        options.task,
+        options.split,
+        images=options.images,
+        passages=options.passages,
+        strict=options.strict,
+    )
+    for what, count in data.dropped.items():
+        print(f"preflmr: warning: {count:,} {what}", file=sys.stderr)
+    return data
 
 
 def images_of(options: argparse.Namespace) -> Any:

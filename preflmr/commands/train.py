@@ -20,20 +20,15 @@ def add(subparsers: Any) -> None:
 
 def run(options: argparse.Namespace) -> None:
     """Runs the stages of a recipe."""
-    import yaml
+    from preflmr.training import recipe_file
 
     overrides = {}
     for given in options.set:
         key, equals, value = given.partition("=")
         if not equals:
             raise ValueError(f"--set must be KEY=VALUE, got {given!r}")
-        overrides[key] = yaml.safe_load(value)
-    from preflmr.training import recipe_file
-
-    try:
-        stages = recipe_file.read(options.config, overrides)
-    except TypeError as error:
-        raise ValueError(error) from error
+        overrides[key] = recipe_file.value(value)
+    stages = recipe_file.read(options.config, overrides)
     from preflmr.training import train
 
     for name, config in stages.items():

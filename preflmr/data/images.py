@@ -1,7 +1,8 @@
-"""Where pictures come from: folders and zip archives, and what to do about one that is missing or broken.
+"""Where pictures come from: folders, zip and tar archives, and what to do about one that is missing or broken.
 
-A zip is read without a shared file handle or lock: its table of contents is read once, and every picture opens the
-archive for itself. So any number of threads, forked or spawned workers may read from one `Images`.
+An archive is read without a shared file handle or lock: its table of contents is read once, and every picture opens the
+archive for itself. So any number of threads, forked or spawned workers may read from one `Images`. What is kept of a
+table of contents are a few numbers a member, not their names: archives of millions of pictures fit.
 """
 
 from __future__ import annotations
@@ -10,11 +11,17 @@ import io
 import os
 import posixpath
 import struct
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+
+from preflmr.data.ids import Digests, Positions
 
 if TYPE_CHECKING:
     from PIL import Image as pillow
@@ -43,28 +50,29 @@ def blank() -> pillow.Image:
 
 
 class Images:
-    """Pictures by their path inside a folder or zip archive, or inside the first of several that holds it.
+    """Pictures by their path inside a folder or archive, or inside the first of several that holds it.
 
     Args:
-        root: a folder, a ``.zip``, or a list of them.
+        root: a folder, a ``.zip``, an uncompressed ``.tar``, or a list of them.
 
     Raises:
         FileNotFoundError: a root is neither a folder nor a file.
-        ValueError: a file is not a zip archive, or there is no root.
+        ValueError: a file is no such archive, or there is no root.
     """
 
     def __init__(self, root: Root | Sequence[Root]) -> None:
         roots = [root] if isinstance(root, (str, os.PathLike)) else list(root)
         if not roots:
-            raise ValueError("root must be a folder, a .zip or a list of them, got an empty list")
+            raise ValueError("root must be a folder, a .zip, a .tar or a list of them, got an empty list")
         self.roots = [Path(one) for one in roots]
-        self._sources = [_Zip(path) if path.is_file() else _Folder(path) for path in self.roots]
+        self._sources = [_source(path) for path in self.roots]
 
     @classmethod
     def under(cls, folder: Root) -> Images:
-        """Those of a data set's folder: ``images.zip``, then ``images/``, then the folder itself."""
+        """Those of a data set's folder: ``images.zip``, ``images.tar``, then ``images/``, then the folder itself."""
         folder = Path(folder)
-        return cls([path for path in (folder / "images.zip", folder / "images", folder) if path.exists()])
+        names = ("images.zip", "images.tar", "images", "")
+        return cls([folder / name for name in names if (folder / name).exists()])
 
     def __contains__(self, path: str) -> bool:
         return any(source.has(path) for source in self._sources)
@@ -131,7 +139,7 @@ def pictures(images: Images | None, paths: Iterable[str], on_missing: str = "err
     for path in paths:
         try:
             if images is None:
-                raise MissingImage(f"image {path!r} is missing: no folder or zip of images was given")
+                raise MissingImage(f"image {path!r} is missing: no folder or archive of images was given")
             found.append(images.open(path))
         except (MissingImage, BrokenImage):
             if on_missing == "error":
@@ -152,14 +160,14 @@ def require(images: Images | None, paths: Iterable[str], who: str) -> None:
     """
     for path in paths:
         if images is None or path not in images:
-            where = "no folder or zip of images was given" if images is None else f"not in {images}"
+            where = "no folder or archive of images was given" if images is None else f"not in {images}"
             raise MissingImage(f"{who}: image {path!r} is missing: {where}")
 
 
 class _Folder:
     def __init__(self, path: Path) -> None:
         if not path.is_dir():
-            raise FileNotFoundError(f"images: there is no folder or zip {path}")
+            raise FileNotFoundError(f"images: there is no folder, zip or tar {path}")
         self._path = path
 
     def has(self, path: str) -> bool:
@@ -169,39 +177,91 @@ class _Folder:
         return (self._path / path).read_bytes()
 
 
-class _Zip:
+class _Archive:
+    """Members by name: what ``contents`` says of each, as rows of numbers."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
-        try:
-            with zipfile.ZipFile(path) as archive:
-                self._members = {posixpath.normpath(info.filename): info for info in archive.infolist()}
-        except zipfile.BadZipFile as error:
-            raise ValueError(f"images: {path} is not a zip archive: {error}") from None
+        digests, numbers = Digests(), array("Q")
+        for name, row in self._contents():
+            digests.add(posixpath.normpath(name))
+            numbers.extend(row)
+        found = digests.ascending()
+        self._numbers = np.frombuffer(numbers, np.uint64).reshape(len(found.first), -1)
+        self._positions = Positions((), found)
 
     def has(self, path: str) -> bool:
-        return posixpath.normpath(path) in self._members
+        return posixpath.normpath(path) in self._positions
 
     def read(self, path: str) -> bytes:
-        info = self._members[posixpath.normpath(path)]
+        row = self._numbers[self._positions[posixpath.normpath(path)]].tolist()
         try:
-            return self._member(info)
+            return self._member(*row)
         except (struct.error, zlib.error, ValueError) as error:
             raise BrokenImage(f"image {path!r} in {self._path} is broken: {error}") from None
 
-    def _member(self, info: zipfile.ZipInfo) -> bytes:
+    def _contents(self) -> Iterator[tuple[str, Sequence[int]]]:
+        raise NotImplementedError
+
+    def _member(self, *row: int) -> bytes:
+        raise NotImplementedError
+
+
+class _Zip(_Archive):
+    def _contents(self) -> Iterator[tuple[str, Sequence[int]]]:
+        try:
+            with zipfile.ZipFile(self._path) as archive:
+                # Of two members of a name the last one counts.
+                members = {posixpath.normpath(info.filename): info for info in archive.infolist()}
+        except zipfile.BadZipFile as error:
+            raise ValueError(f"images: {self._path} is not a zip archive: {error}") from None
+        for name, info in members.items():
+            yield name, (info.header_offset, info.compress_size, info.CRC, info.compress_type, info.flag_bits)
+
+    def _member(self, *row: int) -> bytes:
+        offset, size, checksum, method, flags = row
         with self._path.open("rb") as file:
-            file.seek(info.header_offset)
+            file.seek(offset)
             signature, name, extra = _LOCAL_HEADER.unpack(file.read(_LOCAL_HEADER.size))
             if signature != b"PK\3\4":
                 raise ValueError("the archive is damaged")
             file.seek(name + extra, os.SEEK_CUR)
-            data = file.read(info.compress_size)
-        if info.flag_bits & 1:
+            data = file.read(size)
+        if flags & 1:
             raise ValueError("it is encrypted")
-        if info.compress_type == zipfile.ZIP_DEFLATED:
+        if method == zipfile.ZIP_DEFLATED:
             data = zlib.decompress(data, -zlib.MAX_WBITS)
-        elif info.compress_type != zipfile.ZIP_STORED:
-            raise ValueError(f"compression method {info.compress_type} is not read, only stored and deflated")
-        if zlib.crc32(data) != info.CRC:
+        elif method != zipfile.ZIP_STORED:
+            raise ValueError(f"compression method {method} is not read, only stored and deflated")
+        if zlib.crc32(data) != checksum:
             raise ValueError("its checksum does not match")
         return data
+
+
+class _Tar(_Archive):
+    def _contents(self) -> Iterator[tuple[str, Sequence[int]]]:
+        members: dict[str, tuple[int, int]] = {}
+        try:
+            with tarfile.open(self._path, "r:") as archive:
+                for info in archive:
+                    if info.isreg():
+                        members[posixpath.normpath(info.name)] = info.offset_data, info.size  # the last one counts
+                    archive.members = []  # type: ignore[attr-defined]  # or it would keep all of them
+        except tarfile.TarError as error:
+            raise ValueError(f"images: {self._path} is not an uncompressed tar archive: {error}") from None
+        yield from members.items()
+
+    def _member(self, *row: int) -> bytes:
+        offset, size = row
+        with self._path.open("rb") as file:
+            file.seek(offset)
+            data = file.read(size)
+        if len(data) < size:
+            raise ValueError("the archive is cut off")
+        return data
+
+
+def _source(path: Path) -> _Folder | _Archive:
+    if not path.is_file():
+        return _Folder(path)
+    return _Tar(path) if path.name.endswith((".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")) else _Zip(path)

@@ -9,8 +9,9 @@ passages               ``passage_id``, ``passage_content``, and if any ``img_pat
 =====================  ==============================================================================
 
 It is read from the hub (configurations ``X_data`` and ``X_passages``), from a copy of that layout on disk, from a
-folder of its own (``SPLIT.jsonl`` and ``passages.jsonl``, gzipped or as parquet, with ``images.zip``, ``images/`` or
-pictures beside them), or from a folder in BEIR's layout (``corpus.jsonl``), whose queries have no picture.
+folder of its own (``SPLIT.jsonl`` and ``passages.jsonl``, gzipped or as parquet, with ``images.zip``, ``images.tar``,
+``images/`` or pictures beside them), or from a folder in BEIR's layout (``corpus.jsonl``), whose queries have no
+picture.
 """
 
 from __future__ import annotations
@@ -82,7 +83,7 @@ def load(
         source: a folder, or the name of a data set on the hub such as `HUB`.
         task: one of `TASKS` or a name of one's own; None: the folder's name.
         split: ``"train"``, ``"valid"`` (or ``"val"``), ``"test"``, or what else the folder has.
-        images: folders or zips with the pictures; None: those in ``source``, if it is a folder.
+        images: folders, zips or tars with the pictures; None: those in ``source``, if it is a folder.
         passages: passages already read (a `Passages`), or another file or folder of them; None: those of the split. A
             split without passages of its own uses ``passages``, or else the test's, or else the training's.
         limit: keep so many questions: the first, or with a ``seed`` a random choice.

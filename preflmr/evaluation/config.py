@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from lateint.arguments import positive_or_none
+from preflmr.config import WITHOUT_IMAGE
 from preflmr.data.images import ON_MISSING
 
 KS = (1, 5, 10, 20, 50, 100)
 METHODS = ("index", "exact", "both")
-WITHOUT_IMAGE = ("blank", "text")
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class EvalConfig:
         ks: cut-offs; that of the task is added.
         method: ``"index"``, ``"exact"`` (every passage is scored, no index), or ``"both"``: the index counts, and
             ``summary["exact"]`` has the exact means. The last two hold all tokens in memory.
-        instruction: one for all rows; None: the row's own; "": none.
+        instruction: one for all rows; None: the row's own, or none if the model was trained without; "": none.
         without_image: what a question without a picture shows a model that reads pictures: ``"blank"``, as in the
-            published evaluation, or ``"text"``: nothing.
+            published evaluation, or ``"text"``: nothing; None: what it was trained with.
         on_missing: what a missing or broken picture does: ``"error"``; ``"skip"`` leaves the question out, ``"blank"``
             shows a black picture; both are counted. A passage cannot be left out: ``"skip"`` leaves its picture out.
         document_pictures: whether passages are read with their pictures; None: as the model's configuration says.
@@ -42,7 +42,7 @@ class EvalConfig:
     ks: Sequence[int] = KS
     method: str = "index"
     instruction: str | None = None
-    without_image: str = "blank"
+    without_image: str | None = None
     on_missing: str = "error"
     document_pictures: bool | None = None
     limit: int | None = None
@@ -58,9 +58,11 @@ class EvalConfig:
     processes: int = 1
 
     def __post_init__(self) -> None:
-        for name, allowed in (("method", METHODS), ("without_image", WITHOUT_IMAGE), ("on_missing", ON_MISSING)):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        choices = {"method": METHODS, "without_image": WITHOUT_IMAGE, "on_missing": ON_MISSING}
+        for name, allowed in choices.items():
+            value = getattr(self, name)
+            if value not in allowed and not (name == "without_image" and value is None):
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
         if any(k < 1 for k in self.ks):
             raise ValueError(f"ks must be positive, got {list(self.ks)}")
         for name in ("limit", "nprobe", "candidates", "threads", "batch_size", "processes"):

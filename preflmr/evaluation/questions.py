@@ -21,13 +21,16 @@ class Questions:
 
     Attributes:
         missing: how many pictures were shown as a black one, or had their question left out.
-        without_image: as the settings say; ``"text"`` for a model that reads no pictures.
+        without_image, instruction: as the settings say, or else the model; ``"text"`` for one that reads no pictures.
     """
 
     def __init__(self, model: Any, dataset: Dataset, config: EvalConfig, clock: Clock) -> None:
         self.model, self.dataset, self.config, self.clock = model, dataset, config, clock
         self.sees = bool(model.config.use_vision_encoder and model.config.query_concat_output_from_vision_encoder)
-        self.without_image = config.without_image if self.sees else "text"
+        self.without_image = (config.without_image or model.config.without_image) if self.sees else "text"
+        self.instruction = config.instruction
+        if self.instruction is None and not model.config.use_instructions:
+            self.instruction = ""
         self.missing = 0
 
     @property
@@ -77,7 +80,7 @@ class Questions:
         return found
 
     def _encoded(self, examples: Sequence[Example], images: list[Any] | None) -> list[NDArray[np.float32]]:
-        instruction, separator = self.config.instruction, self.model.config.mask_instruction_token
+        instruction, separator = self.instruction, self.model.config.mask_instruction_token
         texts = [
             join(example.instruction if instruction is None else instruction, example.question, separator)
             for example in examples

@@ -99,14 +99,14 @@ def read(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
 
 
 def fill(table: Mapping[str, Any], summaries: Sequence[Mapping[str, Any]]) -> Filled:
-    """Puts what was measured on test splits beside the paper's numbers.
+    """Puts what was measured beside the paper's numbers: on the test split, or the one that the table names.
 
     The average rank of a measured row is its rank among the paper's rows, each of which counts with its measured
     numbers where all of them were measured, and else with the paper's.
     """
     by_run: dict[tuple[str, str], list[Mapping[str, Any]]] = {}  # what it found, and what it answered
     for summary in summaries:
-        if summary["split"] == "test":
+        if summary["split"] == table.get("split", "test"):
             by_run.setdefault((summary["run"], summary["task"]), []).append(summary)
     notes: list[str] = []
     rows: dict[str, list[Cell]] = {}

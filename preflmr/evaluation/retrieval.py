@@ -164,7 +164,7 @@ def _summary(
 ) -> dict[str, Any]:
     names = ("method", "on_missing", "document_pictures", "nbits", "seed", "nprobe", "candidates", "limit")
     settings = {name: getattr(config, name) for name in names}
-    settings |= {"instruction": "row" if config.instruction is None else config.instruction}
+    settings |= {"instruction": "row" if questions.instruction is None else questions.instruction}
     settings |= {"without_image": questions.without_image, "dtype": str(config.dtype or "float32")}
     summary: dict[str, Any] = {
         "task": dataset.task.name,

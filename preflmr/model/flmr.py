@@ -24,9 +24,11 @@ from preflmr.model.scoring import loss_of_batch, loss_of_own
 from preflmr.model.text import TextEncoder
 from preflmr.model.tokenization import FLMRDocumentTokenizer, FLMRQueryTokenizer
 from preflmr.model.vision import VisionEncoder
-from preflmr.weights import checkpoint
+from preflmr.weights import checkpoint, hub
 
 logger = logging.getLogger(__name__)
+UPLOAD = ("commit_message", "private", "token", "revision", "create_pr")
+WITHOUT_EFFECT = ("safe_serialization", "save_function", "save_peft_format", "save_original_format")
 
 
 def _shared(name: str) -> property:
@@ -111,6 +113,8 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         is_main_process: bool = True,
         state_dict: Any = None,
         max_shard_size: int | str = "5GB",
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
         **kwargs: Any,
     ) -> None:
         """Weights in the published layout, ``config.json``, and both tokenizers in their subfolders.
@@ -120,8 +124,21 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
             is_main_process: nothing is written where False.
             state_dict: where another has gathered it.
             max_shard_size: beyond it, weights are split over several files.
-            kwargs: of transformers, without effect.
+            push_to_hub: upload the folder afterwards.
+            repo_id: to this repository, which is made if it is not there; None: of the folder's name.
+            kwargs: of the upload: ``commit_message``, ``private``, ``token``, ``revision``, ``create_pr``; or of
+                transformers, without effect here: `WITHOUT_EFFECT`.
+
+        Raises:
+            TypeError: an argument is unknown, or asks for another format than safetensors.
         """
+        upload = {name: kwargs.pop(name) for name in UPLOAD if name in kwargs}
+        unknown = [name for name in kwargs if name not in WITHOUT_EFFECT]
+        if unknown or ((upload or repo_id is not None) and not push_to_hub):
+            name = next(iter(unknown or upload or ["repo_id"]))
+            raise TypeError(f"save_pretrained got {name!r}" + ("" if unknown else ", which needs push_to_hub=True"))
+        if kwargs.get("safe_serialization") is False:
+            raise TypeError("safe_serialization must be True: weights are written as safetensors only")
         if not is_main_process:
             return
         checkpoint.save(self, self.config, folder, state=state_dict, max_shard_size=max_shard_size)
@@ -129,6 +146,8 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
             self.query_tokenizer.save_pretrained(Path(folder) / "query_tokenizer")
         if self.document_tokenizer is not None:
             self.document_tokenizer.save_pretrained(Path(folder) / "context_tokenizer")
+        if push_to_hub:
+            hub.upload(folder, repo_id or Path(folder).absolute().name, **upload)
 
     def query(
         self,
@@ -368,13 +387,15 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
             ids, out.text_last_hidden_state = self._text_states(side, given)
         if wanted["text"]:
             rows = getattr(self, f"{side}_text_encoder_linear")(out.text_last_hidden_state)  # [B, tokens, dim]
-            blocks["text"] = Block(rows, self.query_mask(ids) if side == "query" else self.document_mask(ids))
+            mask = self.query_mask(ids) if side == "query" else self.document_mask(ids)
+            blocks["text"] = Block(rows.to(self.device), mask)
         if wanted["vision"]:
             rows, pictures = self._vision_rows(side, given, out)
+            rows = rows.to(self.device)  # where parts are on several devices
             if mapped:
                 if len(rows) != len(ids):
                     raise ValueError(f"input_ids and pictures must be as many, got {len(ids)} and {len(rows)}")
-                rows = torch.cat([rows, self._patch_rows(ids, pictures, out)], dim=1)
+                rows = torch.cat([rows, self._patch_rows(ids, pictures, out).to(self.device)], dim=1)
             blocks["vision"] = Block(rows, torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device))
         rows, out.mask = assembled(blocks, ORDER[side], given.flags)
         out.late_interaction_output = functional.normalize(rows, dim=2)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoModel, AutoTokenizer, CLIPVisionModel
+from transformers import AutoModel, AutoTokenizer, CLIPVisionModel, PreTrainedModel
 from transformers.initialization import no_init_weights
 
 from preflmr.config import BERT_BASE, FLMRConfig, FLMRTextConfig, FLMRVisionConfig
@@ -20,6 +20,8 @@ from preflmr.weights.open_clip import from_open_clip
 HUB = ("revision", "token", "cache_dir", "local_files_only", "force_download")
 # Arguments of transformers' from_pretrained, and of its Auto classes, that change nothing here.
 IGNORED = ("trust_remote_code", "code_revision", "low_cpu_mem_usage", "use_safetensors", "adapter_kwargs", "_from_auto")
+# With one of these transformers loads the weights.
+PLACED = ("device_map", "quantization_config", "max_memory", "offload_folder", "offload_buffers")
 
 
 def load(
@@ -50,7 +52,8 @@ def load(
         lora_alpha: of LoRA weights in a Lightning checkpoint, which are merged; None for the paper's.
         dtype: of the weights; None for that of the file.
         kwargs: for the hub: revision, token, cache_dir, local_files_only, force_download; attn_implementation, of both
-            encoders where transformers runs them; or fields of the config.
+            encoders where transformers runs them; device_map, quantization_config, max_memory, offload_folder and
+            offload_buffers as in transformers, which then puts the weights where they go; or fields of the config.
 
     Raises:
         CheckpointError: weights are missing, unknown or of another shape.
@@ -59,7 +62,8 @@ def load(
     """
     hub = {name: kwargs.pop(name) for name in HUB if kwargs.get(name) is not None}
     dtype = kwargs.pop("torch_dtype", None) if dtype is None else dtype
-    fields = {name: value for name, value in kwargs.items() if name not in (*HUB, *IGNORED)}
+    placed = {name: kwargs.pop(name) for name in PLACED if kwargs.get(name) is not None}
+    fields = {name: value for name, value in kwargs.items() if name not in (*HUB, *IGNORED, *PLACED)}
     state = checkpoint.read(name_or_path, **hub)
     if config is None and (file := flmr_config(name_or_path, **hub)) is not None:
         config = FLMRConfig.from_pretrained(file.parent)
@@ -76,17 +80,36 @@ def load(
     if vision is not None:
         config.vision_config, seen = vision_encoder(vision, None)
         state |= _named(seen, "vision_encoder.vision_model.vision_model", config.vision_sides())
-    with no_init_weights():
-        model = cls(config, query_tokenizer, document_tokenizer, context_tokenizer=context_tokenizer)
-    checkpoint.load_into(model, config, state, lora_alpha=lora_alpha)
+    given = {"query_tokenizer": query_tokenizer, "document_tokenizer": document_tokenizer or context_tokenizer}
+    if placed:
+        model = _placed(cls, config, state, lora_alpha, placed | ({} if dtype is None else {"dtype": dtype}))
+        model.query_tokenizer, model.document_tokenizer = given.values()
+    else:
+        with no_init_weights():
+            model = cls(config, **given)
+        checkpoint.load_into(model, config, state, lora_alpha=lora_alpha)
     if model.query_tokenizer is None or model.document_tokenizer is None:
         found = tokenizers(name_or_path, config.text_config, **hub)
         model.query_tokenizer = model.query_tokenizer or found[0]
         model.document_tokenizer = model.document_tokenizer or found[1]
     model.name_or_path = str(name_or_path)
-    if dtype is not None and dtype != "auto":
+    if dtype is not None and dtype != "auto" and not placed:
         model.to(getattr(torch, dtype) if isinstance(dtype, str) else dtype)
     return model.eval()
+
+
+def _placed(
+    cls: Any, config: FLMRConfig, state: Mapping[str, Tensor], lora_alpha: float | None, arguments: dict[str, Any]
+) -> Any:
+    """A model whose weights transformers quantises, or spreads over devices."""
+    device_map = arguments.get("device_map")
+    if isinstance(device_map, Mapping) and "disk" in map(str, device_map.values()):
+        raise ValueError("device_map must name devices, got 'disk': weights can be mapped from their file without it")
+    with torch.device("meta"):
+        shapes = cls(config)
+    weights = checkpoint.fitting(shapes, config, state, lora_alpha=lora_alpha)
+    load_weights: Any = PreTrainedModel.from_pretrained
+    return load_weights.__func__(cls, None, config=config, state_dict=weights, **arguments)
 
 
 def start(
@@ -282,6 +305,17 @@ def linear_of(text: Any, dim: int, **hub: Any) -> Tensor | None:
     except (OSError, ValueError):
         return None
     return weight if weight is not None and len(weight) == dim else None
+
+
+def word_tokenizer(name_or_path: str | Path) -> Any:
+    """The tokenizer of transformers at a place: of any model, of a checkpoint of ours, or of one of its subfolders."""
+    for subfolder in ("query_tokenizer", ""):
+        file = checkpoint.find(name_or_path, f"{subfolder}/tokenizer_config.json".lstrip("/"))
+        if file is not None:
+            kind = json.loads(file.read_text(encoding="utf-8")).get("tokenizer_class")
+            if subfolder or kind in (FLMRQueryTokenizer.published_class, FLMRDocumentTokenizer.published_class):
+                return FLMRQueryTokenizer.from_pretrained(name_or_path, subfolder).tokenizer
+    return AutoTokenizer.from_pretrained(str(name_or_path))
 
 
 def tokenizers(

@@ -73,7 +73,9 @@ class Batches:
         self.names = list(data.mix)
         self.datasets = [datasets[name] for name in self.names]
         self.sources = [data.mix[name] for name in self.names]
-        self.mined = [read_mined(source.negatives) if source.negatives else {} for source in self.sources]
+        self.mined: list[Mapping[str, Mined]] = [
+            read_mined(source.negatives) if source.negatives else {} for source in self.sources
+        ]
         for name, dataset in zip(self.names, self.datasets, strict=True):
             check(name, dataset, data.negatives)
         self.sizes = [source.size or len(one) for source, one in zip(self.sources, self.datasets, strict=True)]

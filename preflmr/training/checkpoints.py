@@ -2,6 +2,7 @@
 
 =========================  ============================================================================================
 ``best/``                  the chosen model, as `PreFLMR.save_pretrained` writes it
+``models/step-N/``         the model after N steps, where ``models_every`` asks for it
 ``checkpoints/step-N/``    what it takes to go on: trained parameters, optimizer, schedule, random states, `Progress`
 ``config.json``            the recipe
 ``log.jsonl``, ``logs/``   losses, rates and validations: a line each, and for TensorBoard
@@ -25,6 +26,7 @@ from safetensors.torch import load_file, save_file
 
 from lateint.disk import whole
 from preflmr.training.recipe import TrainConfig
+from preflmr.training.schema import build
 from preflmr.training.validation import History
 
 TRAINED = "trained.safetensors"
@@ -79,7 +81,7 @@ def find_run(config: TrainConfig, resume: bool) -> Path:
         return folder
     if not resume:
         raise FileExistsError(f"{folder}: there is a run in this folder; resume it, or name another output")
-    before = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    before = _recipe(build(TrainConfig, json.loads((folder / CONFIG).read_text(encoding="utf-8"))))
     changed = {name for name, _ in _flat(before).items() ^ _flat(_recipe(config)).items()}
     if changed := changed - NOT_THE_RUN:
         names = ", ".join(sorted(changed))

@@ -12,13 +12,19 @@ from __future__ import annotations
 import gzip
 import json
 import os
+from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lateint.disk import whole
+from preflmr.data.ids import Digests, Positions
 from preflmr.data.m2kr import Dataset, Example
+from preflmr.data.rows import Column, Lines
 from preflmr.evaluation.retrieval import evaluate
 
 
@@ -80,24 +86,46 @@ def mine(
     return found
 
 
-def read_mined(path: str | os.PathLike[str]) -> dict[str, Mined]:
-    """What `mine` wrote, by question id.
+def read_mined(path: str | os.PathLike[str]) -> Mapping[str, Mined]:
+    """What `mine` wrote, by question id; it stays on disk.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line is not as the module says; the message names it.
     """
-    path = Path(path)
-    read: dict[str, Mined] = {}
-    with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                row = json.loads(line)
-                read[row["question_id"]] = Mined(_scores(row["positives"]), _scores(row["negatives"]))
-            except (ValueError, KeyError, TypeError, AttributeError) as error:
-                rule = "must be an object with question_id, positives and negatives"
-                raise ValueError(f"{path}, line {number}: {rule}: {type(error).__name__}: {error}") from None
-    return read
+    table = Lines(Path(path))
+    keys, digests = array("q"), Digests()
+    for place, key, row in table.rows((), ()):
+        _mined(row, place)
+        keys.append(key)
+        digests.add(row["question_id"])
+    names = Column(table, np.frombuffer(keys, np.int64), (), itemgetter("question_id"))
+    return _MinedFile(names, Positions(names, digests.ascending()))
+
+
+class _MinedFile(Mapping[str, Mined]):
+    def __init__(self, names: Column[str], positions: Positions) -> None:
+        self._rows = Column(names.table, names.keys, (), _mined)
+        self._positions = positions
+
+    def __getitem__(self, id: str) -> Mined:
+        return self._rows[self._positions[id]]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._positions)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+
+def _mined(row: Mapping[str, Any], place: str = "row") -> Mined:
+    try:
+        if not isinstance(row["question_id"], str):
+            raise TypeError("question_id is no string")
+        return Mined(_scores(row["positives"]), _scores(row["negatives"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        rule = "must be an object with question_id, positives and negatives"
+        raise ValueError(f"{place}: {rule}: {type(error).__name__}: {error}") from None
 
 
 def _scores(passages: Mapping[str, Any]) -> dict[str, float]:

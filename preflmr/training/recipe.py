@@ -1,4 +1,4 @@
-"""What a training run is told: frozen dataclasses that check themselves.
+"""What a training run is told: frozen dataclasses that check themselves (`preflmr.training.schema`).
 
 A **step** is an optimiser step, everywhere: ``queries_per_step`` queries, of all devices together, after which the
 parameters change once. How many batches that takes follows: ``queries_per_step / (batch_size * devices)``. In-batch
@@ -10,20 +10,24 @@ negatives come from one batch of one device, or of all devices with ``loss.acros
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
+from typing import Annotated
 
-from preflmr.training.recipe_checks import at_least, between, one_of
+from pydantic import Field
+
 from preflmr.training.recipe_inputs import INSTRUCTIONS, Data, Lora, Model, Source
+from preflmr.training.schema import ENTRIES, SECTION, AtLeast0, AtLeast1, Positive, Share, one_of, settings
 
 __all__ = [
     "Check", "Data", "Distillation", "Lora", "Loss", "Model", "Optimizer", "Source", "TrainConfig", "Validation",
 ]  # fmt: skip
 PARTS = ("text_encoder", "vision_encoder", "mapping")
 QUERY_PARTS = ("text", "vision")
-MEASURES = r"(Pseudo )?Recall@[1-9]\d*|(nDCG|MRR)@10"
+NLL = "NLL"
+MEASURES = rf"(Pseudo )?Recall@[1-9]\d*|(nDCG|MRR)@10|{NLL}"
 
 
-@dataclass(frozen=True)
+@settings
 class Optimizer:
     """How parameters move.
 
@@ -34,24 +38,20 @@ class Optimizer:
         max_norm: gradients longer than this are shortened; None: never.
     """
 
-    name: str = "adam"
-    betas: tuple[float, ...] = (0.9, 0.999)
-    eps: float = 1e-8
-    weight_decay: float = 0.0
-    schedule: str = "constant"
-    warmup: int = 0
-    max_norm: float | None = None
+    name: Annotated[str, one_of("adam", "adamw")] = "adam"
+    betas: tuple[Share, ...] = (0.9, 0.999)
+    eps: Positive = 1e-8
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    schedule: Annotated[str, one_of("constant", "linear", "cosine")] = "constant"
+    warmup: AtLeast0 = 0
+    max_norm: Positive | None = None
 
     def __post_init__(self) -> None:
-        one_of(self.name, ("adam", "adamw"), "optimizer.name")
-        one_of(self.schedule, ("constant", "linear", "cosine"), "optimizer.schedule")
-        at_least(self.warmup, 0, "optimizer.warmup")
-        at_least(self.weight_decay, 0, "optimizer.weight_decay")
         if len(self.betas) != 2:
             raise ValueError(f"optimizer.betas must be two numbers, got {list(self.betas)}")
 
 
-@dataclass(frozen=True)
+@settings
 class Distillation:
     """A teacher's scores of each query's own documents, as a second term of the loss.
 
@@ -63,17 +63,13 @@ class Distillation:
         temperature: of kl_divergence.
     """
 
-    loss: str = "kl_divergence"
+    loss: Annotated[str, one_of("kl_divergence", "margin_mse")] = "kl_divergence"
     teacher: str | None = None
-    weight: float = 0.5
-    temperature: float = 1.0
-
-    def __post_init__(self) -> None:
-        one_of(self.loss, ("kl_divergence", "margin_mse"), "loss.distillation.loss")
-        between(self.weight, 0, 1, "loss.distillation.weight")
+    weight: Share = 0.5
+    temperature: Positive = 1.0
 
 
-@dataclass(frozen=True)
+@settings
 class Loss:
     """What is minimised.
 
@@ -88,28 +84,27 @@ class Loss:
     """
 
     in_batch: bool = True
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     mask_positives: bool = False
     same_corpus: bool = False
     across_devices: bool = False
-    chunk: int | None = None
+    chunk: AtLeast1 | None = None
     distillation: Distillation | None = None
 
     def __post_init__(self) -> None:
-        if self.temperature <= 0:
-            raise ValueError(f"loss.temperature must be positive, got {self.temperature}")
-        at_least(self.chunk, 1, "loss.chunk")
         if self.across_devices and not self.in_batch:
             raise ValueError("loss.across_devices needs loss.in_batch, got in_batch: false")
 
 
-@dataclass(frozen=True)
+@settings
 class Check:
     """One retrieval task to validate on.
 
     Args:
         source, task, split, images, instructions: as for `Source`; None for source and images: those of ``data``.
-        measure: "Recall@K", "Pseudo Recall@K", "nDCG@10" or "MRR@10"; None: the task's.
+        measure: "Recall@K", "Pseudo Recall@K", "nDCG@10" or "MRR@10"; None: the task's. Or "NLL", for which nothing is
+            searched: the mean loss of the questions, in batches as training has them, always the same ones, without
+            dropout, augmentation and teacher; lower is better.
         questions: only the first so many; None: all.
         exact: score every passage, instead of searching an index.
     """
@@ -118,19 +113,23 @@ class Check:
     task: str | None = None
     split: str = "valid"
     images: str | None = None
-    instructions: str = "row"
+    instructions: Annotated[str, one_of(*INSTRUCTIONS)] = "row"
     measure: str | None = None
-    questions: int | None = None
+    questions: AtLeast1 | None = None
     exact: bool = False
 
     def __post_init__(self) -> None:
-        one_of(self.instructions, INSTRUCTIONS, "instructions")
         if self.measure is not None and not re.fullmatch(MEASURES, self.measure):
-            raise ValueError(f"measure must be like Recall@5, Pseudo Recall@5, nDCG@10 or MRR@10, got {self.measure!r}")
-        at_least(self.questions, 1, "questions")
+            known = "Recall@5, Pseudo Recall@5, nDCG@10, MRR@10 or NLL"
+            raise ValueError(f"measure must be like {known}, got {self.measure!r}")
+
+    @property
+    def sign(self) -> int:
+        """What makes better values larger ones."""
+        return -1 if self.measure == NLL else 1
 
 
-@dataclass(frozen=True)
+@settings
 class Validation:
     """When to validate, and what follows from it.
 
@@ -143,22 +142,30 @@ class Validation:
         nbits: of the index.
     """
 
-    every: int | None = None
-    tasks: dict[str, Check] = field(default_factory=dict)
+    every: AtLeast1 | None = None
+    tasks: Annotated[dict[str, Check], ENTRIES] = field(default_factory=dict)
     select: str = "last"
-    stop_after: int | None = None
-    batch_size: int = 32
+    stop_after: AtLeast1 | None = None
+    batch_size: AtLeast1 = 32
     nbits: int = 8
 
     def __post_init__(self) -> None:
         if bool(self.tasks) != (self.every is not None):
             raise ValueError("validation must have both every and tasks, or neither")
-        at_least(self.every, 1, "validation.every")
-        one_of(self.select, ("last", *(("mean", *self.tasks) if self.tasks else ())), "validation.select")
-        at_least(self.stop_after, 1, "validation.stop_after")
+        allowed = ("last", *(("mean", *self.tasks) if self.tasks else ()))
+        if self.select not in allowed:
+            raise ValueError(f"validation.select must be one of {', '.join(allowed)}, got {self.select!r}")
+        if self.select == "mean" and len({check.sign for check in self.tasks.values()}) > 1:
+            raise ValueError("validation.select must not be mean where NLL, of which less is better, is among others")
+
+    @property
+    def sign(self) -> int:
+        """That of the value which selects."""
+        chosen = self.tasks.values() if self.select == "mean" else [self.tasks[self.select]]
+        return next(check.sign for check in chosen)
 
 
-@dataclass(frozen=True)
+@settings
 class TrainConfig:
     """One stage of training.
 
@@ -178,6 +185,7 @@ class TrainConfig:
             and at the end.
         save_minutes: minutes between checkpoints, whatever the steps; None: only as ``save_every`` says.
         keep_checkpoints: how many of the last checkpoints stay.
+        models_every: steps between models that are kept in ``models/``, each a checkpoint of its own; None: none is.
         log_every: steps between lines in the log.
         seed: of everything random.
     """
@@ -185,44 +193,32 @@ class TrainConfig:
     output: str
     model: Model
     data: Data
-    learning_rates: dict[str, float]
-    steps: int
-    queries_per_step: int = 256
-    batch_size: int = 8
-    query_parts: tuple[str, ...] = QUERY_PARTS
+    learning_rates: Annotated[dict[Annotated[str, one_of(*PARTS)], Positive], ENTRIES]
+    steps: AtLeast1
+    queries_per_step: AtLeast1 = 256
+    batch_size: AtLeast1 = 8
+    query_parts: tuple[Annotated[str, one_of(*QUERY_PARTS)], ...] = QUERY_PARTS
     frozen_dropout: bool = False
-    precision: str = "no"
+    precision: Annotated[str, one_of("no", "bf16", "fp16")] = "no"
     gradient_checkpointing: bool = False
-    save_every: int | None = None
-    save_minutes: float | None = 30.0
-    keep_checkpoints: int = 1
-    log_every: int = 10
+    save_every: AtLeast1 | None = None
+    save_minutes: Positive | None = 30.0
+    keep_checkpoints: AtLeast1 = 1
+    models_every: AtLeast1 | None = None
+    log_every: AtLeast1 = 10
     seed: int = 0
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    loss: Loss = field(default_factory=Loss)
-    validation: Validation = field(default_factory=Validation)
+    optimizer: Annotated[Optimizer, SECTION] = field(default_factory=Optimizer)
+    loss: Annotated[Loss, SECTION] = field(default_factory=Loss)
+    validation: Annotated[Validation, SECTION] = field(default_factory=Validation)
 
     def __post_init__(self) -> None:
         if not self.learning_rates:
             raise ValueError(f"learning_rates must name at least one of {', '.join(PARTS)}, got none")
-        for part, rate in self.learning_rates.items():
-            one_of(part, PARTS, "learning_rates")
-            if not rate > 0:
-                raise ValueError(f"learning_rates.{part} must be positive, got {rate}: leave a frozen part out")
-        for name in ("steps", "queries_per_step", "batch_size", "log_every"):
-            at_least(getattr(self, name), 1, name)
         if self.queries_per_step % self.batch_size:
             found = f"{self.queries_per_step} and {self.batch_size}"
             raise ValueError(f"queries_per_step must be a multiple of batch_size, got {found}")
-        at_least(self.save_every, 1, "save_every")
-        at_least(self.keep_checkpoints, 1, "keep_checkpoints")
-        if self.save_minutes is not None and not self.save_minutes > 0:
-            raise ValueError(f"save_minutes must be positive, got {self.save_minutes}")
-        one_of(self.precision, ("no", "bf16", "fp16"), "precision")
         if not self.query_parts or len(set(self.query_parts)) < len(self.query_parts):
             raise ValueError(f"query_parts must name each part once, and at least one, got {list(self.query_parts)}")
-        for part in self.query_parts:
-            one_of(part, QUERY_PARTS, "query_parts")
         if self.data.without_image == "none" and "text" not in self.query_parts:
             raise ValueError("data.without_image must be blank where queries have no text rows, got none")
         for cache, part in (("cache_documents", "text_encoder"), ("cache_images", "vision_encoder")):

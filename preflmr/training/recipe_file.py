@@ -11,7 +11,9 @@
       stage3: {base: stage3.yaml}
 
 Mappings are merged key by key: the bases in order, then what all stages share, then the stage's own keys. Anything else
-replaces what was there; null removes it.
+replaces what was there. null is a value, for settings that may be none, such as
+``model.config.mask_instruction_token``; of a mapping of named things (``data.mix``, ``validation.tasks``,
+``learning_rates``) it takes one out.
 
 A base is looked for beside the file that names it, then among the shipped ones in
 ``preflmr/training/recipes``. The stages of a file write to ``output/stage``; ``start: previous`` is then the best
@@ -20,19 +22,26 @@ checkpoint of the stage before.
 
 from __future__ import annotations
 
-import difflib
-import types
-import typing
-from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, fields, is_dataclass
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from preflmr.training.recipe import TrainConfig
+from preflmr.training.schema import build
 
 SHIPPED = Path(__file__).parent / "recipes"
+
+
+class Loader(yaml.SafeLoader):  # type: ignore[misc]  # yaml is untyped here
+    """YAML whose numbers are those of YAML 1.2: 1e-4 is one."""
+
+
+Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+(\.\d*)?|\.\d+)([eE][-+]?\d+)$"), list("-+0123456789.")
+)
 
 
 def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[str, TrainConfig]:
@@ -45,7 +54,6 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[s
     Raises:
         FileNotFoundError: the file or a base of it is missing.
         ValueError: not YAML, an unknown key, or a value that the recipe refuses; the message names file and stage.
-        TypeError: a value of the wrong type.
     """
     path = _find(str(path), Path())
     given = _nested(overrides)
@@ -70,61 +78,16 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[s
     return named
 
 
-def build(cls: type[Any], values: Any, where: str = "") -> Any:
-    """A dataclass from a mapping, whose keys and types are checked; ``where`` begins the names in messages."""
-    if not isinstance(values, Mapping):
-        raise TypeError(f"{where or cls.__name__} must be a mapping, got {values!r}")
-    hints = typing.get_type_hints(cls)
-    known = {item.name: item for item in fields(cls)}
-    for key in values:
-        if key not in known:
-            close = difflib.get_close_matches(str(key), known, n=1)
-            hint = f", did you mean {close[0]}?" if close else f"; known: {', '.join(known)}"
-            raise ValueError(f"{_dotted(where, key)} is no key of a recipe{hint}")
-    for name, item in known.items():
-        if name not in values and item.default is MISSING and item.default_factory is MISSING:
-            raise ValueError(f"{_dotted(where, name)} is missing")
-    made = {key: _value(hints[key], value, _dotted(where, key)) for key, value in values.items()}
-    try:
-        return cls(**made)
-    except ValueError as error:
-        # A part that may be in several places does not know its own.
-        raise ValueError(str(error) if not where or where in str(error) else f"{where}: {error}") from None
-
-
-def _value(hint: Any, value: Any, where: str) -> Any:
-    if hint is Any:
-        return value
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        if value is None:
-            return None
-        hint = next(option for option in typing.get_args(hint) if option is not type(None))
-    origin = typing.get_origin(hint)
-    if is_dataclass(hint):
-        return build(typing.cast(type, hint), value, where)
-    if origin is tuple:
-        if not isinstance(value, list | tuple):
-            raise TypeError(f"{where} must be a list, got {value!r}")
-        return tuple(_value(typing.get_args(hint)[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict:
-        if not isinstance(value, Mapping):
-            raise TypeError(f"{where} must be a mapping, got {value!r}")
-        return {key: _value(typing.get_args(hint)[1], item, _dotted(where, key)) for key, item in value.items()}
-    if hint is float and not isinstance(value, bool):
-        try:
-            return float(value)  # YAML 1.1 takes 1e-4, which has no dot, for a string
-        except (TypeError, ValueError):
-            pass
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise TypeError(f"{where} must be {hint.__name__}, got {value!r}")
-    return value
+def value(text: str) -> Any:
+    """What a text means in YAML."""
+    return yaml.load(text, Loader)
 
 
 def _stage(settings: dict[str, Any], where: str) -> TrainConfig:
     try:
-        config: TrainConfig = build(TrainConfig, _without_nulls(settings))
-    except (TypeError, ValueError) as error:
-        raise type(error)(f"{where}: {error}") from None
+        config = build(TrainConfig, settings)
+    except ValueError as error:
+        raise ValueError(f"{where}: {error}") from None
     if "previous" in (config.model.start, config.model.text):
         raise ValueError(f"{where}: previous is for a stage after another one in the same file, name a checkpoint")
     return config
@@ -133,7 +96,7 @@ def _stage(settings: dict[str, Any], where: str) -> TrainConfig:
 def _load(path: Path) -> dict[str, Any]:
     """The file merged over its bases."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = value(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from None
     if not isinstance(values, dict):
@@ -181,16 +144,3 @@ def _replace_previous(settings: dict[str, Any], previous: str) -> None:
 
 def _without_base(values: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in values.items() if key != "base"}
-
-
-def _without_nulls(values: Any) -> Any:
-    """null removes a key, and with it falls back to the default."""
-    return dict(_kept(values)) if isinstance(values, Mapping) else values
-
-
-def _kept(values: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    return ((key, _without_nulls(value)) for key, value in values.items() if value is not None)
-
-
-def _dotted(where: str, key: Any) -> str:
-    return f"{where}.{key}" if where else str(key)

@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from preflmr.instructions import TEMPLATES
-from preflmr.training.recipe_checks import at_least, between, one_of
+from preflmr.training.schema import ENTRIES, AtLeast0, AtLeast1, AtLeast3, Share, one_of, settings
 
 INSTRUCTIONS = ("row", "none", *TEMPLATES)
 
 
-@dataclass(frozen=True)
+@settings
 class Lora:
     """Low-rank adapters (Hu et al. 2022) in place of the text encoder's own weights; merged in saved checkpoints."""
 
-    r: int = 16
-    alpha: int = 32
-    dropout: float = 0.05
+    r: AtLeast1 = 16
+    alpha: AtLeast1 = 32
+    dropout: Share = 0.05
     modules: str = r".*text_encoder.*\.(query|key|value)"  # regular expression of module names
 
-    def __post_init__(self) -> None:
-        at_least(self.r, 1, "model.lora.r")
-        at_least(self.alpha, 1, "model.lora.alpha")
-        between(self.dropout, 0, 1, "model.lora.dropout")
 
-
-@dataclass(frozen=True)
+@settings
 class Model:
     """The model that training starts from: a checkpoint, or parts put together.
 
@@ -39,7 +33,8 @@ class Model:
             (``"previous"`` likewise); None: random weights by ``config.text_config``.
         vision: where a new model's vision encoder comes from: a CLIP checkpoint; None: random weights by
             ``config.vision_config``, or without that no vision encoder.
-        tokenizer: where a new model's tokenizers come from; None: from ``text``.
+        tokenizer: where a new model's tokenizers come from: any model's, a PreFLMR checkpoint's, or a folder of one of
+            its own; None: from ``text``.
         query_length, document_length: tokens of a query, and of a document at most; None: as the checkpoint has it, or
             32 and 512.
         separate_text_encoders: give queries and documents a text encoder each, as stage 3 does.
@@ -51,22 +46,20 @@ class Model:
     text: str | None = None
     vision: str | None = None
     tokenizer: str | None = None
-    query_length: int | None = None
-    document_length: int | None = None
+    query_length: AtLeast3 | None = None
+    document_length: AtLeast3 | None = None
     separate_text_encoders: bool = False
     lora: Lora | None = None
 
     def __post_init__(self) -> None:
         if (self.start is None) == (self.config is None):
             raise ValueError("model must have either start or config, got " + ("neither" if not self.start else "both"))
-        for name in ("query_length", "document_length"):
-            at_least(getattr(self, name), 3, f"model.{name}")
         for name in ("text", "vision", "tokenizer"):
             if self.start is not None and getattr(self, name) is not None:
                 raise ValueError(f"model.{name} is for a model made from model.config, got it with model.start")
 
 
-@dataclass(frozen=True)
+@settings
 class Source:
     """One data set of the mix, and how it is used.
 
@@ -78,7 +71,7 @@ class Source:
             (Table 9); None: each once.
         questions: use only so many of its questions, drawn once by the seed; None: all.
         instructions: a key of `preflmr.instructions.TEMPLATES`, drawn at each access; "row": the column; "none".
-        images: folder or zip of pictures; None: ``data.images``.
+        images: folder, zip or tar of pictures; None: ``data.images``.
         views: with ``data.cache_images``, how many versions of a picture there are: itself, and augmented ones.
         negatives: a file that `preflmr.training.mining` wrote.
         hard_negatives: how many of ``data.negatives`` are drawn from that file.
@@ -87,24 +80,20 @@ class Source:
     source: str | None = None
     task: str | None = None
     split: str = "train"
-    size: int | None = None
-    questions: int | None = None
-    instructions: str = "row"
+    size: AtLeast1 | None = None
+    questions: AtLeast1 | None = None
+    instructions: Annotated[str, one_of(*INSTRUCTIONS)] = "row"
     images: str | None = None
-    views: int = 1
+    views: AtLeast1 = 1
     negatives: str | None = None
-    hard_negatives: int = 0
+    hard_negatives: AtLeast0 = 0
 
     def __post_init__(self) -> None:
-        for name in ("size", "questions", "views"):
-            at_least(getattr(self, name), 1, name)
-        one_of(self.instructions, INSTRUCTIONS, "instructions")
-        at_least(self.hard_negatives, 0, "hard_negatives")
         if self.hard_negatives and self.negatives is None:
             raise ValueError(f"hard_negatives needs the file negatives, got {self.hard_negatives} without")
 
 
-@dataclass(frozen=True)
+@settings
 class Data:
     """What batches are drawn from.
 
@@ -114,7 +103,7 @@ class Data:
             of its corpus, and short passages are not padded to another's length. Of each data set, as many whole
             batches as it fills; the rows left over are others in the next epoch.
         source: hub id or folder of those that name none.
-        images: folder or zip of pictures of those that name none.
+        images: folder, zip or tar of pictures of those that name none.
         on_missing: what to do about a picture that is missing or broken: "error", "skip" or "blank".
         strict: refuse data with likely mistakes, see `preflmr.data.m2kr.load`, instead of counting them.
         negatives: passages drawn for each query besides its positive, from the corpus of that query.
@@ -129,28 +118,24 @@ class Data:
         workers: processes that prepare batches; 0: none.
     """
 
-    mix: dict[str, Source]
+    mix: Annotated[dict[str, Source], ENTRIES]
     homogeneous_batches: bool = False
     source: str | None = None
     images: str | None = None
-    on_missing: str = "error"
+    on_missing: Annotated[str, one_of("error", "skip", "blank")] = "error"
     strict: bool = True
-    negatives: int = 4
+    negatives: AtLeast0 = 4
     use_instructions: bool = True
-    without_image: str = "blank"
+    without_image: Annotated[str, one_of("blank", "none")] = "blank"
     augment: tuple[dict[str, Any], ...] = ()
     keep_images: bool = False
     cache_images: bool = False
     cache_documents: bool = False
-    workers: int = 0
+    workers: AtLeast0 = 0
 
     def __post_init__(self) -> None:
         if not self.mix:
             raise ValueError("data.mix must name at least one data set, got none")
-        one_of(self.on_missing, ("error", "skip", "blank"), "data.on_missing")
-        one_of(self.without_image, ("blank", "none"), "data.without_image")
-        at_least(self.negatives, 0, "data.negatives")
-        at_least(self.workers, 0, "data.workers")
         for name, source in self.mix.items():
             if source.source is None and self.source is None:
                 raise ValueError(f"data.mix.{name} must name its source, or data.source that of all, got neither")

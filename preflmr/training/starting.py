@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoTokenizer, get_scheduler
+from transformers import get_scheduler
 
 from preflmr.model import PreFLMR
-from preflmr.model.pretrained import flmr_config
+from preflmr.model.pretrained import flmr_config, word_tokenizer
 from preflmr.training import recipe
 from preflmr.training.recipe import TrainConfig
 
@@ -35,6 +35,7 @@ def start_model(config: TrainConfig, model: Any = None) -> Any:
             model.separate_text_encoders()
         if settings.lora is not None:
             _add_adapters(model, settings.lora)
+    _tell(model.config, config)
     return model
 
 
@@ -109,7 +110,7 @@ def _new(settings: recipe.Model) -> Any:
     else:
         tokenizer = None
     if settings.tokenizer is not None:
-        tokenizer = AutoTokenizer.from_pretrained(settings.tokenizer)
+        tokenizer = word_tokenizer(settings.tokenizer)
     model = PreFLMR.from_encoders(text, vision, tokenizer=tokenizer, **lengths, **fields)
     if found is not None:
         if found.config.dim != model.config.dim:
@@ -121,6 +122,14 @@ def _new(settings: recipe.Model) -> Any:
             if (actual := getattr(getattr(model.config, name), field)) != value:
                 raise ValueError(f"model.config.{name}.{field} must be that of the checkpoint, {actual}, got {value}")
     return model
+
+
+def _tell(saved: Any, config: TrainConfig) -> None:
+    """Has the checkpoint say what it is trained to score with, and how it is asked."""
+    saved.query_concat_output_from_text_encoder = "text" in config.query_parts
+    saved.query_concat_output_from_vision_encoder = "vision" in config.query_parts
+    saved.use_instructions = config.data.use_instructions
+    saved.without_image = "blank" if config.data.without_image == "blank" else "text"
 
 
 def _set_lengths(model: Any, settings: recipe.Model) -> None:

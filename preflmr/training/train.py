@@ -174,6 +174,8 @@ class _Run:
                 came, late = signals.agreed(int(self._is_late()))
                 if came:
                     self._stop(came)
+                if _is_due(config.models_every, state.step):
+                    self._keep(f"models/step-{state.step:08d}")
                 if late or last or _is_due(config.save_every, state.step):
                     self._save()
                 self._validate_if_due(signals)
@@ -249,7 +251,7 @@ class _Run:
         if self.validator is not None:
             values = self.validator(self.model)
             if state.history.add(state.step, values, settings):
-                self._keep_as_best()
+                self._keep("best")
             state.stopped_early = state.history.should_stop(settings)
             self._write({"step": state.step, "validation": values})
             accelerator.log({f"validation/{name}": value for name, value in values.items()}, step=state.step)
@@ -258,9 +260,11 @@ class _Run:
         stop = torch.tensor(float(state.stopped_early), device=accelerator.device)
         state.stopped_early = bool(accelerator.reduce(stop, "sum"))
 
-    def _keep_as_best(self) -> None:
-        with whole.folder(self.folder / "best", replace=True) as best:
-            starting.save_model(self.model, best)
+    def _keep(self, name: str) -> None:
+        """Writes the model, on the first device, as a checkpoint of its own."""
+        if self.accelerator.is_main_process:
+            with whole.folder(self.folder / name, replace=True) as place:
+                starting.save_model(self.model, place)
 
     def _log(self, rates: dict[str, float]) -> float:
         """A line of the log: the mean loss since the last one, over all devices."""
@@ -304,7 +308,7 @@ class _Run:
         }
         if self.accelerator.is_main_process:
             if history.best is None:
-                self._keep_as_best()
+                self._keep("best")
             checkpoints.write_json(self.folder / "summary.json", summary)
         for tracker in self.accelerator.trackers:
             tracker.finish()  # end_training would end the process group, too, which the next stage needs

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 
 from lateint import Index
 from preflmr import instructions
 from preflmr.data.images import Images
 from preflmr.data.m2kr import Dataset, load
+from preflmr.encoding.workers import evaluating
 from preflmr.evaluation.config import EvalConfig
 from preflmr.evaluation.passage_index import passage_index
 from preflmr.evaluation.retrieval import evaluate
-from preflmr.training.recipe import Check, TrainConfig, Validation
+from preflmr.training import drawing
+from preflmr.training.batches import Batches
+from preflmr.training.objective import Objective
+from preflmr.training.recipe import NLL, Check, Source, TrainConfig, Validation
 
 
 def load_tasks(config: TrainConfig) -> dict[str, Dataset]:
@@ -41,6 +45,8 @@ def load_tasks(config: TrainConfig) -> dict[str, Dataset]:
         )
         if (check.measure or found[name].task.measure) is None:
             raise ValueError(f"validation.tasks.{name} must name its measure, {found[name].task.name} has none")
+        if check.measure == NLL:
+            drawing.check(f"validation.tasks.{name}", found[name], config.data.negatives)
     return found
 
 
@@ -58,15 +64,16 @@ class Validator:
         return {name: self.measure(model, name) for name in self.tasks}
 
     def measure(self, model: Any, name: str) -> float:
-        """One task, whose questions have the rows that are trained, alone."""
+        """One task."""
         config, settings = self.config, self.config.validation
         dataset, check = self.tasks[name], settings.tasks[name]
         measure = str(check.measure or dataset.task.measure)
+        if measure == NLL:
+            return nll(model, dataset, name, check, config)
         asked: dict[str, Any] = {
             "ks": (int(measure.partition("@")[2]),),
             "method": "exact" if check.exact else "index",
             "instruction": _instruction(check, config),
-            "without_image": "blank" if config.data.without_image == "blank" else "text",
             "on_missing": config.data.on_missing,
             "nbits": settings.nbits,
             "batch_size": settings.batch_size,
@@ -77,8 +84,7 @@ class Validator:
             index = passage_index(model, dataset, None, EvalConfig(**asked), progress=False)
             if not self._changes_documents(model):
                 self._indexes[name] = index
-        with _rows(model, config.query_parts):
-            found = evaluate(model, dataset, index, progress=False, **asked)
+        found = evaluate(model, dataset, index, progress=False, **asked)
         if measure not in found.summary["measures"]:
             raise ValueError(f"{dataset.task.name} {dataset.split}: no question has what {measure} needs")
         return found[measure]
@@ -86,6 +92,32 @@ class Validator:
     def _changes_documents(self, model: Any) -> bool:
         sees = bool(model.config.context_concat_output_from_vision_encoder)
         return "text_encoder" in self.config.learning_rates or sees
+
+
+def nll(model: Any, dataset: Dataset, name: str, check: Check, config: TrainConfig) -> float:
+    """The mean loss of the questions of a data set, in whole batches: what `Check` says of ``NLL``."""
+    source = Source(source="given", instructions=check.instructions)
+    alone: dict[str, Any] = {
+        "homogeneous_batches": False,
+        "augment": (),
+        "cache_images": False,
+        "cache_documents": False,
+        "workers": 0,
+    }
+    data = replace(config.data, mix={name: source}, **alone)
+    loss = replace(config.loss, distillation=None, across_devices=False, chunk=None)
+    size = min(config.batch_size, len(dataset))
+    vision = "vision" in config.query_parts
+    batches = Batches(data, {name: dataset}, model, batch_size=size, seed=0, vision=vision)
+    objective = Objective(model, replace(config, data=data, loss=loss), batches)
+    device = next(model.parameters()).device
+    precision = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
+    total, n = 0.0, len(dataset) // size
+    with torch.no_grad(), evaluating(list(model.modules())):
+        for number in range(n):
+            with torch.autocast(device.type, precision, enabled=precision is not None):
+                total += float(objective(batches[number].to(device)))
+    return total / n
 
 
 @dataclass
@@ -106,7 +138,7 @@ class History:
         if settings.select == "last":
             return False
         value = float(np.mean(list(values.values()))) if settings.select == "mean" else values[settings.select]
-        if self.best is not None and value <= self.best[1]:
+        if self.best is not None and settings.sign * value <= settings.sign * self.best[1]:
             return False
         self.best = step, value
         return True
@@ -117,7 +149,11 @@ class History:
         if n is None or len(self.found) <= n:
             return False
         last = [self.found[step] for step in sorted(self.found)][-n - 1 :]
-        return any(all(after[name] < before[name] for before, after in pairwise(last)) for name in last[0])
+        signs = {name: settings.tasks[name].sign for name in last[0]}
+        return any(
+            all(sign * after[name] < sign * before[name] for before, after in pairwise(last))
+            for name, sign in signs.items()
+        )
 
 
 def _instruction(check: Check, config: TrainConfig) -> str | None:
@@ -125,17 +161,3 @@ def _instruction(check: Check, config: TrainConfig) -> str | None:
     if check.instructions == "none" or not config.data.use_instructions:
         return ""
     return None if check.instructions == "row" else instructions.TEMPLATES[check.instructions][0]
-
-
-@contextmanager
-def _rows(model: Any, parts: tuple[str, ...]) -> Iterator[None]:
-    """Queries have these rows alone for a while."""
-    names = {part: f"query_concat_output_from_{part}_encoder" for part in ("text", "vision")}
-    before = {name: getattr(model.config, name) for name in names.values()}
-    try:
-        for part, name in names.items():
-            setattr(model.config, name, part in parts)
-        yield
-    finally:
-        for name, value in before.items():
-            setattr(model.config, name, value)

@@ -90,10 +90,24 @@ def load_into(
     *,
     lora_alpha: float | None = None,
 ) -> None:
-    """Put weights of any known layout into a model; its tensors become these.
+    """Put weights of any known layout into a model; its tensors become these. Arguments and errors as of `fitting`."""
+    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    model.load_state_dict(fitting(model, config, state, lora_alpha=lora_alpha), strict=False, assign=True)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(trained[name])
+
+
+def fitting(
+    model: nn.Module,
+    config: FLMRConfig,
+    state: Mapping[str, Tensor],
+    *,
+    lora_alpha: float | None = None,
+) -> dict[str, Tensor]:
+    """Weights of any known layout, as a model's ``state_dict`` has them.
 
     Args:
-        model: a `PreFLMR` of this config.
+        model: a `PreFLMR` of this config; only its shapes are looked at.
         config: says what is shared, and which code runs the vision encoder.
         state: weights by any known name.
         lora_alpha: of LoRA weights, see `layouts.published`.
@@ -111,7 +125,7 @@ def load_into(
     if not layouts.is_published(state):
         # ColBERT has no use for BERT's pooler, and neither have we.
         unused = {name: tensor for name, tensor in own.items() if "_text_encoder.bert_model.pooler." in name}
-        weights = {name: torch.zeros_like(tensor) for name, tensor in unused.items()} | weights
+        weights = {name: torch.zeros(tensor.shape, dtype=tensor.dtype) for name, tensor in unused.items()} | weights
     missing = [name for name in own if name not in weights]
     unexpected = [name for name in weights if name not in own]
     shapes = [
@@ -124,10 +138,7 @@ def load_into(
         alone = bool(visual) and not any("_vision_encoder." in name for name in weights)
         hint = "; it has no vision encoder, which can be given as vision=..." if alone else ""
         raise CheckpointError(missing, unexpected, shapes, hint)
-    trained = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    model.load_state_dict(_native(weights, config), strict=False, assign=True)
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(trained[name])
+    return _native(weights, config)
 
 
 def published_state(model: nn.Module, config: FLMRConfig) -> dict[str, Tensor]:

@@ -370,6 +370,30 @@ def test_drift():
     assert drift.residual_ratio > 1.5 and "rebuild" in drift.advice and drift.growth == pytest.approx(2, abs=0.2)
 
 
+@pytest.mark.parametrize("from_codes", [True, False])
+def test_rebuild(index, from_codes):
+    live = built()
+    index.delete([3, 5])
+    index.add(documents(np.random.default_rng(1), 40))
+    live = {name: index.reconstruct(name) for name in index.ids.tolist()}
+    before = index.codec
+    report = index.rebuild(None if from_codes else list(live.values()), ncentroids=9)
+    assert index.ids.tolist() == list(live) and index.codec.crc32 != before.crc32
+    assert report.from_codes == from_codes and report.centroids == (5, 9) and 0 < report.error < 0.2
+    expect = Index.build(list(live.values()), ids=list(live), ncentroids=9, progress=False)
+    assert answers(index) == answers(expect)
+    index.delete([7])
+    if index.path is not None:
+        assert answers(Index.open(index.path)) == answers(index)
+        assert Index.verify(index.path).problems == []
+        assert not (index.path / "mean.npy").exists()
+
+
+def test_rebuild_of_other_documents(index):
+    with pytest.raises(ValueError, match="source must hold the 20 documents of the index, got 3"):
+        index.rebuild(documents(np.random.default_rng(0), 3))
+
+
 # ------------------------------------------------------------------------- anything in any order
 
 

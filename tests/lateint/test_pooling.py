@@ -49,7 +49,7 @@ def test_a_pooled_build_goes_on(collection, tmp_path, monkeypatch):
     Index.build(collection, tmp_path / "plain", pool=2, progress=False)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         patched.setattr(
-            "lateint.indexing.encoding.Encoder._put_lists", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            "lateint.indexing.encoding.Encoder.put_lists", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         Index.build(collection, tmp_path / "index", pool=2, resume=True, progress=False)
     monkeypatch.setattr("lateint.indexing.builder.train", None)

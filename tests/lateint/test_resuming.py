@@ -113,9 +113,9 @@ def test_what_is_done_is_not_done_again(build, collection, tmp_path, monkeypatch
     stop(build, tmp_path / "index", monkeypatch, after=12)
     monkeypatch.setattr(builder, "train", None)
     encoded = []
-    before = builder.Encoder._encoded
+    before = builder.Encoder.encoded
     monkeypatch.setattr(
-        builder.Encoder, "_encoded", lambda self, tokens, *a: encoded.append(len(tokens)) or before(self, tokens, *a)
+        builder.Encoder, "encoded", lambda self, tokens, *a: encoded.append(len(tokens)) or before(self, tokens, *a)
     )
     build(tmp_path / "index")
     assert contents(tmp_path / "index") == contents(tmp_path / "plain")
@@ -126,7 +126,7 @@ def test_what_is_done_is_not_done_again(build, collection, tmp_path, monkeypatch
 def stop(build, path, monkeypatch, after, error=KeyboardInterrupt, **settings):
     """A build that is stopped when so many chunks were to be encoded."""
     left = [after]
-    before = builder.Encoder._encoded
+    before = builder.Encoder.encoded
 
     def encoded(*arguments):
         left[0] -= 1
@@ -135,7 +135,7 @@ def stop(build, path, monkeypatch, after, error=KeyboardInterrupt, **settings):
         return before(*arguments)
 
     with monkeypatch.context() as patched, pytest.raises(error):
-        patched.setattr(builder.Encoder, "_encoded", encoded)
+        patched.setattr(builder.Encoder, "encoded", encoded)
         build(path, **settings)
 
 
@@ -252,7 +252,7 @@ def test_a_full_disk_keeps_what_is_done(build, tmp_path, monkeypatch):
 def test_two_builds_at_once_do_not_share_a_leftover(build, tmp_path, monkeypatch):
     stop(build, tmp_path / "index", monkeypatch, 9)
     inside = []
-    before = builder.Encoder._encoded
+    before = builder.Encoder.encoded
 
     def encoded(*arguments):
         if not inside:
@@ -261,7 +261,7 @@ def test_two_builds_at_once_do_not_share_a_leftover(build, tmp_path, monkeypatch
         return before(*arguments)
 
     with monkeypatch.context() as patched:
-        patched.setattr(builder.Encoder, "_encoded", encoded)
+        patched.setattr(builder.Encoder, "encoded", encoded)
         build(tmp_path / "index", overwrite=True)
     build(tmp_path / "plain", resume=False)
     assert contents(tmp_path / "index") == contents(tmp_path / "plain")

@@ -1,6 +1,7 @@
 """Files: to the byte as docs/format.md says, whole or not there, refused by name when they are not what they were."""
 
 import errno
+import importlib.util
 import json
 import os
 import shutil
@@ -765,3 +766,24 @@ def test_ragged_offsets_are_what_is_stored(saved, collection):
     offsets = np.load(saved / "segments/000000/offsets.npy")
     np.testing.assert_array_equal(offsets, Ragged(collection.tokens, offsets).offsets)
     np.testing.assert_array_equal(offsets, collection.offsets)
+
+
+def test_the_golden_index_of_version_2(reader):
+    """Made by tests/golden/make.py: sparse lists, segments in one file, deletions of both kinds."""
+    spec = importlib.util.spec_from_file_location("make", GOLDEN / "make.py")
+    make = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make)
+    folder = GOLDEN / "index-v2"
+    expected = json.loads((GOLDEN / "index-v2.json").read_text(encoding="utf-8"))
+    index = Index.open(folder, verify=True)
+    assert index.ids.tolist() == expected["ids"]
+    for query, hits in zip(make.queries(), expected["hits"], strict=True):
+        assert [[document, score] for document, score in index.search(query, 5)] == hits
+    segments = manifest_of(folder)["segments"]
+    assert [segment["deleted"]["kind"] for segment in segments[:2]] == ["positions", "mask"]
+    assert segments[2]["lists"] < 10 and segments[1].get("lists") is None
+    assert Index.verify(folder).problems == []
+    read = reader(folder)
+    assert list(read) == expected["ids"]
+    for name in expected["ids"][::20]:
+        np.testing.assert_allclose(read[name], index.reconstruct(name), atol=1e-5)

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -315,3 +316,95 @@ def test_full_size_of_flmr():
 def test_a_path_that_is_not_there_is_not_asked_of_the_hub(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no such folder, and it is no name on the hub"):
         read(tmp_path / "nothing")
+
+
+def test_a_checkpoint_is_uploaded_when_it_is_asked(make_tiny, tmp_path, monkeypatch):
+    calls = []
+
+    class Hub:
+        def __init__(self, token=None):
+            calls.append(("token", token))
+
+        def create_repo(self, name, **more):
+            calls.append(("repo", name, more))
+            return type("Made", (), {"repo_id": f"me/{name}"})
+
+        def upload_folder(self, **more):
+            calls.append(("upload", more["repo_id"], more["commit_message"], sorted(os.listdir(more["folder_path"]))))
+
+    monkeypatch.setattr("preflmr.weights.hub.HfApi", Hub)
+    model = make_tiny()
+    model.save_pretrained(tmp_path / "mine", push_to_hub=True, private=True, token="t", commit_message="first")
+    files = ["config.json", "context_tokenizer", "model.safetensors", "query_tokenizer"]
+    assert calls == [
+        ("token", "t"),
+        ("repo", "mine", {"private": True, "exist_ok": True}),
+        ("upload", "me/mine", "first", files),
+    ]
+    model.save_pretrained(tmp_path / "quiet", safe_serialization=True)
+    assert len(calls) == 3
+    for arguments, message in (
+        ({"repo_id": "me/x"}, "got 'repo_id', which needs push_to_hub=True"),
+        ({"variant": "fp16"}, "save_pretrained got 'variant'"),
+        ({"safe_serialization": False}, "safe_serialization must be True"),
+    ):
+        with pytest.raises(TypeError, match=message):
+            model.save_pretrained(tmp_path / "wrong", **arguments)
+    assert not (tmp_path / "wrong").exists()
+
+
+@pytest.mark.parametrize("device_map", ["cpu", "auto", {"": "cpu"}])
+def test_weights_go_where_a_device_map_says(make_tiny, tmp_path, device_map):
+    model = make_tiny()
+    model.save_pretrained(tmp_path / "saved")
+    placed = PreFLMR.from_pretrained(tmp_path / "saved", device_map=device_map)
+    pixels = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    inputs = {**model.query_tokenizer(["find: a", "find: b"]), "pixel_values": pixels}
+    with torch.no_grad():
+        found, expected = placed.query(**inputs), model.query(**inputs)
+    torch.testing.assert_close(found.late_interaction_output, expected.late_interaction_output)
+    assert placed.query_tokenizer is not None and not placed.training
+    with pytest.raises(ValueError, match="device_map must name devices, got 'disk'"):
+        PreFLMR.from_pretrained(tmp_path / "saved", device_map={"query_vision_encoder": "disk", "": "cpu"})
+
+
+def test_transformers_quantises_what_it_is_asked_to(make_tiny, tmp_path):
+    """By a quantiser of our own, for those of others need their packages: linear layers of half as many bits."""
+    from transformers.quantizers.auto import register_quantization_config, register_quantizer
+    from transformers.quantizers.base import HfQuantizer
+    from transformers.utils.quantization_config import QuantizationConfigMixin
+
+    class Halves(torch.nn.Linear):
+        pass
+
+    @register_quantization_config("halves")
+    class HalvesConfig(QuantizationConfigMixin):
+        def __init__(self, quant_method="halves", **_):
+            self.quant_method = quant_method
+
+    @register_quantizer("halves")
+    class HalvesQuantizer(HfQuantizer):
+        requires_calibration = False
+        is_trainable = True
+
+        def is_serializable(self, **_):
+            return True
+
+        def _process_model_before_weight_loading(self, model, **_):
+            for module in model.modules():
+                if type(module) is torch.nn.Linear:
+                    module.__class__ = Halves
+
+        def _process_model_after_weight_loading(self, model, **_):
+            for module in model.modules():
+                if isinstance(module, Halves):
+                    module.weight.data = module.weight.data.half().float()
+            return model
+
+    model = make_tiny()
+    model.save_pretrained(tmp_path / "saved")
+    quantised = PreFLMR.from_pretrained(tmp_path / "saved", quantization_config=HalvesConfig())
+    assert isinstance(quantised.query_text_encoder_linear, Halves)
+    weight = model.query_text_encoder_linear.weight
+    assert torch.equal(quantised.query_text_encoder_linear.weight, weight.half().float())
+    assert not torch.equal(quantised.query_text_encoder_linear.weight, weight)

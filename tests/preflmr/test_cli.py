@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -141,6 +142,53 @@ def test_eval_then_report(checkpoint, flags, tmp_path, capsys):
     assert "| tiny" in capsys.readouterr().out and (tmp_path / "tables" / "report.md").is_file()
 
 
+def test_eval_checks_its_options_before_it_loads_anything(tmp_path):
+    for option, message in (
+        (("--limit", -3), "limit must be at least 1, got -3"),
+        (("--ks", 0), "ks must be positive"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            preflmr("eval", "nowhere", "nothing", *option)
+
+
+def test_likely_mistakes_in_the_data_may_be_let_pass(checkpoint, flags, tmp_path, capsys):
+    shutil.copytree(flags, tmp_path / "flags")
+    wrong = rows(flags / "test.jsonl")
+    wrong[0]["pos_item_ids"].append("nobody")
+    write(tmp_path / "flags" / "test.jsonl", wrong)
+    again = rows(flags / "passages.jsonl")
+    write(tmp_path / "flags" / "passages.jsonl", [*again, again[0]])
+    command = ("eval", checkpoint, tmp_path / "flags", "--ks", 1, "--limit", 1)
+    with pytest.raises(ValueError, match=r"passage .* comes twice"):
+        preflmr(*command)
+    preflmr(*command, "--no-strict")
+    shown = capsys.readouterr()
+    assert "1 passages with an id that came before\n" in shown.err and "1 positives that are no passage\n" in shown.err
+    with pytest.raises(ValueError, match="comes twice"):
+        preflmr("index", checkpoint, tmp_path / "i", "--passages", tmp_path / "flags" / "passages.jsonl")
+    preflmr("index", checkpoint, tmp_path / "i", "--passages", tmp_path / "flags" / "passages.jsonl", "--no-strict")
+    assert f"{len(again)} passages" in capsys.readouterr().out
+
+
+def test_pictures_of_passages_are_indexed_with_a_published_checkpoint(checkpoint, flags, tmp_path, capsys):
+    paths = [row["img_path"] for row in rows(flags / "test.jsonl")]
+    pictured = [{**row, "img_path": path} for row, path in zip(rows(flags / "passages.jsonl"), paths, strict=False)]
+    source = write(tmp_path / "p.jsonl", pictured)
+    preflmr("index", checkpoint, tmp_path / "seen", "--passages", source, "--images", flags / "images")
+    preflmr("index", checkpoint, tmp_path / "blind", "--passages", source)
+    seen, blind = (int(line.split(" passages, ")[1].split()[0]) for line in capsys.readouterr().out.splitlines())
+    assert seen == blind + 4 * len(pictured)  # rows of the mapping
+
+
+def test_a_reader_that_has_enough_gets_no_traceback(tmp_path):
+    summary = {"run": "r", "task": "mine", "split": "test", "measures": {"Recall@5": 0.5}}
+    for n in range(3000):
+        (tmp_path / f"{n}.summary.json").write_text(json.dumps(summary | {"run": f"run-{n}"}))
+    command = f"{sys.executable} -m preflmr report {tmp_path} | head -n 1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert done.stdout == "## Evaluations\n" and done.stderr == ""
+
+
 def test_encode_writes_what_lateint_builds(checkpoint, flags, tmp_path, capsys):
     preflmr("encode", checkpoint, "--passages", flags / "passages.jsonl", "-o", tmp_path / "e", "--dtype", "bfloat16")
     assert "20 passages" in capsys.readouterr().out
@@ -226,6 +274,6 @@ def test_train_reads_overrides(monkeypatch, tmp_path, capsys):
     assert capsys.readouterr().out == f"stage1: 7 steps in 1 s, best at step 5; {tmp_path}/best\n"
     with pytest.raises(ValueError, match="--set must be KEY=VALUE, got 'steps'"):
         preflmr("train", "--config", "stage1.yaml", "--set", "steps")
-    with pytest.raises(ValueError, match="steps must be int, got 'many'"):
+    with pytest.raises(ValueError, match="steps must be an integer, got 'many'"):
         preflmr("train", "--config", "stage1.yaml", "--set", "steps=many", "--set", "output=here",
                 "--set", "model.start=there")  # fmt: skip

@@ -168,7 +168,7 @@ def test_missing_and_broken_pictures(tiny, holey, tmp_path):
     with pytest.raises(BrokenImage, match=f"image '{second.images[0]}' in .*pictures is broken: it is not a picture"):
         measured(tiny, holey)
     nowhere = Dataset(holey.task, holey.split, holey.examples, holey.passages, None)
-    with pytest.raises(MissingImage, match="no folder or zip of images was given"):
+    with pytest.raises(MissingImage, match="no folder or archive of images was given"):
         measured(tiny, nowhere)
 
 

@@ -1,6 +1,7 @@
 import multiprocessing
 import os
 import pickle
+import tarfile
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +39,27 @@ def test_a_folder_and_a_zip_give_the_same_pictures(folder, archive):
         assert one.mode == "RGB" and one.size == other.size and one.tobytes() == other.tobytes()
         assert name in Images(folder) and name in Images(archive)
     assert Images(archive).open("./deep/../a.png").size == (4, 3)
+
+
+def test_a_tar_gives_the_same_pictures(folder, tmp_path):
+    with tarfile.open(tmp_path / "p.tar", "w") as file:
+        file.add(folder, ".")
+        file.add(folder / "a.png", "deep/b.png")  # again: the last one counts
+    images = Images(tmp_path / "p.tar")
+    assert images.open("c.jpg").tobytes() == Images(folder).open("c.jpg").tobytes()
+    assert images.open("deep/b.png").tobytes() == Images(folder).open("a.png").tobytes()
+    assert "deep" not in images and "deep/../a.png" in images
+    assert pickle.loads(pickle.dumps(images)).open("a.png").size == (4, 3)
+    data = (tmp_path / "p.tar").read_bytes()
+    (tmp_path / "p.tar").write_bytes(data[: data.rindex(images.read("deep/b.png")) + 5])
+    with pytest.raises(BrokenImage, match=r"image 'deep/b.png' in .*p\.tar is broken: the archive is cut off"):
+        images.open("deep/b.png")
+    with tarfile.open(tmp_path / "p.tar.gz", "w:gz") as file:
+        file.add(folder, ".")
+    for name in ("p.tar.gz", "no.tar"):
+        (tmp_path / "no.tar").write_bytes(b"x" * 600)
+        with pytest.raises(ValueError, match=rf"{name} is not an uncompressed tar archive"):
+            Images(tmp_path / name)
 
 
 def test_a_zip_behind_other_bytes_opens(archive):
@@ -100,7 +122,7 @@ def test_a_compression_that_is_not_read_is_named(folder):
 
 
 def test_roots_are_checked(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no folder or zip .*nowhere"):
+    with pytest.raises(FileNotFoundError, match=r"no folder, zip or tar .*nowhere"):
         Images(tmp_path / "nowhere")
     (tmp_path / "x.zip").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"x\.zip is not a zip archive"):
@@ -141,7 +163,7 @@ def test_what_a_missing_picture_does_is_an_option(folder):
     shown, absent = pictures(images, ["a.png", "gone.png"], "blank")
     assert absent == 1 and [one.size for one in shown] == [(4, 3), (336, 336)]
     assert pictures(images, [], "error") == ([], 0)
-    with pytest.raises(MissingImage, match="no folder or zip of images was given"):
+    with pytest.raises(MissingImage, match="no folder or archive of images was given"):
         pictures(None, ["a.png"])
     with pytest.raises(ValueError, match="on_missing must be one of error, skip, blank, got 'drop'"):
         pictures(images, [], "drop")

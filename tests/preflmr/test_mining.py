@@ -54,7 +54,7 @@ def test_mistakes_are_refused(make_tiny, dataset, tmp_path):
         mine(make_tiny(), dataset, tmp_path / "file", k=0)
     with pytest.raises(FileNotFoundError):
         read_mined(tmp_path / "none")
-    for row in ({"question_id": "q"}, [], {"question_id": "q", "positives": [], "negatives": {}}):
+    for row in ({"question_id": "q"}, {"question_id": "q", "positives": [], "negatives": {}}):
         (tmp_path / "wrong").write_text(
             json.dumps({"question_id": "a", "positives": {}, "negatives": {}}) + "\n" + json.dumps(row)
         )

@@ -23,7 +23,7 @@ MINIMAL = {
 def changed(**changes):
     """MINIMAL with changes by dotted name, ``__`` for dots."""
     over = recipe_file._nested({name.replace("__", "."): value for name, value in changes.items()})
-    return recipe_file._without_nulls(recipe_file._merge(MINIMAL, over))
+    return recipe_file._merge(MINIMAL, over)
 
 
 def test_every_row_of_table_2_is_shipped():
@@ -151,16 +151,16 @@ def test_frozen():
         ({"model__config": {}}, "model must have either start or config, got both"),
         ({"model__text": "bert"}, "model.text is for a model made from model.config"),
         ({"learning_rates__mapping": None}, "learning_rates must name at least one of text_encoder"),
-        ({"learning_rates__heads": 1e-4}, "learning_rates must be one of .* got 'heads'"),
-        ({"learning_rates__mapping": 0.0}, "learning_rates.mapping must be positive, got 0.0"),
+        ({"learning_rates__heads": 1e-4}, "learning_rates.* must be one of .* got 'heads'"),
+        ({"learning_rates__mapping": 0.0}, "learning_rates.mapping must be greater than 0, got 0.0"),
         ({"queries_per_step": 10}, "queries_per_step must be a multiple of batch_size, got 10 and 8"),
         ({"query_parts": []}, "query_parts must name each part once"),
-        ({"query_parts": ["patches"]}, "query_parts must be one of text, vision, got 'patches'"),
+        ({"query_parts": ["patches"]}, "query_parts.0 must be one of text, vision, got 'patches'"),
         ({"data__mix__one": None}, "data.mix must name at least one data set"),
         ({"data__mix__one__hard_negatives": 1}, "data.mix.one: hard_negatives needs the file negatives"),
         ({"data__mix__one": {"negatives": "f", "hard_negatives": 9}}, "hard_negatives must be at most .* got 9 of 4"),
-        ({"data__mix__one__instructions": "OCR"}, "data.mix.one: instructions must be one of row, none, WIT, .*'OCR'"),
-        ({"model__query_length": 2}, "model.query_length must be at least 3, got 2"),
+        ({"data__mix__one__instructions": "OCR"}, "data.mix.one.instructions must be one of row, none, WIT, .*'OCR'"),
+        ({"model__query_length": 2}, "model.query_length must be greater than or equal to 3, got 2"),
         ({"data__on_missing": "ignore"}, "data.on_missing must be one of error, skip, blank, got 'ignore'"),
         ({"data__augment": [{"A": {}, "B": {}}]}, "data.augment must list one name with its arguments each"),
         ({"data__without_image": "none", "query_parts": ["vision"]}, "data.without_image must be blank"),
@@ -170,10 +170,10 @@ def test_frozen():
         ({"data__cache_images": True, "loss__distillation__teacher": "t"}, "cache_images keeps from a teacher what it"),
         ({"data__mix__one__views": 2}, "data.mix.one.views needs data.cache_images and data.augment, got 2"),
         ({"model__lora": {}}, "model.lora needs learning_rates.text_encoder"),
-        ({"model__lora__dropout": 2.0, "learning_rates__text_encoder": 1e-5}, "model.lora.dropout must be between"),
+        ({"model__lora__dropout": 2.0, "learning_rates__text_encoder": 1e-5}, "lora.dropout must be less than or eq"),
         ({"optimizer__name": "sgd"}, "optimizer.name must be one of adam, adamw, got 'sgd'"),
         ({"optimizer__betas": [0.9]}, "optimizer.betas must be two numbers"),
-        ({"loss__temperature": 0.0}, "loss.temperature must be positive, got 0.0"),
+        ({"loss__temperature": 0.0}, "loss.temperature must be greater than 0, got 0.0"),
         ({"loss__in_batch": False, "loss__across_devices": True}, "loss.across_devices needs loss.in_batch"),
         ({"loss__distillation": {}, "data__negatives": 0}, "loss.distillation needs data.negatives"),
         ({"loss__distillation__loss": "mse"}, "must be one of kl_divergence, margin_mse, got 'mse'"),
@@ -191,16 +191,46 @@ def test_mistakes_are_refused(changes, message):
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"steps": "many"}, "steps must be int, got 'many'"),
-        ({"steps": True}, "steps must be int, got True"),
-        ({"learning_rates__mapping": "fast"}, "learning_rates.mapping must be float, got 'fast'"),
+        ({"steps": "many"}, "steps must be an integer, got 'many'"),
+        ({"steps": True}, "steps must be an integer, got True"),
+        ({"steps": None}, "steps must be an integer, got None"),
+        ({"learning_rates__mapping": "fast"}, "learning_rates.mapping must be a number, got 'fast'"),
         ({"query_parts": "text"}, "query_parts must be a list, got 'text'"),
         ({"data__mix__one": 3}, "data.mix.one must be a mapping, got 3"),
     ],
 )
 def test_wrong_types_are_refused(changes, message):
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(ValueError, match=message):
         build(TrainConfig, changed(**changes))
+
+
+def test_null_is_a_value(tmp_path):
+    (tmp_path / "base.yaml").write_text(
+        "output: out\nmodel: {text: t, config: {mask_instruction_token: ':', dim: 64}}\n"
+        "data: {source: d, mix: {a: {size: 5}, b: {}}}\nlearning_rates: {mapping: 1e-4, text_encoder: 1e-5}\n"
+        "steps: 1\nsave_minutes: 5\nloss: {chunk: 2}\n"
+    )
+    (tmp_path / "own.yaml").write_text(
+        "base: base.yaml\nmodel: {config: {mask_instruction_token: null}}\n"
+        "data: {mix: {a: {size: null}, b: null}}\nlearning_rates: {text_encoder: null}\n"
+        "save_minutes: null\nloss: null\noptimizer: {betas: [0.9, 0.98]}\n"
+    )
+    (own,) = read(tmp_path / "own.yaml").values()
+    assert own.model.config == {"mask_instruction_token": None, "dim": 64}
+    assert list(own.data.mix) == ["a"] and own.data.mix["a"].size is None
+    assert own.optimizer.betas == (0.9, 0.98)
+    assert (own.learning_rates, own.save_minutes, own.loss.chunk) == ({"mapping": 1e-4}, None, None)
+
+
+def test_stages_without_instructions_ask_the_bare_question():
+    assert read("table2/row01.yaml")["stage0"].model.config["mask_instruction_token"] is None
+    assert read("table2/row01.yaml")["stage1"].model.config["mask_instruction_token"] == ":"
+    assert read("table2/row07.yaml")["stage1"].model.config["mask_instruction_token"] is None
+
+
+def test_a_setting_made_in_python_is_checked_too():
+    with pytest.raises(ValueError, match="greater than or equal to 1"):
+        Lora(r=0)
 
 
 def test_mistakes_in_files_are_refused(tmp_path):

@@ -83,7 +83,7 @@ def test_answers_of_the_generator_and_text_encoders():
     assert str(report.fill(table("7"), [row]).rows["AVIS (Infoseek: unseen entity/unseen question)"][1]) == (
         "50.70/56.40 /  /"
     )
-    row = {"run": "table3-base-v1", "task": "MSMARCO", "split": "test", "measures": {"MRR@10": 0.36, "Share@50": 0.83}}
+    row = {"run": "table3-base-v1", "task": "MSMARCO", "split": "valid", "measures": {"MRR@10": 0.36, "Share@50": 0.83}}
     assert [cell.measured for cell in report.fill(table("3"), [row]).rows["Base-v1 (110M)"]] == [36.0, 83.0]
 
 
@@ -141,3 +141,14 @@ def test_what_is_wrong_is_said(tmp_path):
     save(tmp_path / "c", summary("x", "WIT", 0.1))
     with pytest.raises(ValueError, match=r"only must name tables, some of 2, 3, .*, got '9'"):
         report.report(tmp_path / "c", only=["9"])
+
+
+def test_table_3_is_measured_on_dev(tmp_path):
+    def evaluated(split, value):
+        summary = {"run": "table3-base-v1", "task": "MSMARCO", "split": split, "measures": {"MRR@10": value}}
+        (tmp_path / f"{split}.summary.json").write_text(json.dumps(summary))
+
+    evaluated("test", 0.1)
+    evaluated("valid", 0.36)  # what --split dev is called
+    (table,) = [one for one in report.tables() if one["table"] == "3"]
+    assert report.fill(table, report.read(tmp_path)).rows["Base-v1 (110M)"][0].measured == pytest.approx(36.0)

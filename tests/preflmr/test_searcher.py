@@ -74,10 +74,12 @@ def test_instructions():
     assert default_instruction("what?", False) == "Retrieve the document that answers this question."
 
 
-def test_texts_of_queries(model):
+def test_texts_of_queries(model, make_tiny):
     assert query_text(model, "Why?", "Answer it", True) == "Answer it:  Why? "
     assert query_text(model, "Why?", "", True) == ":  Why? "
     assert query_text(model, "Why?", None, False) == "Retrieve the document that answers this question.:  Why? "
+    bare = make_tiny(use_instructions=False, mask_instruction_token=None)
+    assert query_text(bare, "Why?", None, True) == "Why?" and query_text(bare, "Why?", "Say", True) == "Say:  Why? "
 
 
 def test_a_model_without_eyes(make_tiny, passages, tmp_path):

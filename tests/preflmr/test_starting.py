@@ -44,6 +44,17 @@ def test_a_checkpoint(make_tiny, tmp_path):
     assert made.query_tokenizer("a")["input_ids"].shape == (1, 9)
 
 
+@pytest.mark.parametrize("place", ["", "query_tokenizer", "context_tokenizer"])
+def test_a_published_folder_of_tokenizers_will_do(encoders, make_tiny, tmp_path, place):
+    published = make_tiny()
+    published.save_pretrained(tmp_path)
+    settings = {"text": str(encoders / "bert"), "tokenizer": str(tmp_path / place), "config": {"dim": 16}}
+    made = starting.start_model(config(model=settings))
+    expected = published.query_tokenizer("find: it, now", max_length=32)
+    assert torch.equal(made.query_tokenizer("find: it, now")["input_ids"], expected["input_ids"])
+    assert made.document_tokenizer("a")["input_ids"][0, 1] == published.document_tokenizer.marker_id
+
+
 def test_a_new_model_of_two_encoders(encoders, tmp_path):
     settings = {"text": str(encoders / "bert"), "vision": str(encoders / "clip"), "config": {"dim": 16}}
     made = starting.start_model(config(model=settings))

@@ -17,10 +17,12 @@ from safetensors.torch import load_file  # noqa: E402
 from training import recipe, write_squares  # noqa: E402
 
 from preflmr.data.m2kr import load  # noqa: E402
+from preflmr.evaluation.retrieval import evaluate  # noqa: E402
 from preflmr.model import PreFLMR  # noqa: E402
 from preflmr.training import checkpoints, starting, train, validation  # noqa: E402
+from preflmr.training.batches import Batches  # noqa: E402
 from preflmr.training.mining import mine  # noqa: E402
-from preflmr.training.recipe import TrainConfig, Validation  # noqa: E402
+from preflmr.training.recipe import Check, TrainConfig, Validation  # noqa: E402
 from preflmr.training.recipe_file import build  # noqa: E402
 from preflmr.training.train import run  # noqa: E402
 from preflmr.training.validation import History  # noqa: E402
@@ -167,6 +169,22 @@ def test_a_kill_while_validating_loses_nothing(trained, monkeypatch, tmp_path):
     summary, resumed = trained("killed", resume=True, **settings)
     assert_same_bits(state(resumed), state(uninterrupted))
     assert (summary["validation"], summary["best"]) == (whole["validation"], whole["best"])
+
+
+def test_a_checkpoint_is_evaluated_with_what_it_was_trained_with(trained, make_tiny, data, tmp_path):
+    """Rows, instructions, and what stands for an absent picture: stage 1 and row 07 of the paper's Table 2."""
+    tasks = {"squares": {"measure": "Recall@1"}}
+    settings = {"query_parts": ["vision"], "validation": {"every": 1, "tasks": tasks, "select": "squares"}}
+    summary, _ = trained("run", steps=1, data__use_instructions=False, learning_rates={"mapping": 1e-2}, **settings)
+    saved = PreFLMR.from_pretrained(tmp_path / "run" / "best")
+    assert not saved.config.query_concat_output_from_text_encoder and not saved.config.use_instructions
+    found = evaluate(saved, load(data, split="valid"), nbits=8, progress=False)
+    assert found.summary["settings"]["instruction"] == ""
+    assert found["Recall@1"] == summary["validation"]["1"]["squares"]
+    trained("text", steps=1, data__without_image="none")
+    assert json.loads((tmp_path / "text" / "best" / "config.json").read_text())["without_image"] == "text"
+    again = starting.start_model(build(TrainConfig, recipe("x", data)), saved)  # the next stage has its own
+    assert again.config.query_concat_output_from_text_encoder and again.config.use_instructions
 
 
 def test_a_validation_changes_nothing_in_what_is_trained(trained, monkeypatch):
@@ -323,8 +341,27 @@ def test_two_devices_train_as_one(trained, make_tiny, data, tmp_path, monkeypatc
         assert summaries[0]["validation"] == summaries[1]["validation"]
 
 
+def test_a_launcher_on_cpus_trains_together(make_tiny, data, tmp_path):
+    make_tiny().save_pretrained(tmp_path / "start")
+    settings = recipe(tmp_path / "run", data, model={"start": str(tmp_path / "start")}, steps=1)
+    (tmp_path / "recipe.yaml").write_text(json.dumps(settings))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GLOO_SOCKET_IFNAME": "lo"}
+    environment |= {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "preflmr", "train", "--config", tmp_path / "recipe.yaml"]
+    subprocess.run(command, env=environment, check=True, timeout=300)
+    assert json.loads((tmp_path / "run" / "summary.json").read_text())["devices"] == 2
+
+
+def test_processes_that_do_not_find_each_other_are_refused(trained, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(train, "Accelerator", lambda **_: type("Alone", (), {"num_processes": 1}))
+    with pytest.raises(RuntimeError, match="must train together: 2 were started, accelerate sees 1"):
+        trained("run")
+
+
 def test_when_to_stop():
-    settings = Validation(every=1, tasks={"a": None, "b": None}, select="mean", stop_after=2)
+    settings = Validation(every=1, tasks={"a": Check(), "b": Check()}, select="mean", stop_after=2)
 
     def stops(*pairs):
         history = History()
@@ -336,6 +373,47 @@ def test_when_to_stop():
     assert stops((0.5, 0.5), (0.4, 0.6), (0.3, 0.9))[0]  # a was worse twice
     assert not stops((0.5, 0.5), (0.4, 0.6), (0.5, 0.5), (0.4, 0.6))[0]  # not in a row
     assert not stops((0.5, 0.5), (0.5, 0.5), (0.5, 0.5))[0]  # not worse
+
+
+def test_less_loss_is_better():
+    settings = Validation(every=1, tasks={"a": Check(measure="NLL")}, select="a", stop_after=2)
+    history = History()
+    assert [history.add(step, {"a": value}, settings) for step, value in enumerate((2.0, 1.5, 1.6, 1.7))] == [
+        True,
+        True,
+        False,
+        False,
+    ]
+    assert history.best == (1, 1.5) and history.should_stop(settings)
+    with pytest.raises(ValueError, match="select must not be mean where NLL"):
+        Validation(every=1, tasks={"a": Check(measure="NLL"), "b": Check()}, select="mean")
+
+
+def test_the_loss_of_a_split_is_that_of_fixed_batches(trained, make_tiny, data, tmp_path):
+    tasks = {"squares": {"measure": "NLL", "questions": 7}}
+    settings = {"steps": 2, "learning_rates": {"mapping": 1e-3}, "models_every": 1}
+    summary, model = trained("run", validation={"every": 1, "tasks": tasks, "select": "squares"}, **settings)
+    found = [one["squares"] for one in summary["validation"].values()]
+    assert found[0] != found[1] and summary["best"]["value"] == min(found)
+    models = [PreFLMR.from_pretrained(tmp_path / "run" / "models" / f"step-0000000{n}") for n in (1, 2)]
+    assert_same_bits(state(models[1]), state(model))
+    config = build(TrainConfig, recipe("x", data, validation={"every": 1, "tasks": tasks}))
+    valid = load(data, split="valid", limit=7)
+    again = [validation.nll(one, valid, "squares", config.validation.tasks["squares"], config) for one in models]
+    assert again == found
+    # Three batches of two questions, each among its own 1 + 2 passages and the other question's.
+    batches = Batches(config.data, {"squares": valid}, models[0], batch_size=2, seed=0)
+    losses = []
+    for number in range(3):
+        batch = batches[number]
+        pixels = {"pixel_values": batch.queries["pixel_values"]}
+        text = {name: batch.queries[name] for name in ("input_ids", "attention_mask")}
+        with torch.no_grad():
+            q, d = models[0].query(**text, **pixels), models[0].doc(**batch.documents)
+        pairs = torch.einsum("aik,bjk->abij", q.late_interaction_output, d.late_interaction_output)
+        pairs = pairs.masked_fill(~d.mask[None, :, None], -9999).amax(3)
+        losses.append(torch.nn.functional.cross_entropy((pairs * q.mask[:, None]).sum(2), torch.tensor([0, 3])))
+    assert float(sum(losses)) / 3 == pytest.approx(found[0], rel=1e-5)
 
 
 @pytest.mark.parametrize("rates, times", [({"mapping": 1e-3}, 1), ({"text_encoder": 1e-4}, 2)])
@@ -360,14 +438,13 @@ def test_validation_shows_the_rows_that_are_trained(trained, monkeypatch, make_t
     seen = []
     evaluate = validation.evaluate
 
-    def watching(model, dataset, **settings):
+    def watching(model, dataset, index, **settings):
         seen.append((model.config.query_concat_output_from_text_encoder, settings["instruction"], settings["method"]))
-        return evaluate(model, dataset, **settings)
+        return evaluate(model, dataset, index, **settings)
 
     monkeypatch.setattr(validation, "evaluate", watching)
     tasks = {"squares": {"measure": "Pseudo Recall@2", "exact": True, "instructions": "none"}}
-    _, model = trained("run", steps=1, query_parts=["vision"], validation={"every": 1, "tasks": tasks})
+    trained("run", steps=1, query_parts=["vision"], validation={"every": 1, "tasks": tasks})
     assert seen == [(False, "", "exact")]
-    assert model.config.query_concat_output_from_text_encoder
     with pytest.raises(ValueError, match=r"validation.tasks.squares must name its measure"):
         trained("other", steps=1, validation={"every": 1, "tasks": {"squares": {"task": "CC"}}})

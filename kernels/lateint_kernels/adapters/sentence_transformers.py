@@ -86,17 +86,47 @@ def colbert_scores_pairwise(
     )
 
 
+def xtr_scores(
+    queries_embeddings: Any,
+    documents_embeddings: Any,
+    queries_mask: Any = None,
+    documents_mask: Any = None,
+    top_k: int = 256,
+    chunk_elements: int | None = None,
+) -> Any:
+    """``xtr_scores`` of its scoring functions, by `lateint_kernels.scores.xtr`: ``[Nq, Nd * K]``.
+
+    Query masks are yes or no here; ``chunk_elements`` bounds nothing, for there is no tensor of token similarities.
+    """
+    from lateint_kernels.scores import xtr
+
+    queries, documents = _floats(queries_embeddings), _floats(documents_embeddings).flatten(0, 1)
+    if documents_mask is None:
+        documents_mask = _similarity()._zero_row_mask(documents)
+    if queries_mask is None:
+        queries_mask = _similarity()._zero_row_mask(queries)
+    mask = documents_mask.reshape(documents.shape[:2])
+    found = xtr(queries, documents, top_k, query_mask=queries_mask, document_mask=mask, check=False)
+    return _filled(found, documents, mask)
+
+
 def patch() -> Switch:
     """Makes sentence-transformers score with `lateint_kernels`: similarity of models, losses and evaluators.
 
     It is done where a padded chunk is scored, so that models, losses and functions that exist already are reached, too,
-    and everything around it stays theirs.
+    and everything around it stays theirs; and in `XTRScores` and `XTRKDScores`, though not in `xtr_scores` that was
+    imported before.
     """
+    from sentence_transformers.multi_vector_encoder import scoring
+    from sentence_transformers.multi_vector_encoder.scoring import xtr
+
     similarity = _similarity()
     return Switch(
         {
             (similarity, "_maxsim_score_documents"): _score_documents,
             (similarity, "_maxsim_score_pairs"): _score_pairs,
+            (xtr, "xtr_scores"): xtr_scores,
+            (scoring, "xtr_scores"): xtr_scores,
         }
     )
 
@@ -142,6 +172,11 @@ def _scoring() -> Any:
     from sentence_transformers.multi_vector_encoder import scoring
 
     return scoring
+
+
+def _floats(values: Any) -> Any:
+    tensor = _tensor(values)
+    return tensor if tensor.is_floating_point() else tensor.float()
 
 
 def _tensor(values: Any) -> Any:
