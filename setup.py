@@ -25,8 +25,21 @@ ISA_FLAGS = {
 }
 
 
+CHECKS = os.environ.get("LATEINT_SANITIZE")  # of `make sanitize`: address,undefined or thread
+SANITIZE = [f"-fsanitize={CHECKS}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"] if CHECKS else []
+# Python's own flags make signed overflow wrap; a check wants to see it.
+OPTIMIZE = ["-O1", "-g1", "-fno-wrapv", *SANITIZE] if CHECKS else ["-O3"]
+
+
 def isa_of(source: str) -> str | None:
     return next((suffix for suffix in ISA_FLAGS if Path(source).stem.endswith(suffix)), None)
+
+
+def flags_of(source: str) -> list[str]:
+    """Flags of one source, after those of all."""
+    if CHECKS and Path(source).parent.name == "bindings":  # mostly pybind11: not ours, and long to compile
+        return ["-O0", "-fno-sanitize=undefined"]
+    return ISA_FLAGS.get(isa_of(source) or "", [])
 
 
 class BuildExt(build_ext):
@@ -35,8 +48,8 @@ class BuildExt(build_ext):
     def build_extensions(self) -> None:
         compile_all, compile_one = self.compiler.compile, self.compiler._compile
 
-        def with_isa_flags(obj: str, src: str, ext: str, cc: Any, extra: list[str], pp: Any) -> None:
-            compile_one(obj, src, ext, cc, [*extra, *ISA_FLAGS.get(isa_of(src) or "", [])], pp)
+        def with_flags(obj: str, src: str, ext: str, cc: Any, extra: list[str], pp: Any) -> None:
+            compile_one(obj, src, ext, cc, [*extra, *flags_of(src)], pp)
 
         def parallel(sources: list[str], *args: Any, **kwargs: Any) -> list[str]:
             with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -44,7 +57,7 @@ class BuildExt(build_ext):
                 return [obj for objs in pool.map(run, sources) for obj in objs]
 
         if self.compiler.compiler_type == "unix":
-            self.compiler._compile = with_isa_flags
+            self.compiler._compile = with_flags
         self.compiler.compile = parallel
         super().build_extensions()
 
@@ -83,13 +96,14 @@ setup(
             cxx_std=17,
             # No contraction to FMA behind our back: the same source gives the same bits on every instruction set.
             extra_compile_args=[
-                "-O3",
+                *OPTIMIZE,
                 "-ffp-contract=off",
                 "-fvisibility=hidden",
                 "-pthread",
                 "-Wno-uninitialized",
                 "-Wno-maybe-uninitialized",
             ],
+            extra_link_args=SANITIZE,
         )
     ],
 )

@@ -1,10 +1,25 @@
 """Late-interaction retrieval: build an index of token embeddings, search it by MaxSim."""
 
+from lateint.disk.commits import LockedError
 from lateint.disk.manifest import FormatError
 from lateint.ids import UnknownIdError
 from lateint.index import Index, search
+from lateint.indexing.codec import Codec
+from lateint.indexing.training import train_codec
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.version import __version__
 from lateint_kernels import Ragged
 
-__all__ = ["Explanation", "FormatError", "Hits", "Index", "Ragged", "UnknownIdError", "__version__", "search"]
+__all__ = [
+    "Codec",
+    "Explanation",
+    "FormatError",
+    "Hits",
+    "Index",
+    "LockedError",
+    "Ragged",
+    "UnknownIdError",
+    "__version__",
+    "search",
+    "train_codec",
+]

@@ -18,7 +18,10 @@ import numpy as np
 
 import lateint_kernels
 from lateint import inputs
+from lateint.changing.draft import DUPLICATES
 from lateint.index import Index
+from lateint.indexing.codec import Codec
+from lateint.indexing.training import train_codec
 from lateint.quality import metrics
 from lateint.quality.collection import Collection
 from lateint.quality.evaluation import exact_run, index_run
@@ -66,8 +69,26 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-empty", action="store_true", help="keep documents without tokens; no search finds them"
     )
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.add_argument("--codec", help="folder of a codec, see train-codec; nothing is learned then")
+    command.add_argument("--resume", action="store_true", help="go on with what a killed build of the same left")
     _add_threads(command)
     command.set_defaults(command=build)
+
+    command = commands.add_parser("train-codec", help="learn how to compress, for indexes that are built in parts")
+    command.add_argument("path", help="the codec, a new folder")
+    _add_tokens(command, "")
+    _add_build_settings(command)
+    command.add_argument("--ncentroids", type=int, help="about one for 240 tokens of all that is to be indexed")
+    command.add_argument("--device", help="where to learn: cpu, cuda or cuda:N (cpu); the codec is the same")
+    command.add_argument("--overwrite", action="store_true", help="replace a codec that is already there")
+    _add_threads(command)
+    command.set_defaults(command=train)
+
+    command = commands.add_parser("merge", help="make one index of several that were built with one codec")
+    command.add_argument("path", help="the index, a new folder")
+    command.add_argument("parts", nargs="+", help="indexes, in the order of their documents")
+    command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.set_defaults(command=merge)
 
     command = commands.add_parser("search", help="search an index with saved queries")
     command.add_argument("path", help="an index")
@@ -84,6 +105,36 @@ def _parser() -> argparse.ArgumentParser:
     command = commands.add_parser("stats", help="sizes of an index, by part")
     command.add_argument("path", help="an index")
     command.set_defaults(command=stats)
+
+    command = commands.add_parser("add", help="add saved embeddings to an index")
+    command.add_argument("path", help="the index")
+    _add_tokens(command, "")
+    command.add_argument("--ids", help="JSON list with one id a document; numbers that follow the largest if left out")
+    command.add_argument(
+        "--on-duplicate", choices=DUPLICATES, default="raise", help="what happens to an id that is there (raise)"
+    )
+    command.set_defaults(command=add)
+
+    command = commands.add_parser("delete", help="delete documents from an index")
+    command.add_argument("path", help="the index")
+    command.add_argument("ids", nargs="*", help="of the documents")
+    command.add_argument("--ids", dest="file", metavar="FILE", help="JSON list of ids")
+    command.set_defaults(command=delete)
+
+    command = commands.add_parser("compact", help="join small segments, and those with many deleted documents")
+    command.add_argument("path", help="the index")
+    command.add_argument("--full", action="store_true", help="into one segment, which takes the least room")
+    command.set_defaults(command=compact)
+
+    command = commands.add_parser("verify", help="read all of an index and say whether it is sound; status 1 if not")
+    command.add_argument("path", help="the index")
+    command.set_defaults(command=verify)
+
+    command = commands.add_parser("snapshot", help="a second index of the same files, by links")
+    command.add_argument("path", help="the index")
+    command.add_argument("target", help="a new folder")
+    command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.set_defaults(command=snapshot)
 
     command = commands.add_parser("eval", help="quality and speed on a folder in BEIR's layout")
     command.add_argument("folder", help="holds corpus.jsonl, queries.jsonl and qrels, see lateint.quality.collection")
@@ -113,8 +164,10 @@ def _add_tokens(parser: Any, prefix: str, required: bool = True) -> None:
 
 
 def _add_build_settings(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--nbits", type=int, default=4, choices=(1, 2, 4, 8), help="bits a dimension (4)")
-    parser.add_argument("--seed", type=int, default=0, help="of the clustering (0)")
+    parser.add_argument("--nbits", type=int, choices=(1, 2, 4, 8), help="bits a dimension (4, or the codec's)")
+    parser.add_argument("--seed", type=int, help="of the clustering (0, or the codec's)")
+    parser.add_argument("--max-ram", type=int, metavar="BYTES", help="of working memory that the build may use")
+    parser.add_argument("--pool", type=int, metavar="N", help="leave one of N tokens of a document, those alike as one")
 
 
 def _add_search_settings(parser: argparse.ArgumentParser) -> None:
@@ -151,14 +204,34 @@ def build(options: argparse.Namespace) -> None:
             options.path,
             lengths=inputs.load(options.lengths),
             ids=ids,
-            nbits=options.nbits,
-            seed=options.seed,
-            threads=options.threads,
             allow_empty=options.allow_empty,
             overwrite=options.overwrite,
+            resume=options.resume,
+            codec=None if options.codec is None else Codec.load(options.codec),
             device=options.device,
+            **_build_settings(options),
         )
     print(f"{options.path}: {len(index):,} documents, {index.tokens:,} tokens in {time.perf_counter() - started:.1f} s")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Learns a codec from saved embeddings."""
+    with inputs.options_for(source="--tokens", doc_embs="--tokens", lengths="--lengths"):
+        codec = train_codec(
+            inputs.load(options.tokens),
+            lengths=inputs.load(options.lengths),
+            ncentroids=options.ncentroids,
+            device=options.device,
+            **_build_settings(options),
+        )
+    codec.save(options.path, overwrite=options.overwrite)
+    print(f"{options.path}: {codec}")
+
+
+def merge(options: argparse.Namespace) -> None:
+    """Makes one index of several."""
+    index = Index.merge(options.parts, options.path, overwrite=options.overwrite)
+    print(f"{options.path}: {len(index):,} documents of {len(options.parts)} parts")
 
 
 def search(options: argparse.Namespace) -> None:
@@ -181,6 +254,56 @@ def stats(options: argparse.Namespace) -> None:
     print(json.dumps(Index.open(options.path).stats(), indent=2, default=_plain))
 
 
+def add(options: argparse.Namespace) -> None:
+    """Adds saved embeddings to an index."""
+    ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
+    index = Index.open(options.path)
+    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids"):
+        tokens, lengths = inputs.load(options.tokens), inputs.load(options.lengths)
+        index.add(tokens, lengths=lengths, ids=ids, on_duplicate=options.on_duplicate)
+    print(index)
+
+
+def delete(options: argparse.Namespace) -> None:
+    """Deletes documents from an index."""
+    index = Index.open(options.path)
+    numbers = len(index) > 0 and not isinstance(index.ids[0], str)
+    ids: list[Any] = [int(name) if numbers else name for name in options.ids]
+    if options.file is not None:
+        ids += inputs.read_json(options.file, "--ids")
+    print(f"deleted {index.delete(ids):,}; {len(index):,} documents are left")
+
+
+def compact(options: argparse.Namespace) -> None:
+    """Joins segments of an index."""
+    index = Index.open(options.path)
+    before = index.stats()
+    index.compact(full=options.full)
+    after = index.stats()
+    print(
+        f"segments: {before['segments']} before, {after['segments']} now; "
+        f"bytes: {before['bytes']:,} before, {after['bytes']:,} now"
+    )
+
+
+def verify(options: argparse.Namespace) -> None:
+    """Reads all of an index."""
+    report = Index.verify(options.path)
+    for problem in report.problems:
+        print(problem)
+    if report.problems:
+        sys.exit(1)
+    print(
+        f"{report.path} is sound: {report.documents:,} documents, {report.tokens:,} tokens, "
+        f"{report.segments} segments, generation {report.generation}"
+    )
+
+
+def snapshot(options: argparse.Namespace) -> None:
+    """Makes a second index of the same files."""
+    Index.open(options.path).snapshot(options.target, overwrite=options.overwrite)
+
+
 def evaluate(options: argparse.Namespace) -> None:
     """Builds an index of a collection in memory and prints its quality and speed."""
     Place.of(options.device)  # refused now, not after documents are encoded
@@ -197,10 +320,8 @@ def evaluate(options: argparse.Namespace) -> None:
             documents.tokens,
             lengths=documents.lengths,
             ids=collection.doc_ids,
-            nbits=options.nbits,
-            seed=options.seed,
-            threads=options.threads,
             device=options.device,
+            **_build_settings(options),
         )
     build_seconds = time.perf_counter() - started
     with inputs.options_for(Q="--query-tokens"):
@@ -215,7 +336,12 @@ def evaluate(options: argparse.Namespace) -> None:
         "documents": len(documents),
         "tokens": len(documents.tokens),
         "queries": len(queries),
-        "settings": {"nbits": options.nbits, "seed": options.seed, "device": index.device, **_search_settings(options)},
+        "settings": {
+            "nbits": index.nbits,
+            "seed": index.codec.seed,
+            "device": index.device,
+            **_search_settings(options),
+        },
         "build_seconds": build_seconds,
         "search_ms": {"p50": 1e3 * float(np.median(seconds)), "p95": 1e3 * float(np.quantile(seconds, 0.95))},
         "quality": quality,
@@ -252,6 +378,10 @@ def _embeddings(options: argparse.Namespace, collection: Collection) -> tuple[la
     if hasattr(encoder, "fit"):
         encoder.fit(collection.documents)
     return lateint_kernels.Ragged.pack(encoder.encode(collection.documents)), encoder.encode(collection.queries)
+
+
+def _build_settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: getattr(options, name) for name in ("nbits", "seed", "max_ram", "pool", "threads")}
 
 
 def _search_settings(options: argparse.Namespace) -> dict[str, Any]:

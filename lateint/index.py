@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,21 +14,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.arguments import positive, thread_count
-from lateint.disk import store
+from lateint.changing import copying, merging
+from lateint.changing.draft import DUPLICATES, Draft, Encoders
+from lateint.changing.drift import Drift, measure
+from lateint.changing.rebuilding import Rebuilt
+from lateint.changing.verification import Report, verify
+from lateint.changing.writing import Writing, newer, writing
+from lateint.disk import resuming, store
+from lateint.disk.disk import Disk
+from lateint.ids import listed
 from lateint.indexing import builder, documents
+from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.queries import Queries, read
 from lateint.snapshot import Snapshot
-from lateint_kernels.devices import Place
+from lateint.state import State
+from lateint_kernels.devices import HOST, Place
 
 
 class Index:
     """Documents as residual codes, searched by late interaction: ``S(q, d) = sum_i max_j <q_i, d_j>``.
 
-    Make one with `Index.build` or `Index.open`. An index does not change once it is made, and any number of threads
-    may search it at once.
+    Make one with `Index.build` or `Index.open`. Any number of threads may search it at once, while another changes it:
+    a search sees the documents that were there when it began. docs/living.md says what holds when an index changes.
 
     >>> rng = np.random.default_rng(0)
     >>> documents = [rng.standard_normal((20, 16)) for _ in range(50)]
@@ -40,6 +52,10 @@ class Index:
         self, snapshot: Snapshot, path: Path | None = None, build_seconds: Mapping[str, float] | None = None
     ) -> None:
         self._snapshot, self.path, self._build_seconds = snapshot, path, dict(build_seconds or {})
+        self._changing = threading.RLock()
+        self._writing: Writing | None = None
+        self._encoders = Encoders()
+        self._disk = Disk()
 
     @classmethod
     def build(
@@ -49,12 +65,15 @@ class Index:
         *,
         lengths: Any = None,
         ids: Any = None,
-        nbits: int = 4,
+        nbits: int | None = None,
         ncentroids: int | None = None,
-        seed: int = 0,
+        seed: int | None = None,
+        codec: Codec | None = None,
+        pool: int | None = None,
         max_ram: int | None = None,
         allow_empty: bool = False,
         overwrite: bool = False,
+        resume: bool = False,
         threads: int | None = None,
         progress: bool = True,
         device: Any = None,
@@ -67,17 +86,25 @@ class Index:
                 anything with DLPack: a list of ``[Ld, dim]``; one ``[T, dim]`` array with ``lengths``, memory-mapped or
                 not; a padded ``[n, L, dim]`` (with ``lengths``); a `Ragged`; or an iterable of documents, of
                 (tokens ``[T, dim]``, lengths) pairs, or of `Ragged`, which is read three times. An iterator that runs
-                only once is written to disk first, next to ``path``, or kept in memory where there is no path.
+                only once is written to disk first, next to ``path``, or kept in memory where there is no path; with a
+                ``codec`` it is read once and nothing of it is kept.
             path: the folder to write; None keeps the index in memory.
             lengths: ``[n]``, how many tokens each document has, for a single array.
             ids: ``[n]`` int64 or strings that name the documents; None: their positions.
-            nbits: bits a component, 1, 2, 4 or 8.
+            nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
             ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
-            seed: of the random rotation and of k-means.
+            seed: of the random rotation and of k-means; None: 0.
+            codec: what `lateint.train_codec` or another index (`Index.codec`) learned; nothing is learned then, and
+                ``nbits``, ``ncentroids`` and ``seed``, where they are given, must be those of the codec.
+            pool: 2 leaves about half of each document's tokens, 3 a third, and so on: those that are alike become one,
+                see `lateint_kernels.pool`. docs/building.md says what it costs in quality. None or 1: all are kept.
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
             overwrite: replace an index at ``path``.
+            resume: keep what is done, beside ``path``, when the build is killed or stopped, and go on with what an
+                earlier build of the same documents and settings left there: the bytes are those of one that was never
+                stopped. What is done of others is removed, with a warning. False: what earlier builds left is removed.
             threads: None: ``LATEINT_NUM_THREADS``, or as many as the process may use.
             progress: show progress bars on standard error.
             device: where to build, and to search afterwards, see `open`; the first of a list builds. The files are the
@@ -91,25 +118,41 @@ class Index:
                 ``max_ram`` too small. The message names the document.
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left.
-            OSError: ``path`` exists or cannot be written. Nothing is left half-written.
+            OSError: ``path`` exists or cannot be written. Nothing is left half-written, unless with ``resume``.
 
         Warns:
+            UserWarning: with ``resume``, what an earlier build left is of other documents or settings, or damaged.
             UserWarning: some tokens are so much larger than most that the codes cannot hold them; see
                 `lateint.indexing.codec.train_rotation`.
         """
         settings = builder.checked(
-            nbits=nbits, ncentroids=ncentroids, seed=seed, max_ram=max_ram, threads=threads, progress=progress
+            nbits=nbits,
+            ncentroids=ncentroids,
+            seed=seed,
+            max_ram=max_ram,
+            threads=threads,
+            progress=progress,
+            codec=codec,
+            pool=pool,
         )
         place = Place.of(device, device_memory)
-        source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
+        if resume:
+            _check_resumable(doc_embs, path)
+        once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None
+        build: Callable[..., dict[str, float]]
+        if once:
+            build = partial(builder.build_passing, doc_embs, ids, settings, place=place, allow_empty=allow_empty)
+        else:
+            source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
+            build = partial(builder.build, source, ids, settings, place=place)
         if path is None:
             kept = store.MemoryStore()
-            seconds = builder.build(source, ids, settings, kept, place)
+            seconds = build(kept)
             return _last(cls(Snapshot.of(*kept.index, place), None, seconds))
         folder = Path(path).absolute()
-        with store.writing(folder, overwrite=overwrite) as files:
-            spool = files.folder / "spool.bin"
-            seconds = builder.build(source, ids, settings, files, place, spool=spool)
+        place_files = resuming.placing if resume else store.writing
+        with place_files(folder, overwrite=overwrite) as files:
+            seconds = build(files) if once else build(files, spool=files.folder / "spool.bin")
         snapshot = Snapshot.of(*store.load(folder), place)
         return _last(cls(snapshot, folder, seconds))
 
@@ -141,14 +184,214 @@ class Index:
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
-        return _last(_opened(path, verify=verify, device=device, device_memory=device_memory))
+        return _last(_opened(path, Place.of(device, device_memory), verify=verify))
+
+    @classmethod
+    def merge(
+        cls,
+        parts: Iterable[Index | str | os.PathLike[str]],
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        device: Any = None,
+        device_memory: int | None = None,
+    ) -> Index:
+        """Makes one index of several with the same codec, built anywhere: of all documents, one part after another.
+
+        No document is encoded again; files are linked, or copied where a file system cannot link. A search then finds
+        what it finds in an index that was built of all documents with this codec, bit for bit.
+
+        Args:
+            parts: indexes, or their paths, in the order of documents. They stay as they are.
+            path: the folder to write.
+            overwrite: replace an index at ``path``.
+            device, device_memory: see `open`.
+
+        Raises:
+            ValueError: a part has another codec, or ids of another kind, or an id is in two parts. The message names
+                the parts.
+            FormatError, OSError: a part cannot be read, or ``path`` not be written. Nothing is left half-written.
+        """
+        if isinstance(parts, (str, os.PathLike)):
+            raise TypeError(f"parts must be a list of indexes or paths, got {type(parts).__name__}")
+        sources = [_source(number, part) for number, part in enumerate(parts)]
+        place = Place.of(device, device_memory)
+        merging.merge(sources, Path(path).absolute(), overwrite=overwrite)
+        return _last(_opened(path, place))
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
+        state = self._snapshot.state
         with store.writing(Path(path).absolute(), overwrite=overwrite) as files:
-            for name, array in self._snapshot.arrays.items():
+            for name, array in state.arrays.items():
                 store.put(files, name, array)
-            files.commit(self._snapshot.manifest)
+            files.commit(state.manifest)
+
+    def add(
+        self,
+        doc_embs: Any,
+        *,
+        lengths: Any = None,
+        ids: Any = None,
+        on_duplicate: str = "raise",
+        allow_empty: bool = False,
+    ) -> None:
+        """Appends documents, with the codec that the index has. When this returns, they cannot be lost.
+
+        Args:
+            doc_embs, lengths, allow_empty: as in `build`.
+            ids: ``[n]``, of the kind that the index has; None: numbers that follow the largest that there ever was.
+            on_duplicate: what happens to a document whose id is there: ``"raise"`` refuses the call, ``"replace"``
+                deletes the old document, ``"skip"`` leaves out the new one.
+
+        Raises:
+            TypeError, ValueError: as `build`, or an id that is there already. Nothing has changed then.
+            LockedError: another process or `Index` is writing; the message says who, and since when.
+            OSError: the disk cannot be written.
+        """
+        if on_duplicate not in DUPLICATES:
+            raise ValueError(f"on_duplicate must be one of {', '.join(DUPLICATES)}, got {on_duplicate!r}")
+        source = documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+        with self._draft() as draft:
+            draft.add(source, ids, on_duplicate)
+
+    def update(self, ids: Iterable[Any], doc_embs: Any, *, lengths: Any = None, allow_empty: bool = False) -> None:
+        """Replaces documents, in one step; they then are the last ones in the order of documents.
+
+        Raises:
+            UnknownIdError: a KeyError that names an id that is not there.
+            TypeError, ValueError, LockedError, OSError: as `add`.
+        """
+        source = documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+        names = listed(ids, "ids")
+        with self._draft() as draft:
+            draft.state.ids.positions(names, "ids")
+            draft.add(source, names, "replace")
+
+    def delete(self, ids: Iterable[Any]) -> int:
+        """Deletes documents; returns how many.
+
+        Raises:
+            UnknownIdError: a KeyError that names an id that is not there. Nothing has changed then.
+            LockedError, OSError: as `add`.
+        """
+        names = listed(ids, "ids")
+        with self._draft() as draft:
+            positions = np.unique(draft.state.ids.positions(names, "ids"))
+            draft.delete(positions)
+        return len(positions)
+
+    def compact(self, *, full: bool = False) -> None:
+        """Joins small segments, and those that many documents were deleted from; codes are copied, never made again.
+
+        Searches find the same documents with the same scores, faster. `add` does some of this; the rest is done here.
+
+        Args:
+            full: all segments become one (of at most 67 M tokens each), which takes the least room.
+        """
+        with self._draft() as draft:
+            draft.compact(full=full)
+
+    @contextmanager
+    def transaction(self, *, timeout: float = 0) -> Iterator[None]:
+        """One commit for all changes in the block: they are there together when it ends, or, if it raises, none is.
+
+        Meanwhile, searches find what was there before, also those of this index.
+
+        Args:
+            timeout: seconds to wait for another writer.
+        """
+        with self._draft(timeout):
+            yield
+
+    def refresh(self) -> bool:
+        """Takes up what others have committed since; returns whether there was anything.
+
+        Searches that run meanwhile go on with what they have. Only what is new is read, and copied to a device.
+        """
+        if self.path is None:
+            return False
+        with self._changing:
+            state = newer(self.path, self._snapshot.state)
+            if state is not None:
+                self._snapshot = self._snapshot.followed_by(state)
+        return state is not None
+
+    @property
+    def generation(self) -> int:
+        """How many commits there were between the build and what this index searches."""
+        return self._snapshot.manifest.generation
+
+    def snapshot(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """A second index at ``path``, of what is committed now; where it can be, its files are links to those here.
+
+        Both can be changed afterwards: no file of an index ever is.
+        """
+        if self.path is None:
+            self.save(path, overwrite=overwrite)
+        else:
+            copying.link(self.path, Path(path).absolute(), overwrite=overwrite)
+
+    def rebuild(
+        self,
+        source: Any = None,
+        *,
+        lengths: Any = None,
+        ncentroids: int | None = None,
+        seed: int = 0,
+        max_ram: int | None = None,
+        allow_empty: bool = False,
+        threads: int | None = None,
+    ) -> Rebuilt:
+        """Learns a new codec for the documents that are there, and encodes them with it: scores change.
+
+        Args:
+            source, lengths, allow_empty: their embeddings, in the order of `ids`, as in `build`; None: they are made of
+                the codes, so that the errors of both encodings add up. The return value says how much that is.
+            ncentroids, seed, max_ram, threads: as in `build`.
+
+        Raises:
+            TypeError, ValueError: as `build`, or ``source`` has not the documents of the index. Nothing has changed.
+            LockedError, OSError: as `add`.
+        """
+        settings = builder.checked(
+            nbits=self.nbits, ncentroids=ncentroids, seed=seed, max_ram=max_ram, threads=threads, progress=False
+        )
+        given = None if source is None else documents.read(source, lengths, allow_empty=allow_empty, spool=None)
+        with self._draft() as draft:
+            return draft.rebuild(given, settings)
+
+    def drift(self) -> Drift:
+        """How well the codec fits the documents that are there now; see `lateint.changing.drift`."""
+        snapshot = self._snapshot
+        return measure(snapshot.state, snapshot.codec)
+
+    @staticmethod
+    def verify(path: str | os.PathLike[str]) -> Report:
+        """Reads all of an index: every checksum, and all that docs/format.md says about its numbers.
+
+        Raises:
+            FileNotFoundError: there is nothing at ``path``.
+        """
+        return verify(Path(path).absolute())
+
+    @contextmanager
+    def _draft(self, timeout: float = 0) -> Iterator[Draft]:
+        with self._changing:
+            if self._writing is not None:  # of a transaction, which commits
+                yield self._writing.draft
+                return
+            snapshot, one = self._snapshot, None
+            try:
+                with writing(
+                    snapshot.state, snapshot.codec, self.path, self._encoders, disk=self._disk, timeout=timeout
+                ) as one:
+                    self._writing = one
+                    yield one.draft
+            finally:
+                self._writing = None
+                if one is not None and one.committed is not None:
+                    self._snapshot = snapshot.followed_by(one.committed)
 
     def search(
         self,
@@ -188,7 +431,7 @@ class Index:
         """
         snapshot = self._snapshot
         queries, k, workers = read(Q, self.dim), positive(k, "k"), thread_count(threads)
-        centroids, most = snapshot.manifest.centroids, len(snapshot.ids)
+        centroids, most = snapshot.manifest.centroids, len(snapshot)
         scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
         k = min(k, max(1, most))
         selection = snapshot.everything if subset is None else snapshot.subset(subset)
@@ -243,6 +486,11 @@ class Index:
         return self._snapshot.manifest.dim
 
     @property
+    def codec(self) -> Codec:
+        """What tokens are compressed with; `build` takes it for other documents."""
+        return self._snapshot.codec
+
+    @property
     def nbits(self) -> int:
         """Bits a component."""
         return self._snapshot.manifest.nbits
@@ -267,7 +515,7 @@ class Index:
 
         ``bytes_per_token`` adds up all files but the manifest, by part.
         """
-        snapshot, sizes = self._snapshot, self._snapshot.sizes()
+        snapshot, sizes = self._snapshot, self._snapshot.state.sizes()
         tokens = max(1, self.tokens)
         return {
             "documents": len(self),
@@ -276,7 +524,7 @@ class Index:
             "nbits": self.nbits,
             "centroids": snapshot.manifest.centroids,
             "cells": snapshot.manifest.cells,
-            "segments": len(snapshot.segments),
+            "segments": len(snapshot.manifest.segments),
             "bytes": sum(sizes.values()),
             "bytes_per_token": {**{part: n / tokens for part, n in sizes.items()}, "all": sum(sizes.values()) / tokens},
             "build_seconds": self._build_seconds,
@@ -319,9 +567,22 @@ def _last(index: Index) -> Index:
     return index
 
 
-def _opened(
-    path: str | os.PathLike[str], *, verify: bool = False, device: Any = None, device_memory: Any = None
-) -> Index:
-    place = Place.of(device, device_memory)
+def _check_resumable(doc_embs: Any, path: Any) -> None:
+    if path is None:
+        raise ValueError("resume needs a path, for what is done is kept beside it")
+    if isinstance(doc_embs, Iterator):
+        raise ValueError("resume needs documents that can be read again, got an iterator, which runs only once")
+
+
+def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source:
+    """A part of `Index.merge`, as it is on disk where it is there."""
+    if isinstance(part, Index) and part.path is None:
+        return merging.Source(f"part {number} (in memory)", None, part._snapshot.state)
+    folder = part.path if isinstance(part, Index) else Path(part).absolute()
+    assert folder is not None
+    return merging.Source(f"part {number} ({folder})", folder, State.of(*store.load(folder)))
+
+
+def _opened(path: str | os.PathLike[str], place: Place = HOST, *, verify: bool = False) -> Index:
     folder = Path(path).absolute()
     return Index(Snapshot.of(*store.load(folder, verify=verify), place), folder)

@@ -1,24 +1,21 @@
-"""One state of an index, which does not change: what a search holds."""
+"""One state of an index and the engine that searches it, which do not change: what a search holds."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.disk import layout
-from lateint.disk.files import HEADER_BYTES
-from lateint.disk.manifest import INT, Manifest
+from lateint.disk.manifest import FormatError, Manifest
 from lateint.disk.store import Arrays
 from lateint.ids import Ids
-from lateint.indexing.clustering import Centroids
-from lateint.indexing.codec import Codec, Rotation
+from lateint.indexing.codec import Codec
 from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
+from lateint.state import State, out_of_range, same_codec
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.devices import HOST, Place
@@ -26,52 +23,57 @@ from lateint_kernels.devices import HOST, Place
 
 @dataclass(frozen=True, eq=False)
 class Snapshot:
-    """Arrays under a manifest, and the engine that searches them.
+    """A state, and the engine that searches it.
 
     Attributes:
-        segments: the arrays of each.
-        firsts: ``[segments + 1]``, the position of the first document of each, and how many there are.
         everything: the documents that are not deleted.
         place: where the engine is.
     """
 
-    manifest: Manifest
-    arrays: Arrays
+    state: State
     codec: Codec
-    segments: list[SegmentArrays]
-    firsts: NDArray[np.int64]
     everything: Selection
-    ids: Ids
     engine: AnyEngine
     place: Place
 
     @classmethod
     def of(cls, manifest: Manifest, arrays: Arrays, place: Place = HOST) -> Snapshot:
         """Raises what `lateint_kernels.codes.engines.engine` raises."""
-        codec = Codec(
-            Rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], manifest.step),
-            Centroids(arrays["centroids"], arrays["cells"], arrays["cell_offsets"]),
-            manifest.nbits,
-        )
-        segments = [_segment(arrays, segment.name) for segment in manifest.segments]
-        firsts = np.concatenate([[0], np.cumsum([segment.documents for segment in manifest.segments])]).astype(np.int64)
-        live = _live(manifest, arrays, firsts)
-        return cls(
-            manifest,
-            arrays,
-            codec,
-            segments,
-            firsts,
-            Selection([segment.offsets for segment in segments], live),
-            Ids([_ids(arrays, segment.name, manifest.ids) for segment in manifest.segments], live),
-            engine(_codec_arrays(codec), segments, place),
-            place,
-        )
+        state = State.of(manifest, arrays)
+        codec = Codec.of(manifest, arrays)
+        _check(state, place)
+        made = engine(_codec_arrays(codec), _segments(state), place)
+        return cls(state, codec, _everything(state), made, place)
+
+    def followed_by(self, state: State) -> Snapshot:
+        """That of a later state of the same index."""
+        _check(state, self.place, self.state)
+        codec = self.codec if same_codec(state, self.state) else Codec.of(state.manifest, state.arrays)
+        if codec is self.codec:
+            made = self.engine.with_segments(_segments(state))
+        else:
+            made = engine(_codec_arrays(codec), _segments(state), self.place)
+        return Snapshot(state, codec, _everything(state), made, self.place)
 
     def __len__(self) -> int:
-        return len(self.ids) if self.everything.live is None else int(self.everything.live.sum())
+        return len(self.state)
 
-    @cached_property
+    @property
+    def manifest(self) -> Manifest:
+        """That of the state."""
+        return self.state.manifest
+
+    @property
+    def arrays(self) -> Arrays:
+        """Those of the state."""
+        return self.state.arrays
+
+    @property
+    def ids(self) -> Ids:
+        """Those of the state."""
+        return self.state.ids
+
+    @property
     def tokens(self) -> int:
         """Of all documents, deleted ones included."""
         return sum(segment.tokens for segment in self.manifest.segments)
@@ -79,7 +81,7 @@ class Snapshot:
     @property
     def live(self) -> NDArray[np.int64]:
         """Positions of the documents that are not deleted."""
-        live = self.everything.live
+        live = self.state.live
         return np.arange(len(self.ids)) if live is None else np.flatnonzero(live)
 
     def subset(self, ids: Iterable[Any]) -> Selection:
@@ -98,46 +100,45 @@ class Snapshot:
             UnknownIdError: there is none.
         """
         position = int(self.ids.positions([id], "id")[0])
-        number = int(np.searchsorted(self.firsts, position, side="right")) - 1
-        local = position - int(self.firsts[number])
-        first, last = (int(offset) for offset in self.segments[number].offsets[local : local + 2])
+        number = int(np.searchsorted(self.state.firsts, position, side="right")) - 1
+        local = position - int(self.state.firsts[number])
+        first, last = (int(offset) for offset in self.state.parts[number].arrays.offsets[local : local + 2])
         return self.engine.decode(number, first, last - first)
 
-    def sizes(self) -> dict[str, int]:
-        """Bytes of the files by the part of the index that they hold; the manifest is not counted."""
-        sizes = dict.fromkeys(layout.PARTS, 0)
-        for name, kind in layout.kinds(self.manifest).items():
-            sizes[kind.part] += self.arrays[name].nbytes + HEADER_BYTES
-        return sizes
+
+def _check(state: State, place: Place, before: State | None = None) -> None:
+    """Numbers that a device would follow anywhere; the host's engine looks out for itself."""
+    if place.on_host:
+        return
+    known = set() if before is None else {id(part.arrays) for part in before.parts}
+    for part in state.parts:
+        if id(part.arrays) not in known and (wrong := out_of_range(part, state.manifest.centroids)):
+            raise FormatError(f"{wrong}; the index is damaged")
 
 
-def _live(manifest: Manifest, arrays: Arrays, firsts: NDArray[np.int64]) -> NDArray[np.uint8] | None:
-    """``[n]``, zero where a document is deleted; None if none is."""
-    if all(segment.deleted is None for segment in manifest.segments):
-        return None
-    live = np.ones(int(firsts[-1]), np.uint8)
-    for first, segment in zip(firsts[:-1], manifest.segments, strict=True):
-        if segment.deleted is not None:
-            live[first + arrays[f"{segment.name}/{segment.deleted}"].astype(np.int64)] = 0
-    return live
+def _everything(state: State) -> Selection:
+    return Selection([part.arrays.offsets for part in state.parts], state.live)
 
 
-def _segment(arrays: Arrays, name: str) -> SegmentArrays:
-    return SegmentArrays(
-        arrays[f"{name}/offsets"],
-        arrays[f"{name}/codes"],
-        arrays.get(f"{name}/scales"),
-        arrays[f"{name}/centroid_ids"],
-        arrays.get(f"{name}/centroid_high"),
-        arrays[f"{name}/list_offsets"],
-        arrays[f"{name}/list_documents"],
-    )
-
-
-def _ids(arrays: Arrays, name: str, kind: str) -> Any:
-    if kind == INT:
-        return arrays[f"{name}/ids"]
-    return arrays[f"{name}/id_bytes"], arrays[f"{name}/id_offsets"]
+def _segments(state: State) -> list[SegmentArrays]:
+    """Those of the state, and one of no documents where there is none: an engine has one at least."""
+    if state.parts:
+        return [part.arrays for part in state.parts]
+    manifest = state.manifest
+    scales = np.empty(0, np.uint8) if manifest.nbits < 8 else None
+    high = np.empty(0, np.uint8) if manifest.centroids > 1 << 16 else None
+    return [
+        SegmentArrays(
+            np.zeros(1, np.int64),
+            np.empty((0, manifest.width * manifest.nbits // 8), np.uint8),
+            scales,
+            np.empty(0, np.uint16),
+            high,
+            np.zeros(1, np.int64),
+            np.empty(0, np.uint32),
+            np.empty(0, np.uint32),
+        )
+    ]
 
 
 def _codec_arrays(codec: Codec) -> CodecArrays:

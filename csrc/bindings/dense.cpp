@@ -6,6 +6,7 @@
 #include "bindings/families.hpp"
 #include "bindings/gil.hpp"
 #include "dense/maxsim.hpp"
+#include "dense/pooling.hpp"
 #include "dense/rows.hpp"
 
 namespace py = pybind11;
@@ -37,6 +38,18 @@ py::array_t<int8_t> aligned(int64_t size) {
     py::array_t<int8_t> memory(size + 64);
     const auto past = reinterpret_cast<uintptr_t>(memory.data()) % 64;
     return py::array_t<int8_t>(size, memory.mutable_data() + (64 - past) % 64, memory);
+}
+
+Array<float> pool(const Array<float>& tokens, const Array<int64_t>& offsets, int64_t factor, int threads) {
+    const int64_t documents = offsets.shape(0) - 1, dim = tokens.shape(1);
+    int64_t count = 0;
+    for (int64_t d = 0; d < documents; ++d)
+        count += dense::pooled_length(offsets.data()[d + 1] - offsets.data()[d], factor);
+    Array<float> pooled({count, dim});
+    float* const out = pooled.mutable_data();
+    const py::gil_scoped_release release;
+    dense::pool(tokens.data(), offsets.data(), documents, dim, factor, out, threads);
+    return pooled;
 }
 
 }  // namespace
@@ -104,6 +117,7 @@ void bind_dense(py::module_& m) {
         py::arg("queries"), py::arg("query_dtype"), py::arg("query_offsets"), py::arg("documents"),
         py::arg("document_dtype"), py::arg("document_offsets"), py::arg("query_index"), py::arg("document_index"),
         py::arg("threads"), py::arg("codes") = py::none(), py::arg("scales") = py::none());
+    m.def("pool", &pool);
 }
 
 }  // namespace lateint::bindings

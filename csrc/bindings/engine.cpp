@@ -89,15 +89,24 @@ private:
         if (offsets.shape(0) == 0) codes::damaged("offsets must have a number, got none");
         const auto ids = fields_.get<uint16_t>(arrays, "centroid_ids", {-1});
         const int64_t tokens = ids.shape(0);
-        const auto list_documents = fields_.get<uint32_t>(arrays, "list_documents", {-1});
         return {offsets.shape(0) - 1,
                 offsets.data(),
                 {tokens, fields_.get<uint8_t>(arrays, "codes", {tokens, codec.code_bytes()}).data(),
                  codec.nbits == 8 ? nullptr : fields_.get<uint8_t>(arrays, "scales", {tokens}).data(), ids.data(),
                  count <= 1 << 16 ? nullptr : fields_.get<uint8_t>(arrays, "centroid_high", {tokens}).data()},
-                fields_.get<int64_t>(arrays, "list_offsets", {count + 1}).data(),
-                list_documents.data(),
-                list_documents.shape(0)};
+                lists(arrays, count)};
+    }
+
+    // Small segments name the centroids that have a list; elsewhere all have one.
+    codes::InvertedLists lists(const py::object& arrays, int64_t count) {
+        const auto documents = fields_.get<uint32_t>(arrays, "list_documents", {-1});
+        if (arrays.attr("list_centroids").is_none()) {
+            const auto offsets = fields_.get<int64_t>(arrays, "list_offsets", {count + 1});
+            return {offsets.data(), documents.data(), documents.shape(0), nullptr, count, count};
+        }
+        const auto centroids = fields_.get<uint32_t>(arrays, "list_centroids", {-1});
+        const auto offsets = fields_.get<int64_t>(arrays, "list_offsets", {centroids.shape(0) + 1});
+        return {offsets.data(), documents.data(), documents.shape(0), centroids.data(), centroids.shape(0), count};
     }
 
     Fields fields_;

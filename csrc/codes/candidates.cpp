@@ -10,6 +10,8 @@ namespace lateint::codes {
 namespace {
 
 constexpr int64_t kRange = 1 << 16;       // documents on the scoreboard at a time: half a megabyte
+constexpr size_t kListsAhead = 4;         // lists between the prefetch of their documents and their use
+constexpr size_t kProbesAhead = 8;        // likewise for where lists begin
 constexpr int64_t kImputedRank = 2;       // times nprobe: the centroid whose score stands in for what was not found
 constexpr double kCoarseRange = 1 << 30;  // the largest coarse sum a query can reach
 
@@ -26,35 +28,46 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
 
 }  // namespace
 
-// The inverted lists that the query reads in a segment, as many for each token: where its cells hold fewer centroids,
-// the last ones are empty. Returns their postings.
-int64_t Engine::open_lists(const Query& query, int64_t nprobe, const Segment& segment, double unit,
-                           Scratch& scratch) const {
+// The centroids that the query looks into, by token, best first, and what a document gains there.
+void Engine::choose_lists(const Query& query, Scratch& scratch) const {
     const Prober& prober = scratch.prober;
-    int64_t postings = 0;
-    scratch.lists.assign(query.length * nprobe, {segment.list_documents, segment.list_documents, 0});
-    for (int64_t i = 0; i < query.length; ++i) {
-        const Probe* probes = prober.of(static_cast<int>(i));
-        const int32_t imputed = prober.least(static_cast<int>(i));
-        for (int64_t p = 0; p < prober.size(static_cast<int>(i)); ++p) {
-            const int64_t first = segment.list_offsets[probes[p].centroid];
-            const int64_t end = segment.list_offsets[probes[p].centroid + 1];
-            if (first < 0 || end < first || end > segment.postings) {
-                damaged("list_offsets of centroid " + std::to_string(probes[p].centroid) + " are " +
-                        std::to_string(first) + ".." + std::to_string(end) + " of " + std::to_string(segment.postings));
-            }
+    double range = 0;
+    for (int i = 0; i < query.length; ++i)
+        if (prober.size(i) > 0) range += query.scales[i] * (double(prober.of(i)[0].score) - prober.least(i));
+    const double unit = kCoarseRange / std::max(range, 1e-30);
+    scratch.wanted.clear();
+    for (int i = 0; i < query.length; ++i) {
+        const Probe* probes = prober.of(i);
+        const int32_t imputed = prober.least(i);
+        for (int64_t p = 0; p < prober.size(i); ++p) {
             const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
-            scratch.lists[i * nprobe + p] = {segment.list_documents + first, segment.list_documents + end, gain};
-            postings += end - first;
+            scratch.wanted.push_back({probes[p].centroid, gain, static_cast<uint32_t>(i)});
         }
     }
+    scratch.lists.resize(scratch.wanted.size());
+}
+
+// The inverted lists that the query reads in a segment, but for empty ones. Returns their postings.
+int64_t Engine::open_lists(const Segment& segment, Scratch& scratch) const {
+    const std::vector<Wanted>& wanted = scratch.wanted;
+    const uint32_t* documents = segment.lists.documents();
+    List* const lists = scratch.lists.data();
+    size_t count = 0;
+    int64_t postings = 0;
+    for (size_t w = 0; w < wanted.size(); ++w) {
+        if (w + kProbesAhead < wanted.size()) segment.lists.prefetch(wanted[w + kProbesAhead].centroid);
+        const Run list = segment.lists.of(wanted[w].centroid);
+        lists[count] = {documents + list.first, documents + list.end, wanted[w].gain, wanted[w].token};
+        count += list.size() > 0;
+        postings += list.size();
+    }
+    scratch.open = count;
     return postings;
 }
 
 // Adds up the coarse scores of documents [first, first + size) of a segment; returns how many were touched. The range
 // is small enough for its scoreboard to stay in the second-level cache.
 int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scratch& scratch) const {
-    const size_t lists_a_token = scratch.lists.size() / query.length;
     Entry* board = scratch.board.data();
     uint32_t* touched = scratch.touched.data();
     int64_t count = 0;
@@ -63,11 +76,14 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
         scratch.next_tag = 1;
     }
     const uint32_t first_tag = scratch.next_tag, range = static_cast<uint32_t>(size);
-    for (size_t l = 0; l < scratch.lists.size(); ++l) {
+    for (size_t l = 0; l < scratch.open; ++l) {
         List& list = scratch.lists[l];
-        const uint32_t tag = first_tag + static_cast<uint32_t>(l / lists_a_token);
-        if (l + 2 < scratch.lists.size())
-            for (int line = 0; line < 8; ++line) __builtin_prefetch(scratch.lists[l + 2].next + line * 16);
+        const uint32_t tag = first_tag + list.token;
+        if (l + kListsAhead < scratch.open) {
+            const List& ahead = scratch.lists[l + kListsAhead];
+            for (const uint32_t* line = ahead.next; line < std::min(ahead.end, ahead.next + 128); line += 16)
+                __builtin_prefetch(line);
+        }
         const uint32_t* at = list.next;
         for (; at < list.end; ++at) {
             const uint32_t local = *at - static_cast<uint32_t>(first);
@@ -99,11 +115,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     const int64_t candidates = std::clamp<int64_t>(limits.candidates, 0, documents());
     scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * nprobe, nprobe,
                        limits.cells, threads);
-    const Prober& prober = scratch.prober;
-    double range = 0;
-    for (int i = 0; i < query.length; ++i)
-        if (prober.size(i) > 0) range += query.scales[i] * (double(prober.of(i)[0].score) - prober.least(i));
-    const double unit = kCoarseRange / std::max(range, 1e-30);
+    choose_lists(query, scratch);
     const auto room = static_cast<size_t>(std::min(kRange, documents()));
     if (scratch.board.size() < room) scratch.board.resize(room, Entry{0, 0});
     if (scratch.touched.size() < room + 1)
@@ -113,7 +125,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     keys.clear();
     uint64_t least = 0;
     for (size_t s = 0; s < segments.size(); ++s) {
-        const int64_t postings = open_lists(query, nprobe, segments[s], unit, scratch);
+        const int64_t postings = open_lists(segments[s], scratch);
         if (counts) counts->postings += postings;
         for (int64_t first = 0; first < segments[s].documents; first += kRange) {
             check_interrupt();
@@ -130,7 +142,8 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
                 least = *std::min_element(keys.begin(), keys.end());
             }
         }
-        for (const List& list : scratch.lists) {
+        for (size_t l = 0; l < scratch.open; ++l) {
+            const List& list = scratch.lists[l];
             if (list.next < list.end) {
                 damaged("list_documents holds " + std::to_string(*list.next) + " out of order, or beyond the " +
                         std::to_string(segments[s].documents) + " documents of its segment");

@@ -44,8 +44,6 @@ private:
 
 }  // namespace
 
-void damaged(const std::string& what) { throw std::runtime_error("the index is damaged: " + what); }
-
 // Scratch space is borrowed for the time of a call, so that callers on many threads do not meet.
 class Engine::Lease {
 public:

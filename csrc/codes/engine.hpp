@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "codes/centroids.hpp"
+#include "codes/lists.hpp"
 #include "codes/prober.hpp"
 #include "codes/query.hpp"
 #include "codes/residual.hpp"
@@ -19,11 +20,9 @@ namespace lateint::codes {
 // be memory-mapped files that somebody else made: what is read from them is checked before it is used as a place.
 struct Segment {
     int64_t documents;
-    const int64_t* offsets;  // [documents + 1]: tokens of document p are [offsets[p], offsets[p + 1])
+    const int64_t* offsets;  // [documents + 1]
     CodedTokens tokens;
-    const int64_t* list_offsets;     // [K + 1]: entries of centroid c are [list_offsets[c], list_offsets[c + 1])
-    const uint32_t* list_documents;  // distinct documents with a token at the centroid, ascending
-    int64_t postings;                // of all lists
+    InvertedLists lists;
 };
 
 struct Hit {
@@ -85,42 +84,45 @@ private:
         uint32_t tag;
         int32_t sum;
     };
-    struct List {  // what is left of an inverted list that the query reads
+    struct Wanted {  // a centroid that a query token looks into, and what a document there gains
+        uint32_t centroid;
+        int32_t gain;
+        uint32_t token;
+    };
+    struct List {  // what is left of an inverted list that a query token reads
         const uint32_t *next, *end;
         int32_t gain;
+        uint32_t token;
     };
     struct Scratch {
         std::vector<Entry> board;
         uint32_t next_tag = 1;
         std::vector<uint32_t> touched;
-        std::vector<List> lists;  // [length][as many for each], best first
+        std::vector<Wanted> wanted;
+        std::vector<List> lists;  // by token, best first
+        size_t open = 0;          // of them: those of a segment that are not empty
         std::vector<uint64_t> keys;
         std::vector<Hit> chosen;
         Prober prober;
     };
     class Lease;
-    struct Span {  // tokens [first, end) of a segment
-        int64_t first, end;
-    };
 
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
                          SearchCounts*) const;
-    int64_t open_lists(const Query&, int64_t nprobe, const Segment&, double unit, Scratch&) const;
+    void choose_lists(const Query&, Scratch&) const;
+    int64_t open_lists(const Segment&, Scratch&) const;
     int64_t score_range(const Query&, int64_t first, int64_t size, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
-    Span tokens_of(const Segment&, int64_t local) const;
-    void check_centroids(const CodedTokens&, Span) const;
+    Run tokens_of(const Segment&, int64_t local) const;
+    void check_centroids(const CodedTokens&, Run) const;
     void prefetch(int64_t position) const;
-    void prefetch_centroids(const Segment&, Span) const;
+    void prefetch_centroids(const Segment&, Run) const;
     void prefetch_document_centroids(int64_t position) const;
 
     std::vector<int64_t> first_position_;  // of each segment, and the number of documents
     // Scratch space of past calls for calls to come. No lock: whoever forks in the middle of a call leaves none behind.
     mutable std::array<std::atomic<Scratch*>, 64> idle_{};
 };
-
-// Throws std::runtime_error.
-[[noreturn]] void damaged(const std::string& what);
 
 }  // namespace lateint::codes

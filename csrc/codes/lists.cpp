@@ -1,6 +1,7 @@
 #include "codes/lists.hpp"
 
 #include <algorithm>
+#include <stdexcept>
 #include <vector>
 
 #include "platform/threads.hpp"
@@ -26,6 +27,31 @@ void each_posting(const uint32_t* centroid_ids, const int64_t* offsets, int64_t 
 }
 
 }  // namespace
+
+InvertedLists::InvertedLists(const int64_t* offsets, const uint32_t* documents, int64_t entries,
+                             const uint32_t* centroids, int64_t lists, int64_t count)
+    : offsets_(offsets), documents_(documents), entries_(entries) {
+    if (!centroids) return;
+    filled_.resize(count / 64 + 1);
+    before_.resize(filled_.size());
+    int64_t last = -1;
+    for (int64_t l = 0; l < lists; ++l) {
+        if (int64_t{centroids[l]} <= last || centroids[l] >= count)
+            damaged("list_centroids must rise and be less than " + std::to_string(count) + ", found " +
+                    std::to_string(centroids[l]));
+        last = centroids[l];
+        filled_[last / 64] |= uint64_t{1} << last % 64;
+    }
+    for (size_t w = 1; w < filled_.size(); ++w)
+        before_[w] = before_[w - 1] + static_cast<uint32_t>(__builtin_popcountll(filled_[w - 1]));
+}
+
+void InvertedLists::refuse(Run run, uint32_t centroid) const {
+    damaged("list_offsets of centroid " + std::to_string(centroid) + " are " + std::to_string(run.first) + ".." +
+            std::to_string(run.end) + " of " + std::to_string(entries_));
+}
+
+void damaged(const std::string& what) { throw std::runtime_error("the index is damaged: " + what); }
 
 void count_postings(const uint32_t* centroid_ids, const int64_t* offsets, int64_t documents, int64_t count,
                     int64_t* list_offsets) {

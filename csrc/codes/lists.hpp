@@ -1,9 +1,55 @@
-// Inverted lists: for each centroid the distinct documents with a token at it, ascending.
+// Inverted lists: how a search reads them and how a build makes them.
 #pragma once
 
 #include <cstdint>
+#include <string>
+#include <vector>
 
 namespace lateint::codes {
+
+// A half-open range.
+struct Run {
+    int64_t first, end;
+    int64_t size() const { return end - first; }
+};
+
+// For what only a damaged file can say. Throws std::runtime_error.
+[[noreturn]] void damaged(const std::string& what);
+
+// Inverted lists: for each centroid the distinct documents with a token at it, ascending. Small segments store only the
+// lists that are not empty, and which ones these are; a bit for each centroid then finds them.
+class InvertedLists {
+public:
+    // Throws std::runtime_error if centroids are damaged; offsets are looked at when they are used.
+    // offsets [lists + 1], documents [entries]; centroids [lists] ascending, or null where all `count` have a list.
+    InvertedLists(const int64_t* offsets, const uint32_t* documents, int64_t entries, const uint32_t* centroids,
+                  int64_t lists, int64_t count);
+    const uint32_t* documents() const { return documents_; }
+    void prefetch(uint32_t centroid) const {
+        if (filled_.empty()) __builtin_prefetch(offsets_ + centroid);
+    }
+    // Entries of the list of a centroid.
+    Run of(uint32_t centroid) const {
+        if (filled_.empty()) return at(centroid, centroid);
+        const uint64_t word = filled_[centroid / 64], bit = uint64_t{1} << centroid % 64;
+        if (!(word & bit)) return {0, 0};
+        return at(before_[centroid / 64] + __builtin_popcountll(word & (bit - 1)), centroid);
+    }
+
+private:
+    Run at(int64_t list, uint32_t centroid) const {
+        const Run run = {offsets_[list], offsets_[list + 1]};
+        if (run.first < 0 || run.end < run.first || run.end > entries_) refuse(run, centroid);
+        return run;
+    }
+    [[noreturn]] void refuse(Run, uint32_t centroid) const;
+
+    const int64_t* offsets_;
+    const uint32_t* documents_;
+    int64_t entries_;
+    std::vector<uint64_t> filled_;  // bit c: centroid c has a list; empty where all have
+    std::vector<uint32_t> before_;  // lists before each word of it
+};
 
 // The tokens of document p are [offsets[p], offsets[p + 1]), their centroids `centroid_ids`, less than `count`.
 

@@ -25,8 +25,8 @@ const Segment& Engine::segment_of(int64_t position, int64_t* local) const {
     return segments[s];
 }
 
-Engine::Span Engine::tokens_of(const Segment& segment, int64_t local) const {
-    const Span span = {segment.offsets[local], segment.offsets[local + 1]};
+Run Engine::tokens_of(const Segment& segment, int64_t local) const {
+    const Run span = {segment.offsets[local], segment.offsets[local + 1]};
     if (span.first < 0 || span.end < span.first || span.end > segment.tokens.count) {
         damaged("offsets of document " + std::to_string(local) + " of a segment are " + std::to_string(span.first) +
                 ".." + std::to_string(span.end) + " of " + std::to_string(segment.tokens.count) + " tokens");
@@ -34,7 +34,7 @@ Engine::Span Engine::tokens_of(const Segment& segment, int64_t local) const {
     return span;
 }
 
-void Engine::check_centroids(const CodedTokens& tokens, Span span) const {
+void Engine::check_centroids(const CodedTokens& tokens, Run span) const {
     uint32_t largest = 0;
     if (tokens.centroid_high != nullptr) {
         for (int64_t i = span.first; i < span.end; ++i) largest = std::max(largest, tokens.centroid(i));
@@ -52,7 +52,7 @@ void Engine::check_centroids(const CodedTokens& tokens, Span span) const {
 void Engine::prefetch(int64_t position) const {
     int64_t local;
     const Segment& segment = segment_of(position, &local);
-    const Span span = tokens_of(segment, local);
+    const Run span = tokens_of(segment, local);
     const int64_t first = span.first, last = std::min(span.end, first + 128);
     const int64_t bytes = codec.code_bytes();
     for (int64_t b = first * bytes; b < last * bytes; b += 64) __builtin_prefetch(segment.tokens.codes + b);
@@ -61,7 +61,7 @@ void Engine::prefetch(int64_t position) const {
 }
 
 // The first few centroids that decoding will need; further ones it fetches itself, a few tokens ahead.
-void Engine::prefetch_centroids(const Segment& segment, Span span) const {
+void Engine::prefetch_centroids(const Segment& segment, Run span) const {
     if (codec.nbits == 8) return;  // codes are whole
     for (int64_t i = span.first; i < std::min(span.end, span.first + kCentroidsAhead); ++i) {
         const uint8_t* row = codec.centroids + segment.tokens.centroid(i) * codec.depth;
@@ -87,7 +87,7 @@ void Engine::score_block(const Query& query, const int64_t* positions, int64_t n
         if (d + kDocumentsAhead < n) prefetch(positions[d + kDocumentsAhead]);
         int64_t local;
         const Segment& segment = segment_of(positions[d], &local);
-        const Span span = tokens_of(segment, local);
+        const Run span = tokens_of(segment, local);
         if (span.first == span.end) {
             scores[d] = -std::numeric_limits<float>::infinity();
             continue;

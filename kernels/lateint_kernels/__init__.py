@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from lateint_kernels.arrays import BFLOAT16, as_array, to_bfloat16, to_float32
 from lateint_kernels.backends import BackendError, explain
+from lateint_kernels.dense.pooling import pool
 from lateint_kernels.dense.sketch import Sketched
 from lateint_kernels.maxsim import maxsim, maxsim_pairs
 from lateint_kernels.ragged import Ragged, check_finite, first_nonfinite_row, first_zero_row
@@ -31,6 +32,7 @@ __all__ = [
     "first_zero_row",
     "maxsim",
     "maxsim_pairs",
+    "pool",
     "retrieve",
     "to_bfloat16",
     "to_float32",

@@ -57,16 +57,8 @@ def contrastive(
     """
     scores = _matrix(scores)
     n_queries, n_documents = scores.shape
-    if positives is None:
-        if n_documents < n_queries:
-            raise ValueError(f"scores must have a column for each query's positive, got {tuple(scores.shape)}")
-        positives = torch.arange(n_queries)
-    positives = _positives(positives, n_queries, n_documents).to(scores.device)
-
-    ids = torch.arange(n_documents, device=scores.device)
-    if document_ids is not None:
-        ids = _integers(document_ids, "document_ids", n_documents).to(scores.device)
-    ignored = torch.isneginf(scores) | (ids[None, :] == ids[positives, None])  # [Nq, Nd]
+    positives, same = _labels(scores, positives, document_ids)
+    ignored = torch.isneginf(scores) | same
     if document_corpora is not None:
         corpora = _integers(document_corpora, "document_corpora", n_documents).to(scores.device)
         ignored |= corpora[None, :] != corpora[positives, None]
@@ -78,6 +70,129 @@ def contrastive(
         losses = losses + _cross_entropy(scores[:, positives].T, own, ignored[:, positives].T, temperature)
         losses = losses / 2
     return _reduce(losses, reduction)
+
+
+def pairwise(
+    scores: Tensor,
+    positives: Tensor | None = None,
+    *,
+    temperature: float | Tensor = 1.0,
+    hardest: bool = True,
+    document_ids: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Each query's positive against its hardest negative, or against each of its negatives.
+
+    ``l_i = log(1 + exp((max_{j in N_i} s_ij - s_ip) / T))``  (ColPali, Faysse et al. 2024, arXiv 2407.01449); without
+    ``hardest`` the mean over j of ``log(1 + exp((s_ij - s_ip) / T))``, the pairwise softmax of ColBERT (Khattab &
+    Zaharia 2020, arXiv 2004.12832). p is the positive of query i and N_i its negatives.
+
+    Args:
+        scores: ``[Nq, Nd]`` floating; without queries only if reduction is "none".
+        positives: ``[Nq]`` int64, the column of each query's positive; None for column i of query i.
+        temperature: T, positive; a scalar tensor is learned with the rest.
+        hardest: whether the negative of the highest score alone counts.
+        document_ids: ``[Nd]`` integers; a copy of the positive, which has its id, is no negative.
+        reduction: "mean" over queries, "sum", or "none".
+
+    Returns:
+        A scalar, or ``[Nq]`` if reduction is "none"; float32, or float64 if scores are. A query without negatives has
+        loss 0.
+
+    Raises:
+        TypeError, ValueError: as for `contrastive`.
+
+    >>> pairwise(torch.tensor([[2.0, 2.0], [0.0, 3.0]]), reduction="none")
+    tensor([0.6931, 0.0486])
+    """
+    scores = _matrix(scores)
+    positives, same = _labels(scores, positives, document_ids)
+    ignored = torch.isneginf(scores) | same
+    positive = scores.gather(1, positives[:, None])
+    gaps = (scores.masked_fill(ignored, 0.0) - positive) / _temperature(temperature)
+    if hardest:
+        gaps = gaps.masked_fill(ignored, float("-inf")).amax(dim=1, keepdim=True)
+        ignored = ignored.all(dim=1, keepdim=True)
+        gaps = gaps.masked_fill(ignored, 0.0)
+    terms = functional.softplus(gaps).masked_fill(ignored, 0.0)
+    return _reduce(terms.sum(dim=1) / (~ignored).sum(dim=1).clamp(min=1), reduction)
+
+
+def sigmoid(
+    scores: Tensor,
+    positives: Tensor | None = None,
+    *,
+    temperature: float | Tensor = 1.0,
+    bias: float | Tensor = 0.0,
+    document_ids: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Every pair of a query and a document by itself: whether they belong together.
+
+    ``l_ij = log(1 + exp(-z_ij (s_ij / T + b)))``, z_ij being 1 for the positive of query i and -1 for all others
+    (SigLIP, Zhai et al. 2023, arXiv 2303.15343, section 3.2).
+
+    Args:
+        scores: ``[Nq, Nd]`` floating; without queries only if reduction is "none".
+        positives: ``[Nq]`` int64, the column of each query's positive; None for column i of query i.
+        temperature: T, positive; a scalar tensor is learned with the rest.
+        bias: b; a scalar tensor is learned with the rest.
+        document_ids: ``[Nd]`` integers; a copy of the positive, which has its id, is a positive, too.
+        reduction: "mean" over all pairs that take part, "sum", or "none".
+
+    Returns:
+        A scalar, or ``[Nq, Nd]`` if reduction is "none", 0 where a pair takes no part; float32, or float64 if scores
+        are.
+
+    Raises:
+        TypeError, ValueError: as for `contrastive`.
+
+    >>> sigmoid(torch.tensor([[2.0, 0.0]]), reduction="none")
+    tensor([[0.1269, 0.6931]])
+    """
+    scores = _matrix(scores)
+    _, same = _labels(scores, positives, document_ids)
+    absent = torch.isneginf(scores)
+    logits = scores.masked_fill(absent, 0.0) / _temperature(temperature) + bias
+    losses = functional.softplus(torch.where(same, -logits, logits)).masked_fill(absent, 0.0)
+    if reduction == "mean" and losses.numel():
+        return losses.sum() / (~absent).sum()
+    return _reduce(losses, reduction)
+
+
+def filter_negatives(
+    scores: Tensor,
+    positives: Tensor | None = None,
+    *,
+    threshold: float = 0.95,
+    factor: float | None = None,
+    document_ids: Tensor | None = None,
+) -> Tensor:
+    """Scores without the negatives that are probably none: they score nearly as high as the positive, or higher.
+
+    ``s_ij`` with ``s_ij > threshold * s_ip`` becomes -inf, so that it takes no part in a loss (NV-Retriever, Moreira et
+    al. 2024, arXiv 2407.15831, section 3: "TopK-PercPos"), or ``factor * s_ij``, as in colpali-engine.
+
+    Args:
+        scores: ``[Nq, Nd]`` floating.
+        positives: ``[Nq]`` int64, the column of each query's positive; None for column i of query i.
+        threshold: share of the positive's score that a negative may have.
+        factor: what is multiplied onto the others; None: they are left out.
+        document_ids: ``[Nd]`` integers; a copy of the positive is left as it is: losses know it by its id.
+
+    Returns:
+        ``[Nq, Nd]`` float32, or float64 if scores are; what stays has its gradient.
+
+    Raises:
+        TypeError, ValueError: as for `contrastive`.
+
+    >>> filter_negatives(torch.tensor([[2.0, 1.95, 1.0]]))
+    tensor([[2., -inf, 1.]])
+    """
+    scores = _matrix(scores)
+    positives, same = _labels(scores, positives, document_ids)
+    high = (scores > threshold * scores.gather(1, positives[:, None])) & ~same
+    return scores.masked_fill(high, float("-inf")) if factor is None else torch.where(high, factor * scores, scores)
 
 
 def kl_divergence(
@@ -148,6 +263,20 @@ def margin_mse(scores: Tensor, teacher_scores: Tensor, *, reduction: str = "mean
     if reduction == "mean" and len(losses):
         return losses.sum() / present.sum()
     return _reduce(losses, reduction)
+
+
+def _labels(scores: Tensor, positives: Tensor | None, document_ids: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The column of each query's positive ``[Nq]``, and which documents are that one ``[Nq, Nd]``."""
+    n_queries, n_documents = scores.shape
+    if positives is None:
+        if n_documents < n_queries:
+            raise ValueError(f"scores must have a column for each query's positive, got {tuple(scores.shape)}")
+        positives = torch.arange(n_queries)
+    positives = _positives(positives, n_queries, n_documents).to(scores.device)
+    ids = torch.arange(n_documents, device=scores.device)
+    if document_ids is not None:
+        ids = _integers(document_ids, "document_ids", n_documents).to(scores.device)
+    return positives, ids[None, :] == ids[positives, None]
 
 
 def _cross_entropy(scores: Tensor, targets: Tensor, ignored: Tensor, temperature: float | Tensor) -> Tensor:

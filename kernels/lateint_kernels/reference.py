@@ -70,6 +70,71 @@ def maxima(
     return found
 
 
+def xtr(
+    queries: Sequence[Array],
+    documents: Sequence[Array],
+    k: int,
+    *,
+    query_masks: Sequence[Sequence[bool]] | None = None,
+    document_masks: Sequence[Sequence[bool]] | None = None,
+    impute: bool = False,
+) -> NDArray[np.float64]:
+    """``S(q, d) = 1/Z sum_i r_i max_j <q_i, d_j>``: r_i is 1 if one of the k document tokens most similar to q_i is of
+    d, else 0, and Z the sum of all r_i; 0 where that is 0. ``[Nq, Nd]``.
+
+    With ``impute`` the k-th similarity stands for what was not found, and the sum is divided by the length of q. What
+    masks leave out is not there.
+
+    >>> xtr([np.array([[1.0], [2.0]])], [np.array([[3.0], [2.0]]), np.array([[1.0]]), np.array([[4.0]])], 2)
+    array([[4.5, 0. , 6. ]])
+    """
+    scores = np.zeros((len(queries), len(documents)))
+    kept = [_present(document, document_masks, j) for j, document in enumerate(documents)]
+    for i, query in enumerate(queries):
+        tokens = _present(query, query_masks, i)
+        counts = np.zeros(len(documents))
+        for token in tokens:
+            every = sorted((float(token @ other) for document in kept for other in document), reverse=True)
+            least = every[min(k, len(every)) - 1]
+            for j, document in enumerate(kept):
+                best = max(float(token @ other) for other in document)
+                if best >= least:
+                    scores[i, j] += best
+                    counts[j] += 1
+                elif impute:
+                    scores[i, j] += least
+        scores[i] /= len(tokens) if impute else np.maximum(counts, 1)
+    return scores
+
+
+def smooth_maxsim(
+    queries: Sequence[Array],
+    documents: Sequence[Array],
+    temperature: float,
+    *,
+    query_masks: Sequence[Sequence[bool]] | None = None,
+    document_masks: Sequence[Sequence[bool]] | None = None,
+) -> NDArray[np.float64]:
+    """``S(q, d) = sum_i T log sum_j exp(<q_i, d_j> / T)`` over the tokens that are there: ``[Nq, Nd]``.
+
+    >>> smooth_maxsim([np.eye(2)], [np.eye(2)], 1.0).round(4)
+    array([[2.6265]])
+    """
+    scores = np.zeros((len(queries), len(documents)))
+    for i, query in enumerate(queries):
+        for j, document in enumerate(documents):
+            others = _present(document, document_masks, j)
+            for token in _present(query, query_masks, i):
+                terms = [float(token @ other) / temperature for other in others]
+                largest = max(terms)
+                scores[i, j] += temperature * (largest + np.log(sum(np.exp(term - largest) for term in terms)))
+    return scores
+
+
+def _present(tokens: Array, masks: Sequence[Sequence[bool]] | None, number: int) -> NDArray[np.float64]:
+    return _numbers(tokens) if masks is None else _numbers(tokens)[np.array(masks[number], bool)]
+
+
 def rotate(
     tokens: Array,
     mean: NDArray[np.float32],

@@ -18,37 +18,48 @@ Arrays = Mapping[str, NDArray[Any]]
 Wrong = Iterator[tuple[str, str]]  # the name of an array, and what is wrong with it
 
 
-def wrong(manifest: Manifest, arrays: Arrays, small: set[str], *, verify: bool) -> tuple[str, str] | None:
+def wrong(
+    manifest: Manifest, arrays: Arrays, small: set[str], *, verify: bool, known: Arrays | None = None
+) -> tuple[str, str] | None:
     """The first array whose numbers cannot be, and why; None if there is none.
 
     Args:
         small: names of arrays that are read whole; of others only ends are looked at.
         verify: read all of them whole.
+        known: arrays that were looked at before; segments of which nothing is new are not looked at again.
     """
     whole = set(arrays) if verify else small
-    segments = (_of_segment(manifest, segment, arrays, whole) for segment in manifest.segments)
-    everywhere = _of_codec_verified(arrays), _of_ids(manifest, arrays)
+    new = (segment for segment in manifest.segments if not known or _is_new(segment, arrays, known))
+    segments = (_of_segment(manifest, segment, arrays, whole) for segment in new)
+    everywhere = _of_codec_verified(manifest, arrays), _of_ids(manifest, arrays)
     return next(chain(_of_codec(manifest, arrays), *segments, *(everywhere if verify else ())), None)
 
 
+def _is_new(segment: Segment, arrays: Arrays, known: Arrays) -> bool:
+    names = [f"{segment.name}/codes", *([] if segment.deleted is None else [segment.deleted.array])]
+    return any(known.get(name) is not arrays[name] for name in names)
+
+
 def _of_codec(manifest: Manifest, arrays: Arrays) -> Wrong:
-    if not (np.abs(arrays["mean"]) <= LARGEST).all():
-        yield "mean", f"must hold numbers up to {LARGEST:g} in size"
-    if not np.isfinite(arrays["rotation"]).all():
-        yield "rotation", "must be finite"
-    if not np.array_equal(np.sort(arrays["permutation"]), np.arange(manifest.width)):
-        yield "permutation", f"must hold each number from 0 to {manifest.width - 1} once"
-    offsets = arrays["cell_offsets"]
-    yield from _ends("cell_offsets", offsets, manifest.centroids)
+    of = {leaf: manifest.codec_array(leaf) for leaf in ("mean", "rotation", "permutation", "cell_offsets")}
+    if not (np.abs(arrays[of["mean"]]) <= LARGEST).all():
+        yield of["mean"], f"must hold numbers up to {LARGEST:g} in size"
+    if not np.isfinite(arrays[of["rotation"]]).all():
+        yield of["rotation"], "must be finite"
+    if not np.array_equal(np.sort(arrays[of["permutation"]]), np.arange(manifest.width)):
+        yield of["permutation"], f"must hold each number from 0 to {manifest.width - 1} once"
+    offsets = arrays[of["cell_offsets"]]
+    yield from _ends(of["cell_offsets"], offsets, manifest.centroids)
     if (stuck := np.flatnonzero(offsets[1:] <= offsets[:-1])).size:  # a search finds something in any cell
         found = f"{offsets[stuck[0]]} and then {offsets[stuck[0] + 1]}"
-        yield "cell_offsets", f"must increase at every step, found {found}"
+        yield of["cell_offsets"], f"must increase at every step, found {found}"
 
 
-def _of_codec_verified(arrays: Arrays) -> Wrong:
-    for matrix in arrays["rotation"].astype(np.float64):
+def _of_codec_verified(manifest: Manifest, arrays: Arrays) -> Wrong:
+    name = manifest.codec_array("rotation")
+    for matrix in arrays[name].astype(np.float64):
         if not np.allclose(matrix @ matrix.T, np.eye(len(matrix)), atol=1e-3):
-            yield "rotation", "must hold orthogonal matrices"
+            yield name, "must hold orthogonal matrices"
 
 
 def _of_segment(manifest: Manifest, segment: Segment, arrays: Arrays, whole: set[str]) -> Wrong:
@@ -56,6 +67,8 @@ def _of_segment(manifest: Manifest, segment: Segment, arrays: Arrays, whole: set
     lists = arrays[of["list_documents"]]
     yield from _rise(of["offsets"], arrays, segment.tokens, whole)
     yield from _rise(of["list_offsets"], arrays, len(lists), whole)
+    if segment.lists is not None:
+        yield from _ascending(f"{segment.name}/list_centroids", arrays, manifest.centroids)
     if of["list_documents"] in whole and of["list_offsets"] in whole:
         starts = arrays[of["list_offsets"]][1:-1]
         rises = lists[1:] > lists[:-1]
@@ -66,10 +79,24 @@ def _of_segment(manifest: Manifest, segment: Segment, arrays: Arrays, whole: set
         yield of["centroid_ids"], f"must hold numbers of centroids, below {manifest.centroids}"
     if manifest.ids != INT:
         yield from _of_strings(segment.name, arrays, whole)
-    if segment.deleted is not None:
-        deleted = arrays[name := f"{segment.name}/{segment.deleted}"]
-        if deleted.size and (deleted.max() >= segment.documents or (deleted[1:] <= deleted[:-1]).any()):
-            yield name, f"must hold positions of documents, ascending and below {segment.documents}"
+    if segment.hashed and {f"{segment.name}/id_hash", f"{segment.name}/id_row"} <= whole:
+        yield from _of_table(segment, arrays)
+    if segment.deleted is not None and not segment.deleted.mask:
+        yield from _ascending(segment.deleted.array, arrays, segment.documents)
+
+
+def _of_table(segment: Segment, arrays: Arrays) -> Wrong:
+    hashes, rows = arrays[f"{segment.name}/id_hash"], arrays[f"{segment.name}/id_row"]
+    if (hashes[1:] < hashes[:-1]).any():
+        yield f"{segment.name}/id_hash", "must ascend"
+    if not np.array_equal(np.sort(rows), np.arange(segment.documents)):
+        yield f"{segment.name}/id_row", f"must hold each number from 0 to {segment.documents - 1} once"
+
+
+def _ascending(name: str, arrays: Arrays, end: int) -> Wrong:
+    numbers = arrays[name]
+    if numbers.size and (numbers.max() >= end or (numbers[1:] <= numbers[:-1]).any()):
+        yield name, f"must ascend and stay below {end}"
 
 
 def _ends(name: str, offsets: NDArray[np.int64], end: int) -> Wrong:
@@ -111,7 +138,7 @@ def _of_ids(manifest: Manifest, arrays: Arrays) -> Wrong:
     """No two documents have the same id, those deleted aside."""
     seen: set[Any] = set()
     for segment in manifest.segments:
-        gone = set(arrays[f"{segment.name}/{segment.deleted}"].tolist()) if segment.deleted is not None else ()
+        gone = _deleted(segment, arrays)
         if manifest.ids == INT:
             name = f"{segment.name}/ids"
             ids = arrays[name].tolist()
@@ -125,3 +152,12 @@ def _of_ids(manifest: Manifest, arrays: Arrays) -> Wrong:
             if one in seen:
                 yield name, f"must hold an id once, found {one if isinstance(one, int) else one.decode()!r} again"
             seen.add(one)
+
+
+def _deleted(segment: Segment, arrays: Arrays) -> set[int]:
+    if segment.deleted is None:
+        return set()
+    array = arrays[segment.deleted.array]
+    if segment.deleted.mask:
+        array = np.flatnonzero(np.unpackbits(array, count=segment.documents, bitorder="little"))
+    return set(array.tolist())

@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 from lateint.disk.manifest import FormatError
 
 
+class MissingError(FormatError):
+    """A file that a manifest names is not there: damage, or a commit that came while it was read."""
+
+
 class Folder:
     """An open folder; used as a context manager."""
 
@@ -42,7 +46,8 @@ class Folder:
         """The descriptor of a file below the folder, by its name with ``/`` between folders.
 
         Raises:
-            FormatError: there is none, or a folder on the way is a symbolic link: an index is in one place.
+            MissingError: there is none.
+            FormatError: it is no file, or a folder on the way is a symbolic link: an index is in one place.
         """
         path = self.path / name
         *folders, leaf = name.split("/")
@@ -55,7 +60,7 @@ class Folder:
                 raise FormatError(f"{path} is not a file; the index is damaged")
             yield way[-1]
         except FileNotFoundError as error:
-            raise FormatError(f"{path} is missing; the index is damaged") from error
+            raise MissingError(f"{path} is missing; the index is damaged") from error
         except OSError as error:
             if error.errno not in (errno.ENOTDIR, errno.ELOOP):
                 raise
@@ -63,6 +68,23 @@ class Folder:
         finally:
             for descriptor in way[1:]:
                 os.close(descriptor)
+
+    def read(self, name: str) -> bytes:
+        """All of a small file; raises what `open` raises."""
+        with self.open(name) as descriptor, open(descriptor, "rb", closefd=False) as stream:
+            return stream.read()
+
+    def mapped(self, name: str, size: int) -> memoryview:
+        """The bytes of a file, mapped into memory.
+
+        Raises:
+            MissingError, FormatError: it is not there, or not of this size.
+        """
+        with self.open(name) as descriptor:
+            found = os.fstat(descriptor).st_size
+            if found != size:
+                raise FormatError(f"{self.path / name}: expected {size} bytes, found {found}; the index is damaged")
+            return mapped(descriptor, size).data if size else memoryview(b"")
 
 
 def mapped(descriptor: int, size: int) -> NDArray[np.uint8]:

@@ -37,26 +37,31 @@ class Kind:
             dtype == self.dtype
             and len(shape) == len(self.shape)
             and all(
-                type(got) is int and want in (got, -1) and got >= 0 for want, got in zip(self.shape, shape, strict=True)
+                [
+                    type(got) is int and want in (got, -1) and got >= 0
+                    for want, got in zip(self.shape, shape, strict=True)
+                ]
             )
         )
 
 
 def kinds(manifest: Manifest) -> dict[str, Kind]:
-    """Every array that an index with this manifest has, by name.
+    """Every array that an index with this manifest has, by its name, that of the codec's folder included.
 
     Raises:
         ValueError: two of them have the same name.
     """
-    kinds: dict[str, Kind] = {}
-    for kind in _kinds(manifest):
-        if kind.name in kinds:
-            raise ValueError(f"two arrays cannot both be {kind.name}")
-        kinds[kind.name] = kind
+    kinds = {manifest.codec_array(kind.name): kind for kind in codec_kinds(manifest)}
+    for segment in manifest.segments:
+        for kind in segment_kinds(segment, manifest):
+            if kind.name in kinds:
+                raise ValueError(f"two arrays cannot both be {kind.name}")
+            kinds[kind.name] = kind
     return kinds
 
 
-def _kinds(manifest: Manifest) -> Iterator[Kind]:
+def codec_kinds(manifest: Manifest) -> Iterator[Kind]:
+    """Every array of the codec, without its folder."""
     dim, width, block, count, cells = (
         manifest.dim, manifest.width, manifest.block, manifest.centroids, manifest.cells
     )  # fmt: skip
@@ -67,11 +72,10 @@ def _kinds(manifest: Manifest) -> Iterator[Kind]:
     yield Kind("centroids", "|u1", (count, depth), "codec")
     yield Kind("cells", "|u1", (cells, depth), "codec")
     yield Kind("cell_offsets", "<i8", (cells + 1,), "codec")
-    for segment in manifest.segments:
-        yield from _kinds_of(segment, manifest)
 
 
-def _kinds_of(segment: Segment, manifest: Manifest) -> Iterator[Kind]:
+def segment_kinds(segment: Segment, manifest: Manifest) -> Iterator[Kind]:
+    """Every array of a segment."""
     name, documents, tokens = segment.name, segment.documents, segment.tokens
     yield Kind(f"{name}/offsets", "<i8", (documents + 1,), "documents")
     yield Kind(f"{name}/codes", "|u1", (tokens, manifest.width * manifest.nbits // 8), "codes")
@@ -80,12 +84,22 @@ def _kinds_of(segment: Segment, manifest: Manifest) -> Iterator[Kind]:
     yield Kind(f"{name}/centroid_ids", "<u2", (tokens,), "centroid_ids")
     if manifest.centroids > SHORT_IDS:
         yield Kind(f"{name}/centroid_high", "|u1", (tokens,), "centroid_ids")
-    yield Kind(f"{name}/list_offsets", "<i8", (manifest.centroids + 1,), "lists")
+    lists = manifest.centroids if segment.lists is None else segment.lists
+    if segment.lists is not None:
+        yield Kind(f"{name}/list_centroids", "<u4", (lists,), "lists")
+    yield Kind(f"{name}/list_offsets", "<i8", (lists + 1,), "lists")
     yield Kind(f"{name}/list_documents", "<u4", (-1,), "lists")
     if manifest.ids == INT:
         yield Kind(f"{name}/ids", "<i8", (documents,), "documents")
     else:
         yield Kind(f"{name}/id_bytes", "|u1", (-1,), "documents")
         yield Kind(f"{name}/id_offsets", "<i8", (documents + 1,), "documents")
-    if segment.deleted is not None:
-        yield Kind(f"{name}/{segment.deleted}", "<u4", (-1,), "documents")
+    if segment.hashed:
+        yield Kind(f"{name}/id_hash", "<u8", (documents,), "documents")
+        yield Kind(f"{name}/id_row", "<u4", (documents,), "documents")
+    if (deleted := segment.deleted) is not None:
+        if deleted.mask:
+            yield Kind(deleted.array, "|u1", (-(-documents // 8),), "documents")
+        else:
+            many = -1 if deleted.documents is None else deleted.documents
+            yield Kind(deleted.array, "<u4", (many,), "documents")

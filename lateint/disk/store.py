@@ -5,23 +5,26 @@ from __future__ import annotations
 import errno
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.disk import checks, files, layout, whole
-from lateint.disk.files import Column
-from lateint.disk.folder import Folder
-from lateint.disk.layout import Kind
-from lateint.disk.manifest import FORMAT, MANIFEST, VERSION, FormatError, Manifest
+from lateint.disk import checks, layout, whole
+from lateint.disk.commits import FULL, said
+from lateint.disk.files import Column, array_of
+from lateint.disk.folder import Folder, MissingError
+from lateint.disk.manifest import FORMAT, MANIFEST, VERSION, Bundle, File, FormatError, Manifest
 
 PATIENCE = 1.0  # seconds that an index may be away while another takes its place in two renames
-FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
+ALWAYS_CHECKED = (
+    1 << 20
+)  # files up to this size are compared with their checksum and read whole whenever they are opened
+ALWAYS_CHECKED_WITHIN = 1 << 14  # likewise arrays within a file, of which there may be many
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -103,6 +106,9 @@ class FolderStore:
                 column.close()
 
 
+AnyStore = TypeVar("AnyStore", bound=FolderStore)
+
+
 @contextmanager
 def writing(path: Path, *, overwrite: bool) -> Iterator[FolderStore]:
     """A store whose folder takes its place at ``path`` when the block, which commits it, ends without an error.
@@ -111,11 +117,25 @@ def writing(path: Path, *, overwrite: bool) -> Iterator[FolderStore]:
         FileExistsError: there is something at ``path`` that is not an index, or that is not to be replaced.
         OSError: it cannot be written. Nothing is left half-written.
     """
+    with placing(path, FolderStore, overwrite=overwrite, unfinished=None) as store:
+        yield store
+
+
+@contextmanager
+def placing(
+    path: Path, make: Callable[[Path], AnyStore], *, overwrite: bool, unfinished: str | None
+) -> Iterator[AnyStore]:
+    """`writing` of a store that ``make`` makes of its folder; ``unfinished``: see `whole.folder`.
+
+    Raises:
+        FileExistsError: there is something at ``path`` that is not an index, or that is not to be replaced.
+        OSError: it cannot be written. Nothing is left half-written.
+    """
     _check_place(path, overwrite)
     raised: BaseException | None = None
     try:
-        with whole.folder(path, replace=overwrite) as folder:
-            store = FolderStore(folder)
+        with whole.folder(path, replace=overwrite, unfinished=unfinished) as folder:
+            store = make(folder)
             try:
                 yield store
                 _check_place(path, overwrite)  # once more, for builds take long
@@ -128,7 +148,8 @@ def writing(path: Path, *, overwrite: bool) -> Iterator[FolderStore]:
     except OSError as error:
         if error is raised and error.errno not in FULL:
             raise
-        raise _said(error, path) from error
+        left = "nothing was left behind" if unfinished is None else "resume=True goes on with what is done"
+        raise said(error, path, left) from error
 
 
 def _check_place(path: Path, overwrite: bool) -> None:
@@ -140,30 +161,39 @@ def _check_place(path: Path, overwrite: bool) -> None:
         raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
 
 
-def _said(error: OSError, path: Path) -> OSError:
-    why = "the disk is full" if error.errno in FULL else error.strerror or str(error)
-    return OSError(error.errno, f"cannot write the index: {why}; nothing was left behind", str(path))
-
-
-def load(path: Path, *, verify: bool = False) -> tuple[Manifest, Arrays]:
+def load(path: Path, *, verify: bool = False, known: tuple[Manifest, Arrays] | None = None) -> tuple[Manifest, Arrays]:
     """The manifest and the memory-mapped arrays of an index.
+
+    A writer may commit meanwhile: if a file is gone that the manifest named, the manifest is read again.
 
     Args:
         path: the folder. Another may take its place at any time: all files are of the one or all are of the other.
         verify: compare every file with its checksum and look at every number that must be within bounds, which reads
-            all of them. Files up to `lateint.disk.files.ALWAYS_CHECKED` bytes always are.
+            all of them. Small files always are.
+        known: what this gave earlier: files that are still there are not mapped again.
 
     Raises:
         FileNotFoundError: there is nothing at ``path``.
         FormatError: names the file that is missing, damaged or foreign.
     """
+    before = None
     while True:
         with _opened(path) as folder:
+            text = None
             try:
-                return _load(folder, verify)
-            except FormatError:
-                if folder.is_current():
+                manifest, text = _load_manifest(folder)
+                return manifest, _load_arrays(folder, manifest, verify, known)
+            except FormatError as error:
+                changing = isinstance(error, MissingError) and text != before  # by a commit meanwhile
+                if folder.is_current() and not changing:
                     raise
+                before = text
+
+
+def load_manifest(path: Path) -> Manifest:
+    """The manifest alone; raises what `load` raises."""
+    with _opened(path) as folder:
+        return _load_manifest(folder)[0]
 
 
 def _opened(path: Path) -> Folder:
@@ -183,27 +213,50 @@ def _opened(path: Path) -> Folder:
             time.sleep(0.001)
 
 
-def _load(folder: Folder, verify: bool) -> tuple[Manifest, Arrays]:
-    manifest, kinds = _load_manifest(folder)
+def _load_arrays(folder: Folder, manifest: Manifest, verify: bool, known: tuple[Manifest, Arrays] | None) -> Arrays:
+    kinds, images = layout.kinds(manifest), _images(manifest)
+    mapped: dict[str, memoryview] = {}
+    paths: dict[str, Path] = {}
+    arrays: Arrays = {}
+    small = set()
     for name, kind in kinds.items():
-        file = manifest.files.get(f"{name}.npy")
-        if file is None:
+        if name not in images:
             raise FormatError(f"{folder.path / MANIFEST} is damaged: it lacks '{name}.npy'")
-        if not kind.fits(file.dtype, file.shape):
-            what = f"must hold {kind}, found {file.dtype} {list(file.shape)}"
+        file, size, image = images[name]
+        if not kind.fits(image.dtype, image.shape):
+            what = f"must hold {kind}, found {image.dtype} {list(image.shape)}"
             raise FormatError(f"{folder.path / name}.npy {what}; the index is damaged")
-    arrays = {name: files.load(folder, f"{name}.npy", manifest.files[f"{name}.npy"], verify=verify) for name in kinds}
-    small = {name for name in kinds if manifest.files[f"{name}.npy"].bytes <= files.ALWAYS_CHECKED}
-    if wrong := checks.wrong(manifest, arrays, small, verify=verify):
+        if known is not None and known[0].files.get(file) == manifest.files[file] and name in known[1]:
+            arrays[name] = known[1][name]
+            continue
+        if file not in mapped:
+            mapped[file] = folder.mapped(file, size)
+            paths[file] = folder.path / file
+        leaf = name.rsplit("/")[-1] if file.endswith(".seg") else ""
+        if image.bytes <= (ALWAYS_CHECKED_WITHIN if leaf else ALWAYS_CHECKED):
+            small.add(name)
+        arrays[name] = array_of(mapped[file], image, paths[file], leaf, verify=verify or name in small)
+    if wrong := checks.wrong(manifest, arrays, small, verify=verify, known={} if known is None else known[1]):
         raise FormatError(f"{folder.path / wrong[0]}.npy {wrong[1]}; the index is damaged")
-    return manifest, arrays
+    return arrays
 
 
-def _load_manifest(folder: Folder) -> tuple[Manifest, dict[str, Kind]]:
+def _images(manifest: Manifest) -> dict[str, tuple[str, int, File]]:
+    """By the name of an array: its file, how long that is, and where in it the array is."""
+    images = {}
+    for name, file in manifest.files.items():
+        stem = name.rsplit(".", 1)[0]
+        if isinstance(file, Bundle):
+            images.update({f"{stem}/{leaf}": (name, file.bytes, image) for leaf, image in file.arrays.items()})
+        else:
+            images[stem] = (name, file.bytes, file)
+    return images
+
+
+def _load_manifest(folder: Folder) -> tuple[Manifest, bytes]:
     target = folder.path / MANIFEST
     try:
-        with folder.open(MANIFEST) as descriptor, open(descriptor, "rb", closefd=False) as stream:
-            text = stream.read()
+        text = folder.read(MANIFEST)
     except FormatError as error:
         raise FormatError(f"{folder.path} is not an index: it has no {MANIFEST}") from error
     try:
@@ -213,14 +266,15 @@ def _load_manifest(folder: Folder) -> tuple[Manifest, dict[str, Kind]]:
         raise FormatError(f"{target} is not the manifest of an index: {error}") from error
     if name != FORMAT:
         raise FormatError(f"{target} says format {name!r}, an index of lateint says {FORMAT!r}")
-    if version != VERSION:
+    if type(version) is not int or not 1 <= version <= VERSION:
         raise FormatError(
-            f"{folder.path} was written in format version {version}, this lateint reads version {VERSION}"
+            f"{folder.path} was written in format version {version}, this lateint reads versions 1 to {VERSION}"
         )
     try:
         manifest = Manifest.from_json(values)
-        return manifest, layout.kinds(manifest)
+        layout.kinds(manifest)  # no two arrays have one name
+        return manifest, text
     except KeyError as error:
         raise FormatError(f"{target} is damaged: it lacks {error}") from error
-    except (TypeError, ValueError, AttributeError) as error:
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise FormatError(f"{target} is damaged: {error}") from error

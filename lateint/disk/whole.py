@@ -26,22 +26,25 @@ def file(path: str | os.PathLike[str]) -> Iterator[Path]:
     part = _beside(place, "writing")
     try:
         yield part
-        _flush(part)
+        flush(part)
         part.replace(place)
-        _flush(place.parent)
+        flush(place.parent)
     finally:
         part.unlink(missing_ok=True)
 
 
 @contextmanager
-def folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[Path]:
-    """An empty folder to write into, which takes the place of ``path`` when the block ends without an error.
+def folder(path: str | os.PathLike[str], *, replace: bool = False, unfinished: str | None = None) -> Iterator[Path]:
+    """A folder to write into, which takes the place of ``path`` when the block ends without an error.
 
     The writer holds a lock (`flock`) on it. What killed writers left is locked by nobody; it goes when the next one
     begins.
 
     Args:
         replace: whether a folder at ``path`` that is not empty may be replaced; the caller knows what it holds.
+        unfinished: the name of a file that says how far a folder is. One that has it is not removed, but is the folder
+            to go on with; and it stays when this writer is stopped, unless by a TypeError or ValueError. None: the
+            folder is empty.
 
     Raises:
         OSError: ``path`` cannot be written, or something is there that is not to be replaced.
@@ -50,15 +53,21 @@ def folder(path: str | os.PathLike[str], *, replace: bool = False) -> Iterator[P
     place.parent.mkdir(parents=True, exist_ok=True)
     if os.path.ismount(place):
         raise OSError(errno.EBUSY, "it is a mount point, which nothing can take the place of; choose a folder in it")
-    _clear_leftovers(place)
-    work, lock = _locked_folder(place)
+    work, lock = _clear_leftovers(place, unfinished) or _locked_folder(place)
+    kept = False
     try:
         yield work
-        _flush_all(work)
+        flush_all(work)
         _take_place(work, place, replace)
-        _flush(place.parent)
+        flush(place.parent)
+    except BaseException as error:
+        kept = (
+            unfinished is not None and (work / unfinished).is_file() and not isinstance(error, (TypeError, ValueError))
+        )
+        raise
     finally:
-        shutil.rmtree(work, ignore_errors=True)  # what is not complete, or what was there before
+        if not kept:
+            shutil.rmtree(work, ignore_errors=True)  # what is not complete, or what was there before
         os.close(lock)
 
 
@@ -100,18 +109,25 @@ def _locked_folder(place: Path) -> tuple[Path, int]:
         os.close(lock)
 
 
-def _clear_leftovers(place: Path) -> None:
-    for work in place.parent.glob(f".{glob.escape(place.name)}.building-*"):
+def _clear_leftovers(place: Path, unfinished: str | None) -> tuple[Path, int] | None:
+    """Removes what killed writers left; returns a folder to go on with, if there is one, and what locks it."""
+    found: tuple[Path, int] | None = None
+    for work in sorted(place.parent.glob(f".{glob.escape(place.name)}.building-*")):
         with suppress(OSError):
             lock = os.open(work, os.O_RDONLY)
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                shutil.rmtree(work, ignore_errors=True)
+                if found is None and unfinished is not None and (work / unfinished).is_file():
+                    found, lock = (work, lock), -1
+                else:
+                    shutil.rmtree(work, ignore_errors=True)
             finally:
-                os.close(lock)
+                if lock >= 0:
+                    os.close(lock)
     if place.exists():  # else a writer is between two renames, or was killed there
         for old in place.parent.glob(f".{glob.escape(place.name)}.replaced-*"):
             shutil.rmtree(old, ignore_errors=True)
+    return found
 
 
 def _take_place(work: Path, place: Path, replace: bool) -> None:
@@ -143,14 +159,16 @@ def _exchange(left: Path, right: Path) -> bool:
     return hasattr(libc, "renameat2") and libc.renameat2(here, names[0], here, names[1], exchange) == 0
 
 
-def _flush_all(folder: Path) -> None:
+def flush_all(folder: Path) -> None:
+    """Returns when nothing in a folder can be lost."""
     for parent, _, names in os.walk(folder):
         for name in names:
-            _flush(Path(parent, name))
-        _flush(Path(parent))
+            flush(Path(parent, name))
+        flush(Path(parent))
 
 
-def _flush(path: Path) -> None:
+def flush(path: Path) -> None:
+    """Returns when a file's bytes, or the names in a folder, cannot be lost."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

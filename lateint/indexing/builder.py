@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,23 +16,28 @@ from lateint import ids, progress
 from lateint.arguments import integer, positive_or_none, thread_count
 from lateint.disk.manifest import INT, STRING, Manifest, Segment
 from lateint.disk.store import Store, put
-from lateint.indexing import clustering
-from lateint.indexing.codec import Codec, Rotation, train_rotation
+from lateint.indexing import clustering, streaming
+from lateint.indexing.checkpoints import Checkpoints
+from lateint.indexing.codec import Codec, Rotation, Training, train_rotation
 from lateint.indexing.documents import Documents
 from lateint.indexing.encoding import Encoder, Stream, check, first_bad_row
+from lateint.indexing.pooling import pooled
 from lateint.timings import Timings
 from lateint_kernels import as_array
 from lateint_kernels.codes import building, residual
-from lateint_kernels.codes.building import Operators
+from lateint_kernels.codes.building import HostOperators, Operators
 from lateint_kernels.codes.residual import NBITS
+from lateint_kernels.dense.pooling import MOST as MOST_POOLED
 from lateint_kernels.devices import HOST, Place
 
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
+DOCUMENT_BYTES = 32  # its length, its id and where it begins, with what computes them
 PILOT = 1 << 16  # tokens that mean and step are learned from
 TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
 MOST_CENTROIDS = 1 << 24
+MEASURED = 1 << 16  # tokens of the sample whose distance from their centroids is measured
 CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
 
 
@@ -45,6 +52,8 @@ class Settings:
         max_ram: bytes, see `plan`; None: no limit.
         threads: 0 for the default.
         progress: show progress bars.
+        codec: what to take instead of learning one; nbits and seed are then its own.
+        pool: of so many tokens of a document one is left, see `lateint.indexing.pooling`.
     """
 
     nbits: int = 4
@@ -53,24 +62,49 @@ class Settings:
     max_ram: int | None = None
     threads: int = 0
     progress: bool = True
+    codec: Codec | None = None
+    pool: int = 1
 
 
 def checked(
-    *, nbits: int, ncentroids: int | None, seed: int, max_ram: int | None, threads: int | None, progress: bool
+    *,
+    nbits: int | None,
+    ncentroids: int | None,
+    seed: int | None,
+    max_ram: int | None,
+    threads: int | None,
+    progress: bool,
+    codec: Codec | None = None,
+    pool: int | None = None,
 ) -> Settings:
-    """Settings as users pass them.
+    """Settings as users pass them, None for what is left out; those that a codec has must agree with it.
 
     Raises:
         TypeError, ValueError: one of them cannot be; the message names it.
     """
-    nbits, seed = integer(nbits, "nbits"), integer(seed, "seed")
+    if codec is not None:
+        _check_agreement(codec, nbits=nbits, ncentroids=ncentroids, seed=seed)
+        nbits, seed = codec.nbits, codec.seed
+    nbits, seed = integer(4 if nbits is None else nbits, "nbits"), integer(0 if seed is None else seed, "seed")
     if nbits not in NBITS:
         raise ValueError(f"nbits must be one of {', '.join(map(str, NBITS))}, got {nbits}")
     if ncentroids is not None and not 1 <= (ncentroids := integer(ncentroids, "ncentroids")) <= MOST_CENTROIDS:
         raise ValueError(f"ncentroids must be between 1 and {MOST_CENTROIDS}, got {ncentroids}")
     if seed < 0:
         raise ValueError(f"seed must be at least 0, got {seed}")
-    return Settings(nbits, ncentroids, seed, positive_or_none(max_ram, "max_ram"), thread_count(threads), progress)
+    max_ram, threads = positive_or_none(max_ram, "max_ram"), thread_count(threads)
+    if pool is not None and not 1 <= integer(pool, "pool") <= MOST_POOLED:
+        raise ValueError(f"pool must be between 1 and {MOST_POOLED}, got {pool}")
+    return Settings(nbits, ncentroids, seed, max_ram, threads, progress, codec, pool or 1)
+
+
+def _check_agreement(codec: Codec, **given: int | None) -> None:
+    if not isinstance(codec, Codec):
+        raise TypeError(f"codec must be a lateint.Codec, got {type(codec).__name__}")
+    fixed = {"nbits": codec.nbits, "ncentroids": len(codec.centroids), "seed": codec.seed}
+    for name, value in given.items():
+        if value is not None and integer(value, name) != fixed[name]:
+            raise ValueError(f"{name} must be left out or be that of the codec, {fixed[name]}, got {value}")
 
 
 @dataclass
@@ -95,6 +129,12 @@ class Plan:
     threads: int
     progress: bool
 
+    @property
+    def fingerprint(self) -> dict[str, int]:
+        """What the bytes of an index depend on."""
+        names = ("nbits", "centroids", "sample", "segment_tokens", "seed")
+        return {**{name: getattr(self, name) for name in names}, "pilot": PILOT, "chunk": CHUNK}
+
 
 def default_centroids(tokens: int) -> int:
     """K grows with N up to 4 M tokens and with N^(3/4) beyond, so that neither lists nor probing grow as fast as N."""
@@ -106,16 +146,21 @@ def default_centroids(tokens: int) -> int:
 def plan(documents: Documents, settings: Settings) -> Plan:
     """Fits sample and segments into ``max_ram`` bytes (working memory, the input and an index in memory not counted).
 
-    Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + segment_tokens * 13
-    + documents * 8``.
+    Working memory: ``sample * (depth + 16) + K * 15 depth + CHUNK * (20 dim + 128) + documents * DOCUMENT_BYTES
+    + segment_tokens * 13``, where a document counts as one token more of a segment. With a codec there is no sample.
+    Ids that are objects of Python are checked before that, with about 100 bytes each.
     """
-    tokens = int(documents.lengths.sum())
-    count = default_centroids(tokens) if settings.ncentroids is None else min(settings.ncentroids, tokens)
+    tokens, codec = int(documents.lengths.sum()), settings.codec
+    if codec is not None:
+        count = len(codec.centroids)
+    else:
+        count = default_centroids(tokens) if settings.ncentroids is None else min(settings.ncentroids, tokens)
     depth = residual.depth_of(-(-documents.dim // 8) * 8)
-    sample, segment = min(tokens, count * SAMPLE_PER_CENTROID), tokens
+    most = tokens + len(documents.lengths)
+    sample, segment = 0 if codec else min(tokens, count * SAMPLE_PER_CENTROID), most
     if (max_ram := settings.max_ram) is not None:
-        fixed = count * 15 * depth + CHUNK * (20 * documents.dim + 128) + len(documents.lengths) * 8
-        least = fixed + 4 * count * (depth + 16)
+        fixed = count * 15 * depth + CHUNK * (20 * documents.dim + 128) + len(documents.lengths) * DOCUMENT_BYTES
+        least = fixed + (0 if codec else 4 * count * (depth + 16))
         if max_ram < least:
             raise ValueError(
                 f"max_ram must be at least {least:,} bytes for {tokens:,} tokens of dim {documents.dim} and {count:,} "
@@ -148,58 +193,158 @@ def build(
     """
     operators = building.operators(place, settings.threads)
     timings = Timings()
+    pool_file = None if spool is None else spool.with_name("pooled.bin")
     try:
         documents = read(spool=spool, operators=operators)
         checked_names = ids.check(names, len(documents.lengths))
-        manifest = _build(documents, plan(documents, settings), store, operators, timings)
+        documents = prepared(documents, settings, pool_file, operators)
+        manifest = _build(documents, plan(documents, settings), settings.codec, store, operators, timings)
         del documents  # and what it may hold on the device
     finally:
         operators.release()
-    first = 0
-    for segment in manifest.segments:
-        ids.put(store, segment.name, checked_names[first : first + segment.documents])
-        first += segment.documents
-    if spool is not None:
-        spool.unlink(missing_ok=True)
-    store.commit(replace(manifest, ids=INT if isinstance(checked_names, np.ndarray) else STRING))
+    for file in (spool, pool_file):
+        if file is not None:
+            file.unlink(missing_ok=True)
+    _commit(manifest, checked_names, store)
     return timings.seconds
 
 
-def _build(documents: Documents, plan: Plan, store: Store, operators: Operators, timings: Timings) -> Manifest:
-    """Writes codec and segments."""
+def build_passing(
+    source: Iterator[Any],
+    names: Any,
+    settings: Settings,
+    store: Store,
+    place: Place = HOST,
+    *,
+    allow_empty: bool = False,
+) -> dict[str, float]:
+    """As `build`, with the codec of ``settings``, from an iterator that is read once while nothing of it is kept."""
+    codec = settings.codec
+    assert codec is not None
+    operators, timings = building.operators(place, settings.threads), Timings()
+    try:
+        for name, array in codec.arrays.items():
+            put(store, name, array)
+        encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
+        passing = streaming.Passing(source, codec.dim, allow_empty, operators)
+        chunk, most = CHUNK * operators.chunks(codec.dim), _passing_segment(codec, settings)
+        segments, lengths = streaming.encode(passing, encoder, store, chunk=chunk, segment_tokens=most)
+    finally:
+        operators.release()
+    if not lengths.sum():
+        raise ValueError(f"doc_embs must hold at least one token, got {len(lengths)} documents without any")
+    encoder.overflow.warn(int(lengths.sum()))
+    manifest = Manifest(**codec.described, segments=tuple(segments), ids=INT, next_segment=len(segments))
+    _commit(manifest, ids.check(names, len(lengths)), store)
+    return timings.seconds
+
+
+def _passing_segment(codec: Codec, settings: Settings) -> int:
+    """Tokens of a segment, which is in memory with its codes until it is written."""
+    if settings.max_ram is None:
+        return streaming.SEGMENT
+    depth = residual.depth_of(codec.rotation.width)
+    fixed = len(codec.centroids) * 15 * depth + CHUNK * (20 * codec.dim + 128)
+    of_token = 13 + 2 * (codec.rotation.width * codec.nbits // 8 + 5)
+    if settings.max_ram < (least := fixed + CHUNK * of_token):
+        raise ValueError(
+            f"max_ram must be at least {least:,} bytes for an iterator that runs only once and a codec of dim "
+            f"{codec.dim} and {len(codec.centroids):,} centroids, got {settings.max_ram:,}"
+        )
+    return min(streaming.SEGMENT, (settings.max_ram - fixed) // of_token)
+
+
+def _commit(manifest: Manifest, names: NDArray[np.int64] | list[str], store: Store) -> None:
+    """Writes ids, and ends the index."""
+    first, segments = 0, []
+    for segment in manifest.segments:
+        hashed = ids.put(store, segment.name, names[first : first + segment.documents])
+        segments.append(replace(segment, hashed=hashed))
+        first += segment.documents
+    kind = INT if isinstance(names, np.ndarray) else STRING
+    store.commit(replace(manifest, segments=tuple(segments), ids=kind, next_id=ids.following(names)))
+
+
+def prepared(documents: Documents, settings: Settings, spool: Path | None, operators: Operators) -> Documents:
+    """Documents as they are encoded: pooled, where that is a setting, into the file ``spool``.
+
+    Raises:
+        ValueError: they have another dim than the codec; or as `pooled`.
+    """
+    if settings.codec is not None and documents.dim != settings.codec.dim:
+        raise ValueError(f"doc_embs must have the dim of the codec, {settings.codec.dim}, got {documents.dim}")
+    if settings.pool == 1:
+        return documents
+    return pooled(documents, settings.pool, threads=settings.threads, spool=spool, operators=operators)
+
+
+def _build(
+    documents: Documents, plan: Plan, codec: Codec | None, store: Store, operators: Operators, timings: Timings
+) -> Manifest:
+    """Writes codec and segments; without a codec, one is learned. What an earlier process did is not done again."""
     operators.check(**_sizes(documents, plan))
+    checkpoints = Checkpoints(store, documents, plan.fingerprint, codec)
+    if checkpoints.codec is None:
+        codec = codec or train(documents, plan, operators, timings)
+        for name, array in codec.arrays.items():
+            put(store, name, array)
+    else:
+        codec = checkpoints.codec
+    encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
+    encoder.overflow.tokens, encoder.overflow.most = checkpoints.overflow
+    checkpoints.report(codec, encoder, checkpoints.segment, at_once=True)
+    cuts, ends = cut_into_segments(documents.lengths, plan.segment_tokens), np.cumsum(documents.lengths)
+    before = int(ends[cuts[checkpoints.segment][0] - 1]) if checkpoints.segment else 0
+    chunks = _chunks(documents, "encode", plan, operators)
+    stream = Stream(documents.lengths, chunks, operators, skipped=before + len(checkpoints.ids))
+    segments = []
+    for number, (first, last) in enumerate(cuts):
+        name, lengths = f"segments/{number:06d}", documents.lengths[first:last]
+        if number >= checkpoints.segment:
+            encoder.segment(
+                lengths,
+                stream,
+                store,
+                name,
+                ids=checkpoints.ids if number == checkpoints.segment else None,
+                report=partial(checkpoints.report, codec, encoder, number),
+            )
+        segments.append(Segment(name, last - first, int(lengths.sum())))
+    stream.close()
+    encoder.overflow.warn(int(documents.lengths.sum()))
+    return Manifest(**codec.described, segments=tuple(segments), ids=INT, next_segment=len(segments))
+
+
+def train(documents: Documents, plan: Plan, operators: Operators, timings: Timings) -> Codec:
+    """Learns mean, step and centroids from a sample of all tokens."""
     with timings.of("codec"):
         pilot = documents.pilot(PILOT)
         if first_bad_row(operators.put(pilot), operators) is not None:
             _check_all(documents, operators)
         rotation = train_rotation(as_array(pilot, "doc_embs"), seed=plan.seed, threads=plan.threads)
+        del pilot
     with timings.of("sample"):
         sample = _sample(documents, rotation, plan, operators)
     with timings.of("centroids"):
-        centroids = _train_centroids(sample, plan, operators)
-    del sample
-    encoder = Encoder(rotation, centroids, plan.nbits, CELLS_SEARCHED, operators, timings)
-    _put_codec(store, Codec(rotation, centroids.on_host(operators), plan.nbits))
-    segments = []
-    stream = Stream(documents.lengths, _chunks(documents, "encode", plan, operators), operators)
-    for number, (first, last) in enumerate(_cut_into_segments(documents.lengths, plan.segment_tokens)):
-        name = f"segments/{number:06d}"
-        encoder.segment(documents.lengths[first:last], stream, store, name)
-        segments.append(Segment(name, last - first, int(documents.lengths[first:last].sum())))
-    stream.close()
-    encoder.overflow.warn(int(documents.lengths.sum()))
-    return Manifest(
-        dim=documents.dim,
-        width=rotation.width,
-        block=rotation.blocks.shape[1],
-        nbits=plan.nbits,
-        step=rotation.step,
-        seed=plan.seed,
-        centroids=len(centroids),
-        cells=len(centroids.cells),
-        segments=tuple(segments),
-        ids=INT,
-    )
+        centroids = _train_centroids(sample, plan, operators).on_host(operators)
+        norm = rotation.step * _residual_norm(sample, centroids, plan.threads, operators)
+    return Codec(rotation, centroids, plan.nbits, plan.seed, Training(int(documents.lengths.sum()), norm))
+
+
+def _residual_norm(sample: Any, centroids: clustering.Centroids, threads: int, operators: Operators) -> float:
+    """Mean distance of some tokens of the sample from their centroids, in units of the step.
+
+    It is the same everywhere: the squares are integers, and their roots are added up exactly.
+    """
+    some = np.linspace(0, len(sample) - 1, min(MEASURED, len(sample))).astype(np.int64)
+    rows = operators.host(operators.take(sample, some))
+    nearest = clustering.assigner(centroids, HostOperators(threads))
+    squares = np.empty(len(rows))
+    for first in range(0, len(rows), 4096):
+        part = rows[first : first + 4096]
+        apart = part.astype(np.int32) - centroids.rows[nearest(part, CELLS_SEARCHED)]
+        squares[first : first + 4096] = (apart * apart).sum(1)
+    return math.fsum(np.sqrt(squares).tolist()) / len(rows)
 
 
 def _check_all(documents: Documents, operators: Operators) -> None:
@@ -212,7 +357,7 @@ def _check_all(documents: Documents, operators: Operators) -> None:
 
 def _sizes(documents: Documents, plan: Plan) -> dict[str, int]:
     """What memory depends on."""
-    cuts = _cut_into_segments(documents.lengths, plan.segment_tokens)
+    cuts = cut_into_segments(documents.lengths, plan.segment_tokens)
     return {
         "dim": documents.dim,
         "centroids": plan.centroids,
@@ -264,18 +409,10 @@ def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clusterin
         )
 
 
-def _put_codec(store: Store, codec: Codec) -> None:
-    put(store, "mean", codec.rotation.mean)
-    put(store, "rotation", codec.rotation.blocks)
-    put(store, "permutation", codec.rotation.permutation)
-    put(store, "centroids", codec.centroids.rows)
-    put(store, "cells", codec.centroids.cells)
-    put(store, "cell_offsets", codec.centroids.cell_offsets)
-
-
-def _cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
-    """Ranges of documents with at most ``most`` tokens each (a longer document is a segment of its own)."""
-    ends = np.cumsum(lengths)
+def cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, int]]:
+    """Ranges of documents with at most ``most`` tokens each, a document counting as one more (a longer document is a
+    segment of its own)."""
+    ends = np.cumsum(lengths + 1)
     cuts, first = [], 0
     while first < len(lengths):
         before = int(ends[first - 1]) if first else 0

@@ -43,6 +43,10 @@ class Centroids:
         """As they are stored."""
         return Centroids(operators.host(self.rows), operators.host(self.cells), self.cell_offsets)
 
+    def on_place(self, operators: Operators) -> Centroids:
+        """Stored ones where ``operators`` compute."""
+        return Centroids(operators.rows(self.rows), operators.rows(self.cells), self.cell_offsets)
+
 
 def train(
     tokens: Any,

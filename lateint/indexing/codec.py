@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import os
+import struct
+import zlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.disk import codec_folder
+from lateint.disk.manifest import FormatError, Manifest
 from lateint.indexing.clustering import Centroids
 from lateint_kernels import to_float32
 from lateint_kernels.codes import residual
@@ -76,7 +85,8 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
         permutation.astype(np.int32),
         1.0,
     )
-    peaks = np.abs(rotation.apply(pilot, threads=threads)).max(1)
+    turned = rotation.apply(pilot, threads=threads)
+    peaks = np.abs(turned, out=turned).max(1)
     largest, usual = float(peaks.max()), float(np.median(peaks))
     if 0 < REACH * usual < largest:  # perhaps because most tokens are one token, which the mean is close to
         largest = min(largest, REACH * float(np.median(peaks[_distinct(pilot)])))
@@ -118,9 +128,123 @@ def _orthogonal(size: int, rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 @dataclass(frozen=True)
+class Training:
+    """What a codec was learned from, to see later how well it fits other tokens.
+
+    Attributes:
+        tokens: of all documents that the sample was drawn from.
+        residual_norm: how far a token of the sample is from its centroid, on average, on the scale of tokens.
+    """
+
+    tokens: int
+    residual_norm: float
+
+
+@dataclass(frozen=True, eq=False)
 class Codec:
-    """How tokens become codes and back."""
+    """How tokens become codes and back; learned by `lateint.train_codec`, and never changed.
+
+    Indexes with the same codec have the same `crc32`: they can be merged, and give a token the same code.
+
+    Attributes:
+        rotation: centres and rotates tokens.
+        centroids: what residuals are relative to.
+        nbits: bits a component.
+        seed: of the random rotation and of k-means; None: not known.
+        training: what it was learned from; None: not known.
+    """
 
     rotation: Rotation
     centroids: Centroids
     nbits: int
+    seed: int | None = None
+    training: Training | None = None
+
+    def __repr__(self) -> str:
+        return f"Codec(dim {self.dim}, {self.nbits} bits, {len(self.centroids):,} centroids, crc32 {self.crc32:08x})"
+
+    @property
+    def dim(self) -> int:
+        """Components of a token."""
+        return len(self.rotation.mean)
+
+    @property
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays of the codec by their names in docs/format.md."""
+        return {
+            "mean": self.rotation.mean,
+            "rotation": self.rotation.blocks,
+            "permutation": self.rotation.permutation,
+            "centroids": self.centroids.rows,
+            "cells": self.centroids.cells,
+            "cell_offsets": self.centroids.cell_offsets,
+        }
+
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What a manifest says about the codec, by the keys of docs/format.md."""
+        return {
+            "dim": self.dim,
+            "width": self.rotation.width,
+            "block": self.rotation.blocks.shape[1],
+            "nbits": self.nbits,
+            "step": self.rotation.step,
+            "seed": self.seed,
+            "centroids": len(self.centroids),
+            "cells": len(self.centroids.cells),
+        }
+
+    @property
+    def described(self) -> dict[str, Any]:
+        """What the manifest of an index says about the codec."""
+        training = None if self.training is None else vars(self.training)
+        return {**self.numbers, "codec_crc32": self.crc32, "training": training}
+
+    @cached_property
+    def crc32(self) -> int:
+        """Of the numbers of all arrays, in the order of `arrays`, then of step as ``<f8`` and nbits as ``|u1``."""
+        crc = 0
+        for array in self.arrays.values():
+            crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
+        return zlib.crc32(struct.pack("<dB", self.rotation.step, self.nbits), crc)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Writes the codec to the folder ``path``, whole or not at all.
+
+        Raises:
+            OSError: ``path`` exists (and is not a codec, or ``overwrite`` is False), or cannot be written.
+        """
+        training = None if self.training is None else asdict(self.training)
+        codec_folder.write(
+            Path(path), {**self.numbers, "training": training, "crc32": self.crc32}, self.arrays, overwrite
+        )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Codec:
+        """The codec that `save` wrote to ``path``, every checksum compared.
+
+        Raises:
+            FileNotFoundError: there is nothing at ``path``.
+            FormatError: it is not a codec, a damaged one, or one of a newer format; the message names the file.
+        """
+        manifest, values, arrays = codec_folder.load(Path(path))
+        training = None if values["training"] is None else Training(**values["training"])
+        codec = replace(cls.of(manifest, arrays), training=training)
+        if codec.crc32 != values["crc32"]:
+            raise FormatError(f"{path} holds another codec than it says, by its crc32; it is damaged")
+        return codec
+
+    @classmethod
+    def of(cls, manifest: Manifest, arrays: Mapping[str, NDArray[Any]]) -> Codec:
+        """That of an index with this manifest and these arrays."""
+
+        def of(name: str) -> NDArray[Any]:
+            return arrays[manifest.codec_array(name)]
+
+        return cls(
+            Rotation(of("mean"), of("rotation"), of("permutation"), manifest.step),
+            Centroids(of("centroids"), of("cells"), of("cell_offsets")),
+            manifest.nbits,
+            manifest.seed,
+            None if manifest.training is None else Training(**manifest.training),
+        )

@@ -9,6 +9,7 @@ Tokens stay where they are, on the host or on a device that the build's operator
 from __future__ import annotations
 
 import os
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 
 from lateint.indexing.pilot import Pilot, spread
 from lateint_kernels import Ragged, as_array
+from lateint_kernels.arrays import Array
 from lateint_kernels.codes.building import HostOperators, Operators
 from lateint_kernels.ragged import packed_lengths, padded_lengths
 
@@ -74,16 +76,16 @@ def _read(source: Any, lengths: Any, allow_empty: bool, spool: Path | None, oper
     return _Streamed(source, allow_empty, operators)
 
 
-def _of_array(array: Any, lengths: Any, allow_empty: bool) -> Documents:
-    shape = tuple(array.shape)
+def _of_array(tokens: Any, lengths: Any, allow_empty: bool) -> Documents:
+    shape = tuple(tokens.shape)
     if len(shape) == 3:
         counts = np.full(shape[0], shape[1]) if lengths is None else padded_lengths(lengths, *shape[:2])
-        return _Padded(array, counts, allow_empty)
+        return _Padded(tokens, counts, allow_empty)
     if len(shape) != 2:
         raise ValueError(f"doc_embs must be [T, dim] with lengths, or [n, L, dim], got {shape}")
     if lengths is None:
         raise ValueError("doc_embs is one [T, dim] array: say with lengths= where its documents end")
-    return _Flat(array, packed_lengths(lengths, len(array)), allow_empty)
+    return _Flat(tokens, packed_lengths(lengths, len(tokens)), allow_empty)
 
 
 def _is_array(source: Any) -> bool:
@@ -149,7 +151,7 @@ class _Listed:
         _check_lengths(self.lengths, allow_empty)
 
     def chunks(self, most: int) -> Iterator[Tokens]:
-        return _cut((self._tokens(i, item) for i, item in enumerate(self.items)), most, self.operators)
+        return cut((self._tokens(i, item) for i, item in enumerate(self.items)), most, self.operators)
 
     def _tokens(self, i: int, item: Any) -> Tokens:
         return _document(item, i, self.dim, self.operators.tokens)
@@ -157,11 +159,10 @@ class _Listed:
     def pilot(self, most: int) -> Tokens:
         filled = np.flatnonzero(self.lengths)
         few = max(1, most // len(filled))
-        some = filled[:: max(1, len(filled) // most)].tolist()
-        return _joined(
-            [self._tokens(i, self.items[i])[:: max(1, int(self.lengths[i]) // few)][:few] for i in some],
-            self.operators,
-        )
+        some = filled[:: max(1, len(filled) // most)]
+        steps = np.maximum(1, self.lengths[some] // few)
+        parts = (self._tokens(i, self.items[i])[::step][:few] for i, step in zip(some.tolist(), steps, strict=True))
+        return _joined(parts, int(np.minimum(few, -(-self.lengths[some] // steps)).sum()), self.operators)
 
 
 class _Streamed:
@@ -170,20 +171,20 @@ class _Streamed:
     def __init__(self, source: Iterable[Any], allow_empty: bool, operators: Operators) -> None:
         self.source, self.operators = source, operators
         self.dim = -1
-        lengths: list[NDArray[np.int64]] = []
+        lengths = array("q")
         self._pilot = Pilot()
         documents = 0
         for item in source:
             tokens, counts = _item(item, documents, self.dim, operators.tokens)
             _check_lengths(counts, allow_empty, documents)
             self.dim = tokens.shape[1]
-            lengths.append(counts)
+            lengths.frombytes(counts.tobytes())
             documents += len(counts)
             self._pilot.add(tokens)
-        self.lengths = np.concatenate(lengths) if lengths else np.zeros(0, np.int64)
+        self.lengths = np.array(lengths, np.int64)
 
     def chunks(self, most: int) -> Iterator[Tokens]:
-        return _cut(self._tokens(), most, self.operators)
+        return cut(self._tokens(), most, self.operators)
 
     def _tokens(self) -> Iterator[Tokens]:
         documents = 0
@@ -202,14 +203,22 @@ class _Streamed:
         ends = np.cumsum([len(part) for part in parts])
         rows = spread(int(ends[-1]), most)
         of_parts = zip(parts, ends, np.split(rows, np.searchsorted(rows, ends[:-1])), strict=True)
-        return _joined([part[some - end + len(part)] for part, end, some in of_parts], self.operators)
+        return _joined((part[some - end + len(part)] for part, end, some in of_parts), len(rows), self.operators)
+
+
+def kept(source: Iterator[tuple[Array, NDArray[np.int64]]], spool: Path | None, operators: Operators) -> Documents:
+    """Tokens and lengths, checked already, on the host: in the file ``spool``, or in memory without one."""
+    if spool is not None:
+        return _spooled(source, True, spool, operators)
+    tokens, lengths = zip(*source, strict=True)
+    return _Flat(np.concatenate(tokens), np.concatenate(lengths), allow_empty=True)
 
 
 def _spooled(source: Iterator[Any], allow_empty: bool, spool: Path | None, operators: Operators) -> Documents:
     """Keeps what an iterator gives on the host, on disk if there is a place for it."""
     if spool is None:
         return _Streamed(list(_copies(source)), allow_empty, operators)
-    lengths: list[NDArray[np.int64]] = []
+    lengths = array("q")
     dim, dtype, documents = -1, None, 0
     with spool.open("wb") as file:
         for item in source:
@@ -218,12 +227,12 @@ def _spooled(source: Iterator[Any], allow_empty: bool, spool: Path | None, opera
                 raise TypeError(f"document {documents} has {tokens.dtype}, those before it {dtype}")
             _check_lengths(counts, allow_empty, documents)
             dim, dtype = tokens.shape[1], tokens.dtype
-            lengths.append(counts)
+            lengths.frombytes(counts.tobytes())
             documents += len(counts)
             file.write(tokens.tobytes())
     if dtype is None or os.path.getsize(spool) == 0:
         return _Streamed([], allow_empty, operators)
-    counts = np.concatenate(lengths)
+    counts = np.array(lengths, np.int64)
     tokens = np.memmap(spool, dtype, "r", shape=(int(counts.sum()), dim))
     return _Flat(as_array(tokens, "doc_embs"), counts, allow_empty)
 
@@ -237,11 +246,11 @@ def _copies(source: Iterator[Any]) -> Iterator[tuple[Tokens, NDArray[np.int64]]]
         yield tokens.copy(), counts
 
 
-def _joined(parts: list[Tokens], operators: Operators) -> Tokens:
-    return next(_cut(iter(parts), sum(map(len, parts)), operators))
+def _joined(parts: Iterator[Tokens], total: int, operators: Operators) -> Tokens:
+    return next(cut(parts, total, operators))
 
 
-def _cut(items: Iterator[Tokens], most: int, operators: Operators) -> Iterator[Tokens]:
+def cut(items: Iterator[Tokens], most: int, operators: Operators) -> Iterator[Tokens]:
     """Joins small arrays and splits large ones: chunks of ``most`` rows, but for the last.
 
     What is joined is copied, for a source may use its memory again for the next item; it becomes float32 where one item
@@ -271,6 +280,15 @@ def _cut(items: Iterator[Tokens], most: int, operators: Operators) -> Iterator[T
                 buffer, size = operators.room(most, buffer), 0
     if buffer is not None and size:
         yield buffer[:size]
+
+
+def item_of(
+    item: Any, first: int, dim: int, operators: Operators, allow_empty: bool
+) -> tuple[Tokens, NDArray[np.int64]]:
+    """Tokens and lengths of one item of an iterable, which begins with document ``first``."""
+    tokens, lengths = _item(item, first, dim, operators.tokens)
+    _check_lengths(lengths, allow_empty, first)
+    return tokens, lengths
 
 
 def _item(item: Any, first: int, dim: int, look: Look) -> tuple[Tokens, NDArray[np.int64]]:

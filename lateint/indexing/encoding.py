@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,8 +10,9 @@ from numpy.typing import NDArray
 
 from lateint.disk.store import Store, put
 from lateint.indexing import clustering
-from lateint.indexing.codec import Rotation
+from lateint.indexing.codec import Codec
 from lateint.timings import Timings
+from lateint.warning import warn
 from lateint_kernels.codes import residual
 from lateint_kernels.codes.building import Operators
 
@@ -51,21 +51,22 @@ class Overflow:
     def warn(self, total: int) -> None:
         """Says how many there were."""
         if self.tokens:
-            warnings.warn(
+            warn(
                 f"{self.tokens:,} of {total:,} tokens have components up to {self.most:.3g} times what codes can hold "
-                "and were cut, so scores with them come out too small; embeddings of about equal norms avoid this",
-                stacklevel=5,
+                "and were cut, so scores with them come out too small; embeddings of about equal norms avoid this"
             )
 
 
 class Stream:
     """All tokens of a build once more, put where operators compute, in pieces of any size, checked as they pass."""
 
-    def __init__(self, lengths: NDArray[np.int64], chunks: Iterator[Any], operators: Operators) -> None:
+    def __init__(
+        self, lengths: NDArray[np.int64], chunks: Iterator[Any], operators: Operators, *, skipped: int = 0
+    ) -> None:
         self.offsets = np.concatenate([[0], np.cumsum(lengths)])
-        self.chunks, self.operators = chunks, operators
+        self.chunks, self.operators = _after(chunks, skipped), operators
         self.held: Any = ()
-        self.passed = 0
+        self.passed = skipped
 
     def take(self, most: int) -> Any:
         """The next tokens, at least one and at most ``most``."""
@@ -85,47 +86,89 @@ class Stream:
             raise ValueError("doc_embs gave more tokens the last time than the first")
 
 
+def _after(chunks: Iterator[Any], skipped: int) -> Iterator[Any]:
+    """The chunks without so many tokens at their front."""
+    for chunk in chunks:
+        if skipped < len(chunk):
+            yield chunk[skipped:]
+        skipped = max(0, skipped - len(chunk))
+
+
 class Encoder:
-    """Turns the stream into segments, a chunk at a time."""
+    """Turns the stream into segments, a chunk at a time.
+
+    Args:
+        nearest: `clustering.assigner` of the codec's centroids; None: it is made for each segment.
+        measure: called with bytes ``[n, depth]`` and centroids ``[n]`` of all tokens, where operators compute.
+    """
 
     def __init__(
         self,
-        rotation: Rotation,
-        centroids: clustering.Centroids,
-        nbits: int,
+        codec: Codec,
         cells_searched: int,
         operators: Operators,
         timings: Timings,
+        *,
+        nearest: Callable[[Any, int], Any] | None = None,
+        measure: Callable[[Any, Any], None] | None = None,
     ) -> None:
+        rotation = codec.rotation
         self.rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
-        self.centroids, self.nbits, self.cells_searched = centroids, nbits, cells_searched
+        self.centroids = codec.centroids.on_place(operators)
+        self.nbits, self.code_bytes = codec.nbits, rotation.width * codec.nbits // 8
+        self.cells_searched, self.nearest, self.measure = cells_searched, nearest, measure
         self.operators, self.timings = operators, timings
-        self.code_bytes = rotation.width * nbits // 8
         self.overflow = Overflow()
 
-    def segment(self, lengths: NDArray[np.int64], stream: Stream, store: Store, name: str) -> None:
-        """Writes the documents of these lengths, which come next in the stream."""
+    def segment(
+        self,
+        lengths: NDArray[np.int64],
+        stream: Stream,
+        store: Store,
+        name: str,
+        *,
+        ids: NDArray[np.uint32] | None = None,
+        report: Callable[[int], None] = lambda done: None,
+    ) -> None:
+        """Writes the documents of these lengths, which come next in the stream.
+
+        Args:
+            ids: centroids of the first tokens, which are written already; the stream goes on behind them.
+            report: called with how many tokens are written.
+        """
         offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
         tokens, timings = int(offsets[-1]), self.timings
         with timings.of("assign"):
-            nearest = clustering.assigner(self.centroids, self.operators)
+            nearest = self.nearest or clustering.assigner(self.centroids, self.operators)
         centroid_ids = np.empty(tokens, np.uint32)
+        done = 0 if ids is None else len(ids)
+        centroid_ids[:done] = 0 if ids is None else ids
         codes = store.create(f"{name}/codes", np.uint8, (tokens, self.code_bytes))
         scales = store.create(f"{name}/scales", np.uint8, (tokens,)) if self.nbits < 8 else None
-        done = 0
+        low = store.create(f"{name}/centroid_ids", np.uint16, (tokens,))
+        high = store.create(f"{name}/centroid_high", np.uint8, (tokens,)) if self._long_ids else None
         while done < tokens:
             with timings.of("input"):
                 part = stream.take(tokens - done)
-            ids, code, scale = self._encoded(part, nearest)
+            found, code, scale = self.encoded(part, nearest)
             with timings.of("write"):
                 codes.write(code)
                 if scales is not None:
                     scales.write(scale)
-            centroid_ids[done : done + len(part)] = ids
+                lower, upper = residual.split_ids(found, len(self.centroids))
+                low.write(lower)
+                if high is not None and upper is not None:
+                    high.write(upper)
+            centroid_ids[done : done + len(part)] = found
             done += len(part)
-        self._put_lists(centroid_ids, offsets, store, name)
+            report(done)
+        self.put_lists(centroid_ids, offsets, store, name)
 
-    def _encoded(self, tokens: Any, nearest: Callable[[Any, int], Any]) -> list[NDArray[Any]]:
+    @property
+    def _long_ids(self) -> bool:
+        return residual.split_ids(np.empty(0, np.uint32), len(self.centroids))[1] is not None
+
+    def encoded(self, tokens: Any, nearest: Callable[[Any, int], Any]) -> list[NDArray[Any]]:
         """Ids, codes and scales of tokens, which are waited for before the clock is read."""
         operators, timings = self.operators, self.timings
         with timings.of("rotate"):
@@ -135,19 +178,18 @@ class Encoder:
         with timings.of("assign"):
             ids = nearest(rows, self.cells_searched)
             host_ids = operators.host(ids)
+            if self.measure is not None:
+                self.measure(rows, ids)
         with timings.of("encode"):
             coded = operators.encode(scaled, ids, self.centroids.rows, self.nbits)
             return [host_ids, *map(operators.host, coded)]
 
-    def _put_lists(self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: Store, name: str) -> None:
+    def put_lists(self, centroid_ids: NDArray[np.uint32], offsets: NDArray[np.int64], store: Store, name: str) -> None:
+        """Writes offsets and inverted lists of a segment."""
         count = len(self.centroids)
         with self.timings.of("lists"):
             list_offsets, list_documents = self.operators.invert(centroid_ids, offsets, count)
         with self.timings.of("write"):
-            low, high = residual.split_ids(centroid_ids, count)
             put(store, f"{name}/offsets", offsets)
-            put(store, f"{name}/centroid_ids", low)
-            if high is not None:
-                put(store, f"{name}/centroid_high", high)
             put(store, f"{name}/list_offsets", list_offsets)
             put(store, f"{name}/list_documents", list_documents)

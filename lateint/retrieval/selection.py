@@ -43,7 +43,7 @@ class Selection:
     @cached_property
     def findable(self) -> int:
         """How many documents a search can find: those that have tokens."""
-        filled = np.concatenate([np.diff(offsets) > 0 for offsets in self.offsets])
+        filled = np.concatenate([np.empty(0, bool), *(np.diff(offsets) > 0 for offsets in self.offsets)])
         return int(np.count_nonzero(filled if self.mask is None else filled & (self.mask != 0)))
 
     @property

@@ -53,8 +53,14 @@ class Made:
         return order.tolist(), scores[order].tolist()
 
 
-def make(rng, lengths, *, width=40, dim=None, nbits=4, count=30, cells=5, cuts=(), ids=None):
-    """Random codes of documents of these lengths, cut into segments at ``cuts``."""
+def filled_only(list_offsets, list_documents):
+    """The lists that are not empty."""
+    filled = np.flatnonzero(np.diff(list_offsets)).astype(np.uint32)
+    return np.append(list_offsets[filled], list_offsets[-1]), list_documents, filled
+
+
+def make(rng, lengths, *, width=40, dim=None, nbits=4, count=30, cells=5, cuts=(), ids=None, sparse=False):
+    """Random codes of documents of these lengths, cut into segments at ``cuts``, whose lists may be ``sparse``."""
     dim = width if dim is None else dim
     tokens, code_bytes = sum(lengths), width * nbits // 8
     centroids = np.full((count, depth_of(width)), 128, np.uint8)
@@ -83,6 +89,7 @@ def make(rng, lengths, *, width=40, dim=None, nbits=4, count=30, cells=5, cuts=(
         part = slice(sum(lengths[:first]), sum(lengths[:last]))
         low, high = split_ids(ids[part], count)
         lists = invert(ids[part], offsets, count)
+        lists = filled_only(*lists) if sparse else lists
         segments.append(SegmentArrays(offsets, codes[part], None if nbits == 8 else scales[part], low, high, *lists))
         first = last
     return Made(codec, segments, list(lengths), ids, rows, width)

@@ -61,3 +61,44 @@ from lateint_kernels.adapters import {name}
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert "ModuleNotFoundError" in done.stderr and package in done.stderr.splitlines()[-1]
+
+
+@pytest.fixture
+def stand_ins(monkeypatch):
+    """As much of PyLate and sentence-transformers as is called for every batch."""
+
+    def package(path, **members):
+        for depth in range(1, path.count(".") + 2):
+            name = ".".join(path.split(".")[:depth])
+            if name not in sys.modules:
+                monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+            parent, _, last = name.rpartition(".")
+            if parent:
+                setattr(sys.modules[parent], last, sys.modules[name])
+        for name, member in members.items():
+            setattr(sys.modules[path], name, member)
+
+    for name in (*ADAPTERS.values(), "pylate.utils", "sentence_transformers.util"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    package("pylate.utils.tensor", convert_to_tensor=lambda values: values)
+    package(
+        "sentence_transformers.util.similarity",
+        _fill_empty_document_scores=lambda scores, empty: scores.masked_fill(empty, -1e9),
+    )
+
+
+@pytest.mark.parametrize("name", ["pylate", "sentence_transformers", "colpali"])
+def test_compiled_without_a_graph_break(stand_ins, name):
+    torch = pytest.importorskip("torch")
+    from lateint_kernels.adapters import colpali, pylate, sentence_transformers
+
+    queries, documents = torch.randn(2, 3, 16), torch.randn(4, 5, 16)
+    mask = torch.arange(5).expand(4, 5) < torch.tensor([5, 1, 3, 2])[:, None]
+    score = {
+        "pylate": lambda q, d: pylate.colbert_scores(q, d, documents_mask=mask),
+        "sentence_transformers": lambda q, d: sentence_transformers._score_documents(q, d, None, mask),
+        "colpali": colpali.maxsim_inbatch,
+    }[name]
+    torch.compiler.reset()
+    compiled = torch.compile(score, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(queries, documents), score(queries, documents))

@@ -80,6 +80,9 @@ LOSSES = {
     "ColbertLoss-filtered": lambda: losses.ColbertLoss(pos_aware_negative_filtering=True),
     "ColbertPairwiseCELoss": lambda: losses.ColbertPairwiseCELoss(),
     "ColbertSigmoidLoss": lambda: losses.ColbertSigmoidLoss(),
+    "ColbertLoss-smooth": lambda: losses.ColbertLoss(use_smooth_max=True, tau=0.2),
+    "ColbertPairwiseCELoss-smooth": lambda: losses.ColbertPairwiseCELoss(use_smooth_max=True, normalize_scores=False),
+    "ColbertSigmoidLoss-smooth": lambda: losses.ColbertSigmoidLoss(use_smooth_max=True),
     "ColbertNegativeCELoss": lambda: losses.ColbertNegativeCELoss(),
     "ColbertPairwiseNegativeCELoss": lambda: losses.ColbertPairwiseNegativeCELoss(),
 }

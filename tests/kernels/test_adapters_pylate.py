@@ -1,5 +1,6 @@
 """The adapter for PyLate against PyLate, where it is installed: ``python -m benchmarks.adapters.run`` sees to that."""
 
+import importlib
 import warnings
 
 import numpy as np
@@ -170,3 +171,25 @@ def test_the_patch_can_be_undone_and_their_torch_stays_theirs(calls):
     calls.clear()
     theirs.colbert_scores(queries, documents)
     assert calls != []
+
+
+@pytest.mark.parametrize("kind", ["XTRScores", "XTRKDScores"])
+@pytest.mark.parametrize("masked", ["none", "documents", "both"])
+@pytest.mark.parametrize("k", [1, 7, 40])
+def test_xtr_with_the_patch(kind, masked, k):
+    """Made before the patch."""
+    score = getattr(importlib.import_module("pylate.scores.xtr"), kind)(k)
+    masks = {} if masked == "none" else {"documents_mask": mask(4, 3, 9)}
+    if masked == "both":
+        masks["queries_mask"] = mask(4, 5)
+    found = []
+    for patched in (False, True):
+        queries, documents = embeddings(4, 5, 16), embeddings(4, 3, 9, 16, seed=1)
+        switch = ours.patch() if patched else None
+        scores = score(queries, documents, **masks)
+        if switch:
+            switch.undo()
+        (scores * torch.arange(scores.numel()).view_as(scores)).sum().backward()
+        found.append((scores, queries.grad, documents.grad))
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)

@@ -168,3 +168,36 @@ def test_similarity_of_a_model_with_the_patch(calls, similarity):
     torch.testing.assert_close(fused, plain)
     model.similarity(queries, documents)
     assert calls != []
+
+
+@pytest.mark.parametrize("kind", ["XTRScores", "XTRKDScores"])
+@pytest.mark.parametrize("masked", ["none", "documents", "both"])
+@pytest.mark.parametrize("k", [1, 7, 1000])
+def test_xtr_with_the_patch(kind, masked, k):
+    """Made before the patch; rows of zeros are padding where there is no mask."""
+    score = getattr(scoring, kind)(k)
+    masks = {} if masked == "none" else {"documents_mask": mask(4, 3, 9)}
+    if masked == "both":
+        masks["queries_mask"] = mask(4, 5)
+    found = []
+    for patched in (False, True):
+        leaves = embeddings(4, 5, 16), embeddings(4, 3, 9, 16, seed=1)
+        queries, documents = leaves
+        if not masks:
+            queries, documents = (x * mask(*x.shape[:-1], seed=3)[..., None] for x in leaves)
+        switch = ours.patch() if patched else None
+        scores = score(queries, documents, **masks)
+        if switch:
+            switch.undo()
+        (scores * torch.arange(scores.numel()).view_as(scores)).sum().backward()
+        found.append((scores, *(leaf.grad for leaf in leaves)))
+    for plain, fused in zip(*found, strict=True):
+        torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_xtr_of_a_document_without_tokens():
+    queries, documents, present = embeddings(2, 3, 16), embeddings(2, 2, 5, 16, seed=1), mask(2, 2, 5)
+    present[1, 0] = False
+    plain, fused = (f(queries, documents, None, present, 6) for f in (scoring.xtr_scores, ours.xtr_scores))
+    torch.testing.assert_close(fused, plain)
+    assert fused[:, 2].tolist() == [-1e9, -1e9]

@@ -1,4 +1,5 @@
 import itertools
+import re
 import threading
 from dataclasses import replace
 
@@ -392,3 +393,45 @@ def test_others_run_during_a_search():
         turns += 1
     worker.join()
     assert turns >= 3
+
+
+@pytest.mark.parametrize("count", [5, 64, 65, 3000])
+def test_sparse_lists_are_the_same_lists(isa, count):
+    lengths, query = [3, 9, 1, 30, 2, 8], np.random.default_rng(5).standard_normal((4, 40)).astype(np.float32)
+    found = []
+    for sparse in (False, True):
+        made = make(np.random.default_rng(4), lengths, count=count, cells=2, cuts=(1, 4), sparse=sparse)
+        assert (made.segments[0].list_centroids is None) != sparse
+        hits = made.engine.search(query, np.array([0, 4]), 6, Limits(1 + count // 9, 4))
+        found.append((hits[0][0].tolist(), hits[0][1].tolist(), *made.engine.gather(query, Limits(1 + count // 9, 9))))
+    assert found[0][:2] == found[1][:2]
+    np.testing.assert_array_equal(found[0][2], found[1][2])
+    assert found[0][4:] == found[1][4:] and len(found[0][2])
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+@pytest.mark.parametrize("array", ["offsets", "list_offsets", "list_documents", "list_centroids", "centroid_ids"])
+def test_wild_numbers_in_an_array_end_no_search(isa, array, sparse):
+    rng = np.random.default_rng(6)
+    made = make(rng, LENGTHS, count=200, cuts=(2,), sparse=sparse)
+    query = rng.standard_normal((3, 40)).astype(np.float32)
+    if getattr(made.segments[0], array) is None:
+        return
+    for _ in range(20):
+        segments = []
+        for segment in made.segments:
+            wild = getattr(segment, array).copy()
+            low = -(1 << 60) if wild.dtype == np.int64 else 0
+            high = np.iinfo(wild.dtype).max
+            places = rng.integers(0, len(wild), 3)
+            wild[places] = rng.choice([low, high, 0, int(rng.integers(low, high)), len(wild)], 3)
+            segments.append(segment._replace(**{array: wild}))
+        try:
+            engine = Engine(made.codec, segments)
+            rankings = engine.search(query, np.array([0, 3]), 5, Limits(20, 9))
+            rankings += engine.exhaustive(query, np.array([0, 3]), 5)
+        except RuntimeError as error:  # what would lead out of an array is refused, with its name
+            assert re.match(rf"the index is damaged: {array}", str(error))
+            continue
+        for positions, _ in rankings:
+            assert ((positions >= 0) & (positions < len(LENGTHS))).all()

@@ -107,6 +107,16 @@ def test_search(nbits, cuts):
     assert [len(p) for p, _ in ours.exhaustive(queries, offsets, 3, allowed=nothing)] == [0] * 5
 
 
+@pytest.mark.parametrize("memory", [None, 200_000])
+def test_sparse_lists(memory):
+    rng = np.random.default_rng(8)
+    made = make(rng, rng.integers(1, 30, 60).tolist(), count=500, cuts=(20, 25), sparse=True)
+    ours = engine(made.codec, made.segments, "torch:cpu", memory)
+    assert ours.index.bytes <= (size(made.codec, made.segments) if memory is None else memory)
+    queries, offsets = batch(rng, [3, 40], 40)
+    same(ours.search(queries, offsets, 9, Limits(30, 20)), made.engine.search(queries, offsets, 9, Limits(30, 20)))
+
+
 def test_gather():
     rng = np.random.default_rng(1)
     made = make(rng, rng.integers(1, 30, 300).tolist(), count=50, cuts=(100,))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from random_index import make
 
-from lateint_kernels.codes.engine import Engine
+from lateint_kernels.codes.engine import Engine, Limits
 
 LENGTHS = [3, 0, 5, 130, 1, 2, 4, 3]
 
@@ -17,10 +17,10 @@ def search_all(codec, segments, dim=40):
     query = np.random.default_rng(1).standard_normal((5, dim)).astype(np.float32)
     offsets, n = np.array([0, 5]), sum(len(segment.offsets) - 1 for segment in segments)
     return [
-        engine.search(query, offsets, 3, nprobe=30, candidates=n),
-        engine.search(query, offsets, 3, nprobe=30, candidates=n, cells=5, threads=2),
+        engine.search(query, offsets, 3, Limits(30, n)),
+        engine.search(query, offsets, 3, Limits(30, n, cells=5), threads=2),
         engine.exhaustive(query, offsets, 3, threads=2),
-        engine.gather(query, nprobe=30, candidates=n),
+        engine.gather(query, Limits(30, n)),
         engine.score(query, np.arange(n)),
     ]
 
@@ -135,18 +135,16 @@ def test_empty_cells(isa):
     offsets = np.array([0, 5])
     query = np.random.default_rng(1).standard_normal((5, 40)).astype(np.float32)
     for cells in (1, 2, 5):
-        Engine(codec, made.segments).search(query, offsets, 3, nprobe=4, candidates=5, cells=cells)
+        Engine(codec, made.segments).search(query, offsets, 3, Limits(4, 5, cells=cells))
 
 
 @pytest.mark.parametrize("size", [2**31, 2**62, 2**63 - 1])
 def test_limits_of_any_size_are_all_there_is(isa, size):
     made = make(np.random.default_rng(0), LENGTHS)
     query = np.random.default_rng(1).standard_normal((5, 40)).astype(np.float32)
-    everything = made.engine.search(query, np.array([0, 5]), 8, nprobe=30, candidates=8)
+    everything = made.engine.search(query, np.array([0, 5]), 8, Limits(30, 8))
     for threads in (1, 2**31 - 1):
-        found = made.engine.search(
-            query, np.array([0, 5]), size, nprobe=size, candidates=size, patience=size, cells=size, threads=threads
-        )
+        found = made.engine.search(query, np.array([0, 5]), size, Limits(size, size, size, size), threads=threads)
         assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found[0], everything[0], strict=True))
 
 
@@ -154,9 +152,7 @@ def test_a_query_of_many_tokens(isa):
     made = make(np.random.default_rng(0), LENGTHS, width=8, count=4, cells=2)
     query = np.random.default_rng(1).standard_normal((70000, 8)).astype(np.float32)
     for cells in (0, 1):
-        positions, _ = made.engine.search(
-            query, np.array([0, 70000]), 8, nprobe=4, candidates=8, cells=cells, threads=1
-        )[0]
+        positions, _ = made.engine.search(query, np.array([0, 70000]), 8, Limits(4, 8, cells=cells), threads=1)[0]
         assert positions.tolist() == made.best(query, 8)[0]
 
 
@@ -164,10 +160,10 @@ def test_arguments():
     made = make(np.random.default_rng(0), LENGTHS)
     query = np.zeros((5, 40), np.float32)
     with pytest.raises(ValueError, match=r"queries must be \[T, 40\]"):
-        made.engine.search(query[:, :39].copy(), np.array([0, 5]), 3, nprobe=3, candidates=3)
+        made.engine.search(query[:, :39].copy(), np.array([0, 5]), 3, Limits(3, 3))
     for offsets in ([0, 6], [1, 5], [0, 4, 3, 5], []):
         with pytest.raises(ValueError, match="offsets must rise from 0 to the number of query tokens"):
-            made.engine.search(query, np.array(offsets, np.int64), 3, nprobe=3, candidates=3)
+            made.engine.search(query, np.array(offsets, np.int64), 3, Limits(3, 3))
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         made.engine.exhaustive(query, np.array([0, 5]), 0)
     with pytest.raises(ValueError, match="allowed must have a number for each of 8 documents"):

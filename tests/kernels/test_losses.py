@@ -89,12 +89,93 @@ def test_queries_of_one_positive():
 
 def test_no_queries():
     """As on a rank that got none of the last batch."""
-    for loss in (losses.contrastive, lambda s, **_: losses.kl_divergence(s, s, reduction="none")):
+    for loss in (losses.contrastive, losses.pairwise, lambda s, **_: losses.kl_divergence(s, s, reduction="none")):
         scores = torch.zeros(0, 3, requires_grad=True)
         found = loss(scores, reduction="none")
         assert found.shape == (0,)
         found.sum().backward()
         assert scores.grad.shape == (0, 3)
+
+
+def softplus(x):
+    return math.log1p(math.exp(x))
+
+
+@pytest.mark.parametrize("hardest", [False, True])
+@pytest.mark.parametrize("ids", [None, [7, 3, 7, 5, 4, 3, 3, 9]])
+@pytest.mark.parametrize("positives", [None, [5, 1, 1, 0, 7]])
+def test_pairwise_is_the_formula(positives, ids, hardest):
+    scores = random_scores(5, 8)
+    scores[1, 4] = scores[2, 0] = -INF
+    rows, labels, expected = scores.tolist(), ids or list(range(8)), []
+    for i, p in enumerate(positives or range(5)):
+        negatives = [rows[i][j] for j in range(8) if labels[j] != labels[p] and rows[i][j] != -INF]
+        negatives = [max(negatives)] if hardest else negatives
+        expected.append(sum(softplus((s - rows[i][p]) / 0.7) for s in negatives) / len(negatives))
+    tensors = [None if x is None else torch.tensor(x) for x in (positives, ids)]
+    options = dict(temperature=0.7, document_ids=tensors[1], hardest=hardest)
+    actual = losses.pairwise(scores, tensors[0], reduction="none", **options)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12)
+    assert losses.pairwise(scores, tensors[0], **options).item() == pytest.approx(np.mean(expected))
+
+
+@pytest.mark.parametrize("ids", [None, [7, 3, 7, 5, 4, 3, 3, 9]])
+@pytest.mark.parametrize("positives", [None, [5, 1, 1, 0, 7]])
+def test_sigmoid_is_the_formula(positives, ids):
+    scores = random_scores(5, 8)
+    scores[1, 4] = -INF
+    rows, labels, expected = scores.tolist(), ids or list(range(8)), np.zeros((5, 8))
+    for i, p in enumerate(positives or range(5)):
+        for j in range(8):
+            z = 1 if labels[j] == labels[p] else -1
+            expected[i, j] = 0.0 if rows[i][j] == -INF else softplus(-z * (rows[i][j] / 0.7 - 0.3))
+    tensors = [None if x is None else torch.tensor(x) for x in (positives, ids)]
+    options = dict(temperature=0.7, bias=-0.3, document_ids=tensors[1])
+    actual = losses.sigmoid(scores, tensors[0], reduction="none", **options)
+    np.testing.assert_allclose(actual.numpy(), expected, rtol=1e-12)
+    assert losses.sigmoid(scores, tensors[0], **options).item() == pytest.approx(expected.sum() / 39)
+
+
+@pytest.mark.parametrize("factor", [None, 0.5])
+def test_filtered_negatives(factor):
+    scores = random_scores(5, 8).requires_grad_()
+    positives, ids = torch.tensor([5, 1, 1, 0, 7]), torch.tensor([7, 3, 7, 5, 4, 3, 3, 9])
+    found = losses.filter_negatives(scores, positives, threshold=0.8, factor=factor, document_ids=ids)
+    gone = 0
+    for i, p in enumerate(positives.tolist()):
+        for j in range(8):
+            high = ids[j] != ids[p] and scores[i, j] > 0.8 * scores[i, p]
+            gone += int(high)
+            kept = scores[i, j] if not high else -INF if factor is None else factor * scores[i, j]
+            assert found[i, j] == kept
+    assert 0 < gone < 40
+    losses.contrastive(found, positives, document_ids=ids).backward()
+    assert scores.grad.isfinite().all()
+    assert factor is not None or not scores.grad[torch.isneginf(found)].any()
+
+
+@pytest.mark.parametrize(
+    "loss", [losses.pairwise, lambda *a, **k: losses.pairwise(*a, hardest=False, **k), losses.sigmoid]
+)
+def test_gradients_of_losses_of_pairs(loss):
+    scores = random_scores(4, 6)
+    scores[0, 3] = -INF
+    temperature = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    ids = torch.tensor([1, 2, 1, 4, 2, 6])
+    free = torch.isfinite(scores)
+    leaf = scores.where(free, 0).requires_grad_()
+    run = lambda leaf, temperature: loss(  # noqa: E731
+        leaf.masked_fill(~free, -INF), temperature=temperature, document_ids=ids
+    )
+    assert torch.autograd.gradcheck(run, (leaf, temperature))
+
+
+def test_pairwise_without_negatives():
+    scores = random_scores(2, 2).requires_grad_()
+    found = losses.pairwise(scores, document_ids=torch.tensor([1, 1]), reduction="none")
+    assert found.tolist() == [0.0, 0.0]
+    found.sum().backward()
+    assert not scores.grad.any()
 
 
 def kl_written_out(student, teacher, temperature):

@@ -12,6 +12,7 @@ import os, signal, sys, threading, time
 import numpy as np
 sys.path.insert(0, {tests!r})
 from lateint_kernels import maxsim
+from lateint_kernels.codes.engine import Limits
 from random_index import make
 
 rng = np.random.default_rng(0)
@@ -21,7 +22,7 @@ def engine(documents=3, length=1):
 
 def search(engine, queries, threads=1, candidates=10):
     offsets = np.arange(len(queries) + 1)
-    return engine.search(queries, offsets, 3, nprobe=2, candidates=candidates, threads=threads)
+    return engine.search(queries, offsets, 3, Limits(2, candidates), threads=threads)
 
 queries = rng.standard_normal((1, 8)).astype(np.float32)
 """

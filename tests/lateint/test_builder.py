@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -30,7 +33,7 @@ def test_default_centroids():
 
 def test_plan_without_a_bound():
     found = plan([100] * 100)
-    assert (found.centroids, found.segment_tokens) == (41, 10_000)
+    assert (found.centroids, found.segment_tokens) == (41, 10_100)  # a document counts as a token
     assert found.sample == 41 * builder.SAMPLE_PER_CENTROID
     assert plan([100] * 100, ncentroids=20_000).centroids == 10_000
     assert plan([3]).sample == 3
@@ -47,11 +50,64 @@ def test_plan_within_max_ram(monkeypatch):
             assert "max_ram must be at least" in str(error)
             continue
         least = least or max_ram
-        fixed = found.centroids * 15 * 64 + 100 * (20 * 16 + 128) + 500 * 8
+        fixed = found.centroids * 15 * 64 + 100 * (20 * 16 + 128) + 500 * builder.DOCUMENT_BYTES
         assert fixed + found.sample * (64 + 16) <= max_ram
         assert fixed + found.segment_tokens * 13 <= max_ram
         assert found.sample >= 4 * found.centroids
     assert least is not None and plan(lengths, max_ram=1 << 40) == plan(lengths)
+
+
+SHORT = """
+import ctypes, threading, time
+import numpy as np
+from lateint import Index
+class Documents:
+    def __iter__(self):
+        for first in range(0, 150_000, 10_000):
+            rng = np.random.default_rng(first)
+            yield from rng.standard_normal((10_000, 1, 8), dtype=np.float32)
+source, ids = {source}
+Index.build(np.ones((9, 9, 8), np.float32), progress=False)  # what is loaded once
+try:
+    Index.build(source, "index", ids=ids, max_ram=1, progress=False, **{settings})
+except ValueError as error:
+    asked = int(str(error).split("at least ")[1].split(" ")[0].replace(",", ""))
+def taken():
+    lines = dict(line.split(":") for line in open("/proc/self/status"))
+    return 1024 * int(lines["RssAnon"].split()[0])
+ctypes.CDLL(None).malloc_trim(0)
+before, most, done = taken(), 0, False
+def watch():
+    global most
+    while not done:
+        most = max(most, taken())
+        time.sleep(0.001)
+watcher = threading.Thread(target=watch)
+watcher.start()
+Index.build(source, "index", ids=ids, max_ram=asked, progress=False, threads=2, **{settings})
+done = True
+watcher.join()
+print(asked, most - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/self/status is Linux's")
+@pytest.mark.parametrize(
+    ("source", "settings"),
+    [
+        ("np.ones((150_000, 8), np.float32), np.arange(150_000)[::-1]", "dict(lengths=np.ones(150_000, np.int64))"),
+        ("Documents(), [str(i) for i in range(150_000)]", "{}"),
+        ("list(Documents()), None", "{}"),
+    ],
+    ids=["flat", "stream", "list"],
+)
+def test_max_ram_holds_for_short_documents(tmp_path, source, settings):
+    """It used to take up to nine times as much."""
+    program = SHORT.replace("{source}", source).replace("{settings}", settings)
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert done.stdout, done.stderr
+    asked, taken = map(int, done.stdout.split())
+    assert taken <= 1.1 * asked
 
 
 def test_max_ram_too_small_says_how_much_is_needed():
@@ -70,12 +126,12 @@ def test_segments_are_runs_of_documents(most):
     rng = np.random.default_rng(most)
     for lengths in ([5], [0, 0, 3], [10, 1, 0, 9, 12, 0], rng.integers(0, 15, 40)):
         lengths = np.array(lengths)
-        cuts = builder._cut_into_segments(lengths, most)
+        cuts = builder.cut_into_segments(lengths, most)
         assert [first for first, _ in cuts] == [0, *(last for _, last in cuts)][:-1]
         assert cuts[-1][1] == len(lengths)
         for first, last in cuts:
             assert last > first
-            assert lengths[first:last].sum() <= most or last == first + 1
+            assert (lengths[first:last] + 1).sum() <= most or last == first + 1
 
 
 @pytest.mark.parametrize("lengths", [[500, 0, 0, 500, 0, 3, 2], [0, 0, 500, 1, 400, 0], [300] * 5])
@@ -86,7 +142,7 @@ def test_segments_with_long_and_with_no_tokens(monkeypatch, tmp_path, lengths):
     whole = Index.build(tokens, lengths=lengths, ncentroids=3, allow_empty=True, progress=False)
     monkeypatch.setattr(builder, "plan", lambda *_: builder.Plan(4, 3, 96, 64, 0, 0, False))
     cut = Index.build(tokens, tmp_path / "cut", lengths=lengths, allow_empty=True, progress=False)
-    assert cut.stats()["segments"] == len(builder._cut_into_segments(np.array(lengths), 64)) > 1
+    assert cut.stats()["segments"] == len(builder.cut_into_segments(np.array(lengths), 64)) > 1
     query = rng.standard_normal((4, 16)).astype(np.float32)
     assert list(cut.search(query, 10)) == list(whole.search(query, 10))
     assert [len(cut.reconstruct(i)) for i in range(len(lengths))] == lengths
@@ -121,7 +177,7 @@ def test_what_chunks_a_source_gives_changes_nothing(clustered, monkeypatch):
     other = Index.build(pieces, progress=False)
     for name in ("codes", "scales", "centroid_ids"):
         name = f"segments/000000/{name}"
-        assert one._snapshot.arrays[name].shape == other._snapshot.arrays[name].shape
+        assert one._snapshot.state.arrays[name].shape == other._snapshot.state.arrays[name].shape
     scores = [index.search(tokens[:8], 40, exhaustive=True) for index in (one, other)]
     np.testing.assert_allclose(np.sort(scores[0].scores), np.sort(scores[1].scores), atol=0.1)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lateint import FormatError, Index
-from lateint.disk import files
+from lateint.disk import store
 
 PART = "segments/000000"
 
@@ -77,7 +77,7 @@ def at(index, value):
 def test_numbers_that_cannot_be(copy, monkeypatch, name, change, message, size):
     """Small files are looked at whenever an index is opened, large ones with ``verify=True``."""
     if size == "large":
-        monkeypatch.setattr(files, "ALWAYS_CHECKED", 0)
+        monkeypatch.setattr(store, "ALWAYS_CHECKED", 0)
     array = np.load(copy / f"{name}.npy")
     change(array)
     add_file(copy, name, array)
@@ -136,7 +136,7 @@ def test_more_documents_than_positions(copy):
 @pytest.mark.parametrize("size", ["small", "large"])
 def test_ids_that_are_no_text(named, monkeypatch, name, change, message, size):
     if size == "large":
-        monkeypatch.setattr(files, "ALWAYS_CHECKED", 0)
+        monkeypatch.setattr(store, "ALWAYS_CHECKED", 0)
     array = np.load(named / PART / f"{name}.npy")
     change(array)
     add_file(named, f"{PART}/{name}", array)
@@ -145,12 +145,12 @@ def test_ids_that_are_no_text(named, monkeypatch, name, change, message, size):
 
 
 def test_ids_that_are_no_text_are_noticed_when_they_are_read(named, clustered, monkeypatch):
-    monkeypatch.setattr(files, "ALWAYS_CHECKED", 0)
+    monkeypatch.setattr(store, "ALWAYS_CHECKED", 0)
     array = np.load(named / PART / "id_bytes.npy")
     array[0] = 0xFF
     add_file(named, f"{PART}/id_bytes", array)
     index = Index.open(named)
-    with pytest.raises(FormatError, match="the id of document 0 is not UTF-8; the index is damaged"):
+    with pytest.raises(FormatError, match="the id of document 0 of a segment is not utf-8; the index is damaged"):
         index.search(clustered([3])[0], 4)
 
 
@@ -160,11 +160,38 @@ def test_an_id_that_comes_twice(copy, named, kind):
     array = np.load(folder / PART / f"{name}.npy")
     array[0] = value
     add_file(folder, f"{PART}/{name}", array)
-    index = Index.open(folder)
-    with pytest.raises(FormatError, match="two documents have the same id; the index is damaged"):
-        index.reconstruct(1 if kind == "numbers" else "a")
+    Index.open(folder)
     with pytest.raises(FormatError, match=f"{name}.npy must hold an id once, found {said} again"):
         Index.open(folder, verify=True)
+    deleted = {"array": f"{PART}/deleted-1", "kind": "positions", "documents": 1}
     add_file(folder, f"{PART}/deleted-1", np.array([0], np.uint32))
-    rewrite(folder, lambda manifest: manifest["segments"][0].update(deleted="deleted-1"))
+    rewrite(folder, lambda manifest: manifest["segments"][0].update(deleted=deleted))
     assert len(Index.open(folder, verify=True)) == (157 if kind == "numbers" else 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("id_hash", at(0, 2**64 - 1), "id_hash.npy must ascend"),
+        ("id_row", at(0, 4), "id_row.npy must hold each number from 0 to 3 once"),
+        ("id_row", at(0, 2**32 - 1), "id_row.npy must hold each number from 0 to 3 once"),
+    ],
+)
+def test_tables_of_ids_that_cannot_be(named, name, change, message):
+    array = np.load(named / PART / f"{name}.npy")
+    change(array)
+    add_file(named, f"{PART}/{name}", array)
+    with pytest.raises(FormatError, match=message):
+        Index.open(named)
+
+
+def test_offsets_of_ids_that_would_take_all_memory(named, monkeypatch):
+    """They are looked at before room is made for ids between them."""
+    for store_bound in ("ALWAYS_CHECKED", "ALWAYS_CHECKED_WITHIN"):
+        monkeypatch.setattr(store, store_bound, 0)
+    array = np.load(named / PART / "id_offsets.npy")
+    array[1] = 1 << 50
+    add_file(named, f"{PART}/id_offsets", array)
+    rewrite(named, lambda manifest: manifest["segments"][0].pop("hashed"))  # then the table is made
+    with pytest.raises(FormatError, match="where ids begin and end cannot be; the index is damaged"):
+        Index.open(named).reconstruct("a")

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 
+from lateint import Index
 from lateint.cli import main
 
 DIM = 16
@@ -293,3 +294,44 @@ def test_version(capsys):
     with pytest.raises(SystemExit):
         lateint("--version")
     assert capsys.readouterr().out.startswith("lateint 0.")
+
+
+def test_parts_built_with_one_codec_are_merged(tmp_path, capsys, collection):
+    np.save(tmp_path / "tokens.npy", collection.tokens)
+    np.save(tmp_path / "lengths.npy", collection.lengths)
+    saved = ["--tokens", str(tmp_path / "tokens.npy"), "--lengths", str(tmp_path / "lengths.npy")]
+    main(["train-codec", str(tmp_path / "codec"), *saved, "--nbits", "2", "--pool", "2"])
+    assert "2 bits" in capsys.readouterr().out
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.json").write_text(json.dumps([f"{name}{i}" for i in range(len(collection))]))
+        options = ["--ids", str(tmp_path / f"{name}.json"), "--codec", str(tmp_path / "codec"), "--pool", "2"]
+        main(["build", str(tmp_path / name), *saved, *options, "--resume", "--max-ram", "100000000"])
+    main(["merge", str(tmp_path / "both"), str(tmp_path / "a"), str(tmp_path / "b")])
+    assert f"{2 * len(collection):,} documents of 2 parts" in capsys.readouterr().out
+    index = Index.open(tmp_path / "both")
+    assert (len(index), index.nbits, index.stats()["segments"]) == (2 * len(collection), 2, 2)
+    assert index.tokens == 2 * sum(-(-n // 2) for n in collection.lengths)
+
+
+def test_an_index_changes_from_a_shell(index, saved, capsys, tmp_path):
+    new, path = tmp_path / "new", str(index)
+    new.mkdir()
+    np.save(new / "tokens.npy", unit_tokens(np.random.default_rng(3), [4, 5]))
+    np.save(new / "lengths.npy", [4, 5])
+    (new / "ids.json").write_text(json.dumps(["n0", "d1"]))
+    files = ["--tokens", str(new / "tokens.npy"), "--lengths", str(new / "lengths.npy"), "--ids", str(new / "ids.json")]
+    with pytest.raises(ValueError, match="'d1' is in the index already"):
+        main(["add", path, *files])
+    main(["add", path, *files, "--on-duplicate", "replace"])
+    assert "31 documents" in capsys.readouterr().out
+    main(["delete", path, "d2", "n0"])
+    assert capsys.readouterr().out == "deleted 2; 29 documents are left\n"
+    main(["compact", path, "--full"])
+    assert "segments: 2 before, 1 now" in capsys.readouterr().out
+    main(["snapshot", path, str(tmp_path / "copy")])
+    main(["verify", str(tmp_path / "copy")])
+    assert "is sound: 29 documents" in capsys.readouterr().out
+    (tmp_path / "copy" / "centroids.npy").write_bytes(b"")
+    with pytest.raises(SystemExit) as ended:
+        main(["verify", str(tmp_path / "copy")])
+    assert ended.value.code == 1 and "centroids.npy" in capsys.readouterr().out

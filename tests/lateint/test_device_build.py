@@ -238,18 +238,19 @@ def left(monkeypatch):
 @pytest.mark.parametrize("path", ["disk", None])
 @pytest.mark.parametrize("form", [form for form in FORMS if form not in ("mixed", "chunks of numpy")])
 def test_tokens_do_not_pass_through_the_host(tmp_path, device, clustered, monkeypatch, left, form, path):
-    """The pilot does, and what is written; rotations come from there."""
+    """The pilot does, a part of the sample, and what is written; rotations and centroids come from there."""
     monkeypatch.setattr(builder, "PILOT", 256)
+    monkeypatch.setattr(builder, "MEASURED", 16)
     tensors, lengths = given(form, device, list(clustered([10] * 2000, 16)))
     if form == "all of one length":
         tensors = tensors.expand(10, -1, -1, -1).flatten(0, 1)
     left |= dict.fromkeys(left, 0)
     index = Index.build(
-        tensors, path and tmp_path / path, lengths=lengths, device=device, ncentroids=20, progress=False
+        tensors, path and tmp_path / path, lengths=lengths, device=device, ncentroids=10, progress=False
     )
-    pilot, centroids, rotations = 256 * 16, (20 + 20) * 64, 2 * (16 + 1) * 16
-    assert pilot + centroids + rotations < index.tokens * 16 // 10
-    assert 0 < max(left.values()) <= pilot + centroids + rotations
+    pilot, measured, centroids, rotations = 256 * 16, 16 * 64, 2 * (10 + 10) * 64, 2 * (16 + 1) * 16
+    assert pilot + measured + centroids + rotations < index.tokens * 16 // 8
+    assert 0 < max(left.values()) <= pilot + measured + centroids + rotations
 
 
 @pytest.mark.skipif(not torch.backends.cuda.is_built(), reason="this torch is built without CUDA")
@@ -455,6 +456,7 @@ def test_memory(device, clustered, monkeypatch, ncentroids, nbits, given):
     shrink(monkeypatch, device, (build.ENTRIES, 1 << 12))
     monkeypatch.setattr(builder, "CHUNK", 1 << 9)
     monkeypatch.setattr(builder, "PILOT", 1 << 9)
+    monkeypatch.setattr(builder, "MEASURED", 1 << 9)
     monkeypatch.setattr(building, "COMPONENTS", 8)
     monkeypatch.setattr(building, "WORKSPACE", 1 << 19)
     documents = clustered([7] * 8000, 8)

@@ -13,7 +13,8 @@ import pytest
 
 import lateint.index as doors
 from lateint import FormatError, Index
-from lateint.disk import files, store, whole
+from lateint.disk import store, whole
+from lateint.disk.folder import Folder
 
 
 def of(clustered, count):
@@ -22,20 +23,20 @@ def of(clustered, count):
 
 
 def test_an_index_that_is_replaced_while_it_is_opened_is_one_of_the_two(clustered, tmp_path, monkeypatch):
-    path, load = tmp_path / "index", files.load
+    path, mapped = tmp_path / "index", Folder.mapped
     Index.build(of(clustered, 5), path, progress=False)
     Index.build(of(clustered, 7), tmp_path / "other", progress=False)
     asked = []
 
-    def interrupted(folder, name, *arguments, **settings):
+    def interrupted(folder, name, size):
         asked.append(name)
         if len(asked) == 4:
             with store.writing(path, overwrite=True) as written:
                 shutil.copytree(tmp_path / "other", written.folder, dirs_exist_ok=True)
                 written.committed = True
-        return load(folder, name, *arguments, **settings)
+        return mapped(folder, name, size)
 
-    monkeypatch.setattr(files, "load", interrupted)
+    monkeypatch.setattr(Folder, "mapped", interrupted)
     index = Index.open(path, verify=True)
     assert len(index) == 7 and [len(index.reconstruct(i)) for i in range(7)] == [7] * 7
     assert len(asked) > 4
@@ -127,7 +128,7 @@ def test_maps_go_with_the_index(clustered, tmp_path):
         pytest.skip("/proc/self/maps is Linux's")
     before, index = maps(), Index.open(path)
     assert maps() > before
-    codes = index._snapshot.arrays["segments/000000/codes"]
+    codes = index._snapshot.state.arrays["segments/000000/codes"]
     total = int(codes.sum())
     with pytest.raises(ValueError, match="WRITEABLE"):
         codes.flags.writeable = True
@@ -176,21 +177,22 @@ def test_what_is_not_a_file_is_refused_and_not_waited_for(copy, name):
 @pytest.mark.parametrize("key", ["name", "deleted"])
 def test_names_that_lead_elsewhere(copy, name, key):
     manifest = json.loads((copy / "index.json").read_text())
-    manifest["segments"][0][key] = name
+    deleted = {"array": name, "kind": "positions", "documents": 0}
+    manifest["segments"][0][key] = name if key == "name" else deleted
     (copy / "index.json").write_text(json.dumps(manifest))
     with pytest.raises(FormatError, match=r"index\.json is damaged: a file cannot be"):
         Index.open(copy)
 
 
-@pytest.mark.parametrize("changes", [{"deleted": "codes"}, {"deleted": "ids"}, ...])
-def test_arrays_that_share_a_name(copy, changes):
+@pytest.mark.parametrize("name", ["mean", "segments/000000/codes", "segments/000000/ids", ...])
+def test_arrays_that_share_a_name(copy, name):
     manifest = json.loads((copy / "index.json").read_text())
-    if changes is ...:
+    if name is ...:
         manifest["segments"] *= 2
     else:
-        manifest["segments"][0].update(changes)
+        manifest["segments"][0]["deleted"] = {"array": name, "kind": "positions", "documents": 0}
     (copy / "index.json").write_text(json.dumps(manifest))
-    with pytest.raises(FormatError, match=r"index\.json is damaged: two arrays cannot both be"):
+    with pytest.raises(FormatError, match=r"index\.json is damaged: two (arrays cannot both be|segments cannot have)"):
         Index.open(copy)
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from lateint import Index, UnknownIdError
 from lateint.disk.store import MemoryStore
-from lateint.ids import Ids, check, put
+from lateint.ids import Ids, SegmentIds, check, put
 
 
 def test_positions_by_default(index):
@@ -108,12 +108,11 @@ def test_ids_over_segments(strings):
     store, parts, first = MemoryStore(), [], 0
     for segment, last in (("a", 1), ("b", 40), ("c", 60)):
         put(store, segment, names[first:last])
-        arrays = store.arrays
-        parts.append(
-            (arrays[f"{segment}/id_bytes"], arrays[f"{segment}/id_offsets"]) if strings else arrays[f"{segment}/ids"]
-        )
+        of = {name.split("/")[1]: array for name, array in store.arrays.items() if name.startswith(segment)}
+        table = (of["id_hash"], of["id_row"]) if "id_hash" in of and segment != "c" else None
+        parts.append(SegmentIds((of["id_bytes"], of["id_offsets"]) if strings else of["ids"], table))
         first = last
-    ids = Ids(parts)
+    ids = Ids(parts, strings, [None] * 3)
     assert len(ids) == 60
     assert ids.at(np.arange(60)).tolist() == list(names)
     shuffled = np.random.default_rng(1).integers(0, 60, 30)
@@ -121,7 +120,7 @@ def test_ids_over_segments(strings):
     assert ids.positions([names[i] for i in shuffled], "ids").tolist() == shuffled.tolist()
     live = np.ones(60, np.uint8)
     live[[0, 5, 59]] = 0
-    ids = Ids(parts, live)
+    ids = Ids(parts, strings, np.split(live, [1, 40]))
     assert ids.positions([names[i] for i in np.flatnonzero(live)], "ids").tolist() == np.flatnonzero(live).tolist()
     with pytest.raises(UnknownIdError):
         ids.positions([names[5]], "ids")

@@ -93,7 +93,7 @@ def test_several_segments_find_the_same(clustered, tmp_path, queries, monkeypatc
         ({"ncentroids": 1 << 25}, ValueError, "ncentroids must be between 1 and 16777216"),
         ({"ncentroids": 2.5}, TypeError, "ncentroids must be an integer, got float"),
         ({"seed": -1}, ValueError, "seed must be at least 0, got -1"),
-        ({"seed": None}, TypeError, "seed must be an integer, got NoneType"),
+        ({"seed": 1.5}, TypeError, "seed must be an integer, got float"),
         ({"max_ram": 0}, ValueError, "max_ram must be at least 1, got 0"),
         ({"max_ram": 1e9}, TypeError, "max_ram must be an integer, got float"),
         (

@@ -12,6 +12,9 @@ MANIFEST = {
     "centroids": 3,
     "cells": 2,
     "ids": "int64",
+    "version": 2,
+    "generation": 0,
+    "next_segment": 1,
     "files": {},
     "segments": [{"name": "segments/000000", "documents": 5, "tokens": 20}],
 }
@@ -42,6 +45,16 @@ def test_the_arrays_of_an_index():
     }
 
 
+def deletion(kind):
+    return {"array": "segments/000000/deleted-7", "kind": kind, "documents": 2}
+
+
+def test_sparse_lists():
+    found = leaves(segment={"lists": 2})
+    assert found["segments/000000/list_centroids"] == "<u4 [2]"
+    assert found["segments/000000/list_offsets"] == "<i8 [3]"
+
+
 @pytest.mark.parametrize(
     ("changes", "more", "less"),
     [
@@ -49,7 +62,10 @@ def test_the_arrays_of_an_index():
         ({"centroids": 65_536}, {}, set()),
         ({"centroids": 65_537}, {"centroid_high": "|u1 [20]"}, set()),
         ({"ids": "string"}, {"id_bytes": "|u1 [n]", "id_offsets": "<i8 [6]"}, {"ids"}),
-        ({"segment": {"deleted": "deleted-7"}}, {"deleted-7": "<u4 [n]"}, set()),
+        ({"version": 1, "segment": {"deleted": "deleted-7"}}, {"deleted-7": "<u4 [n]"}, set()),
+        ({"segment": {"deleted": deletion("positions")}}, {"deleted-7": "<u4 [2]"}, set()),
+        ({"segment": {"deleted": deletion("mask")}}, {"deleted-7": "|u1 [1]"}, set()),
+        ({"segment": {"hashed": True}}, {"id_hash": "<u8 [5]", "id_row": "<u4 [5]"}, set()),
     ],
 )
 def test_arrays_that_come_and_go(changes, more, less):

@@ -1,7 +1,8 @@
 """Whole or not at all, for a file and for a folder."""
 
-import multiprocessing
 import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -98,9 +99,15 @@ def test_many_writers_of_one_folder(tmp_path):
     assert (tmp_path / "folder" / "below" / "text").read_text().endswith("19")
 
 
-def _write_for_ever(path):
-    for turn in range(1 << 30):
-        write(path, str(turn), replace=True)
+WRITE_FOR_EVER = """
+import sys
+from lateint.disk import whole
+turn = 0
+while True:
+    with whole.folder(sys.argv[1], replace=True) as folder:
+        (folder / "below").mkdir()
+        (folder / "below" / "text").write_text(str(turn := turn + 1))
+"""
 
 
 def test_a_folder_that_is_replaced_is_always_there(tmp_path):
@@ -110,12 +117,11 @@ def test_a_folder_that_is_replaced_is_always_there(tmp_path):
     write(tmp_path / "other", "two")
     if not whole._exchange(path, tmp_path / "other"):
         pytest.skip("this file system cannot exchange two names")
-    writer = multiprocessing.get_context("spawn").Process(target=_write_for_ever, args=(path,))
-    writer.start()
+    writer = subprocess.Popen([sys.executable, "-c", WRITE_FOR_EVER, path])
     try:
         while (path / "below" / "text").read_text() == "two":
-            pass
+            assert writer.poll() is None, "the writer has ended"
         assert all(os.path.isdir(path) for _ in range(20_000))
     finally:
         writer.kill()
-        writer.join()
+        writer.wait()

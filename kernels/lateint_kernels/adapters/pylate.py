@@ -4,7 +4,6 @@ PyLate's document masks multiply similarities by 0, so that a masked token can w
 (``masking="multiply"``). Scores are float32 even where PyLate's would be half precision.
 """
 
-from importlib import import_module
 from typing import Any
 
 from lateint_kernels.adapters.switch import Switch
@@ -71,14 +70,38 @@ class ColBERTScores:
         return colbert_scores(queries_embeddings, documents, queries_mask, mask, backend)
 
 
+def xtr_scores(scores: Any, queries: Any, documents: Any, queries_mask: Any, documents_mask: Any) -> Any:
+    """`pylate.scores.XTRScores` on tensors ``[Nq, Lq, dim]`` and ``[Nq, K, Ld, dim]`` -> ``[Nq, Nq * K]``; its ``self``
+    is ``scores``.
+
+    What is not among the k tokens counts 0, also beside a lower maximum, and the sum is divided by the number of
+    maxima above 0, at least 0.001: PyLate's reading of XTR, which differs from that of `lateint_kernels.scores.xtr`.
+    """
+    from lateint_kernels.dense.maxima import maxima, retrieved, sum_by_query
+    from lateint_kernels.dense.options import Options
+    from lateint_kernels.dense.tensor_edge import problem_of, trains
+
+    documents = documents.flatten(0, 1)
+    mask = None if documents_mask is None else documents_mask.reshape(documents.shape[:2])
+    options = Options(None, mask, None, False, "exclude", False, False, None)
+    problem, _ = problem_of(queries, documents, options, candidates=False)
+    best = maxima(problem, trains(problem), None).where(retrieved(problem, scores.k)[0], 0).clamp(min=0)
+    if queries_mask is not None:
+        best = best * queries_mask.reshape(-1, 1)
+    count = sum_by_query(problem, best.gt(0).to(best.dtype)).clamp(min=1e-3)
+    return sum_by_query(problem, best) / count
+
+
 def patch() -> Switch:
     """Makes PyLate score with `lateint_kernels` wherever its backend is "auto", its default, or "lik".
 
     It is done where PyLate itself chooses a backend, so functions and losses that exist already are reached, too. Its
     backend "torch" stays what it is, to compare with.
     """
-    chooser = import_module("pylate.scores.colbert")
-    kernels = import_module("pylate.scores._lik_backend")
+    from pylate.scores import _lik_backend as kernels
+    from pylate.scores import colbert as chooser
+    from pylate.scores.xtr import XTRScores
+
     return Switch(
         {
             (chooser, "_try_flash"): lambda backend, *tensors: False,
@@ -86,12 +109,15 @@ def patch() -> Switch:
             (kernels, "colbert_scores_lik"): colbert_scores,
             (kernels, "colbert_kd_scores_lik"): colbert_kd_scores,
             (kernels, "colbert_scores_pairwise_lik"): colbert_scores_pairwise,
+            (XTRScores, "_score"): xtr_scores,
         }
     )
 
 
 def _tensor(values: Any) -> Any:
-    return import_module("pylate.utils.tensor").convert_to_tensor(values)
+    from pylate.utils.tensor import convert_to_tensor
+
+    return convert_to_tensor(values)
 
 
 def _mask(mask: Any, tokens: Any) -> Any:

@@ -5,7 +5,6 @@ document without any token scores -1e9 and is warned of. What ``chunk_elements``
 similarities, does not exist here; it still bounds how much is padded at a time.
 """
 
-from importlib import import_module
 from typing import Any
 
 from lateint_kernels.adapters.switch import Switch
@@ -87,17 +86,47 @@ def colbert_scores_pairwise(
     )
 
 
+def xtr_scores(
+    queries_embeddings: Any,
+    documents_embeddings: Any,
+    queries_mask: Any = None,
+    documents_mask: Any = None,
+    top_k: int = 256,
+    chunk_elements: int | None = None,
+) -> Any:
+    """``xtr_scores`` of its scoring functions, by `lateint_kernels.scores.xtr`: ``[Nq, Nd * K]``.
+
+    Query masks are yes or no here; ``chunk_elements`` bounds nothing, for there is no tensor of token similarities.
+    """
+    from lateint_kernels.scores import xtr
+
+    queries, documents = _floats(queries_embeddings), _floats(documents_embeddings).flatten(0, 1)
+    if documents_mask is None:
+        documents_mask = _similarity()._zero_row_mask(documents)
+    if queries_mask is None:
+        queries_mask = _similarity()._zero_row_mask(queries)
+    mask = documents_mask.reshape(documents.shape[:2])
+    found = xtr(queries, documents, top_k, query_mask=queries_mask, document_mask=mask, check=False)
+    return _filled(found, documents, mask)
+
+
 def patch() -> Switch:
     """Makes sentence-transformers score with `lateint_kernels`: similarity of models, losses and evaluators.
 
     It is done where a padded chunk is scored, so that models, losses and functions that exist already are reached, too,
-    and everything around it stays theirs.
+    and everything around it stays theirs; and in `XTRScores` and `XTRKDScores`, though not in `xtr_scores` that was
+    imported before.
     """
+    from sentence_transformers.multi_vector_encoder import scoring
+    from sentence_transformers.multi_vector_encoder.scoring import xtr
+
     similarity = _similarity()
     return Switch(
         {
             (similarity, "_maxsim_score_documents"): _score_documents,
             (similarity, "_maxsim_score_pairs"): _score_pairs,
+            (xtr, "xtr_scores"): xtr_scores,
+            (scoring, "xtr_scores"): xtr_scores,
         }
     )
 
@@ -114,14 +143,18 @@ def _score(function: Any, a: Any, b: Any, a_mask: Any, b_mask: Any) -> Any:
     if b.shape[1] == 0:
         # No token anywhere: what is scored instead does not matter, and is overwritten.
         b, b_mask = b.new_zeros(b.shape[0], 1, b.shape[2]), b.new_zeros(b.shape[0], 1)
-    weights = None if a_mask is None else a_mask.to(_torch().promote_types(a.dtype, _torch().float32))
+    import torch
+
+    weights = None if a_mask is None else a_mask.to(torch.promote_types(a.dtype, torch.float32))
     return function(a, b.to(a.dtype), query_weights=weights, document_mask=b_mask, check=False)
 
 
 def _filled(scores: Any, b: Any, b_mask: Any) -> Any:
     """With -1e9 for documents without a token, and their warning."""
+    import torch
+
     if b.shape[1] == 0:
-        empty = _torch().ones(b.shape[0], dtype=_torch().bool, device=b.device)
+        empty = b.new_ones(b.shape[0], dtype=torch.bool)
     elif b_mask is None:
         return scores
     else:
@@ -130,16 +163,23 @@ def _filled(scores: Any, b: Any, b_mask: Any) -> Any:
 
 
 def _similarity() -> Any:
-    return import_module("sentence_transformers.util.similarity")
+    from sentence_transformers.util import similarity
+
+    return similarity
 
 
 def _scoring() -> Any:
-    return import_module("sentence_transformers.multi_vector_encoder.scoring")
+    from sentence_transformers.multi_vector_encoder import scoring
+
+    return scoring
+
+
+def _floats(values: Any) -> Any:
+    tensor = _tensor(values)
+    return tensor if tensor.is_floating_point() else tensor.float()
 
 
 def _tensor(values: Any) -> Any:
-    return import_module("sentence_transformers.util.tensor")._convert_to_tensor(values)
+    from sentence_transformers.util.tensor import _convert_to_tensor
 
-
-def _torch() -> Any:
-    return import_module("torch")
+    return _convert_to_tensor(values)

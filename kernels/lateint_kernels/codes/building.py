@@ -89,6 +89,9 @@ class Operators(Protocol):
     ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         """`lateint_kernels.codes.centroids.invert`, from the host to the host."""
 
+    def rows(self, array: NDArray[np.uint8]) -> Any:
+        """Rows of bytes as they are stored, where the operators compute."""
+
     def host(self, array: Any) -> NDArray[Any]:
         """Rows, ids, codes or scales as numpy arrays: ids are uint32, everything else uint8 as it is stored."""
 
@@ -195,6 +198,9 @@ class HostOperators:
         self, ids: NDArray[np.uint32], offsets: NDArray[np.int64], count: int
     ) -> tuple[NDArray[np.int64], NDArray[np.uint32]]:
         return centroids.invert(ids, offsets, count)
+
+    def rows(self, array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return array
 
     def host(self, array: NDArray[Any]) -> NDArray[Any]:
         return array

@@ -58,7 +58,12 @@ class Engine:
     """
 
     def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays]) -> None:
+        self._codec = codec
         self._engine = _cpu.Engine(codec, segments)
+
+    def with_segments(self, segments: Sequence[SegmentArrays]) -> Engine:
+        """An engine with the same codec for other segments."""
+        return Engine(self._codec, segments)
 
     def search(
         self,

@@ -36,7 +36,8 @@ class CodecArrays:
 
 class SegmentArrays(NamedTuple):
     """One immutable run of documents: offsets ``[n + 1]``, codes ``[T, bytes]``, scales ``[T]`` (None with 8 bits),
-    centroid_ids ``[T]`` uint16, centroid_high ``[T]`` uint8 (None up to 65,536 centroids), and its inverted lists."""
+    centroid_ids ``[T]`` uint16, centroid_high ``[T]`` uint8 (None up to 65,536 centroids), and its inverted lists:
+    list_offsets ``[K + 1]``, or ``[U + 1]`` where only the centroids list_centroids ``[U]`` uint32 have a list."""
 
     offsets: NDArray[np.int64]
     codes: NDArray[np.uint8]
@@ -45,3 +46,12 @@ class SegmentArrays(NamedTuple):
     centroid_high: NDArray[np.uint8] | None
     list_offsets: NDArray[np.int64]
     list_documents: NDArray[np.uint32]
+    list_centroids: NDArray[np.uint32] | None = None
+
+    def dense_list_offsets(self, count: int) -> NDArray[np.int64]:
+        """``[count + 1]``: where the list of each centroid begins and ends."""
+        if self.list_centroids is None:
+            return self.list_offsets
+        sizes = np.zeros(count, np.int64)
+        sizes[self.list_centroids] = np.diff(self.list_offsets)
+        return np.concatenate([[0], np.cumsum(sizes)])

@@ -167,7 +167,8 @@ def load_lists(codec: CodecArrays, segments: Sequence[SegmentArrays], device: to
         raise ValueError(f"an index on a device must have fewer than 2^31 documents, got {first[-1]:,}")
     tokens = np.concatenate([[0], np.cumsum([int(segment.offsets[-1]) for segment in segments])]).astype(np.int64)
     entries = np.concatenate([[0], np.cumsum([len(segment.list_documents) for segment in segments])]).astype(np.int64)
-    lists = np.stack([with_empty_list(s.list_offsets) + e for s, e in zip(segments, entries, strict=False)])
+    count = len(codec.centroids)
+    lists = [with_empty_list(s.dense_list_offsets(count)) + e for s, e in zip(segments, entries, strict=False)]
     return IndexTensors(
         nbits=codec.nbits,
         width=len(codec.permutation),
@@ -180,10 +181,77 @@ def load_lists(codec: CodecArrays, segments: Sequence[SegmentArrays], device: to
         scales=None,
         centroid_low=None,
         centroid_high=None,
-        list_offsets=torch.from_numpy(lists).to(device),
+        list_offsets=torch.from_numpy(np.stack(lists)).to(device),
         list_documents=_joined([segment.list_documents for segment in segments], device, np.int32, first),
         cuts=np.concatenate([*(s.offsets[:-1] + t for s, t in zip(segments, tokens, strict=False)), tokens[-1:]]),
     )
+
+
+def reload(
+    held: IndexTensors,
+    before: Sequence[SegmentArrays],
+    codec: CodecArrays,
+    segments: Sequence[SegmentArrays],
+    device: torch.device,
+) -> IndexTensors:
+    """What `load` gives for ``segments``, where a device has ``before``: only what is new is copied there.
+
+    Raises:
+        ValueError, MemoryError: as `load`.
+    """
+    check_free(size(codec, segments), device)
+    number = {id(segment.codes): i for i, segment in enumerate(before)}
+    old = [number.get(id(segment.codes)) for segment in segments]
+    fresh = [segment for segment, i in zip(segments, old, strict=True) if i is None]
+    rows = held.cuts[_firsts(before, "offsets")]  # the first token of each segment there was, and how many there were
+
+    def joined(tensor: Tensor, new: Tensor, ends: NDArray[np.int64], sizes: Sequence[int]) -> Tensor:
+        """Pieces of a tensor there was and of what is new, in the order of the segments."""
+        pieces, at = [], 0
+        for i, length in zip(old, sizes, strict=True):
+            if i is None:
+                pieces.append(new[at : at + length])
+                at += length
+            else:
+                pieces.append(tensor[int(ends[i]) : int(ends[i]) + length])
+        return torch.cat(pieces)
+
+    arrays = {}
+    for ours, theirs in token_arrays(codec, segments).items():
+        views = [getattr(segment, theirs) for segment in fresh] or [getattr(segments[0], theirs)[:0]]
+        new = _joined(views, device, np.int16 if ours == "centroid_low" else None)
+        arrays[ours] = joined(getattr(held, ours), new, rows, [int(segment.offsets[-1]) for segment in segments])
+    entries, firsts = _firsts(segments, "list_documents"), _firsts(segments, "offsets")
+    old_entries, old_firsts = _firsts(before, "list_documents"), _firsts(before, "offsets")
+    views = [segment.list_documents for segment in fresh] or [segments[0].list_documents[:0]]
+    lists = joined(held.list_documents, _joined(views, device, np.int32), old_entries, np.diff(entries).tolist())
+    offsets = []
+    for number_now, (i, segment) in enumerate(zip(old, segments, strict=True)):
+        first, begin = int(firsts[number_now]), int(entries[number_now])
+        if i is None:
+            row = torch.from_numpy(with_empty_list(segment.dense_list_offsets(len(codec.centroids)))).to(device) + begin
+        else:
+            row, first = held.list_offsets[i] + (begin - int(old_entries[i])), first - int(old_firsts[i])
+        offsets.append(row)
+        lists[begin : int(entries[number_now + 1])] += first
+    tokens = np.concatenate([[0], np.cumsum([int(segment.offsets[-1]) for segment in segments])]).astype(np.int64)
+    cuts = np.concatenate([*(s.offsets[:-1] + t for s, t in zip(segments, tokens, strict=False)), tokens[-1:]])
+    if len(cuts) > 1 << 31:
+        raise ValueError(f"an index on a device must have fewer than 2^31 documents, got {len(cuts) - 1:,}")
+    return replace(
+        held,
+        offsets=torch.from_numpy(cuts).to(device),
+        list_offsets=torch.stack(offsets),
+        list_documents=lists,
+        cuts=cuts,
+        **arrays,
+    )
+
+
+def _firsts(segments: Sequence[SegmentArrays], name: str) -> NDArray[np.int64]:
+    """``[S + 1]``: where the documents or the list entries of each segment begin among those of all."""
+    sizes = [len(getattr(segment, name)) - (name == "offsets") for segment in segments]
+    return np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
 
 def with_empty_list(list_offsets: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -222,9 +290,9 @@ def size(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
 
 def size_of_lists(codec: CodecArrays, segments: Sequence[SegmentArrays]) -> int:
     """Bytes that `load_lists` needs."""
-    arrays = [getattr(segment, name) for segment in segments for name in ("list_documents", "list_offsets")]
     of_centroids = codec.centroids.nbytes + codec.cells.nbytes + codec.cell_offsets.nbytes
-    return of_centroids + 8 * len(segments) + sum(int(array.nbytes) for array in arrays)
+    entries = sum(int(segment.list_documents.nbytes) for segment in segments)
+    return of_centroids + 8 * (len(codec.centroids) + 2) * len(segments) + entries
 
 
 def _joined(

@@ -104,7 +104,7 @@ def encode(
 
 def decode(
     codes: NDArray[np.uint8],
-    scales: NDArray[np.uint8],
+    scales: NDArray[np.uint8] | None,
     centroid_ids: NDArray[np.uint32],
     centroids: NDArray[np.uint8],
     nbits: int,

@@ -128,6 +128,20 @@ def inverse_norms(tokens: Tensor) -> Tensor:
     return norms.clamp_min(EPSILON).reciprocal()
 
 
+def multiplied(tokens: Tensor, present: Tensor | None, normalize: bool) -> Tensor:
+    """Tokens ``[T, dim]`` as they are multiplied, in the dtype of scores, 0 where ``present [T]`` is False.
+
+    Differentiable, normalisation too, and more than once.
+    """
+    tokens = tokens.to(torch.float64 if tokens.dtype == torch.float64 else torch.float32)
+    if present is not None:
+        tokens = tokens.masked_fill(~present[:, None], 0)
+    if not normalize:
+        return tokens
+    squares = tokens.square().sum(1, keepdim=True)
+    return tokens * squares.where(squares > EPSILON**2, EPSILON**2).rsqrt()
+
+
 def padded_rows(offsets: Tensor, numbers: Tensor, length: int, total: int) -> tuple[Tensor, Tensor]:
     """Rows ``[n, length]`` of matrices ``numbers [n]`` among ``total``, and which are inside their matrix."""
     rows = offsets[numbers, None] + torch.arange(length, device=offsets.device)

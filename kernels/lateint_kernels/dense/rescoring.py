@@ -7,7 +7,7 @@ where the maxima are elsewhere by a margin this is MaxSim, so its derivatives ar
 import torch
 from torch import Tensor
 
-from lateint_kernels.dense.problem import EPSILON, Problem, padded_rows
+from lateint_kernels.dense.problem import Problem, multiplied, padded_rows
 from lateint_kernels.dense.torch import blocks, budget_of
 
 
@@ -17,8 +17,8 @@ def rescored(problem: Problem, argmax: Tensor) -> Tensor:
     A token of weight 0 is absent, so that its weight has no derivative.
     """
     weights, normalize = problem.query_weights, problem.query_inverse_norms is not None
-    queries = _multiplied(problem.queries, None if weights is None else weights != 0, normalize)
-    documents = _multiplied(problem.documents, problem.document_mask, normalize)
+    queries = multiplied(problem.queries, None if weights is None else weights != 0, normalize)
+    documents = multiplied(problem.documents, problem.document_mask, normalize)
     if problem.document_scales is not None:
         documents = documents * problem.document_scales[:, None]
     starts = problem.document_offsets[:-1]
@@ -41,14 +41,3 @@ def rescored(problem: Problem, argmax: Tensor) -> Tensor:
     if not parts:
         return problem.queries.new_zeros(problem.scores_shape, dtype=problem.scores_dtype)
     return torch.cat(parts) if problem.query_index is not None else torch.cat(parts).mT
-
-
-def _multiplied(tokens: Tensor, present: Tensor | None, normalize: bool) -> Tensor:
-    """Tokens as they are multiplied, 0 where they are absent."""
-    tokens = tokens.to(torch.float64 if tokens.dtype == torch.float64 else torch.float32)
-    if present is not None:
-        tokens = tokens.masked_fill(~present[:, None], 0)
-    if not normalize:
-        return tokens
-    squares = tokens.square().sum(1, keepdim=True)
-    return tokens * squares.where(squares > EPSILON**2, EPSILON**2).rsqrt()

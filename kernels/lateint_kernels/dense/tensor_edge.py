@@ -32,14 +32,21 @@ class Side:
 
 def maxsim(queries: Tokens, documents: Tokens, options: Options) -> Any:
     """`lateint_kernels.maxsim` of tensors."""
-    left, right = _side(queries, "queries", (2, 3)), _side(documents, "documents", (3, 4))
+    return _score(*problem_of(queries, documents, options), options)
+
+
+def problem_of(
+    queries: Tokens, documents: Tokens, options: Options, *, candidates: bool = True
+) -> tuple[Problem, tuple[int, ...]]:
+    """All queries with all documents, or each with its ``candidates``, and the shape that their scores are to have."""
+    left, right = _side(queries, "queries", (2, 3)), _side(documents, "documents", (3, 4) if candidates else (3,))
     _check_pair(left, right)
     shape = edge.shape_of_scores(left.shape, right.shape)
     pairs: tuple[Tensor, Tensor] | None = None
     if len(right.shape) == 2 and len(left) > 1:  # one query meets all its candidates, as in a grid
         numbers = torch.arange(len(right), device=right.tokens.device)
         pairs = numbers // max(right.shape[1], 1), numbers
-    return _score(left, right, pairs, shape, options)
+    return _problem(left, right, pairs, options), shape
 
 
 def maxsim_pairs(queries: Tokens, documents: Tokens, query_index: Any, document_index: Any, options: Options) -> Any:
@@ -54,22 +61,23 @@ def maxsim_pairs(queries: Tokens, documents: Tokens, query_index: Any, document_
         first = _index(query_index, "query_index", len(left), "queries", device, options.check)
         second = _index(document_index, "document_index", len(right), "documents", device, options.check)
         edge.check_pairs(first.shape[0], second.shape[0])
-    return _score(left, right, (first, second), tuple(first.shape), options)
+    return _score(_problem(left, right, (first, second), options), tuple(first.shape), options)
 
 
-def _score(
-    left: Side, right: Side, pairs: tuple[Tensor, Tensor] | None, shape: tuple[int, ...], options: Options
-) -> Any:
-    problem = _problem(left, right, pairs, options)
-    trained = (problem.queries, problem.documents, problem.query_weights)
-    trains = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in trained)
-    differentiable = trains or operator.differentiates_forward()
-    scores, argmax = operator.maxsim(problem, differentiable or options.return_argmax, options.backend)
+def _score(problem: Problem, shape: tuple[int, ...], options: Options) -> Any:
+    scores, argmax = operator.maxsim(problem, trains(problem) or options.return_argmax, options.backend)
     scores = scores.reshape(shape)
     if not options.return_argmax:
         return scores
     assert argmax is not None
     return scores, _positions(problem, argmax).reshape(*shape, problem.max_query_length)
+
+
+def trains(problem: Problem) -> bool:
+    """Whether scores are to be differentiated."""
+    given = (problem.queries, problem.documents, problem.query_weights)
+    backwards = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in given)
+    return backwards or operator.differentiates_forward()
 
 
 def _problem(left: Side, right: Side, pairs: tuple[Tensor, Tensor] | None, options: Options) -> Problem:

@@ -21,7 +21,7 @@ def maxsim(problem: Problem, need_argmax: bool) -> tuple[Tensor, Tensor | None]:
     """Scores, and where each maximum was found if asked for."""
     scores = problem.queries.new_empty(problem.scores_shape, dtype=problem.scores_dtype)
     argmax = problem.queries.new_empty(problem.argmax_shape, dtype=problem.argmax_dtype) if need_argmax else None
-    with _ieee_products():
+    with ieee_products():
         (_grid if problem.query_index is None else _pairs)(problem, scores, argmax)
     return scores, argmax
 
@@ -34,7 +34,7 @@ def maxsim_backward(
     of_queries = _grid_query_gradients if grid else _pair_query_gradients
     of_documents = _grid_document_gradients if grid else _pair_document_gradients
     need_queries, need_documents, need_weights = needs
-    with _ieee_products():
+    with ieee_products():
         both = of_queries(problem, grad_scores, argmax) if need_queries or need_weights else (None, None)
         grad_documents = of_documents(problem, grad_scores, argmax) if need_documents else None
     return both[0] if need_queries else None, grad_documents, both[1] if need_weights else None
@@ -304,7 +304,7 @@ def budget_of(problem: Problem) -> int:
 
 
 @contextmanager
-def _ieee_products() -> Iterator[None]:
+def ieee_products() -> Iterator[None]:
     """float32 products without shortened operands, whatever the user allows elsewhere."""
     before = torch.get_float32_matmul_precision()
     if before != "highest":

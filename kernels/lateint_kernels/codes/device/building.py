@@ -143,6 +143,9 @@ class DeviceOperators:
         list_offsets, documents = build.invert(self._put(ids.view(np.int32)), self._put(offsets), count)
         return list_offsets.cpu().numpy(), documents.cpu().numpy().view(np.uint32)
 
+    def rows(self, array: NDArray[np.uint8]) -> Tensor:
+        return self._put((array ^ np.uint8(128)).view(np.int8))
+
     def host(self, array: Tensor) -> NDArray[Any]:
         found: NDArray[Any] = array.cpu().numpy()
         if array.dtype == torch.int8:

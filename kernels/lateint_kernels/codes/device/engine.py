@@ -16,7 +16,7 @@ from lateint_kernels.codes.device.cache import DocumentCache
 from lateint_kernels.codes.device.search import BestKeys, Gathered
 from lateint_kernels.codes.engine import Candidates, Engine, Limits, Ranking
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
-from lateint_kernels.codes.index_tensors import IndexTensors, QueryTensors, RotationTensors, load, size
+from lateint_kernels.codes.index_tensors import IndexTensors, QueryTensors, RotationTensors, load, reload, size
 from lateint_kernels.codes.torch import scoreboard
 from lateint_kernels.codes.torch import search as codes
 
@@ -55,6 +55,7 @@ class DeviceEngine:
         memory: int | None = None,
     ) -> None:
         self.device = torch.device(device)
+        self._codec, self._segments, self._backend, self._memory = codec, segments, backend, memory
         self._kernels = backends.resolve("search", self.device, backend=backend)
         of_sums = "torch" if backend == "torch" else None  # Triton has no kernel for them
         self._best_keys: BestKeys = backends.resolve("best_keys", self.device, backend=of_sums)
@@ -73,6 +74,18 @@ class DeviceEngine:
         else:
             self._cache = DocumentCache(codec, segments, self.device, memory)
             self.index = self._cache.index
+
+    def with_segments(self, segments: Sequence[SegmentArrays]) -> "DeviceEngine":
+        """An engine with the same codec for other segments; those that this one has are copied within the device.
+
+        Where ``memory`` has documents stay on the host, all lists are copied to the device again.
+        """
+        if self._memory is not None or isinstance(self._segments, IndexTensors):
+            return DeviceEngine(self._codec, segments, str(self.device), self._backend, self._memory)
+        tensors = reload(self.index, self._segments, self._codec, segments, self.device)
+        made = DeviceEngine(self._codec, tensors, str(self.device), self._backend)
+        made._segments, made._host = segments, self._host.with_segments(segments)
+        return made
 
     def search(
         self,

@@ -42,6 +42,12 @@ class ShardedEngine:
         ]
         self._first = np.concatenate([[0], np.cumsum([shard.index.documents for shard in self.shards])])
         self._host = Engine(codec, segments)
+        self._made = codec, devices, backend, memory
+
+    def with_segments(self, segments: Sequence[SegmentArrays]) -> "ShardedEngine":
+        """An engine with the same codec for other segments, all of which are shared out and copied anew."""
+        codec, devices, backend, memory = self._made
+        return ShardedEngine(codec, segments, devices, backend, memory)
 
     def search(
         self,
@@ -178,4 +184,5 @@ def restricted(segment: SegmentArrays, first: int, last: int) -> SegmentArrays:
         tokens(segment.centroid_high),
         np.searchsorted(kept, segment.list_offsets).astype(np.int64),
         documents[kept] - np.uint32(first),
+        segment.list_centroids,
     )

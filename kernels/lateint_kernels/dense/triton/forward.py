@@ -48,6 +48,35 @@ def document_lengths(offsets, first, count, MOST: tl.constexpr):
     return (ends - starts).to(tl.int32)
 
 
+@triton.jit
+def share_of(
+    program, query_index, document_index, piece_query, piece_number, Nd, pieces, blocks, together, count,
+    PIECES: tl.constexpr,
+):  # fmt: skip
+    """What a program works on: the query of each of its pieces and which piece of it that is, both ``[PIECES]``; its
+    first document, and how many there are; and where the sums of the pieces go, ``[PIECES]``, without the document."""
+    slot = tl.arange(0, PIECES)
+    if query_index is None:
+        per_group = together * tl.cdiv(Nd, count)
+        group = program // per_group
+        size = tl.minimum(blocks - group * together, together)
+        inside_group = program % per_group
+        piece = (group * together + inside_group % size) * PIECES + slot
+        document = inside_group // size * count
+        if piece_query is None:
+            query, number = piece // pieces, piece % pieces
+        else:
+            query, number = tl.load(piece_query + piece), tl.load(piece_number + piece)
+        target = (query.to(tl.int64) * pieces + number) * Nd
+        return query, number, document, tl.minimum(count, Nd - document), target
+    else:
+        pair = program // pieces
+        query = tl.load(query_index + pair).to(tl.int32) + tl.zeros_like(slot)
+        number = program % pieces + slot
+        document = tl.load(document_index + pair).to(tl.int32)
+        return query, number, document, 1, tl.zeros_like(slot).to(tl.int64) + program
+
+
 @triton.jit(do_not_specialize=["TQ", "TD", "Nq", "Nd", "Lq", "Ld", "pieces", "blocks", "together", "count"])
 def forward(
     queries, query_offsets, row_factors, documents, document_offsets, token_factors, token_mask,
@@ -64,27 +93,9 @@ def forward(
     """
     program = tl.program_id(0)
     PIECES: tl.constexpr = BLOCK_M // PIECE
-    slot = tl.arange(0, PIECES)
-    if query_index is None:
-        per_group = together * tl.cdiv(Nd, count)
-        group = program // per_group
-        size = tl.minimum(blocks - group * together, together)
-        inside_group = program % per_group
-        piece = (group * together + inside_group % size) * PIECES + slot
-        document = inside_group // size * count
-        documents_left = tl.minimum(count, Nd - document)
-        if piece_query is None:
-            query, number = piece // pieces, piece % pieces
-        else:
-            query, number = tl.load(piece_query + piece), tl.load(piece_number + piece)
-        target = (query.to(tl.int64) * pieces + number) * Nd  # [PIECES]
-    else:
-        pair = program // pieces
-        query = tl.load(query_index + pair).to(tl.int32) + tl.zeros_like(slot)
-        number = program % pieces + slot
-        document = tl.load(document_index + pair).to(tl.int32)
-        documents_left = 1
-        target = tl.zeros_like(slot).to(tl.int64) + program
+    query, number, document, documents_left, target = share_of(
+        program, query_index, document_index, piece_query, piece_number, Nd, pieces, blocks, together, count, PIECES
+    )
     known = query < Nq
     query_first, query_length = extent(query_offsets, tl.minimum(query, Nq - 1), Lq)
 
@@ -95,7 +106,8 @@ def forward(
     factor = tl.where(valid, 1.0, 0.0)
     if row_factors is not None:
         factor = tl.load(row_factors + row, mask=valid, other=0.0)
-    q, q_rest = None, None
+    q = None
+    q_rest = None
     if RESIDENT:
         q = load_tokens(queries, row, 0, DIM, FIRST, FIRST <= DIM)
         if REST > 0:
@@ -146,13 +158,11 @@ def forward(
             total = tl.sum(tl.reshape(weighted, [PIECES, PIECE]), 1)
             if query_index is None:
                 tl.store(scores + target + document, total, mask=known)
+                argmax_first = document.to(tl.int64) * TQ
             else:
                 tl.store(scores + target, total)
+                argmax_first = (program // pieces).to(tl.int64) * Lq
             if argmax is not None:
-                if query_index is None:
-                    argmax_first = document.to(tl.int64) * TQ
-                else:
-                    argmax_first = (program // pieces).to(tl.int64) * Lq
                 tl.store(argmax + argmax_first + argmax_row, where.to(argmax.dtype.element_ty), mask=argmax_valid)
         best = tl.where(ends, float("-inf"), best)
         where = tl.where(ends, 0, where)

@@ -1,0 +1,1 @@
+"""What an index that changes costs and survives."""

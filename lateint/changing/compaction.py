@@ -1,0 +1,148 @@
+"""Which segments to join, and the arrays of several as those of one: codes are copied, nothing is encoded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lateint import ids as ids_module
+from lateint.disk.segment_files import Rows
+from lateint.state import Part
+from lateint_kernels.codes.centroids import invert
+
+TIER = 1 << 10  # tokens of a segment of the lowest tier; those of the next have up to FACTOR times as many
+FACTOR = 8  # segments of a tier that become one
+MOST_DELETED = 0.2  # share of a segment's tokens, beyond which it is written anew
+MOST_TOKENS = 1 << 26  # of a segment that compaction writes
+
+Run = tuple[int, int]  # of segments, which are neighbours: compaction keeps the order of documents
+
+
+def next_run(parts: Sequence[Part], most: int = MOST_TOKENS) -> Run | None:
+    """The next segments to be written as one, of at most so many tokens; None: all is well."""
+    for number, part in enumerate(parts):
+        if part.tokens <= most and part.entry.tokens - part.tokens > MOST_DELETED * part.entry.tokens:
+            return number, number + 1
+        if part.documents == 0:
+            return number, number + 1
+    tiers = [_tier(part.tokens) for part in parts]
+    for tier in sorted(set(tiers)):
+        for first, last in _runs(np.array(tiers) <= tier):
+            while last - first >= FACTOR:
+                start = last - FACTOR
+                if sum(part.tokens for part in parts[start:last]) <= most:
+                    return start, last
+                last -= 1
+    return None
+
+
+def full_runs(parts: Sequence[Part]) -> list[Run]:
+    """All segments in as few as `MOST_TOKENS` allows, but for those that are as they should be."""
+    runs, first, tokens = [], 0, 0
+    for number, part in enumerate(parts):
+        if number > first and tokens + part.tokens > MOST_TOKENS:
+            runs.append((first, number))
+            first, tokens = number, 0
+        tokens += part.tokens
+    runs.append((first, len(parts)))
+    return [(a, b) for a, b in runs if b - a > 1 or (b - a == 1 and parts[a].live is not None)]
+
+
+def _tier(tokens: int) -> int:
+    tier = 0
+    while tokens > TIER:
+        tokens, tier = tokens // FACTOR, tier + 1
+    return tier
+
+
+def _runs(flags: NDArray[np.bool_]) -> list[Run]:
+    """Where flags are set, as ranges."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], flags.astype(np.int8), [0]])))
+    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+
+
+class Joined:
+    """The documents of segments that are not deleted, as those of one segment."""
+
+    def __init__(self, parts: Sequence[Part]) -> None:
+        self.parts = parts
+        self.documents = [[(0, part.entry.documents)] if part.live is None else _runs(part.live != 0) for part in parts]
+        lengths = [part.lengths[first:last] for part, first, last in self._pieces()]
+        self.offsets = np.concatenate([[0], np.cumsum(np.concatenate([np.empty(0, np.int64), *lengths]))])
+        self.tokens = int(self.offsets[-1])
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def ids(self) -> NDArray[np.int64] | list[str]:
+        """Of the documents."""
+        rows = [part.ids.at(np.arange(first, last)) for part, first, last in self._pieces()]
+        if self.parts[0].ids.strings:
+            return [name for names in rows for name in names.tolist()]
+        return np.concatenate([np.empty(0, np.int64), *rows])
+
+    def centroid_ids(self) -> NDArray[np.uint32]:
+        """``[T]``: of each token."""
+        pieces = [part.centroid_ids(slice(first, last)) for part, first, last in self._tokens()]
+        return np.concatenate([np.empty(0, np.uint32), *pieces])
+
+    def rows(self) -> dict[str, Rows]:
+        """The arrays with a row for each token, which are copied, a piece at a time."""
+        names = ["codes", "scales", "centroid_ids", "centroid_high"]
+        return {name: self._copied(name) for name in names if getattr(self.parts[0].arrays, name) is not None}
+
+    def _copied(self, name: str) -> Rows:
+        array = getattr(self.parts[0].arrays, name)
+
+        def parts() -> Iterator[NDArray[Any]]:
+            return (getattr(part.arrays, name)[first:last] for part, first, last in self._tokens())
+
+        return Rows(array.dtype, (self.tokens, *array.shape[1:]), parts)
+
+    def _pieces(self) -> Iterator[tuple[Part, int, int]]:
+        for part, runs in zip(self.parts, self.documents, strict=True):
+            for first, last in runs:
+                yield part, first, last
+
+    def _tokens(self) -> Iterator[tuple[Part, int, int]]:
+        for part, first, last in self._pieces():
+            yield part, int(part.arrays.offsets[first]), int(part.arrays.offsets[last])
+
+
+def segment_rows(
+    offsets: NDArray[np.int64],
+    lists: tuple[NDArray[np.int64], NDArray[np.uint32]],
+    ids: NDArray[np.int64] | list[str],
+    tokens: dict[str, Rows],
+) -> tuple[dict[str, Rows], int | None, bool]:
+    """All arrays of a segment, how many lists it has if it leaves out empty ones, and whether ids have a table."""
+    list_offsets, list_documents = lists
+    arrays: dict[str, NDArray[Any]] = {"offsets": offsets}
+    filled = np.flatnonzero(np.diff(list_offsets))
+    sparse = len(filled) < (len(list_offsets) - 1) / 4
+    if sparse:
+        arrays["list_centroids"] = filled.astype(np.uint32)
+        list_offsets = np.append(list_offsets[filled], list_offsets[-1:])
+    arrays |= {"list_offsets": list_offsets, "list_documents": list_documents}
+    names = ids_module.columns(ids)
+    rows = {name: Rows.of(array) for name, array in (arrays | names).items()}
+    return tokens | rows, len(filled) if sparse else None, "id_hash" in names
+
+
+def join(parts: Sequence[Part], count: int) -> tuple[Joined, dict[str, Rows], int | None, bool]:
+    """Segments as one, with ``count`` centroids; see `segment_rows`."""
+    joined = Joined(parts)
+    lists = invert(joined.centroid_ids(), joined.offsets, count)
+    return joined, *segment_rows(joined.offsets, lists, joined.ids(), joined.rows())
+
+
+def residual_norm(parts: Sequence[Part]) -> float | None:
+    """Of the tokens of several segments, if it is known of all of them."""
+    known = [(part.tokens, part.entry.residual_norm) for part in parts]
+    total = sum(tokens for tokens, _ in known)
+    if not total or any(norm is None for _, norm in known):
+        return None
+    return sum(tokens * norm for tokens, norm in known if norm is not None) / total

@@ -1,0 +1,334 @@
+"""What is to become the next state of an index: changes add up here until they are committed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lateint import ids as ids_module
+from lateint.changing import compaction, rebuilding
+from lateint.changing.rebuilding import Decoded, Rebuilt
+from lateint.changing.sinks import Sink
+from lateint.disk.manifest import INT, VERSION, Bundle, File, Manifest, Segment
+from lateint.disk.segment_files import Rows
+from lateint.disk.store import Arrays, MemoryStore
+from lateint.indexing import builder, clustering
+from lateint.indexing.codec import Codec
+from lateint.indexing.documents import Documents
+from lateint.indexing.encoding import Encoder, Stream
+from lateint.state import State, deletion
+from lateint.timings import Timings
+from lateint_kernels.codes.building import HostOperators
+
+MOST_TOKENS = 1 << 22  # of a segment that is added
+WORK = 4  # times what an add adds, or LEAST_WORK, it may compact
+LEAST_WORK = 1 << 15
+MEASURED = 4096  # tokens of an add whose distance to their centroids is measured
+DUPLICATES = ("raise", "replace", "skip")
+
+Files = dict[str, File | Bundle]
+
+
+class Draft:
+    """A state and what was written for it.
+
+    Each change either happens or raises and leaves the draft as it was.
+
+    Attributes:
+        state: with all changes so far.
+        changed: whether there were any.
+    """
+
+    def __init__(self, state: State, codec: Codec, sink: Sink, encoders: Encoders) -> None:
+        manifest = state.manifest
+        if manifest.next_id is None and manifest.ids == INT:
+            largest = [int(part.ids.at(np.arange(len(part.ids))).max(initial=-1)) for part in state.parts]
+            manifest = replace(manifest, next_id=1 + max([-1, *largest]))
+        manifest = replace(
+            manifest,
+            version=VERSION,
+            generation=manifest.generation + 1,
+            next_segment=manifest.segment_number,
+            codec_crc32=codec.crc32 if manifest.codec_crc32 is None else manifest.codec_crc32,
+        )
+        self.state = State(manifest, state.arrays, state.parts)
+        self.codec, self.sink, self.encoders = codec, sink, encoders
+        self.changed = False
+
+    def add(self, documents: Documents, ids: Any, on_duplicate: str) -> None:
+        """Appends documents.
+
+        Raises:
+            TypeError, ValueError: ids are of another kind, there already, or not one a document; or a token cannot be
+                encoded.
+        """
+        if documents.dim != self.codec.dim:
+            raise ValueError(f"doc_embs must have dim {self.codec.dim} as the index has, got {documents.dim}")
+        names = self._names(ids, len(documents.lengths))
+        positions = self.state.ids.find(names if isinstance(names, np.ndarray) else ids_module.packed(names))
+        known = np.flatnonzero(positions >= 0)
+        if known.size and on_duplicate == "raise":
+            raise ValueError(
+                f"ids must be new, but {_plain(names[known[0]])!r} is in the index already; on_duplicate says what "
+                "then: 'replace' or 'skip'"
+            )
+        if known.size and on_duplicate == "skip":
+            new = np.flatnonzero(positions < 0)
+            if not new.size:
+                return
+            documents, names = Some(documents, new), _taken(names, new)
+        state = self.state
+        if on_duplicate == "replace" and known.size:
+            state = self._without(state, positions[known])
+        self.state = self._encoded(state, documents, names)
+        self.changed = True
+        self._compact(max(LEAST_WORK, WORK * int(documents.lengths.sum())))
+
+    def delete(self, positions: NDArray[np.int64]) -> None:
+        """Deletes the documents at these positions."""
+        if len(positions):
+            self.state = self._without(self.state, positions)
+            self.changed = True
+
+    def compact(self, *, full: bool) -> None:
+        """Joins segments until there are few, or with ``full`` as few as can be."""
+        if full:
+            for first, last in reversed(compaction.full_runs(self.state.parts)):
+                self._join(first, last)
+        else:
+            self._compact(None)
+
+    def rebuild(self, documents: Documents | None, settings: builder.Settings) -> Rebuilt:
+        """Encodes everything anew, with a new codec: documents that are those of the state, or, for None, their codes.
+
+        Raises:
+            ValueError: there are more documents or fewer, or they have no tokens.
+        """
+        state, before = self.state, self.codec
+        source: Documents = Decoded(state, before) if documents is None else documents
+        if len(source.lengths) != len(state):
+            raise ValueError(f"source must hold the {len(state):,} documents of the index, got {len(source.lengths):,}")
+        if not len(source.lengths) or not source.lengths.sum():
+            raise ValueError("there is nothing to rebuild: the index holds no token")
+        live = np.arange(len(state.ids)) if state.live is None else np.flatnonzero(state.live)
+        found = state.ids.at(live)
+        names = found.tolist() if state.ids.strings else found
+        codec = builder.train(source, builder.plan(source, settings), HostOperators(settings.threads), Timings())
+        folder = f"codec-{state.manifest.generation:06d}"
+        files: Files = {}
+        for name, array in codec.arrays.items():
+            files |= self.sink.put_array(f"{folder}/{name}", array)
+        manifest = replace(state.manifest, **codec.described, codec=folder, segments=())
+        arrays = {f"{folder}/{name}": array for name, array in codec.arrays.items()}
+        self.codec = codec
+        try:
+            empty = self._next(State(manifest, {}, []), [], files, arrays, manifest.segment_number)
+            self.state = self._encoded(empty, source, names)
+        except BaseException:
+            self.codec = before
+            raise
+        self.changed = True
+        lost = rebuilding.error(source, self.state, codec)
+        return Rebuilt(documents is None, lost, (len(before.centroids), len(codec.centroids)))
+
+    def finished(self) -> State:
+        """The state with its deletions written."""
+        state, files = self.state, dict(self.state.manifest.files)
+        for part in state.parts:
+            deleted = part.entry.deleted
+            if deleted is not None and f"{deleted.array}.npy" not in files:
+                files |= self.sink.put_array(deleted.array, state.arrays[deleted.array])
+        kept = _kept(state.manifest)
+        files = {name: files[name] for name in sorted(files) if _belongs(name, kept)}
+        return State(replace(state.manifest, files=files), state.arrays, state.parts)
+
+    def _names(self, ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
+        manifest = self.state.manifest
+        if ids is None:
+            if manifest.next_id is None:
+                raise ValueError("ids must be given, for those of this index are strings")
+            if manifest.next_id + documents > 1 << 63:
+                raise ValueError("ids must be given, for there is no larger int64 than those of this index")
+            return np.arange(manifest.next_id, manifest.next_id + documents, dtype=np.int64)
+        names = ids_module.check(ids, documents)
+        if isinstance(names, np.ndarray) != (manifest.ids == INT):
+            other = "int64" if isinstance(names, np.ndarray) else "strings"
+            kind = "int64" if manifest.ids == INT else "strings"
+            raise TypeError(f"ids must be {kind} as those of this index are, got {other}")
+        return names
+
+    def _encoded(self, state: State, documents: Documents, names: NDArray[np.int64] | list[str]) -> State:
+        lengths = documents.lengths
+        residuals = Residuals(self.codec)
+        encoder = self.encoders.encoder(self.codec, residuals)
+        stream = Stream(lengths, iter(documents.chunks(builder.CHUNK)), encoder.operators)
+        for first, last in builder.cut_into_segments(lengths, MOST_TOKENS):
+            store = MemoryStore()
+            encoder.segment(lengths[first:last], stream, store, "new")
+            found = {name.split("/")[1]: array for name, array in store.arrays.items()}
+            lists = found.pop("list_offsets"), found.pop("list_documents")
+            offsets = found.pop("offsets")
+            tokens = {name: Rows.of(array) for name, array in found.items()}
+            rows, many, hashed = compaction.segment_rows(offsets, lists, names[first:last], tokens)
+            state = self._with_segment(state, len(state.parts), len(state.parts), rows, many, hashed, residuals.norm)
+        stream.close()
+        encoder.overflow.warn(int(lengths.sum()))
+        if isinstance(names, np.ndarray):
+            following = max(state.manifest.next_id or 0, ids_module.following(names) or 0)
+            state = State(replace(state.manifest, next_id=following), state.arrays, state.parts)
+        return state
+
+    def _with_segment(
+        self,
+        state: State,
+        first: int,
+        last: int,
+        rows: Mapping[str, Rows],
+        lists: int | None,
+        hashed: bool,
+        norm: float | None,
+    ) -> State:
+        """A new segment in place of segments ``first:last``."""
+        number = state.manifest.segment_number
+        name = f"segments/{number:06d}"
+        files, arrays = self.sink.put(name, rows)
+        documents, tokens = rows["offsets"].shape[0] - 1, rows["codes"].shape[0]
+        entry = Segment(name, documents, tokens, lists=lists, hashed=hashed, residual_norm=norm)
+        segments = [part.entry for part in state.parts]
+        segments[first:last] = [entry] if documents else []
+        return self._next(state, segments, files, arrays, number + 1)
+
+    def _next(
+        self, state: State, segments: list[Segment], files: Mapping[str, File | Bundle], arrays: Arrays, number: int
+    ) -> State:
+        manifest = replace(
+            state.manifest,
+            segments=tuple(segments),
+            files={**state.manifest.files, **files},
+            next_segment=number,
+        )
+        kept = _kept(manifest)
+        held = {name: array for name, array in state.arrays.items() if _belongs(name, kept)}
+        return State.of(manifest, held | arrays, state)
+
+    def _without(self, state: State, positions: NDArray[np.int64]) -> State:
+        """With the documents at these positions deleted."""
+        segments, arrays = [part.entry for part in state.parts], {}
+        numbers = np.searchsorted(state.firsts, positions, side="right") - 1
+        for number in np.unique(numbers).tolist():
+            part = state.parts[number]
+            live = np.ones(part.entry.documents, np.uint8) if part.live is None else part.live.copy()
+            live[positions[numbers == number] - state.firsts[number]] = 0
+            # A name that no file has: those of a transaction are written when it ends.
+            name = f"{part.entry.name}.deleted-{state.manifest.generation:06d}"
+            deleted, arrays[name] = deletion(live, name)
+            segments[number] = replace(part.entry, deleted=deleted)
+        return self._next(state, segments, {}, arrays, state.manifest.segment_number)
+
+    def _compact(self, most: int | None) -> None:
+        left = compaction.MOST_TOKENS if most is None else most
+        while (run := compaction.next_run(self.state.parts, left)) is not None:
+            work = sum(part.tokens for part in self.state.parts[slice(*run)])
+            self._join(*run)
+            if most is not None:
+                left -= work
+
+    def _join(self, first: int, last: int) -> None:
+        parts = self.state.parts[first:last]
+        if not any(part.documents for part in parts):
+            segments = [part.entry for part in self.state.parts]
+            del segments[first:last]
+            self.state = self._next(self.state, segments, {}, {}, self.state.manifest.segment_number)
+        else:
+            _, rows, lists, hashed = compaction.join(parts, self.state.manifest.centroids)
+            norm = compaction.residual_norm(parts)
+            self.state = self._with_segment(self.state, first, last, rows, lists, hashed, norm)
+        self.changed = True
+
+
+class Encoders:
+    """Encoders of one codec after the other; what takes long to make is kept."""
+
+    def __init__(self, threads: int = 0) -> None:
+        self._threads = threads
+        self._codec: Codec | None = None
+        self._nearest: Callable[[Any, int], Any]
+
+    def encoder(self, codec: Codec, residuals: Residuals) -> Encoder:
+        """One that measures residuals."""
+        operators = HostOperators(self._threads)
+        if codec is not self._codec:
+            self._nearest = clustering.assigner(codec.centroids, operators)
+            self._codec = codec
+        return Encoder(
+            codec, builder.CELLS_SEARCHED, operators, Timings(), nearest=self._nearest, measure=residuals.add
+        )
+
+
+class Residuals:
+    """How far the first tokens of a stream are from their centroids."""
+
+    def __init__(self, codec: Codec) -> None:
+        self._codec, self._sum, self._count = codec, 0.0, 0
+
+    def add(self, rows: NDArray[np.uint8], ids: NDArray[np.uint32]) -> None:
+        """Measures some tokens: bytes ``[n, depth]``, centroids ``[n]``."""
+        some = min(len(rows), MEASURED - self._count)
+        if some > 0:
+            apart = rows[:some].astype(np.int32) - self._codec.centroids.rows[ids[:some]]
+            self._sum += float(np.sqrt((apart * apart).sum(1)).sum())
+            self._count += some
+
+    @property
+    def norm(self) -> float | None:
+        """On average, on the scale of tokens."""
+        return self._codec.rotation.step * self._sum / self._count if self._count else None
+
+
+class Some:
+    """Some documents of others."""
+
+    def __init__(self, documents: Documents, which: NDArray[np.int64]) -> None:
+        self._documents, self.dim = documents, documents.dim
+        self._wanted = np.zeros(len(documents.lengths), bool)
+        self._wanted[which] = True
+        self.lengths = documents.lengths[which]
+
+    def chunks(self, most: int) -> Iterator[Any]:
+        """Their tokens."""
+        wanted, at = np.repeat(self._wanted, self._documents.lengths), 0
+        for chunk in self._documents.chunks(most):
+            part = chunk[wanted[at : at + len(chunk)]]
+            at += len(chunk)
+            if len(part):
+                yield part
+
+    def pilot(self, most: int) -> Any:
+        """Not of use here: nothing is learned from them."""
+        raise NotImplementedError
+
+
+def _taken(names: NDArray[np.int64] | list[str], which: NDArray[np.int64]) -> NDArray[np.int64] | list[str]:
+    return names[which] if isinstance(names, np.ndarray) else [names[i] for i in which.tolist()]
+
+
+def _plain(name: Any) -> Any:
+    return name.item() if isinstance(name, np.generic) else name
+
+
+def _kept(manifest: Manifest) -> tuple[frozenset[str], frozenset[str]]:
+    """Names of files and of folders that are those of a segment, of a deletion or of the codec."""
+    segments = {segment.name for segment in manifest.segments}
+    deletions = {segment.deleted.array for segment in manifest.segments if segment.deleted is not None}
+    return frozenset(segments | deletions), frozenset(segments | {manifest.codec})
+
+
+def _belongs(name: str, kept: tuple[frozenset[str], frozenset[str]]) -> bool:
+    """Whether a file or an array is among them."""
+    stem = name.removesuffix(".npy").removesuffix(".seg")
+    folder, _, leaf = stem.rpartition("/")
+    return stem in kept[0] or (folder in kept[1] and not leaf.startswith("deleted"))

@@ -1,0 +1,111 @@
+"""Whether an index is what docs/format.md says, read to the last byte."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from lateint.disk import store
+from lateint.disk.manifest import FormatError, Manifest
+from lateint.ids import UnknownIdError, hashed
+from lateint.indexing.codec import Codec
+from lateint.state import Part, State, out_of_range
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was found.
+
+    Attributes:
+        problems: a sentence for each; empty: all is well.
+        documents: how many there are, deleted ones aside.
+        tokens: theirs.
+    """
+
+    path: Path
+    problems: list[str] = field(default_factory=list)
+    version: int = 0
+    generation: int = 0
+    segments: int = 0
+    documents: int = 0
+    tokens: int = 0
+    bytes: int = 0
+
+    def __bool__(self) -> bool:
+        return not self.problems
+
+
+def verify(path: Path) -> Report:
+    """Reads all of an index.
+
+    Raises:
+        FileNotFoundError: there is nothing at ``path``.
+    """
+    try:
+        manifest, arrays = store.load(path, verify=True)
+        state = State.of(manifest, arrays)
+        problems = [problem for part in state.parts for problem in _of_segment(part, manifest.centroids)]
+        problems += _of_codec(state) + _of_ids(state)
+    except FormatError as error:
+        return Report(path, [str(error)])
+    return Report(
+        path,
+        problems,
+        manifest.version,
+        manifest.generation,
+        len(state.parts),
+        len(state),
+        sum(part.tokens for part in state.parts),
+        _size(manifest),
+    )
+
+
+def _of_segment(part: Part, count: int) -> Iterator[str]:
+    name, arrays, documents = part.entry.name, part.arrays, part.entry.documents
+    if wrong := out_of_range(part, count):
+        yield wrong
+        return
+    # The pairs of centroid and document, as the tokens have them, and as the lists do.
+    of_tokens = np.repeat(np.arange(documents), part.lengths)
+    pairs = np.unique(part.centroid_ids().astype(np.int64) * documents + of_tokens)
+    centroids = np.arange(count) if arrays.list_centroids is None else arrays.list_centroids.astype(np.int64)
+    listed = np.repeat(centroids, np.diff(arrays.list_offsets)) * documents + arrays.list_documents
+    if not np.array_equal(pairs, listed):
+        yield f"{name}/list_documents must hold the documents of each centroid once, ascending"
+
+
+def _of_codec(state: State) -> list[str]:
+    said, manifest = state.manifest.codec_crc32, state.manifest
+    if said is None or Codec.of(manifest, state.arrays).crc32 == said:
+        return []
+    return ["the codec is another one than the manifest says, by its checksum"]
+
+
+def _of_ids(state: State) -> list[str]:
+    for part in state.parts:
+        if isinstance(part.ids.names, tuple) and (np.diff(part.ids.names[1]) < 0).any():
+            return [f"{part.entry.name}/id_offsets must not decrease"]
+        if part.entry.hashed:
+            name = part.entry.name
+            hashes, rows = state.arrays[f"{name}/id_hash"], state.arrays[f"{name}/id_row"]
+            if (np.sort(rows) != np.arange(len(rows))).any() or (hashed(part.ids.names)[rows] != hashes).any():
+                return [f"{name}/id_hash and id_row must find every id"]
+            if (hashes[1:] < hashes[:-1]).any():
+                return [f"{name}/id_hash must ascend"]
+    live = np.arange(len(state.ids)) if state.live is None else np.flatnonzero(state.live)
+    try:
+        names = state.ids.at(live)
+        if len(set(names.tolist())) < len(names):
+            return ["two documents have the same id"]
+        if not np.array_equal(state.ids.positions(names, "ids"), live):
+            return ["an id does not lead to its document"]
+    except (UnknownIdError, FormatError) as error:
+        return [str(error)]
+    return []
+
+
+def _size(manifest: Manifest) -> int:
+    return sum(file.bytes for file in manifest.files.values())
