@@ -56,11 +56,27 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[s
         ValueError: not YAML, an unknown key, or a value that the recipe refuses; the message names file and stage.
     """
     path = _find(str(path), Path())
+    return stages_of(load_yaml(path), path, overrides)
+
+
+def stages_of(
+    values: Mapping[str, Any], path: Path, overrides: Mapping[str, Any] | None = None
+) -> dict[str, TrainConfig]:
+    """The stages of a recipe that is a part of another file.
+
+    Args:
+        values: as a file of its own would hold them.
+        path: of that file, beside which bases are looked for.
+        overrides: see `read`.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read`.
+    """
     given = _nested(overrides)
-    common = _load(path)
+    common = merged(_bases(values, path), _without_base(values))
     stages = common.pop("stages", None)
     if stages is None:
-        return {path.stem: _stage(_merge(common, given), str(path))}
+        return {path.stem: _stage(merged(common, given), str(path))}
     if not isinstance(stages, Mapping) or not stages:
         raise ValueError(f"{path}: stages must map names to stages, got {stages!r}")
     output = given.pop("output", common.pop("output", None))
@@ -69,7 +85,7 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None = None) -> dict[s
         where = f"{path}, stage {name}"
         if not isinstance(own, Mapping):
             raise ValueError(f"{where}: must be a mapping, got {own!r}")
-        settings = _merge(_merge(_bases(own, path), common), _merge(_without_base(own), given))
+        settings = merged(merged(_bases(own, path), common), merged(_without_base(own), given))
         if output is not None:
             settings["output"] = own.get("output", f"{output}/{name}")
         if named:
@@ -93,23 +109,29 @@ def _stage(settings: dict[str, Any], where: str) -> TrainConfig:
     return config
 
 
-def _load(path: Path) -> dict[str, Any]:
-    """The file merged over its bases."""
+def load_yaml(path: Path) -> dict[str, Any]:
+    """The mapping that a file holds.
+
+    Raises:
+        ValueError: it is not YAML, or no mapping.
+    """
     try:
         values = value(path.read_text(encoding="utf-8"))
     except yaml.YAMLError as error:
         raise ValueError(f"{path}: not YAML: {error}") from None
     if not isinstance(values, dict):
         raise ValueError(f"{path}: must be a mapping, got {values!r}")
-    return _merge(_bases(values, path), _without_base(values))
+    return values
 
 
 def _bases(values: Mapping[str, Any], path: Path) -> dict[str, Any]:
     bases = values.get("base", [])
-    merged: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for name in [bases] if isinstance(bases, str) else bases:
-        merged = _merge(merged, _load(_find(name, path.parent)))
-    return merged
+        file = _find(name, path.parent)
+        own = load_yaml(file)
+        found = merged(found, merged(_bases(own, file), _without_base(own)))
+    return found
 
 
 def _find(name: str, beside: Path) -> Path:
@@ -119,12 +141,13 @@ def _find(name: str, beside: Path) -> Path:
     raise FileNotFoundError(f"{name}: there is no such recipe, neither here nor in {SHIPPED}")
 
 
-def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
+def merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Mappings key by key; anything else replaces what was there."""
+    both = dict(base)
     for key, value in over.items():
-        old = merged.get(key)
-        merged[key] = _merge(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return merged
+        old = both.get(key)
+        both[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+    return both
 
 
 def _nested(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -132,7 +155,7 @@ def _nested(overrides: Mapping[str, Any] | None) -> dict[str, Any]:
     for name, value in (overrides or {}).items():
         for part in reversed(name.split(".")):
             value = {part: value}
-        nested = _merge(nested, value)
+        nested = merged(nested, value)
     return nested
 
 

@@ -23,7 +23,7 @@ MINIMAL = {
 def changed(**changes):
     """MINIMAL with changes by dotted name, ``__`` for dots."""
     over = recipe_file._nested({name.replace("__", "."): value for name, value in changes.items()})
-    return recipe_file._merge(MINIMAL, over)
+    return recipe_file.merged(MINIMAL, over)
 
 
 def test_every_row_of_table_2_is_shipped():

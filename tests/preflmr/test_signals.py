@@ -52,7 +52,7 @@ def steps_logged(folder):
     return log.read_text().count("\n") if log.is_file() else 0
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=400):
     until = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, process.stderr.read()
@@ -76,7 +76,7 @@ def test_a_signal_ends_a_run_with_a_checkpoint(start, number, status, changes):
     process = started(start, output, **changes)
     wait_for(lambda: steps_logged(start / output) >= 3, process)
     os.killpg(process.pid, number)  # the workers, too, as a terminal does
-    _, said = process.communicate(timeout=120)
+    _, said = process.communicate(timeout=400)
     assert process.returncode == status, said
     done = checkpoints.latest(start / output)
     assert done is not None and 3 <= int(done.name.removeprefix("step-")) < STEPS
