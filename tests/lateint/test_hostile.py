@@ -11,6 +11,8 @@ import pytest
 import lateint
 import lateint_kernels
 
+# Each heap of glibc's takes 64 MB of addresses, which are bounded, and how many there are is a matter of luck.
+HEAP = {"MALLOC_ARENA_MAX": "1"}
 PROGRAM = """
 import json, sys
 from pathlib import Path
@@ -26,7 +28,7 @@ def test_indexes_of_strangers(tmp_path, seed):
     roots = [Path(lateint.__file__).parents[1], Path(lateint_kernels.__file__).parents[1], Path(__file__).parent]
     done = subprocess.run(
         [sys.executable, "-X", "faulthandler", "-c", PROGRAM, tmp_path, str(seed), "400"],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots)), "LATEINT_NUM_THREADS": "2"},
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots)), "LATEINT_NUM_THREADS": "2", **HEAP},
         capture_output=True,
         text=True,
         timeout=600,
