@@ -9,25 +9,27 @@ namespace {
 
 constexpr int64_t kLongest = 2048;  // of longer documents so many tokens are clustered at a time: 16 MB of distances
 
-double squared_distance(const float* a, const float* b, int64_t dim) {
-    constexpr int kSums = 8;  // independent of each other, so that they are added side by side
-    double sums[kSums] = {};
+// The sum of term(a[k], b[k]) over all k, in numbers of type Sum.
+template <class Sum, class Term>
+Sum summed(const float* a, const float* b, int64_t dim, Term term) {
+    constexpr int kSums = 64 / sizeof(Sum);  // independent of each other, so that they are added side by side
+    Sum sums[kSums] = {};
     int64_t k = 0;
     for (; k + kSums <= dim; k += kSums)
-        for (int s = 0; s < kSums; ++s) {
-            const double apart = double(a[k + s]) - double(b[k + s]);
-            sums[s] += apart * apart;
-        }
-    double sum = 0;
-    for (; k < dim; ++k) sum += (double(a[k]) - double(b[k])) * (double(a[k]) - double(b[k]));
-    for (const double one : sums) sum += one;
+        for (int s = 0; s < kSums; ++s) sums[s] += term(Sum(a[k + s]), Sum(b[k + s]));
+    Sum sum = 0;
+    for (; k < dim; ++k) sum += term(Sum(a[k]), Sum(b[k]));
+    for (const Sum one : sums) sum += one;
     return sum;
 }
 
+double squared_distance(const float* a, const float* b, int64_t dim) {
+    return summed<double>(a, b, dim, [](double x, double y) { return (x - y) * (x - y); });
+}
+
+// In float32, as the libraries have it whose distance this is for.
 double product(const float* a, const float* b, int64_t dim) {
-    double sum = 0;
-    for (int64_t k = 0; k < dim; ++k) sum += double(a[k]) * double(b[k]);
-    return sum;
+    return summed<float>(a, b, dim, [](float x, float y) { return x * y; });
 }
 
 // Agglomerative clustering with Ward's criterion: what a merge adds to the sum of squared distances from the means,

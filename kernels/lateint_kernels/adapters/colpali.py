@@ -7,7 +7,7 @@ the first gets it. Scores are float32 even where its torch path would be half pr
 
 from typing import Any
 
-from lateint_kernels.adapters.clusters import pooled
+from lateint_kernels.adapters.clusters import pooled_by_rows
 from lateint_kernels.adapters.switch import Switch
 from lateint_kernels.maxsim import maxsim
 
@@ -50,7 +50,7 @@ def pool_single_embedding(embedding: Any, pool_factor: int) -> Any:
     count = max(len(embedding) // pool_factor, 1)
     with torch.no_grad():
         wide = embedding.float().cpu()
-        found, clusters = pooled(wide, count, distances=1 - wide @ wide.T)
+        found, clusters = pooled_by_rows(wide, 1 - wide @ wide.T, count)
         numbers = torch.from_numpy(clusters)
         members = {number: torch.where(numbers == number) for number in range(count)}
         return torch.nn.functional.normalize(found, dim=-1).to(embedding), members

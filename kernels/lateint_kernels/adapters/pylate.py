@@ -99,12 +99,13 @@ def pool_embeddings_hierarchical(
     """Its ``ColBERT.pool_embeddings_hierarchical``; clusters come in the order of their first tokens."""
     import torch
 
-    found = []
-    for document in documents_embeddings:
-        tokens = document.cpu()
-        kept, rest = tokens[:protected_tokens], tokens[protected_tokens:]
-        count = max(len(rest) // pool_factor, 1)
-        found.append(tokens if count >= len(rest) else torch.cat([kept, pooled(rest, count)[0]]))
+    found = [document.cpu() for document in documents_embeddings]
+    rest = [tokens[protected_tokens:] for tokens in found]
+    counts = [max(len(tokens) // pool_factor, 1) for tokens in rest]
+    some = [i for i, count in enumerate(counts) if count < len(rest[i])]
+    means = pooled([rest[i] for i in some], [counts[i] for i in some]) if some else []
+    for i, tokens in zip(some, means, strict=True):
+        found[i] = torch.cat([found[i][:protected_tokens], tokens])
     return found
 
 

@@ -121,7 +121,7 @@ def hierarchical_pool_one(
     kept, rest = embedding[:num_protected_tokens], embedding[num_protected_tokens:]
     count = max(int(len(rest) // pool_factor), 1)
     if count < len(rest):
-        embedding = torch.cat([kept, pooled(rest, count)[0]])
+        embedding = torch.cat([kept, *pooled([rest], [count])])
     return _normalize_token_embeddings(embedding) if normalize_embeddings else embedding
 
 
