@@ -51,6 +51,16 @@ Array<float> pool(const Array<float>& tokens, const Array<int64_t>& offsets, int
     return pooled;
 }
 
+Array<int64_t> cluster(const Array<float>& tokens, const Array<int64_t>& offsets, const Array<int64_t>& counts,
+                       bool cosine, int threads) {
+    Array<int64_t> clusters(tokens.shape(0));
+    int64_t* const out = clusters.mutable_data();
+    const py::gil_scoped_release release;
+    dense::cluster(tokens.data(), offsets.data(), counts.shape(0), tokens.shape(1), counts.data(), cosine, out,
+                   threads);
+    return clusters;
+}
+
 }  // namespace
 
 void bind_dense(py::module_& m) {
@@ -117,6 +127,7 @@ void bind_dense(py::module_& m) {
         py::arg("document_dtype"), py::arg("document_offsets"), py::arg("query_index"), py::arg("document_index"),
         py::arg("threads"), py::arg("codes") = py::none(), py::arg("scales") = py::none());
     m.def("pool", &pool);
+    m.def("cluster", &cluster);
 }
 
 }  // namespace lateint::bindings

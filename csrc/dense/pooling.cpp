@@ -9,31 +9,42 @@ namespace {
 
 constexpr int64_t kLongest = 2048;  // of longer documents so many tokens are clustered at a time: 16 MB of distances
 
-double squared_distance(const float* a, const float* b, int64_t dim) {
-    constexpr int kSums = 8;  // independent of each other, so that they are added side by side
-    double sums[kSums] = {};
+// The sum of term(a[k], b[k]) over all k, in numbers of type Sum.
+template <class Sum, class Term>
+Sum summed(const float* a, const float* b, int64_t dim, Term term) {
+    constexpr int kSums = 64 / sizeof(Sum);  // independent of each other, so that they are added side by side
+    Sum sums[kSums] = {};
     int64_t k = 0;
     for (; k + kSums <= dim; k += kSums)
-        for (int s = 0; s < kSums; ++s) {
-            const double apart = double(a[k + s]) - double(b[k + s]);
-            sums[s] += apart * apart;
-        }
-    double sum = 0;
-    for (; k < dim; ++k) sum += (double(a[k]) - double(b[k])) * (double(a[k]) - double(b[k]));
-    for (const double one : sums) sum += one;
+        for (int s = 0; s < kSums; ++s) sums[s] += term(Sum(a[k + s]), Sum(b[k + s]));
+    Sum sum = 0;
+    for (; k < dim; ++k) sum += term(Sum(a[k]), Sum(b[k]));
+    for (const Sum one : sums) sum += one;
     return sum;
+}
+
+double squared_distance(const float* a, const float* b, int64_t dim) {
+    return summed<double>(a, b, dim, [](double x, double y) { return (x - y) * (x - y); });
+}
+
+// In float32, as the libraries have it whose distance this is for.
+double product(const float* a, const float* b, int64_t dim) {
+    return summed<float>(a, b, dim, [](float x, float y) { return x * y; });
 }
 
 // Agglomerative clustering with Ward's criterion: what a merge adds to the sum of squared distances from the means,
 // |A| |B| / (|A| + |B|) |mean A - mean B|^2, which is kept up to date by the formula of Lance and Williams.
 class Ward {
 public:
-    Ward(const float* tokens, int64_t length, int64_t dim)
+    Ward(const float* tokens, int64_t length, int64_t dim, bool cosine)
         : length_(length), costs_(length * length), sizes_(length, 1), cluster_(length), nearest_(length) {
         for (int64_t i = 0; i < length; ++i) {
             cluster_[i] = i;
-            for (int64_t j = 0; j < i; ++j)
-                cost(i, j) = cost(j, i) = 0.5 * squared_distance(tokens + i * dim, tokens + j * dim, dim);
+            for (int64_t j = 0; j < i; ++j) {
+                const float *a = tokens + i * dim, *b = tokens + j * dim;
+                const double apart = cosine ? 1 - product(a, b, dim) : 0;
+                cost(i, j) = cost(j, i) = 0.5 * (cosine ? apart * apart : squared_distance(a, b, dim));
+            }
         }
         for (int64_t i = 0; i < length; ++i) look(i);
     }
@@ -89,7 +100,7 @@ private:
 };
 
 void pool_run(const float* tokens, int64_t length, int64_t dim, int64_t clusters, float* pooled) {
-    Ward ward(tokens, length, dim);
+    Ward ward(tokens, length, dim, false);
     for (int64_t left = length; left > clusters; --left) ward.merge();
     std::vector<double> sums(length * dim, 0.0);
     std::vector<int64_t> sizes(length, 0);
@@ -120,6 +131,20 @@ void pool(const float* tokens, const int64_t* offsets, int64_t documents, int64_
             const int64_t clusters = pooled_length(length, factor);
             pool_run(tokens + first * dim, length, dim, clusters, out);
             out += clusters * dim;
+        }
+    });
+}
+
+void cluster(const float* tokens, const int64_t* offsets, int64_t runs, int64_t dim, const int64_t* counts, bool cosine,
+             int64_t* clusters, int threads) {
+    parallel_for(runs, threads, [&](int64_t run, int) {
+        const int64_t first = offsets[run], length = offsets[run + 1] - first;
+        Ward ward(tokens + first * dim, length, dim, cosine);
+        for (int64_t left = length; left > counts[run]; --left) ward.merge();
+        int64_t known = 0;
+        for (int64_t i = 0; i < length; ++i) {
+            const int64_t head = ward.cluster(i);  // i itself, or before it
+            clusters[first + i] = head == i ? known++ : clusters[first + head];
         }
     });
 }

@@ -15,4 +15,10 @@ inline int64_t pooled_length(int64_t length, int64_t factor) { return (length + 
 void pool(const float* tokens, const int64_t* offsets, int64_t documents, int64_t dim, int64_t factor, float* pooled,
           int threads);
 
+// Which cluster each token is in, for runs of tokens [offsets[runs], dim] that are clustered into counts[run] clusters
+// each: 0, 1, ... within the run, in the order of their first tokens. With `cosine` tokens are 1 - <a, b> apart, as
+// other libraries have it, instead of |a - b|.
+void cluster(const float* tokens, const int64_t* offsets, int64_t runs, int64_t dim, const int64_t* counts, bool cosine,
+             int64_t* clusters, int threads);
+
 }  // namespace lateint::dense

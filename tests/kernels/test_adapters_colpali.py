@@ -1,5 +1,6 @@
 """The adapter for colpali-engine against it, where it is installed: see ``python -m benchmarks.adapters.run``."""
 
+import importlib
 import warnings
 
 import pytest
@@ -127,3 +128,17 @@ def test_the_patch_can_be_undone_and_their_torch_stays_theirs(calls, monkeypatch
     calls.clear()
     theirs.maxsim_inbatch(queries, documents)
     assert calls != []
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 100])
+def test_pooling_with_the_patch(factor):
+    """The same clusters and means, in another order."""
+    pooler = importlib.import_module("colpali_engine.compression.token_pooling").HierarchicalTokenPooler()
+    pages = [embeddings(length, 16, seed=length)[1].detach() for length in (2, 9, 40)]
+    plain = pooler.pool_embeddings(pages, pool_factor=factor, return_dict=True)
+    with ours.patch():
+        fused = pooler.pool_embeddings(pages, pool_factor=factor, return_dict=True)
+    for left, right in zip(fused.pooled_embeddings, plain.pooled_embeddings, strict=True):
+        torch.testing.assert_close(left[left[:, 0].argsort()], right[right[:, 0].argsort()])
+    for left, right in zip(fused.cluster_id_to_indices, plain.cluster_id_to_indices, strict=True):
+        assert {tuple(x[0].tolist()) for x in left.values()} == {tuple(x[0].tolist()) for x in right.values()}

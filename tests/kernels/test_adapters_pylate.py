@@ -193,3 +193,18 @@ def test_xtr_with_the_patch(kind, masked, k):
         found.append((scores, queries.grad, documents.grad))
     for plain, fused in zip(*found, strict=True):
         torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 100])
+@pytest.mark.parametrize("protected", [0, 1])
+def test_pooling_with_the_patch(factor, protected):
+    """The same means, in another order."""
+    documents = [embeddings(length, 16, seed=length).detach() for length in (1, 2, 9, 40)]
+    pool = importlib.import_module("pylate.models").ColBERT.pool_embeddings_hierarchical
+    plain = pool(None, documents, factor, protected)
+    with ours.patch():
+        fused = importlib.import_module("pylate.models").ColBERT.pool_embeddings_hierarchical(
+            None, documents, factor, protected
+        )
+    for left, right in zip(fused, plain, strict=True):
+        torch.testing.assert_close(left[left[:, 0].argsort()], right[right[:, 0].argsort()])

@@ -1,5 +1,6 @@
 """The adapter for sentence-transformers against it, where it is installed (``python -m benchmarks.adapters.run``)."""
 
+import importlib
 import warnings
 
 import pytest
@@ -201,3 +202,24 @@ def test_xtr_of_a_document_without_tokens():
     plain, fused = (f(queries, documents, None, present, 6) for f in (scoring.xtr_scores, ours.xtr_scores))
     torch.testing.assert_close(fused, plain)
     assert fused[:, 2].tolist() == [-1e9, -1e9]
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("factor", [1.5, 3, 100])
+def test_pooling_with_the_patch(factor, normalize):
+    """The same means and gradients, in another order of clusters."""
+    module = importlib.import_module("sentence_transformers.multi_vector_encoder.modules.token_pooling")
+    pooling = module.HierarchicalTokenPooling(factor, num_protected_tokens=1, normalize_embeddings=normalize)
+    for length in (1, 2, 9, 40):
+        found = []
+        for patched in (False, True):
+            tokens = embeddings(length, 16, seed=length)
+            switch = ours.patch() if patched else None
+            pooled = pooling.pool_one(tokens)
+            if switch:
+                switch.undo()
+            pooled = pooled[pooled[:, 0].argsort()]
+            (pooled * torch.arange(pooled.numel()).view_as(pooled)).sum().backward()
+            found.append((pooled, tokens.grad))
+        for plain, fused in zip(*found, strict=True):
+            torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)

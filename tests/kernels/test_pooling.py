@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lateint_kernels import Ragged, pool, to_bfloat16
+from lateint_kernels.dense.pooling import cluster
 
 
 def ward(tokens, clusters):
@@ -74,3 +75,75 @@ def test_other_dtypes():
 def test_bad_factors(factor):
     with pytest.raises(ValueError, match=f"factor must be between 1 and 16, got {factor}"):
         pool(random_documents([3], 4), factor)
+
+
+def test_protected_tokens_stay():
+    documents = random_documents([1, 2, 3, 7, 0, 24], 8)
+    pooled = pool(documents, 3, protected=2)
+    assert pooled.lengths.tolist() == [min(n, 2) + -(-max(n - 2, 0) // 3) for n in documents.lengths]
+    for before, after in zip(documents, pooled, strict=True):
+        np.testing.assert_array_equal(after[:2], before[:2])
+        if len(before) > 2:
+            np.testing.assert_allclose(after[2:], ward(before[2:], len(after) - 2), atol=1e-6)
+    np.testing.assert_allclose(pool(documents, 3, protected=0).tokens, pool(documents, 3).tokens)
+    with pytest.raises(ValueError, match="protected must be at least 0, got -1"):
+        pool(documents, 3, protected=-1)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("protected", [0, 1])
+def test_tensors(dtype, protected):
+    """The same clusters; means have gradients, shared among the tokens of each."""
+    torch = pytest.importorskip("torch")
+    from lateint_kernels import RaggedTensor
+
+    documents = random_documents([1, 5, 24, 2048 + 30], 8)
+    tokens = torch.from_numpy(documents.tokens).to(getattr(torch, dtype)).requires_grad_()
+    packed = RaggedTensor.from_lengths(tokens, documents.lengths)
+    pooled = pool(packed, 3, protected=protected)
+    expected = pool(Ragged.from_offsets(tokens.detach(), documents.offsets), 3, protected=protected)
+    assert pooled.tokens.dtype == tokens.dtype and pooled.lengths.tolist() == expected.lengths.tolist()
+    tolerance = 1e-2 if dtype == "bfloat16" else 1e-6
+    np.testing.assert_allclose(pooled.tokens.detach().float().numpy(), expected.tokens, atol=tolerance)
+    pooled.tokens.sum().backward()  # each mean gives 1 to its tokens together
+    shares = torch.segment_reduce(tokens.grad.float(), "sum", lengths=packed.lengths, axis=0)
+    counts = pooled.lengths.float()[:, None].expand_as(shares)
+    torch.testing.assert_close(shares, counts, rtol=1e-2, atol=0.0)
+    parts = pool(
+        [tokens[a:b] for a, b in zip(documents.offsets[:-1], documents.offsets[1:], strict=True)],
+        3,
+        protected=protected,
+    )
+    assert torch.equal(parts.tokens, pooled.tokens)
+
+
+def ward_of_distances(distances, clusters):
+    """Ward's method as for points that far apart, by the formula of Lance and Williams; sets of points."""
+    squares, members = {}, {i: {i} for i in range(len(distances))}
+    for i in members:
+        for j in range(i):
+            squares[frozenset((i, j))] = float(distances[i, j]) ** 2
+    while len(members) > clusters:
+        a, b = sorted(min((pair for pair in squares if pair <= members.keys()), key=squares.get))
+        for k in members.keys() - {a, b}:
+            sizes = [len(members[x]) for x in (a, b, k)]
+            far = [squares[frozenset(pair)] for pair in ((a, k), (b, k), (a, b))]
+            squares[frozenset((a, k))] = (
+                (sizes[0] + sizes[2]) * far[0] + (sizes[1] + sizes[2]) * far[1] - sizes[2] * far[2]
+            ) / sum(sizes)
+        members[a] |= members.pop(b)
+    return {frozenset(points) for points in members.values()}
+
+
+@pytest.mark.parametrize("cosine", [False, True])
+def test_clusters_by_distance(cosine):
+    documents = random_documents([1, 9, 30], 8)
+    counts = np.array([1, 4, 10])
+    found = cluster(documents.tokens, documents.offsets, counts, cosine=cosine)
+    for i, tokens in enumerate(documents):
+        labels = found[documents.offsets[i] : documents.offsets[i + 1]]
+        x = tokens.astype(np.float64)
+        distances = 1 - x @ x.T if cosine else np.linalg.norm(x[:, None] - x, axis=2)
+        expected = ward_of_distances(distances, counts[i])
+        assert {frozenset(np.flatnonzero(labels == c).tolist()) for c in range(counts[i])} == expected
+        assert np.unique(labels, return_index=True)[1].tolist() == sorted(np.unique(labels, return_index=True)[1])

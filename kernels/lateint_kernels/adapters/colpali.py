@@ -7,6 +7,7 @@ the first gets it. Scores are float32 even where its torch path would be half pr
 
 from typing import Any
 
+from lateint_kernels.adapters.clusters import pooled_by_rows
 from lateint_kernels.adapters.switch import Switch
 from lateint_kernels.maxsim import maxsim
 
@@ -39,17 +40,36 @@ def smooth_inbatch(query: Any, doc: Any, temperature: float) -> Any:
     return smooth_maxsim(query, doc, temperature)
 
 
+def pool_single_embedding(embedding: Any, pool_factor: int) -> Any:
+    """What its ``HierarchicalTokenPooler`` does with a page: tokens are as far apart as the rows of ``1 - similarity``.
+
+    Clusters come in the order of their first tokens; as there, means are normalised and have no gradient.
+    """
+    import torch
+
+    count = max(len(embedding) // pool_factor, 1)
+    with torch.no_grad():
+        wide = embedding.float().cpu()
+        found, clusters = pooled_by_rows(wide, 1 - wide @ wide.T, count)
+        numbers = torch.from_numpy(clusters)
+        members = {number: torch.where(numbers == number) for number in range(count)}
+        return torch.nn.functional.normalize(found, dim=-1).to(embedding), members
+
+
 def patch() -> Switch:
     """Makes colpali-engine score with `lateint_kernels` wherever its backend is "auto", its default, or "lik".
 
     It is done where colpali-engine calls the kernels it knows, so losses and processors that exist already are reached,
     too. ``COLPALI_SCORES_BACKEND=torch`` stays what it is, to compare with. In-batch scores with ``use_smooth_max`` are
-    ours whatever that says; those with negatives given for each query stay theirs.
+    ours whatever that says, and so is hierarchical token pooling; smooth scores of negatives given for each query stay
+    theirs.
     """
+    from colpali_engine.compression.token_pooling.hierarchical_token_pooling import HierarchicalTokenPooler
     from colpali_engine.loss.late_interaction_losses import ColbertModule
     from colpali_engine.utils import _lik_backend as kernels
 
     theirs = ColbertModule._inbatch_scores
+    their_pooling = HierarchicalTokenPooler._pool_single_embedding
 
     def inbatch_scores(loss: Any, query_embeddings: Any, doc_embeddings: Any) -> Any:
         if not loss.use_smooth_max:
@@ -59,10 +79,16 @@ def patch() -> Switch:
             return scores
         return loss._apply_normalization(scores, (query_embeddings[:, :, 0] != 0).sum(dim=1))
 
+    def pool(pooler: Any, embedding: Any, pool_factor: int) -> Any:
+        if embedding.dim() == 2 and len(embedding) > 1 and pool_factor > 1:
+            return pool_single_embedding(embedding, pool_factor)
+        return their_pooling(pooler, embedding, pool_factor=pool_factor)
+
     return Switch(
         {
             (kernels, "maxsim_inbatch_lik"): maxsim_inbatch,
             (kernels, "maxsim_kd_lik"): maxsim_kd,
             (ColbertModule, "_inbatch_scores"): inbatch_scores,
+            (HierarchicalTokenPooler, "_pool_single_embedding"): pool,
         }
     )

@@ -6,6 +6,7 @@ PyLate's document masks multiply similarities by 0, so that a masked token can w
 
 from typing import Any
 
+from lateint_kernels.adapters.clusters import pooled
 from lateint_kernels.adapters.switch import Switch
 from lateint_kernels.maxsim import maxsim, maxsim_pairs
 
@@ -92,12 +93,29 @@ def xtr_scores(scores: Any, queries: Any, documents: Any, queries_mask: Any, doc
     return sum_by_query(problem, best) / count
 
 
+def pool_embeddings_hierarchical(
+    model: Any, documents_embeddings: list[Any], pool_factor: int = 1, protected_tokens: int = 1
+) -> list[Any]:
+    """Its ``ColBERT.pool_embeddings_hierarchical``; clusters come in the order of their first tokens."""
+    import torch
+
+    found = [document.cpu() for document in documents_embeddings]
+    rest = [tokens[protected_tokens:] for tokens in found]
+    counts = [max(len(tokens) // pool_factor, 1) for tokens in rest]
+    some = [i for i, count in enumerate(counts) if count < len(rest[i])]
+    means = pooled([rest[i] for i in some], [counts[i] for i in some]) if some else []
+    for i, tokens in zip(some, means, strict=True):
+        found[i] = torch.cat([found[i][:protected_tokens], tokens])
+    return found
+
+
 def patch() -> Switch:
     """Makes PyLate score with `lateint_kernels` wherever its backend is "auto", its default, or "lik".
 
     It is done where PyLate itself chooses a backend, so functions and losses that exist already are reached, too. Its
     backend "torch" stays what it is, to compare with.
     """
+    from pylate.models.colbert import ColBERT
     from pylate.scores import _lik_backend as kernels
     from pylate.scores import colbert as chooser
     from pylate.scores.xtr import XTRScores
@@ -110,6 +128,7 @@ def patch() -> Switch:
             (kernels, "colbert_kd_scores_lik"): colbert_kd_scores,
             (kernels, "colbert_scores_pairwise_lik"): colbert_scores_pairwise,
             (XTRScores, "_score"): xtr_scores,
+            (ColBERT, "pool_embeddings_hierarchical"): pool_embeddings_hierarchical,
         }
     )
 

@@ -7,6 +7,7 @@ similarities, does not exist here; it still bounds how much is padded at a time.
 
 from typing import Any
 
+from lateint_kernels.adapters.clusters import pooled
 from lateint_kernels.adapters.switch import Switch
 from lateint_kernels.maxsim import maxsim as score
 from lateint_kernels.maxsim import maxsim_pairs as score_pairs
@@ -110,14 +111,29 @@ def xtr_scores(
     return _filled(found, documents, mask)
 
 
+def hierarchical_pool_one(
+    embedding: Any, pool_factor: float, num_protected_tokens: int, normalize_embeddings: bool = True
+) -> Any:
+    """What its ``HierarchicalTokenPooling`` does with a document; clusters come in the order of their first tokens."""
+    import torch
+    from sentence_transformers.multi_vector_encoder.modules.token_pooling import _normalize_token_embeddings
+
+    kept, rest = embedding[:num_protected_tokens], embedding[num_protected_tokens:]
+    count = max(int(len(rest) // pool_factor), 1)
+    if count < len(rest):
+        embedding = torch.cat([kept, *pooled([rest], [count])])
+    return _normalize_token_embeddings(embedding) if normalize_embeddings else embedding
+
+
 def patch() -> Switch:
     """Makes sentence-transformers score with `lateint_kernels`: similarity of models, losses and evaluators.
 
     It is done where a padded chunk is scored, so that models, losses and functions that exist already are reached, too,
-    and everything around it stays theirs; and in `XTRScores` and `XTRKDScores`, though not in `xtr_scores` that was
-    imported before.
+    and everything around it stays theirs; token pooling, and `XTRScores` and `XTRKDScores`, are reached, though
+    not an `xtr_scores` that was imported before.
     """
     from sentence_transformers.multi_vector_encoder import scoring
+    from sentence_transformers.multi_vector_encoder.modules import token_pooling
     from sentence_transformers.multi_vector_encoder.scoring import xtr
 
     similarity = _similarity()
@@ -127,6 +143,7 @@ def patch() -> Switch:
             (similarity, "_maxsim_score_pairs"): _score_pairs,
             (xtr, "xtr_scores"): xtr_scores,
             (scoring, "xtr_scores"): xtr_scores,
+            (token_pooling, "_hierarchical_pool_one"): hierarchical_pool_one,
         }
     )
 
