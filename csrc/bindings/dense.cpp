@@ -47,8 +47,7 @@ Array<float> pool(const Array<float>& tokens, const Array<int64_t>& offsets, int
         count += dense::pooled_length(offsets.data()[d + 1] - offsets.data()[d], factor);
     Array<float> pooled({count, dim});
     float* const out = pooled.mutable_data();
-    const py::gil_scoped_release release;
-    dense::pool(tokens.data(), offsets.data(), documents, dim, factor, out, threads);
+    without_gil([&] { dense::pool(tokens.data(), offsets.data(), documents, dim, factor, out, threads); });
     return pooled;
 }
 

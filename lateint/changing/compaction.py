@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint import ids as ids_module
+from lateint.disk.manifest import FormatError
 from lateint.disk.segment_files import Rows
-from lateint.state import Part
+from lateint.state import Part, out_of_range
 from lateint_kernels.codes.centroids import invert
 
 TIER = 1 << 10  # tokens of a segment of the lowest tier; those of the next have up to FACTOR times as many
@@ -133,7 +134,14 @@ def segment_rows(
 
 
 def join(parts: Sequence[Part], count: int) -> tuple[Joined, dict[str, Rows], int | None, bool]:
-    """Segments as one, with ``count`` centroids; see `segment_rows`."""
+    """Segments as one, with ``count`` centroids; see `segment_rows`.
+
+    Raises:
+        FormatError: a segment leads to places that are not there.
+    """
+    for part in parts:
+        if wrong := out_of_range(part, count):
+            raise FormatError(f"{wrong}; the index is damaged")
     joined = Joined(parts)
     lists = invert(joined.centroid_ids(), joined.offsets, count)
     return joined, *segment_rows(joined.offsets, lists, joined.ids(), joined.rows())

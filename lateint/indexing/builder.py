@@ -37,7 +37,7 @@ TOKENS_PER_CENTROID = 240
 SAMPLE_PER_CENTROID = 32
 ITERATIONS = 5
 MOST_CENTROIDS = 1 << 24
-MEASURED = 1 << 16  # tokens of the sample whose distance from their centroids is measured
+MEASURED = 1 << 13  # tokens of the sample whose distance from their centroids is measured
 CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
 
 

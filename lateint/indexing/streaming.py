@@ -95,16 +95,21 @@ def encode(
         while waiting.tokens > segment_tokens and (count := _documents(passing, documents, waiting, segment_tokens)):
             segments.append(_put(waiting, passing, documents, count, encoder, store, len(segments)))
             documents += count
-    if count := passing.count - documents:
+    while documents < passing.count:
+        count = _documents(passing, documents, waiting, segment_tokens)
         segments.append(_put(waiting, passing, documents, count, encoder, store, len(segments)))
+        documents += count
     return segments, passing.all_lengths()
 
 
 def _documents(passing: Passing, first: int, waiting: _Encoded, most: int) -> int:
-    """How many documents, from ``first``, the next segment has; 0: more tokens are needed to tell."""
-    ends = np.cumsum(passing.all_lengths()[first:])
-    count = int(np.searchsorted(ends, most, side="right"))
-    if count == 0 and len(ends) and ends[0] <= waiting.tokens:
+    """How many documents, from ``first``, the next segment has, as `lateint.indexing.builder.cut_into_segments` has it.
+
+    0: more tokens are needed to tell.
+    """
+    lengths = passing.all_lengths()[first:]
+    count = int(np.searchsorted(np.cumsum(lengths + 1), most, side="right"))
+    if count == 0 and len(lengths) and lengths[0] <= waiting.tokens:
         return 1
     return count
 

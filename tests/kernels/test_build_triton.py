@@ -149,9 +149,10 @@ def test_an_index(dim, monkeypatch):
     resolve = backends.resolve
     monkeypatch.setattr(backends, "resolve", lambda op, *on, **by: build if op == "build" else resolve(op, *on, **by))
     found = Index.build(tokens, device="cuda" if DEVICE == "cuda" else "torch:cpu", **settings)
-    assert found._arrays.keys() == expected._arrays.keys()
-    for name, array in expected._arrays.items():
-        assert found._arrays[name].dtype == array.dtype and found._arrays[name].tobytes() == array.tobytes(), name
+    arrays, others = expected._snapshot.state.arrays, found._snapshot.state.arrays
+    assert others.keys() == arrays.keys()
+    for name, array in arrays.items():
+        assert others[name].dtype == array.dtype and others[name].tobytes() == array.tobytes(), name
 
 
 def test_which_backend():

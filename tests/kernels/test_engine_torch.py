@@ -111,7 +111,7 @@ def test_search(nbits, cuts):
 def test_sparse_lists(memory):
     rng = np.random.default_rng(8)
     made = make(rng, rng.integers(1, 30, 60).tolist(), count=500, cuts=(20, 25), sparse=True)
-    ours = engine(made.codec, made.segments, "torch:cpu", memory)
+    ours = engine(made.codec, made.segments, Place.of("torch:cpu", memory))
     assert ours.index.bytes <= (size(made.codec, made.segments) if memory is None else memory)
     queries, offsets = batch(rng, [3, 40], 40)
     same(ours.search(queries, offsets, 9, Limits(30, 20)), made.engine.search(queries, offsets, 9, Limits(30, 20)))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lateint import Index
+from lateint.disk.manifest import Deletion
 from lateint.indexing import builder
 from lateint.snapshot import Snapshot
 from lateint_kernels.devices import Place
@@ -48,9 +49,9 @@ def large(clustered):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(builder, "plan", plan)
         index = Index.build(documents, ids=names, nbits=2, allow_empty=True, progress=False)
-    manifest, arrays = index._snapshot.manifest, index._snapshot.arrays
+    manifest, arrays = index._snapshot.manifest, index._snapshot.state.arrays
     first, second = manifest.segments
-    segments = first, replace(second, deleted="deleted-1")
+    segments = first, replace(second, deleted=Deletion(f"{second.name}/deleted-1", 100))
     arrays = {**arrays, f"{second.name}/deleted-1": np.arange(0, 300, 3, dtype=np.uint32)}
     return Index(Snapshot.of(replace(manifest, segments=segments), arrays))
 

@@ -69,7 +69,7 @@ def test_several_segments_find_the_same(clustered, tmp_path, queries, monkeypatc
     monkeypatch.setattr("lateint.indexing.builder.CHUNK", 4096)
     whole = Index.build(documents, ncentroids=100, progress=False)
     assert whole.stats()["segments"] == 1
-    cut = Index.build(documents, tmp_path / "cut", ncentroids=100, max_ram=3_510_000, progress=False)
+    cut = Index.build(documents, tmp_path / "cut", ncentroids=100, max_ram=3_520_000, progress=False)
     assert cut.stats()["segments"] == 4
     assert len(cut) == len(whole) and cut.tokens == whole.tokens
     np.testing.assert_array_equal(cut.ids, whole.ids)

@@ -2,6 +2,8 @@ import random
 
 import pytest
 
+pytest.importorskip("transformers")
+
 from preflmr.data.m2kr import Example, Passages
 from preflmr.evaluation.judging import judge
 

@@ -1,6 +1,7 @@
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
 
 from preflmr.model import masks  # noqa: E402
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
 Image = pytest.importorskip("PIL.Image")
 
 from preflmr import ImageProcessor, blank_image  # noqa: E402

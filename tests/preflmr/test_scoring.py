@@ -7,6 +7,7 @@ import textwrap
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
 
 from preflmr.model.scoring import loss_of_batch, loss_of_own  # noqa: E402
 

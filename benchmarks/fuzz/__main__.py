@@ -1,0 +1,203 @@
+"""Damaged and hostile indexes with right checksums: none may crash, hang, or take memory without bound.
+
+    python -m benchmarks.fuzz --variants 1000000 --out benchmarks/results/fuzz.json
+
+Most variants are of the arrays that an engine takes, in memory; every ``--folders``-th is of a folder on disk, opened
+with and without verify. Each is searched. A variant is known by its number and the seed, and runs in a
+process that is watched: what kills it, or takes longer than 30 seconds, is counted and passed over. Ends with status 1
+if there was such a variant, or an error that does not say what is damaged.
+
+``make sanitize`` runs a few with the sanitizers of the compiler, whose findings end a process, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import mmap
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.fuzz import engines, folders
+from benchmarks.fuzz.outcomes import LOG, Outcome
+from lateint import Index, Ragged, __version__
+from lateint_kernels import _cpu
+
+PATIENCE = 30  # seconds for a variant
+SLACK = 32 << 20  # bytes that a process may take beside twice the size of its index, for Python's own sake
+KINDS = ("engines", "folders", "folders verified")
+
+
+def main() -> None:
+    """Runs all variants and writes what became of them."""
+    options = arguments()
+    started = time.monotonic()
+    work = Path(tempfile.mkdtemp(dir=options.work))
+    os.environ[LOG] = str(work / "errors")
+    try:
+        sources = intact(work / "intact")
+        lots = np.array_split(np.arange(options.variants), options.processes)
+        watched = [Watched(options, work / str(i), sources, lot) for i, lot in enumerate(lots) if len(lot)]
+        while not all([one.step() for one in watched]):
+            time.sleep(0.05)
+        report = summary(options, watched, time.monotonic() - started)
+        errors = (work / "errors").read_text() if (work / "errors").exists() else ""
+    finally:
+        shutil.rmtree(work)
+    print(json.dumps(report, indent=1))
+    print(errors[:20000], end="", file=sys.stderr)
+    if options.out:
+        options.out.write_text(json.dumps(report, indent=1) + "\n")
+    bad = [Outcome.out_of_memory.name, Outcome.unexpected_error.name]
+    sys.exit(bool(report["killed"] or report["hangs"] or any(report[kind].get(name) for kind in KINDS for name in bad)))
+
+
+def arguments() -> argparse.Namespace:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--variants", type=int, default=10_000)
+    parser.add_argument("--folders", type=int, default=20, help="every how many-th variant is a folder (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="number of the first variant, to run one again")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--no-limit", action="store_true", help="do not limit memory, which sanitizers need much of")
+    parser.add_argument("--work", default="/dev/shm" if os.path.isdir("/dev/shm") else None, help="where folders are")
+    parser.add_argument("--out", type=Path, help="the JSON to write")
+    return parser.parse_args()
+
+
+def intact(folder: Path) -> list[Path]:
+    """Small indexes of every kind: bits, ids, several segments, bundles, deletions."""
+    folder.mkdir()
+    golden = Path(__file__).parents[2] / "tests" / "golden"
+    sources = [path for path in sorted(golden.iterdir()) if path.is_dir()]
+    for nbits, dim, strings in ((1, 8, True), (2, 40, False), (4, 128, True), (8, 24, False)):
+        rng, path = np.random.default_rng(nbits), folder / str(nbits)
+        lengths = rng.integers(1, 9, 60)
+
+        def documents(some: Any, dim: int = dim, rng: Any = rng) -> Ragged:
+            return Ragged.from_lengths(rng.standard_normal((int(some.sum()), dim)).astype(np.float32), some)
+
+        names = [f"document {i}" for i in range(60)] if strings else list(range(60))
+        index = Index.build(documents(lengths), path, nbits=nbits, ids=names, ncentroids=30, progress=False)
+        index.add(documents(lengths[:5]), ids=["a", "b", "c", "d", "e"] if strings else [60, 61, 62, 63, 64])
+        index.delete(names[3:6])
+        sources.append(path)
+    return sources
+
+
+class Watched:
+    """A process that runs variants, and another one after it where it dies."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path, sources: list[Path], numbers: Any) -> None:
+        self.options, self.folder, self.sources = options, folder, sources
+        self.next, self.end = options.first + int(numbers[0]), options.first + int(numbers[-1]) + 1
+        self.shared = np.frombuffer(mmap.mmap(-1, 4096), np.int64)  # the number at hand, then outcomes by kind
+        self.counts = self.shared[1 : 1 + len(KINDS) * len(Outcome)].reshape(len(KINDS), len(Outcome))
+        self.killed: list[tuple[int, str]] = []
+        self.hangs: list[int] = []
+        self.pid = 0
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts a process at the next variant."""
+        self.shared[0], self.since = self.next, time.monotonic()
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                self.work()
+                os._exit(0)
+            except BaseException:
+                import traceback
+
+                traceback.print_exc()
+                os._exit(70)
+
+    def step(self) -> bool:
+        """Looks at the process; True when all is done."""
+        if not self.pid:
+            return True
+        pid, status = os.waitpid(self.pid, os.WNOHANG)
+        if not pid:
+            if int(self.shared[0]) != self.next:
+                self.next, self.since = int(self.shared[0]), time.monotonic()
+            if time.monotonic() - self.since < PATIENCE:
+                return False
+            os.kill(self.pid, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+            self.hangs.append(self.next)
+        elif status == 0:
+            self.pid = 0
+            return True
+        else:
+            self.next = int(self.shared[0])
+            how = signal.Signals(os.WTERMSIG(status)).name if os.WIFSIGNALED(status) else f"exit {status >> 8}"
+            self.killed.append((self.next, how))
+        self.next += 1
+        if self.next >= self.end or len(self.killed) > 100:
+            self.pid = 0
+            return True
+        self.begin()
+        return False
+
+    def work(self) -> None:
+        """Runs variants, in the process."""
+        self.folder.mkdir()
+        on_disk = [folders.Base(source, self.folder / str(i)) for i, source in enumerate(self.sources)]
+        in_memory = [engines.Base.of(Index.open(base.folder)) for base in on_disk]
+        for base in in_memory:  # threads, and whatever is made once
+            engines.run(np.random.default_rng(0), base)
+        if not self.options.no_limit:
+            limit_memory(max(base.bytes for base in on_disk))
+        for number in range(self.next, self.end):
+            self.shared[0] = number
+            rng = np.random.default_rng([self.options.seed, number])
+            which = rng.integers(len(on_disk))
+            kind = int(rng.integers(1, 3)) if number % self.options.folders == 0 else 0
+            outcome = folders.run(rng, on_disk[which], kind == 2) if kind else engines.run(rng, in_memory[which])
+            self.counts[kind, outcome] += 1
+
+
+def limit_memory(size: int) -> None:
+    """Lets this process take twice the size of an index and some slack beside what it has."""
+    status = Path("/proc/self/status").read_text()
+    taken = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmData")) << 10
+    resource.setrlimit(resource.RLIMIT_DATA, (taken + 2 * size + SLACK,) * 2)
+
+
+def summary(options: argparse.Namespace, watched: list[Watched], seconds: float) -> dict[str, Any]:
+    """What is written."""
+    counts = sum(one.counts for one in watched)
+    killed = [death for one in watched for death in one.killed]
+    git = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    return {
+        "variants": options.variants,
+        **{kind: {o.name: int(counts[i, o]) for o in Outcome if counts[i, o]} for i, kind in enumerate(KINDS)},
+        "killed": dict(Counter(how for _, how in killed)),
+        "hangs": sum(len(one.hangs) for one in watched),
+        "numbers_to_look_at": [number for number, _ in killed] + [n for one in watched for n in one.hangs],
+        "memory_limit": None if options.no_limit else f"twice the size of the index and {SLACK >> 20} MiB",
+        "seconds": round(seconds),
+        "seed": options.seed,
+        "isa": _cpu.active_isa(),
+        "python": sys.version.split()[0],
+        "numpy": np.__version__,
+        "version": __version__,
+        "commit": subprocess.run(git, capture_output=True, text=True).stdout.strip(),
+    }
+
+
+if __name__ == "__main__":
+    main()
