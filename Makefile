@@ -36,7 +36,7 @@ help:
 	@echo "make test    the suite in a fresh environment"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
 	@echo "make sanitize   the compiled kernels with the sanitizers of the compiler (three minutes on two cores)"
-	@echo "make fuzz    a million damaged and hostile indexes (an hour or two), whose outcome docs/security.md has"
+	@echo "make fuzz    a million damaged and hostile indexes (ten minutes on two cores), whose outcome docs/security.md has"
 	@echo "make check   formatting, lint, types, import contracts, then the tests"
 	@echo "make bench   measure every operator, build and search"
 	@echo "make dist    sdist and wheel, in dist/"
@@ -61,11 +61,11 @@ test-preflmr: $(PREFLMR)/ready
 	$(PREFLMR)/bin/pytest -n $(JOBS) tests/preflmr tests/kernels/test_device_waits.py
 
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests that need numpy only and over hostile indexes, and
-# ThreadSanitizer over calls on many threads. A runtime must be there before anything else, and libstdc++ with it, for
-# its exceptions. Leaks are not looked for: Python itself keeps memory until the end. With PYTHONMALLOC=malloc arrays
-# end where their memory ends.
+# ThreadSanitizer, which knows no forks, over calls on many threads. A runtime must be there before anything else, and
+# libstdc++ with it, for its exceptions. Leaks are not looked for: Python itself keeps memory until the end. With
+# PYTHONMALLOC=malloc arrays end where their memory ends.
 runtimes = $(foreach library,$(1) stdc++,$(shell $(CXX) -print-file-name=lib$(library).so))
-with = PYTHONPATH=$(SANITIZE)/$(1) LD_PRELOAD="$(call runtimes,$(2))" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0
+with = PYTHONPATH=$(SANITIZE)/$(1) LD_PRELOAD="$(call runtimes,$(2))" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=suppressions=$(abspath tests/kernels/thread_sanitizer.supp)
 FOR_ADDRESSES := $(addprefix tests/kernels/test_,centroids.py engine.py hostile_index.py int8.py maxsim.py pooling.py ragged.py residual.py sketch.py)
 FOR_THREADS := $(addprefix tests/kernels/test_,mixed_calls.py threads.py)
 
@@ -76,7 +76,7 @@ sanitize:
 	LATEINT_SANITIZE=thread $(SANITIZE)/bin/python setup.py -q build --build-base $(SANITIZE)/build-thread --build-lib $(SANITIZE)/thread
 	$(call with,address,asan) $(SANITIZE)/bin/pytest -q -n $(JOBS) $(FOR_ADDRESSES)
 	$(call with,address,asan) $(SANITIZE)/bin/python -m benchmarks.fuzz --variants 20000 --no-limit
-	$(call with,thread,tsan) $(SANITIZE)/bin/pytest -q $(FOR_THREADS)
+	$(call with,thread,tsan) OPENBLAS_NUM_THREADS=1 $(SANITIZE)/bin/pytest -q -s $(FOR_THREADS) -k "not fork"
 
 fuzz: $(DEV)/ready
 	$(DEV)/bin/python -m benchmarks.fuzz --variants 1000000 --out benchmarks/results/fuzz.json
