@@ -86,8 +86,7 @@ WORK = {
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 @pytest.mark.parametrize("work", WORK)
-def test_an_interrupt_is_not_kept_waiting(work, threads):
-    """Half a second at most, and twice that where other tests have the processors; the work takes minutes."""
+def test_an_interrupt_is_heard_in_half_a_second(work, threads):
     done = run(
         f"""
         big = engine(20000, 20)
@@ -108,7 +107,7 @@ def test_an_interrupt_is_not_kept_waiting(work, threads):
         """
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert float(done.stdout) < 1
+    assert float(done.stdout) < 0.5
 
 
 def test_a_handler_that_does_not_raise_changes_nothing():
