@@ -36,6 +36,7 @@ def batch(what, seed, count):
 
     roots = [ROOT, Path(lateint_kernels.__file__).parents[1], TESTS]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(map(str, roots)), "LATEINT_NUM_THREADS": "2"}
+    environment["MALLOC_ARENA_MAX"] = "1"  # each heap of glibc's takes 64 MB of addresses, which `hostile` bounds
     with tempfile.TemporaryDirectory(dir="/dev/shm" if os.path.isdir("/dev/shm") else None) as folder:
         command = [sys.executable, "-c", PREAMBLE + PROGRAMS[what], folder, str(seed), str(count)]
         try:

@@ -136,6 +136,7 @@ class Index:
             pool=pool,
         )
         place = Place.of(device, device_memory)
+        _make_room(place)
         if resume:
             _check_resumable(doc_embs, path)
         once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None
@@ -184,7 +185,9 @@ class Index:
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
-        return _last(_opened(path, Place.of(device, device_memory), verify=verify))
+        place = Place.of(device, device_memory)
+        _make_room(place)
+        return _last(_opened(path, place, verify=verify))
 
     @classmethod
     def merge(
@@ -216,6 +219,7 @@ class Index:
             raise TypeError(f"parts must be a list of indexes or paths, got {type(parts).__name__}")
         sources = [_source(number, part) for number, part in enumerate(parts)]
         place = Place.of(device, device_memory)
+        _make_room(place)
         merging.merge(sources, Path(path).absolute(), overwrite=overwrite)
         return _last(_opened(path, place))
 
@@ -544,7 +548,8 @@ def search(Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None =
         Q: one query ``[Lq, dim]`` or a batch.
         k: how many documents.
         index: an `Index`; the path of one, which is opened for this search alone; or None for the one that this process
-            built or opened last, by whatever thread. It is kept until another takes its place.
+            built or opened last, by whatever thread. It is kept until another takes its place; one on a device is let
+            go before another is put on one, so that there need not be room for both.
         settings: passed on to `Index.search`.
 
     Raises:
@@ -565,6 +570,12 @@ def _last(index: Index) -> Index:
     global _current
     _current = index
     return index
+
+
+def _make_room(place: Place) -> None:
+    global _current
+    if _current is not None and not place.on_host and not _current._snapshot.place.on_host:
+        _current = None
 
 
 def _check_resumable(doc_embs: Any, path: Any) -> None:

@@ -1,12 +1,15 @@
 """An index on a device gives the results of the same index on the CPU, bit for bit."""
 
+import gc
 import json
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+import lateint
 from lateint import Index
 from lateint.disk.manifest import Deletion
 from lateint.indexing import builder
@@ -127,6 +130,23 @@ def test_documents_by_id(large, questions, device):
             mine, theirs = ours.explain(questions[0], id), large.explain(questions[0], id)
             assert mine.tokens.tolist() == theirs.tokens.tolist() and mine.scores.tobytes() == theirs.scores.tobytes()
         np.testing.assert_array_equal(ours.reconstruct(id), large.reconstruct(id))
+
+
+def test_an_index_on_a_device_makes_room_for_the_next(saved, queries, monkeypatch):
+    """`lateint.search` keeps the one that was opened last, but not while another is copied there."""
+    monkeypatch.setattr("lateint.index._current", None)
+    gone = weakref.ref(Index.open(saved, device="torch:cpu")._snapshot)
+    assert len(lateint.search(queries[4])) == 5
+    of = Snapshot.of
+
+    def watched(*arguments):
+        gc.collect()
+        assert gone() is None
+        return of(*arguments)
+
+    monkeypatch.setattr(Snapshot, "of", watched)
+    Index.open(saved, device="torch:cpu")
+    assert len(lateint.search(queries[4])) == 5
 
 
 def test_parts_of_an_index(collection, queries, device, tmp_path):
