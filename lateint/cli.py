@@ -78,7 +78,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("path", help="the codec, a new folder")
     _add_tokens(command, "")
     _add_build_settings(command)
-    command.add_argument("--ncentroids", type=int, help="about one for 240 tokens of all that is to be indexed")
+    command.add_argument("--ncentroids", type=int, help="about one for 48 tokens of all that is to be indexed, up to 16,384")
     command.add_argument("--device", help="where to learn: cpu, cuda or cuda:N (cpu); the codec is the same")
     command.add_argument("--overwrite", action="store_true", help="replace a codec that is already there")
     _add_threads(command)

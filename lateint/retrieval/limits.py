@@ -7,7 +7,11 @@ from math import isqrt
 from lateint.arguments import integer, positive
 from lateint_kernels.codes.engine import Limits
 
-FLAT_PROBING = 1 << 15  # with more centroids, cells are searched first
+FINE = 128  # tokens a centroid, up to which coarse scores are good enough for the settings below
+PROBES = 16  # centroids of each query token, and sqrt(K) / 2 if they are fine and that is more
+DEVIATIONS = 3.0  # a candidate this far below what coarse scores foretell ends a search, if centroids are fine
+FLAT_PROBING = 1 << 12  # with more centroids, if they are fine, cells are searched first
+COARSE_FLAT_PROBING = 1 << 15  # the same, if they are not
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 LARGE_PATIENCE = 160  # the same, with more than LARGE centroids
@@ -23,6 +27,7 @@ def limits(
     *,
     centroids: int,
     documents: int,
+    tokens: int,
 ) -> Limits:
     """Those of a search for the best ``k``, with defaults for ``nprobe``, ``candidates`` and ``cells`` that are None.
 
@@ -31,15 +36,21 @@ def limits(
     """
     if cells is not None and (cells := integer(cells, "cells")) < 0:
         raise ValueError(f"cells must be at least 0, got {cells}")
-    probes = min(64, 16 + 2 * isqrt(max(0, k - 10))) if nprobe is None else positive(nprobe, "nprobe")
+    fine = tokens <= FINE * centroids
+    if nprobe is None:
+        least = max(PROBES, isqrt(centroids) // 2) if fine else PROBES
+        probes = min(max(64, least), least + 2 * isqrt(max(0, k - 10)))
+    else:
+        probes = positive(nprobe, "nprobe")
     most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
     if cells is None:
-        cells = CELLS_PROBED if centroids > FLAT_PROBING else 0
+        cells = CELLS_PROBED if centroids > (FLAT_PROBING if fine else COARSE_FLAT_PROBING) else 0
     return Limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),
         patience=0 if candidates is not None else LARGE_PATIENCE if centroids > LARGE else PATIENCE,
         cells=min(cells, centroids) if probes < centroids else 0,
+        deviations=DEVIATIONS if candidates is None and fine else 0.0,
     )
 
 
