@@ -10,7 +10,7 @@ import pytest
 import lateint
 import lateint_kernels
 
-HEAVY = {"torch", "triton", "faiss", "transformers", "open_clip", "sklearn", "scipy", "pandas"}
+HEAVY = {"torch", "triton", "faiss", "transformers", "open_clip", "sklearn", "scipy", "pandas", "sqlglot", "pyarrow"}
 
 
 @pytest.mark.parametrize("module", ["lateint", "lateint_kernels", "lateint.cli", "lateint.metrics", "preflmr"])
@@ -37,7 +37,10 @@ assert lateint.Index.build(list(documents), progress=False).search(documents[3],
 def test_public_names():
     assert sorted(lateint.__all__) == [
         "Codec",
+        "Document",
         "Explanation",
+        "FieldError",
+        "FilterError",
         "FormatError",
         "Hits",
         "Index",
