@@ -468,8 +468,8 @@ class Index:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
                 dtype.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
-            nprobe: centroids that each query token looks into; None: half the square root of their number, at least 16,
-                and more for k over 10.
+            nprobe: centroids that each query token looks into; None: half the square root of their number, from 16 to
+                96, and more for k over 10.
             candidates: documents scored on their codes; None: as many as it takes, best first, until what is left can
                 hardly be among the best k (docs/design.md, "When to stop"); at most 512 + 4 k.
             cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 24 if there are
