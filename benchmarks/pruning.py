@@ -31,7 +31,7 @@ from lateint_kernels.codes.engine import Limits
 
 BEFORE = Limits(16, 512 + 4 * 10, patience=96)  # with N/240 centroids
 QUERIES, REPEATS, EXCERPT, SHORT = 200, 5, 320, 12
-MARKS = "<!-- measured: pruning -->", "<!-- /measured -->"
+MARKS = "<!-- pruning -->", "<!-- /pruning -->"
 
 
 def excerpts(data: Embeddings, count: int) -> list[NDArray[np.float32]]:
