@@ -22,6 +22,8 @@ from lateint.changing.verification import Report, verify
 from lateint.changing.writing import Writing, newer, writing
 from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
+from lateint.encoders.batches import encoded_documents, encoded_queries, is_text
+from lateint.encoders.protocol import Encoder, adapted, check_same, described
 from lateint.ids import listed
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
@@ -49,9 +51,15 @@ class Index:
     """
 
     def __init__(
-        self, snapshot: Snapshot, path: Path | None = None, build_seconds: Mapping[str, float] | None = None
+        self,
+        snapshot: Snapshot,
+        path: Path | None = None,
+        build_seconds: Mapping[str, float] | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         self._snapshot, self.path, self._build_seconds = snapshot, path, dict(build_seconds or {})
+        self._encoder: Encoder | None = None
+        self.encoder = encoder
         self._changing = threading.RLock()
         self._writing: Writing | None = None
         self._encoders = Encoders()
@@ -60,10 +68,13 @@ class Index:
     @classmethod
     def build(
         cls,
-        doc_embs: Any,
+        doc_embs: Any = None,
         path: str | os.PathLike[str] | None = None,
         *,
+        texts: Iterable[Any] | None = None,
+        encoder: Any = None,
         lengths: Any = None,
+        mask: Any = None,
         ids: Any = None,
         nbits: int | None = None,
         ncentroids: int | None = None,
@@ -89,7 +100,13 @@ class Index:
                 only once is written to disk first, next to ``path``, or kept in memory where there is no path; with a
                 ``codec`` it is read once and nothing of it is kept.
             path: the folder to write; None keeps the index in memory.
+            texts: in place of ``doc_embs``, texts that ``encoder`` encodes: any iterable, of which a few hundred are in
+                memory at a time. An encoder of pictures takes pictures.
+            encoder: what encodes ``texts`` here and queries later, see `lateint.encoders`. The index keeps its name and
+                settings, and refuses another encoder.
             lengths: ``[n]``, how many tokens each document has, for a single array.
+            mask: ``[n, L]`` for a padded array, nonzero where a token counts: padding may be on either side. A list of
+                ``[L]`` for a list.
             ids: ``[n]`` int64 or strings that name the documents; None: their positions.
             nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
             ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
@@ -134,34 +151,37 @@ class Index:
             progress=progress,
             codec=codec,
             pool=pool,
+            encoder=None if encoder is None else described(encoder := adapted(encoder)),
         )
         place = Place.of(device, device_memory)
         _make_room(place)
         if resume:
-            _check_resumable(doc_embs, path)
-        once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None
+            _check_resumable(doc_embs, texts, path)
+        doc_embs = _embeddings(doc_embs, texts, encoder, shown=progress)
+        once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None and mask is None
         build: Callable[..., dict[str, float]]
         if once:
             build = partial(builder.build_passing, doc_embs, ids, settings, place=place, allow_empty=allow_empty)
         else:
-            source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
+            source = partial(documents.read, doc_embs, lengths, mask=mask, allow_empty=allow_empty)
             build = partial(builder.build, source, ids, settings, place=place)
         if path is None:
             kept = store.MemoryStore()
             seconds = build(kept)
-            return _last(cls(Snapshot.of(*kept.index, place), None, seconds))
+            return _last(cls(Snapshot.of(*kept.index, place), None, seconds, encoder))
         folder = Path(path).absolute()
         place_files = resuming.placing if resume else store.writing
         with place_files(folder, overwrite=overwrite) as files:
             seconds = build(files) if once else build(files, spool=files.folder / "spool.bin")
         snapshot = Snapshot.of(*store.load(folder), place)
-        return _last(cls(snapshot, folder, seconds))
+        return _last(cls(snapshot, folder, seconds, encoder))
 
     @classmethod
     def open(
         cls,
         path: str | os.PathLike[str],
         *,
+        encoder: Any = None,
         verify: bool = False,
         device: Any = None,
         device_memory: int | None = None,
@@ -170,6 +190,7 @@ class Index:
 
         Args:
             path: the folder that `build` wrote.
+            encoder: what encodes texts, see `build`; it must be the one with which the index was built.
             verify: compare every file with its checksum and check all numbers in it first, which reads all of them;
                 small files always are. For an index that somebody else made, see docs/security.md.
             device: where searches run: None or ``"cpu"``, or ``"cuda"``, ``"cuda:1"`` or such a ``torch.device``, to
@@ -181,13 +202,13 @@ class Index:
         Raises:
             FileNotFoundError: there is nothing at ``path``.
             FormatError: it is not an index, a damaged one, or one of a newer format; the message names the file.
-            TypeError, ValueError: ``device`` is none, or not there.
+            TypeError, ValueError: ``device`` is none, or not there; ``encoder`` is another than that of the index.
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
         place = Place.of(device, device_memory)
         _make_room(place)
-        return _last(_opened(path, place, verify=verify))
+        return _last(_opened(path, place, encoder, verify=verify))
 
     @classmethod
     def merge(
@@ -233,9 +254,11 @@ class Index:
 
     def add(
         self,
-        doc_embs: Any,
+        doc_embs: Any = None,
         *,
+        texts: Iterable[Any] | None = None,
         lengths: Any = None,
+        mask: Any = None,
         ids: Any = None,
         on_duplicate: str = "raise",
         allow_empty: bool = False,
@@ -243,7 +266,7 @@ class Index:
         """Appends documents, with the codec that the index has. When this returns, they cannot be lost.
 
         Args:
-            doc_embs, lengths, allow_empty: as in `build`.
+            doc_embs, texts, lengths, mask, allow_empty: as in `build`; texts are encoded by `encoder`.
             ids: ``[n]``, of the kind that the index has; None: numbers that follow the largest that there ever was.
             on_duplicate: what happens to a document whose id is there: ``"raise"`` refuses the call, ``"replace"``
                 deletes the old document, ``"skip"`` leaves out the new one.
@@ -255,18 +278,29 @@ class Index:
         """
         if on_duplicate not in DUPLICATES:
             raise ValueError(f"on_duplicate must be one of {', '.join(DUPLICATES)}, got {on_duplicate!r}")
-        source = documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+        doc_embs = _embeddings(doc_embs, texts, self.encoder)
+        source = documents.read(doc_embs, lengths, mask=mask, allow_empty=allow_empty, spool=None)
         with self._draft() as draft:
             draft.add(source, ids, on_duplicate)
 
-    def update(self, ids: Iterable[Any], doc_embs: Any, *, lengths: Any = None, allow_empty: bool = False) -> None:
-        """Replaces documents, in one step; they then are the last ones in the order of documents.
+    def update(
+        self,
+        ids: Iterable[Any],
+        doc_embs: Any = None,
+        *,
+        texts: Iterable[Any] | None = None,
+        lengths: Any = None,
+        mask: Any = None,
+        allow_empty: bool = False,
+    ) -> None:
+        """Replaces documents, in one step; they then are the last ones in the order of documents. Arguments: see `add`.
 
         Raises:
             UnknownIdError: a KeyError that names an id that is not there.
             TypeError, ValueError, LockedError, OSError: as `add`.
         """
-        source = documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+        doc_embs = _embeddings(doc_embs, texts, self.encoder)
+        source = documents.read(doc_embs, lengths, mask=mask, allow_empty=allow_empty, spool=None)
         names = listed(ids, "ids")
         with self._draft() as draft:
             draft.state.ids.positions(names, "ids")
@@ -407,13 +441,14 @@ class Index:
         cells: int | None = None,
         exhaustive: bool = False,
         subset: Iterable[Any] | None = None,
+        mask: Any = None,
         threads: int | None = None,
     ) -> Any:
         """The k documents with the highest MaxSim for each query.
 
         Args:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
-                dtype.
+                dtype. Or a text, or a list of texts, which `encoder` encodes.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
             nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
             candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row (160
@@ -422,6 +457,7 @@ class Index:
                 more than 32,768 centroids, else 0.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
             subset: ids to choose from; None: all.
+            mask: ``[Lq]`` or ``[Nq, Lq]``, nonzero where a token of a query counts; None: all do.
             threads: None: as many as the process may use. A batch is spread over queries, a single query over its
                 tokens, where centroids are looked for, and over documents, where they are scored.
 
@@ -434,7 +470,7 @@ class Index:
             RuntimeError: the index is damaged, in a part that `open` did not verify.
         """
         snapshot = self._snapshot
-        queries, k, workers = read(Q, self.dim), positive(k, "k"), thread_count(threads)
+        queries, k, workers = self._queries(Q, mask), positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
         scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
         k = min(k, max(1, most))
@@ -483,6 +519,18 @@ class Index:
     def __repr__(self) -> str:
         place = "in memory" if self.path is None else str(self.path)
         return f"Index({len(self):,} documents, {self.tokens:,} tokens, dim {self.dim}, {self.nbits} bits, {place})"
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What encodes texts, of queries and of documents that are added. One that is set must be that of the index."""
+        return self._encoder
+
+    @encoder.setter
+    def encoder(self, model: Any) -> None:
+        encoder = None if model is None else adapted(model)
+        if encoder is not None:
+            check_same(encoder, self._snapshot.manifest.encoder)
+        self._encoder = encoder
 
     @property
     def dim(self) -> int:
@@ -534,8 +582,20 @@ class Index:
             "build_seconds": self._build_seconds,
         }
 
+    def _queries(self, Q: Any, mask: Any = None) -> Queries:
+        if not is_text(Q):
+            return read(Q, self.dim, mask)
+        if self._encoder is None:
+            kept = self._snapshot.manifest.encoder
+            which = "one" if kept is None else f"that of {kept['name']!r}"
+            raise ValueError(f"Q is text, which needs an encoder: Index.open(path, encoder=...) with {which}")
+        if mask is not None:
+            raise ValueError("mask goes with tokens, and Q is text")
+        found = encoded_queries(self._encoder, [Q] if isinstance(Q, str) else Q)
+        return read(found[0] if isinstance(Q, str) else found, self.dim)
+
     def _one(self, Q: Any, what: str) -> NDArray[np.float32]:
-        queries: Queries = read(Q, self.dim)
+        queries = self._queries(Q)
         if not queries.single:
             raise ValueError(f"{what} takes one query [Lq, dim], got a batch")
         return queries.tokens
@@ -578,9 +638,24 @@ def _make_room(place: Place) -> None:
         _current = None
 
 
-def _check_resumable(doc_embs: Any, path: Any) -> None:
+def _embeddings(doc_embs: Any, texts: Iterable[Any] | None, encoder: Encoder | None, *, shown: bool = False) -> Any:
+    """Documents' tokens, or an iterator that encodes texts."""
+    if texts is None:
+        if doc_embs is None:
+            raise TypeError("doc_embs must be given, or texts with an encoder")
+        return doc_embs
+    if doc_embs is not None:
+        raise ValueError("give doc_embs or texts, not both")
+    if encoder is None:
+        raise ValueError("texts needs an encoder: pass encoder=, see lateint.encoders")
+    return encoded_documents(encoder, texts, shown=shown)
+
+
+def _check_resumable(doc_embs: Any, texts: Any, path: Any) -> None:
     if path is None:
         raise ValueError("resume needs a path, for what is done is kept beside it")
+    if texts is not None:
+        raise ValueError("resume needs doc_embs: texts are encoded once, and their tokens are not kept")
     if isinstance(doc_embs, Iterator):
         raise ValueError("resume needs documents that can be read again, got an iterator, which runs only once")
 
@@ -594,6 +669,8 @@ def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source
     return merging.Source(f"part {number} ({folder})", folder, State.of(*store.load(folder)))
 
 
-def _opened(path: str | os.PathLike[str], place: Place = HOST, *, verify: bool = False) -> Index:
+def _opened(
+    path: str | os.PathLike[str], place: Place = HOST, encoder: Any = None, *, verify: bool = False
+) -> Index:
     folder = Path(path).absolute()
-    return Index(Snapshot.of(*store.load(folder, verify=verify), place), folder)
+    return Index(Snapshot.of(*store.load(folder, verify=verify), place), folder, encoder=encoder)

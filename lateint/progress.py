@@ -8,8 +8,8 @@ from typing import Any
 from tqdm.auto import tqdm
 
 
-def bar(total: int, what: str, unit: str, *, shown: bool = True, scaled: bool = False) -> Any:
-    """A bar of ``total`` steps, to be used as a context manager and told ``update(steps)``.
+def bar(total: int | None, what: str, unit: str, *, shown: bool = True, scaled: bool = False) -> Any:
+    """A bar of ``total`` steps (None: it is not known), to be used as a context manager and told ``update(steps)``.
 
     Args:
         scaled: write 1.5M for 1,500,000.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -54,6 +54,7 @@ class Settings:
         progress: show progress bars.
         codec: what to take instead of learning one; nbits and seed are then its own.
         pool: of so many tokens of a document one is left, see `lateint.indexing.pooling`.
+        encoder: what the index keeps of the encoder that made the tokens; None: nothing.
     """
 
     nbits: int = 4
@@ -64,6 +65,7 @@ class Settings:
     progress: bool = True
     codec: Codec | None = None
     pool: int = 1
+    encoder: Mapping[str, Any] | None = None
 
 
 def checked(
@@ -76,6 +78,7 @@ def checked(
     progress: bool,
     codec: Codec | None = None,
     pool: int | None = None,
+    encoder: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Settings as users pass them, None for what is left out; those that a codec has must agree with it.
 
@@ -95,7 +98,7 @@ def checked(
     max_ram, threads = positive_or_none(max_ram, "max_ram"), thread_count(threads)
     if pool is not None and not 1 <= integer(pool, "pool") <= MOST_POOLED:
         raise ValueError(f"pool must be between 1 and {MOST_POOLED}, got {pool}")
-    return Settings(nbits, ncentroids, seed, max_ram, threads, progress, codec, pool or 1)
+    return Settings(nbits, ncentroids, seed, max_ram, threads, progress, codec, pool or 1, encoder)
 
 
 def _check_agreement(codec: Codec, **given: int | None) -> None:
@@ -205,7 +208,7 @@ def build(
     for file in (spool, pool_file):
         if file is not None:
             file.unlink(missing_ok=True)
-    _commit(manifest, checked_names, store)
+    _commit(manifest, checked_names, store, settings)
     return timings.seconds
 
 
@@ -235,7 +238,7 @@ def build_passing(
         raise ValueError(f"doc_embs must hold at least one token, got {len(lengths)} documents without any")
     encoder.overflow.warn(int(lengths.sum()))
     manifest = Manifest(**codec.described, segments=tuple(segments), ids=INT, next_segment=len(segments))
-    _commit(manifest, ids.check(names, len(lengths)), store)
+    _commit(manifest, ids.check(names, len(lengths)), store, settings)
     return timings.seconds
 
 
@@ -254,7 +257,7 @@ def _passing_segment(codec: Codec, settings: Settings) -> int:
     return min(streaming.SEGMENT, (settings.max_ram - fixed) // of_token)
 
 
-def _commit(manifest: Manifest, names: NDArray[np.int64] | list[str], store: Store) -> None:
+def _commit(manifest: Manifest, names: NDArray[np.int64] | list[str], store: Store, settings: Settings) -> None:
     """Writes ids, and ends the index."""
     first, segments = 0, []
     for segment in manifest.segments:
@@ -262,7 +265,8 @@ def _commit(manifest: Manifest, names: NDArray[np.int64] | list[str], store: Sto
         segments.append(replace(segment, hashed=hashed))
         first += segment.documents
     kind = INT if isinstance(names, np.ndarray) else STRING
-    store.commit(replace(manifest, segments=tuple(segments), ids=kind, next_id=ids.following(names)))
+    following, encoder = ids.following(names), settings.encoder
+    store.commit(replace(manifest, segments=tuple(segments), ids=kind, next_id=following, encoder=encoder))
 
 
 def prepared(documents: Documents, settings: Settings, spool: Path | None, operators: Operators) -> Documents:
