@@ -6,7 +6,7 @@ from lateint.ids import UnknownIdError
 from lateint.index import Index, search
 from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
-from lateint.retrieval.hits import Explanation, Hits
+from lateint.retrieval.hits import Explanation, Hit, Hits
 from lateint.version import __version__
 from lateint_kernels import Ragged
 
@@ -14,6 +14,7 @@ __all__ = [
     "Codec",
     "Explanation",
     "FormatError",
+    "Hit",
     "Hits",
     "Index",
     "LockedError",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,13 +24,13 @@ from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
 from lateint.encoders.batches import encoded_documents, encoded_queries, is_text
 from lateint.encoders.protocol import Encoder, adapted, check_same, described
-from lateint.ids import listed
+from lateint.ids import UnknownIdError, listed
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
-from lateint.retrieval.queries import Queries, read
+from lateint.retrieval.queries import ManyQueries, OneQuery, Queries, read
 from lateint.snapshot import Snapshot
 from lateint.state import State
 from lateint_kernels.devices import HOST, Place
@@ -46,8 +46,10 @@ class Index:
     >>> documents = [rng.standard_normal((20, 16)) for _ in range(50)]
     >>> documents = [tokens / np.linalg.norm(tokens, axis=1, keepdims=True) for tokens in documents]
     >>> index = Index.build(documents, nbits=8, progress=False)
-    >>> index.search(documents[7][:5], k=3).ids[0]
-    np.int64(7)
+    >>> index.search(documents[7][:5], k=3)[0].id
+    7
+    >>> 7 in index, 50 in index
+    (True, False)
     """
 
     def __init__(
@@ -158,7 +160,13 @@ class Index:
         if resume:
             _check_resumable(doc_embs, texts, path)
         doc_embs = _embeddings(doc_embs, texts, encoder, shown=progress)
-        once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None and mask is None
+        once = (
+            codec is not None
+            and isinstance(doc_embs, Iterator)
+            and settings.pool == 1
+            and lengths is None
+            and mask is None
+        )
         build: Callable[..., dict[str, float]]
         if once:
             build = partial(builder.build_passing, doc_embs, ids, settings, place=place, allow_empty=allow_empty)
@@ -431,6 +439,48 @@ class Index:
                 if one is not None and one.committed is not None:
                     self._snapshot = snapshot.followed_by(one.committed)
 
+    @overload
+    def search(
+        self,
+        Q: OneQuery,
+        k: int = 5,
+        *,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        cells: int | None = None,
+        exhaustive: bool = False,
+        subset: Iterable[Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
+    ) -> Hits: ...
+    @overload
+    def search(
+        self,
+        Q: ManyQueries,
+        k: int = 5,
+        *,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        cells: int | None = None,
+        exhaustive: bool = False,
+        subset: Iterable[Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
+    ) -> list[Hits]: ...
+    @overload
+    def search(
+        self,
+        Q: Any,
+        k: int = 5,
+        *,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        cells: int | None = None,
+        exhaustive: bool = False,
+        subset: Iterable[Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
+    ) -> Any: ...
     def search(
         self,
         Q: Any,
@@ -484,22 +534,55 @@ class Index:
         hits = [Hits(snapshot.ids.at(positions), scores) for positions, scores in rankings]
         return hits[0] if queries.single else hits
 
-    def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None, *, threads: int | None = None) -> Hits:
-        """Scores the documents ``ids`` on their codes for one query ``[Lq, dim]``, best first.
+    @overload
+    def rerank(
+        self, Q: OneQuery, ids: Iterable[Any], k: int | None = None, *, mask: Any = None, threads: int | None = None
+    ) -> Hits: ...
+    @overload
+    def rerank(
+        self,
+        Q: ManyQueries,
+        ids: Iterable[Iterable[Any]],
+        k: int | None = None,
+        *,
+        mask: Any = None,
+        threads: int | None = None,
+    ) -> list[Hits]: ...
+    @overload
+    def rerank(
+        self, Q: Any, ids: Iterable[Any], k: int | None = None, *, mask: Any = None, threads: int | None = None
+    ) -> Any: ...
+    def rerank(
+        self, Q: Any, ids: Iterable[Any], k: int | None = None, *, mask: Any = None, threads: int | None = None
+    ) -> Any:
+        """Scores the documents ``ids`` on their codes, best first.
 
         Args:
-            Q: one query.
-            ids: documents of this index; those without tokens are left out of the answer.
+            Q: one query or a batch, as in `search`.
+            ids: documents of this index, and for a batch a list of them for each query; those without tokens are left
+                out of the answer.
             k: keep the best k; None: all.
+            mask, threads: as in `search`.
+
+        Returns:
+            `Hits` for one query, a list of them for a batch.
 
         Raises:
             UnknownIdError: a KeyError that names the id.
+            ValueError: for a batch, there are more or fewer lists of ids than queries.
         """
-        snapshot, query = self._snapshot, self._one(Q, "rerank")
-        positions = np.unique(snapshot.ids.positions(ids, "ids"))
-        keep = len(positions) if k is None else positive(k, "k")
-        best, scores = searching.score(snapshot.engine, query, positions, keep, threads=thread_count(threads))
-        return Hits(snapshot.ids.at(best), scores)
+        snapshot, queries = self._snapshot, self._queries(Q, mask)
+        keep, workers = None if k is None else positive(k, "k"), thread_count(threads)
+        lists = [ids] if queries.single else list(ids)
+        if len(lists) != len(queries):
+            raise ValueError(f"ids must be one list for each query, got {len(lists)} for {len(queries)} queries")
+        hits = []
+        for number, some in enumerate(lists):
+            positions = np.unique(snapshot.ids.positions(some, "ids" if queries.single else f"ids of query {number}"))
+            most = len(positions) if keep is None else keep
+            best, scores = searching.score(snapshot.engine, queries[number], positions, most, threads=workers)
+            hits.append(Hits(snapshot.ids.at(best), scores))
+        return hits[0] if queries.single else hits
 
     def explain(self, Q: Any, id: Any) -> Explanation:
         """Which token of document ``id`` each query token matches best, and their inner product."""
@@ -515,6 +598,22 @@ class Index:
 
     def __len__(self) -> int:
         return len(self._snapshot)
+
+    def __contains__(self, id: object) -> bool:
+        """Whether there is a document of this id."""
+        try:
+            self._snapshot.ids.positions([id], "id")
+        except UnknownIdError:
+            return False
+        return True
+
+    def __reduce__(self) -> Any:
+        """An index is pickled as its path, which a process that loads it opens again. Its encoder stays behind."""
+        if self.path is None:
+            raise TypeError("an index in memory cannot be pickled: save it, and open it by its path")
+        names, place = list(self._snapshot.place.names), self._snapshot.place
+        device = None if place.on_host else names if len(names) > 1 else names[0]
+        return _unpickled, (self.path, device, place.memory)
 
     def __repr__(self) -> str:
         place = "in memory" if self.path is None else str(self.path)
@@ -669,8 +768,12 @@ def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source
     return merging.Source(f"part {number} ({folder})", folder, State.of(*store.load(folder)))
 
 
-def _opened(
-    path: str | os.PathLike[str], place: Place = HOST, encoder: Any = None, *, verify: bool = False
-) -> Index:
+def _unpickled(path: Path, device: Any, memory: int | None) -> Index:
+    place = Place.of(device, memory)
+    _make_room(place)
+    return _opened(path, place)
+
+
+def _opened(path: str | os.PathLike[str], place: Place = HOST, encoder: Any = None, *, verify: bool = False) -> Index:
     folder = Path(path).absolute()
     return Index(Snapshot.of(*store.load(folder, verify=verify), place), folder, encoder=encoder)

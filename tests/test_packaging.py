@@ -39,6 +39,7 @@ def test_public_names():
         "Codec",
         "Explanation",
         "FormatError",
+        "Hit",
         "Hits",
         "Index",
         "LockedError",

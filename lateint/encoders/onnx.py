@@ -46,7 +46,9 @@ class Onnx:
         folder = Path(folder)
         for name in (CONFIG, TOKENIZER, file):
             if not (folder / name).is_file():
-                raise FileNotFoundError(f"folder must hold {CONFIG}, {TOKENIZER} and {file}, but {folder / name} is not there")
+                raise FileNotFoundError(
+                    f"folder must hold {CONFIG}, {TOKENIZER} and {file}, but {folder / name} is not there"
+                )
         self.config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
         if missing := sorted({"query_length", "document_length", "do_query_expansion"} - self.config.keys()):
             raise ValueError(f"{folder / CONFIG} must have {', '.join(missing)}")
@@ -111,7 +113,9 @@ class Onnx:
             ids[i, : len(row)], attention[i, : len(row)] = row, 1
         return ids, attention
 
-    def _run(self, ids: NDArray[np.int64], attention: NDArray[np.int64], kept: NDArray[Any]) -> list[NDArray[np.float32]]:
+    def _run(
+        self, ids: NDArray[np.int64], attention: NDArray[np.int64], kept: NDArray[Any]
+    ) -> list[NDArray[np.float32]]:
         given = {"input_ids": ids, "attention_mask": attention, "token_type_ids": np.zeros_like(ids)}
         (rows,) = self._session.run(None, {name: given[name] for name in self._inputs})
         return [np.asarray(row[keep != 0], np.float32) for row, keep in zip(rows, kept, strict=True)]

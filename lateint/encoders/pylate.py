@@ -50,7 +50,5 @@ class PyLate:
     def _encoded(self, texts: Sequence[str], is_query: bool) -> list[Any]:
         if not texts:
             return []
-        encoded = self.model.encode(
-            list(texts), is_query=is_query, batch_size=self.batch_size, show_progress_bar=False
-        )
+        encoded = self.model.encode(list(texts), is_query=is_query, batch_size=self.batch_size, show_progress_bar=False)
         return list(encoded)

@@ -38,7 +38,9 @@ class SentenceTransformer:
     def _class() -> Any:
         found = imported("sentence_transformers", "sentence-transformers", "'sentence-transformers>=6'")
         if not hasattr(found, "MultiVectorEncoder"):
-            raise ImportError("multi-vector models need sentence-transformers 6: pip install 'sentence-transformers>=6'")
+            raise ImportError(
+                "multi-vector models need sentence-transformers 6: pip install 'sentence-transformers>=6'"
+            )
         return found.MultiVectorEncoder
 
     @property

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,12 @@ from numpy.typing import NDArray
 from lateint.arguments import booleans
 from lateint_kernels import Ragged, as_array, to_float32
 from lateint_kernels.arrays import Array
+
+# Which of the two an array or a tensor is depends on its dimensions, which its type need not tell.
+OneQuery: TypeAlias = "str | np.ndarray[tuple[int, int], Any]"
+ManyQueries: TypeAlias = (
+    "list[str] | tuple[str, ...] | Sequence[NDArray[Any]] | np.ndarray[tuple[int, int, int], Any] | Ragged"
+)
 
 LARGEST = 1e18  # scores stay inside float32: documents are smaller
 LONGEST = 1 << 16

@@ -22,7 +22,8 @@ def test_texts_are_what_their_embeddings_are(tmp_path):
     found, expected = index.search("blue sea", k=3), plain.search(encoder.encode_query(["blue sea"])[0], k=3)
     assert found.ids[0] == 1
     assert found.ids.tolist() == expected.ids.tolist() and found.scores.tolist() == expected.scores.tolist()
-    for one, other in zip(index.search(["cat", "rose"], k=2), index.search(encoder.encode_query(["cat", "rose"]), k=2)):
+    tokens = encoder.encode_query(["cat", "rose"])
+    for one, other in zip(index.search(["cat", "rose"], k=2), index.search(tokens, k=2), strict=True):
         assert list(one) == list(other)
     assert list(index.rerank("cat", [0, 3])) == list(index.rerank(encoder.encode_query(["cat"])[0], [0, 3]))
     assert len(index.explain("black cat", 3)) == 3
@@ -63,7 +64,9 @@ def test_the_encoder_is_kept_through_changes_and_checked(tmp_path):
     assert json.loads((path / "index.json").read_text())["encoder"] == kept
     index.save(tmp_path / "saved")
     other = Letters(longest=9)
-    with pytest.raises(ValueError, match="encoder must have longest=64, with which this index was built by 'letters', got 9"):
+    with pytest.raises(
+        ValueError, match="encoder must have longest=64, with which this index was built by 'letters', got 9"
+    ):
         Index.open(tmp_path / "saved", encoder=other)
     other.name = "words"
     with pytest.raises(ValueError, match="encoder must be 'letters', with which this index was built, got 'words'"):
@@ -76,7 +79,7 @@ def test_an_index_of_unknown_origin_takes_any_encoder(tmp_path):
     index.encoder = Letters()
     assert index.search("rose", k=1).ids[0] == 0
     index.encoder = None
-    with pytest.raises(ValueError, match="Q is text, which needs an encoder: .* with one"):
+    with pytest.raises(ValueError, match=r"Q is text, which needs an encoder: .* with one"):
         index.search("rose")
 
 
@@ -97,7 +100,7 @@ def test_merging_keeps_the_encoder_or_refuses(tmp_path):
     with pytest.raises(ValueError, match="letters"):
         merged.encoder = type("Other", (Letters,), {"name": "other"})()
     other = Index.build(texts=TEXTS, encoder=Letters(longest=3), ids=list("pqrst"), path=tmp_path / "4", **settings)
-    with pytest.raises(ValueError, match="parts must have one encoder, but that of part 1 .* 'longest': 3"):
+    with pytest.raises(ValueError, match=r"parts must have one encoder, but that of part 1 .* 'longest': 3"):
         Index.merge([one, other], tmp_path / "refused")
 
 
@@ -126,7 +129,9 @@ def test_resume_wants_embeddings(tmp_path):
 def test_an_encoder_that_gives_too_few_is_refused():
     encoder = Letters()
     encoder.encode_document = lambda texts: []
-    with pytest.raises(ValueError, match=r"encoder.encode_document must give one \[L, dim\] for each text, got 0 for 5"):
+    with pytest.raises(
+        ValueError, match=r"encoder.encode_document must give one \[L, dim\] for each text, got 0 for 5"
+    ):
         Index.build(texts=TEXTS, encoder=encoder, progress=False)
     index = Index.build(texts=TEXTS, encoder=Letters(), progress=False)
     with pytest.raises(TypeError, match="query 1 is int"):
