@@ -1,5 +1,7 @@
 """Late-interaction retrieval: build an index of token embeddings, search it by MaxSim."""
 
+import logging
+
 from lateint.disk.commits import LockedError
 from lateint.disk.manifest import FormatError
 from lateint.ids import UnknownIdError
@@ -9,6 +11,8 @@ from lateint.indexing.training import train_codec
 from lateint.retrieval.hits import Explanation, Hit, Hits
 from lateint.version import __version__
 from lateint_kernels import Ragged
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "Codec",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -34,6 +35,8 @@ from lateint.retrieval.queries import ManyQueries, OneQuery, Queries, read
 from lateint.snapshot import Snapshot
 from lateint.state import State
 from lateint_kernels.devices import HOST, Place
+
+log = logging.getLogger(__name__)
 
 
 class Index:
@@ -438,6 +441,7 @@ class Index:
                 self._writing = None
                 if one is not None and one.committed is not None:
                     self._snapshot = snapshot.followed_by(one.committed)
+                    log.info("changed %s: generation %d", self, self.generation)
 
     @overload
     def search(
@@ -686,8 +690,10 @@ class Index:
             return read(Q, self.dim, mask)
         if self._encoder is None:
             kept = self._snapshot.manifest.encoder
-            which = "one" if kept is None else f"that of {kept['name']!r}"
-            raise ValueError(f"Q is text, which needs an encoder: Index.open(path, encoder=...) with {which}")
+            which = "an encoder" if kept is None else f"its encoder {kept['name']!r}"
+            raise ValueError(
+                f"Q is text, and the index was opened without {which}: give encoder=, see lateint.encoders"
+            )
         if mask is not None:
             raise ValueError("mask goes with tokens, and Q is text")
         found = encoded_queries(self._encoder, [Q] if isinstance(Q, str) else Q)
@@ -728,6 +734,7 @@ _current: Index | None = None  # what `search` searches
 def _last(index: Index) -> Index:
     global _current
     _current = index
+    log.info("ready: %s", index)
     return index
 
 

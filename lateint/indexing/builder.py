@@ -429,7 +429,7 @@ def cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, 
 def _chunks(documents: Documents, label: str, plan: Plan, operators: Operators) -> Iterator[Any]:
     """As many tokens at a time as suit the operators: always a multiple of CHUNK, but for the last."""
     total = int(documents.lengths.sum())
-    with progress.bar(total, label, "token", shown=plan.progress, scaled=True) as bar:
+    with progress.bar(total, label, "token", shown=plan.progress, scaled=True, stays=label == "encode") as bar:
         for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):
             yield chunk
             bar.update(len(chunk))
