@@ -4,6 +4,7 @@ import logging
 
 from lateint.disk.commits import LockedError
 from lateint.disk.manifest import FormatError
+from lateint.documents import Document, FieldError
 from lateint.ids import UnknownIdError
 from lateint.index import Index, search
 from lateint.indexing.codec import Codec
@@ -16,7 +17,9 @@ logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
     "Codec",
+    "Document",
     "Explanation",
+    "FieldError",
     "FormatError",
     "Hit",
     "Hits",

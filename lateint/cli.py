@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import metadata
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,7 @@ from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
 from lateint.version import __version__
 
+SHOWN = 80  # characters of a text in a table
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
 
@@ -236,11 +238,16 @@ def search(options: argparse.Namespace) -> None:
         queries = options.queries or list(inputs.packed_queries(options))
         results = index.search(queries, options.k, **inputs.search_settings(options))
     for number, hits in enumerate(results):
-        pairs = [(_plain(document), float(score)) for document, score in hits]
+        found = [
+            {"id": id, "score": score} | ({} if text is None else {"text": text})
+            for (id, score), text in zip(hits, hits.texts, strict=True)
+        ]
         if options.json:
-            print(json.dumps({"query": number, "hits": [{"id": i, "score": s} for i, s in pairs]}, ensure_ascii=False))
-        else:
-            print(f"query {number}", *(f"{score:12.4f}  {document}" for document, score in pairs), sep="\n")
+            print(json.dumps({"query": number, "hits": found}, ensure_ascii=False))
+            continue
+        print(f"query {number}" + (f": {options.queries[number]}" if options.queries else ""))
+        for one in found:
+            print(f"{one['score']:12.4f}  {one['id']}  {shorten(one.get('text', ''), SHOWN)}".rstrip())
 
 
 def stats(options: argparse.Namespace) -> None:

@@ -19,12 +19,14 @@ from lateint.changing import copying, merging
 from lateint.changing.draft import DUPLICATES, Draft, Encoders
 from lateint.changing.drift import Drift, measure
 from lateint.changing.rebuilding import Rebuilt
-from lateint.changing.verification import Report, verify
+from lateint.changing.verification import Report, check_groups, verify
 from lateint.changing.writing import Writing, newer, writing
 from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
-from lateint.encoders.batches import encoded_documents, encoded_queries, is_text
+from lateint.documents import Document, Documents
+from lateint.encoders.batches import encoded_queries, is_text, kept_and_encoded
 from lateint.encoders.protocol import Encoder, adapted, check_same, described
+from lateint.fields.records import Records, given
 from lateint.ids import UnknownIdError, listed
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
@@ -76,11 +78,12 @@ class Index:
         doc_embs: Any = None,
         path: str | os.PathLike[str] | None = None,
         *,
-        texts: Iterable[Any] | None = None,
+        texts: Any = None,
         encoder: Any = None,
         lengths: Any = None,
         mask: Any = None,
         ids: Any = None,
+        metadata: Any = None,
         nbits: int | None = None,
         ncentroids: int | None = None,
         seed: int | None = None,
@@ -105,14 +108,20 @@ class Index:
                 only once is written to disk first, next to ``path``, or kept in memory where there is no path; with a
                 ``codec`` it is read once and nothing of it is kept.
             path: the folder to write; None keeps the index in memory.
-            texts: in place of ``doc_embs``, texts that ``encoder`` encodes: any iterable, of which a few hundred are in
-                memory at a time. An encoder of pictures takes pictures.
+            texts: a string for each document, or None for one that has none, as a list or anything that can be iterated
+                over; they are kept and given back by `get`. An iterable is read as segments are written, so that it
+                need not be in memory; lists are checked before anything else is done. Without ``doc_embs`` they are
+                what ``encoder`` encodes, a few hundred at a time; an encoder of pictures takes pictures, which are not
+                kept.
             encoder: what encodes ``texts`` here and queries later, see `lateint.encoders`. The index keeps its name and
                 settings, and refuses another encoder.
             lengths: ``[n]``, how many tokens each document has, for a single array.
             mask: ``[n, L]`` for a padded array, nonzero where a token counts: padding may be on either side. A list of
                 ``[L]`` for a list.
             ids: ``[n]`` int64 or strings that name the documents; None: their positions.
+            metadata: a mapping for each document, or None, likewise: of strings to strings, numbers, booleans, dates
+                (`datetime.date` or `datetime.datetime`), None, lists of these and mappings. docs/filters.md says how
+                searches choose by them.
             nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
             ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
             seed: of the random rotation and of k-means; None: 0.
@@ -161,8 +170,9 @@ class Index:
         place = Place.of(device, device_memory)
         _make_room(place)
         if resume:
-            _check_resumable(doc_embs, texts, path)
-        doc_embs = _embeddings(doc_embs, texts, encoder, shown=progress)
+            _check_resumable(doc_embs, path, Records(texts, metadata))
+        doc_embs, texts = _embeddings(doc_embs, texts, encoder, shown=progress)
+        records = Records(texts, metadata)
         once = (
             codec is not None
             and isinstance(doc_embs, Iterator)
@@ -172,10 +182,12 @@ class Index:
         )
         build: Callable[..., dict[str, float]]
         if once:
-            build = partial(builder.build_passing, doc_embs, ids, settings, place=place, allow_empty=allow_empty)
+            build = partial(
+                builder.build_passing, doc_embs, ids, settings, place=place, records=records, allow_empty=allow_empty
+            )
         else:
             source = partial(documents.read, doc_embs, lengths, mask=mask, allow_empty=allow_empty)
-            build = partial(builder.build, source, ids, settings, place=place)
+            build = partial(builder.build, source, ids, settings, place=place, records=records)
         if path is None:
             kept = store.MemoryStore()
             seconds = build(kept)
@@ -267,17 +279,19 @@ class Index:
         self,
         doc_embs: Any = None,
         *,
-        texts: Iterable[Any] | None = None,
+        texts: Any = None,
         lengths: Any = None,
         mask: Any = None,
         ids: Any = None,
+        metadata: Any = None,
         on_duplicate: str = "raise",
         allow_empty: bool = False,
     ) -> None:
         """Appends documents, with the codec that the index has. When this returns, they cannot be lost.
 
         Args:
-            doc_embs, texts, lengths, mask, allow_empty: as in `build`; texts are encoded by `encoder`.
+            doc_embs, lengths, mask, texts, metadata, allow_empty: as in `build`; texts without ``doc_embs`` are
+                encoded by `encoder`.
             ids: ``[n]``, of the kind that the index has; None: numbers that follow the largest that there ever was.
             on_duplicate: what happens to a document whose id is there: ``"raise"`` refuses the call, ``"replace"``
                 deletes the old document, ``"skip"`` leaves out the new one.
@@ -289,33 +303,49 @@ class Index:
         """
         if on_duplicate not in DUPLICATES:
             raise ValueError(f"on_duplicate must be one of {', '.join(DUPLICATES)}, got {on_duplicate!r}")
-        doc_embs = _embeddings(doc_embs, texts, self.encoder)
+        doc_embs, texts = _embeddings(doc_embs, texts, self.encoder)
         source = documents.read(doc_embs, lengths, mask=mask, allow_empty=allow_empty, spool=None)
+        besides = given(texts, metadata, len(source.lengths))
         with self._draft() as draft:
-            draft.add(source, ids, on_duplicate)
+            draft.add(source, ids, on_duplicate, besides)
 
     def update(
         self,
         ids: Iterable[Any],
         doc_embs: Any = None,
         *,
-        texts: Iterable[Any] | None = None,
         lengths: Any = None,
         mask: Any = None,
+        texts: Any = None,
+        metadata: Any = None,
         allow_empty: bool = False,
     ) -> None:
-        """Replaces documents, in one step; they then are the last ones in the order of documents. Arguments: see `add`.
+        """Replaces what is given of documents, in one step; they then are the last ones in the order of documents.
+
+        Args:
+            ids: of different documents.
+            doc_embs, lengths, mask, texts, metadata, allow_empty: as in `build`; what is None stays as it is. Texts
+                alone are encoded where the index was built by an encoder; elsewhere codes are copied. A text or
+                metadata that is None takes away what a document had.
 
         Raises:
             UnknownIdError: a KeyError that names an id that is not there.
             TypeError, ValueError, LockedError, OSError: as `add`.
         """
-        doc_embs = _embeddings(doc_embs, texts, self.encoder)
-        source = documents.read(doc_embs, lengths, mask=mask, allow_empty=allow_empty, spool=None)
         names = listed(ids, "ids")
+        if doc_embs is None and texts is None and metadata is None:
+            raise ValueError("update needs doc_embs, texts or metadata, got none of them")
+        for name, value in (("lengths", lengths), ("mask", mask)):
+            if doc_embs is None and value is not None:
+                raise ValueError(f"{name} goes with doc_embs, which are not given")
+        if doc_embs is None and texts is not None and self._encodes:
+            doc_embs, texts = _embeddings(doc_embs, texts, self.encoder)
+        source = None
+        if doc_embs is not None:
+            source = documents.read(doc_embs, lengths, mask=mask, allow_empty=allow_empty, spool=None)
+        besides = given(texts, metadata, len(names))
         with self._draft() as draft:
-            draft.state.ids.positions(names, "ids")
-            draft.add(source, names, "replace")
+            draft.update(draft.state.ids.different(names, "ids"), source, besides)
 
     def delete(self, ids: Iterable[Any]) -> int:
         """Deletes documents; returns how many.
@@ -535,7 +565,7 @@ class Index:
             rankings = searching.search(
                 snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
             )
-        hits = [Hits(snapshot.ids.at(positions), scores) for positions, scores in rankings]
+        hits = [_hits(snapshot, positions, scores) for positions, scores in rankings]
         return hits[0] if queries.single else hits
 
     @overload
@@ -585,8 +615,28 @@ class Index:
             positions = np.unique(snapshot.ids.positions(some, "ids" if queries.single else f"ids of query {number}"))
             most = len(positions) if keep is None else keep
             best, scores = searching.score(snapshot.engine, queries[number], positions, most, threads=workers)
-            hits.append(Hits(snapshot.ids.at(best), scores))
+            hits.append(_hits(snapshot, best, scores))
         return hits[0] if queries.single else hits
+
+    def get(self, ids: Iterable[Any], fields: Iterable[str] | None = None) -> list[Document]:
+        """Texts and metadata of documents, in the order of ``ids``.
+
+        Args:
+            ids: of documents of this index.
+            fields: names of fields to read, with dots where they are nested, and ``"text"`` for the text; None: all.
+
+        Raises:
+            UnknownIdError: a KeyError that names the id.
+            FieldError: a ValueError that names a field that no document has.
+        """
+        snapshot = self._snapshot
+        return snapshot.documents.at(snapshot.ids.positions(ids, "ids"), fields)
+
+    @property
+    def documents(self) -> Documents:
+        """All documents that are there now, as a sequence, as columns (``index.documents["year"]``), or as a table of
+        Arrow (``index.documents.arrow()``)."""
+        return self._snapshot.documents
 
     def explain(self, Q: Any, id: Any) -> Explanation:
         """Which token of document ``id`` each query token matches best, and their inner product."""
@@ -634,6 +684,11 @@ class Index:
         if encoder is not None:
             check_same(encoder, self._snapshot.manifest.encoder)
         self._encoder = encoder
+
+    @property
+    def _encodes(self) -> bool:
+        """Whether tokens come from texts, so that another text must have other tokens."""
+        return self._encoder is not None or self._snapshot.manifest.encoder is not None
 
     @property
     def dim(self) -> int:
@@ -744,26 +799,32 @@ def _make_room(place: Place) -> None:
         _current = None
 
 
-def _embeddings(doc_embs: Any, texts: Iterable[Any] | None, encoder: Encoder | None, *, shown: bool = False) -> Any:
-    """Documents' tokens, or an iterator that encodes texts."""
-    if texts is None:
-        if doc_embs is None:
-            raise TypeError("doc_embs must be given, or texts with an encoder")
-        return doc_embs
+def _embeddings(doc_embs: Any, texts: Any, encoder: Encoder | None, *, shown: bool = False) -> tuple[Any, Any]:
+    """Documents' tokens, or an iterator that encodes texts; and what is kept of the texts."""
     if doc_embs is not None:
-        raise ValueError("give doc_embs or texts, not both")
+        return doc_embs, texts
+    if texts is None:
+        raise TypeError("doc_embs must be given, or texts with an encoder")
     if encoder is None:
-        raise ValueError("texts needs an encoder: pass encoder=, see lateint.encoders")
-    return encoded_documents(encoder, texts, shown=shown)
+        raise ValueError("texts without doc_embs needs an encoder: pass encoder=, see lateint.encoders")
+    return kept_and_encoded(encoder, texts, shown=shown)
 
 
-def _check_resumable(doc_embs: Any, texts: Any, path: Any) -> None:
+def _hits(snapshot: Snapshot, positions: NDArray[np.int64], scores: NDArray[np.float32]) -> Hits:
+    return Hits(snapshot.ids.at(positions), scores, partial(snapshot.documents.at, positions))
+
+
+def _check_resumable(doc_embs: Any, path: Any, records: Records) -> None:
     if path is None:
         raise ValueError("resume needs a path, for what is done is kept beside it")
-    if texts is not None:
+    if doc_embs is None:
         raise ValueError("resume needs doc_embs: texts are encoded once, and their tokens are not kept")
     if isinstance(doc_embs, Iterator):
         raise ValueError("resume needs documents that can be read again, got an iterator, which runs only once")
+    if records.read_once is not None:
+        raise ValueError(
+            f"resume needs {records.read_once} that can be read again, got an iterator, which runs only once"
+        )
 
 
 def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source:
@@ -783,4 +844,7 @@ def _unpickled(path: Path, device: Any, memory: int | None) -> Index:
 
 def _opened(path: str | os.PathLike[str], place: Place = HOST, encoder: Any = None, *, verify: bool = False) -> Index:
     folder = Path(path).absolute()
-    return Index(Snapshot.of(*store.load(folder, verify=verify), place), folder, encoder=encoder)
+    snapshot = Snapshot.of(*store.load(folder, verify=verify), place)
+    if verify:
+        check_groups(snapshot.state)
+    return Index(snapshot, folder, encoder=encoder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence, Sized
 from itertools import islice
 from typing import Any
@@ -23,9 +24,13 @@ def encoded_documents(encoder: Encoder, texts: Iterable[Any], *, shown: bool = F
         TypeError: ``texts`` is one string, or holds None.
         ValueError: the encoder gives more or fewer results than there are texts.
     """
+    _check_iterable(texts)
+    return _encoded(encoder, texts, shown)
+
+
+def _check_iterable(texts: Any) -> None:
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
         raise TypeError(f"texts must be a list or an iterable of texts, got {type(texts).__name__}")
-    return _encoded(encoder, texts, shown)
 
 
 def _encoded(encoder: Encoder, texts: Iterable[Any], shown: bool) -> Iterator[Any]:
@@ -39,6 +44,47 @@ def _encoded(encoder: Encoder, texts: Iterable[Any], shown: bool) -> Iterator[An
             yield from _checked(encoder.encode_document(batch), len(batch), "encode_document")
             first += len(batch)
             bar.update(len(batch))
+
+
+def kept_and_encoded(encoder: Encoder, texts: Iterable[Any], *, shown: bool = False) -> tuple[Iterator[Any], Any]:
+    """`encoded_documents`, and what an index keeps of the texts: those that are strings, else None.
+
+    Where texts can be read only once, each is kept from when it is encoded until it is asked for.
+
+    Raises:
+        TypeError, ValueError: as `encoded_documents`.
+    """
+    _check_iterable(texts)
+    if isinstance(texts, Sequence) or hasattr(texts, "tolist"):
+        return encoded_documents(encoder, texts, shown=shown), [_kept(text) for text in texts]
+    waiting = _Waiting()
+    return encoded_documents(encoder, waiting.noted(texts), shown=shown), waiting
+
+
+class _Waiting:
+    """What is kept of texts that have been encoded, in their order; it may be empty for a while."""
+
+    def __init__(self) -> None:
+        self._texts: deque[str | None] = deque()
+
+    def noted(self, texts: Iterable[Any]) -> Iterator[Any]:
+        for text in texts:
+            self._texts.append(_kept(text))
+            yield text
+
+    def __iter__(self) -> _Waiting:
+        return self
+
+    def __next__(self) -> str | None:
+        if not self._texts:
+            raise StopIteration
+        return self._texts.popleft()
+
+
+def _kept(text: Any) -> str | None:
+    if isinstance(text, tuple) and text:  # a passage and its picture
+        text = text[0]
+    return text if isinstance(text, str) else None
 
 
 def is_text(queries: Any) -> bool:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -25,6 +25,7 @@ class Hits:
     Attributes:
         ids: ``[n]`` int64, or objects of type str if the index was built with string ids.
         scores: ``[n]`` float32, MaxSim on the scale of the original embeddings.
+        read: reads them for `documents`; None: they come from no index.
 
     >>> hits = Hits(np.array([7, 3]), np.array([1.5, 0.5], np.float32))
     >>> hits[0], len(hits)
@@ -35,6 +36,25 @@ class Hits:
 
     ids: NDArray[Any]
     scores: NDArray[np.float32]
+    read: Callable[[Iterable[str] | None], list[Any]] | None = field(default=None, repr=False)
+
+    def documents(self, fields: Iterable[str] | None = None) -> list[Any]:
+        """Texts and metadata of the documents, in this order, as they were when they were found.
+
+        Args:
+            fields: see `lateint.Index.get`.
+
+        Raises:
+            ValueError: these hits come from no index.
+        """
+        if self.read is None:
+            raise ValueError("these hits come from no index, so there are no documents to read")
+        return self.read(fields)
+
+    @property
+    def texts(self) -> list[str | None]:
+        """The texts of the documents, in this order; None for one that was built without."""
+        return [document.text for document in self.documents(["text"])]
 
     def __iter__(self) -> Iterator[Hit]:
         return map(Hit, self.ids.tolist(), self.scores.tolist())

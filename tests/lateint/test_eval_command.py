@@ -109,7 +109,7 @@ def test_texts_in_from_a_shell(folders, capsys):
     text = json.loads((folders[0] / "corpus.jsonl").read_text().splitlines()[4])["text"]
     lateint("search", "index", text, "grey sea", "-k", 2, "--json", *ENCODER)
     hits = [json.loads(line)["hits"] for line in capsys.readouterr().out.splitlines()]
-    assert hits[0][0]["id"] == "d4" and [len(of_one) for of_one in hits] == [2, 2]
+    assert hits[0][0]["id"] == "d4" and hits[0][0]["text"] == text and [len(of_one) for of_one in hits] == [2, 2]
     (folders[0] / "more.txt").write_text("a new text\n\nand another\n")
     (folders[0] / "ids.json").write_text('["x", "y"]')
     lateint("add", "index", "--texts", folders[0] / "more.txt", "--ids", folders[0] / "ids.json", *ENCODER)

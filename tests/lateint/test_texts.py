@@ -29,19 +29,40 @@ def test_texts_are_what_their_embeddings_are(tmp_path):
     assert len(index.explain("black cat", 3)) == 3
 
 
+def test_texts_are_kept_and_given_back(tmp_path):
+    metadata = [{"words": len(text.split())} for text in TEXTS]
+    index = Index.build(
+        texts=iter(TEXTS), metadata=metadata, encoder=Letters(), path=tmp_path / "index", progress=False
+    )
+    assert [document.text for document in index.get(range(5))] == TEXTS
+    hits = index.search("blue sky", k=2)
+    assert hits.texts[0] == TEXTS[1] and hits.documents()[0].metadata == {"words": 6}
+    index.update([0], texts=["a golden rose"])
+    assert index.search("golden rose", k=1).texts == ["a golden rose"]
+    with pytest.raises(ValueError, match="texts without doc_embs needs an encoder"):
+        Index.open(tmp_path / "index").update([0], texts=["what its tokens would not say"])
+    index.update([1], metadata=[{"words": 0}])
+    assert index.get([1])[0].metadata == {"words": 0} and index.search("blue sky", k=1).ids[0] == 1
+
+
+def test_texts_beside_embeddings_are_kept_and_not_encoded():
+    index = Index.build(Letters().encode_document(TEXTS), texts=[text.upper() for text in TEXTS], progress=False)
+    assert index.search(Letters().encode_query(["rose"])[0], k=1).texts == ["A RED ROSE"]
+
+
 def test_documents_come_in_batches_from_a_generator(tmp_path):
     encoder, total = Letters(), 2 * BATCH + 3
     texts = (f"word{i} and word{i + 1}" for i in range(total))
     index = Index.build(texts=texts, encoder=encoder, path=tmp_path / "index", progress=False)
     assert encoder.calls == [BATCH, BATCH, 3] and len(index) == total
-    assert index.search("word77", k=2).ids[0] in (76, 77)
+    assert index.search("word77", k=2).ids[0] in (76, 77) and index.get([total - 1])[0].text.startswith("word1026")
 
 
 def test_with_a_codec_nothing_is_kept_of_what_was_encoded(tmp_path):
     encoder = Letters()
     codec = lateint.train_codec(encoder.encode_document(TEXTS), progress=False)
     index = Index.build(texts=iter(TEXTS), encoder=encoder, codec=codec, path=tmp_path / "index", progress=False)
-    assert index.search("cat", k=1).ids[0] == 3
+    assert index.search("cat", k=1).ids[0] == 3 and index.get([4])[0].text == TEXTS[4]
     assert json.loads((tmp_path / "index" / "index.json").read_text())["encoder"]["name"] == "letters"
 
 
@@ -107,7 +128,7 @@ def test_merging_keeps_the_encoder_or_refuses(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"texts": TEXTS}, "texts needs an encoder: pass encoder="),
+        ({"texts": TEXTS}, "texts without doc_embs needs an encoder: pass encoder="),
         ({"texts": "one text", "encoder": Letters()}, "texts must be a list or an iterable of texts, got str"),
         ({"texts": ["a", None], "encoder": Letters()}, "texts must hold texts, but text 1 is None"),
         ({}, "doc_embs must be given, or texts with an encoder"),
