@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +135,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("target", help="a new folder")
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
     command.set_defaults(command=snapshot)
+
+    serving = import_module("lateint_server.options")  # a room above this one, which is found by its name
+    serving.add(commands.add_parser("serve", help="serve indexes over HTTP, with a page to search them"))
 
     command = commands.add_parser("eval", help="quality and speed on a folder in BEIR's layout")
     command.add_argument("folder", help="holds corpus.jsonl, queries.jsonl and qrels, see lateint.quality.collection")

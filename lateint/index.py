@@ -473,6 +473,17 @@ class Index:
             raise ValueError(f"document {id!r} has no tokens to explain")
         return searching.explain(snapshot.engine, query, rows, snapshot.codec.rotation.mean)
 
+    def similarity(self, Q: Any, id: Any) -> NDArray[np.float32]:
+        """Inner products ``[Lq, Ld]`` of all tokens of a query with all of document ``id``, as its codes remember them.
+
+        The largest of each row are the scores that `explain` gives; `lateint.heatmap` draws them.
+
+        Raises:
+            UnknownIdError: a KeyError that names the id.
+        """
+        snapshot, query = self._snapshot, self._one(Q, "similarity")
+        return searching.similarity(snapshot.engine, query, snapshot.decoded(id), snapshot.codec.rotation.mean)
+
     def reconstruct(self, id: Any) -> NDArray[np.float32]:
         """The tokens of document ``id`` as its codes remember them: ``[Ld, dim]`` on the original scale."""
         return self._snapshot.codec.rotation.invert(self._snapshot.decoded(id))

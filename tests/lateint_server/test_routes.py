@@ -1,0 +1,191 @@
+import base64
+
+import msgspec
+import numpy as np
+import pytest
+
+from lateint import Index
+
+AT = "/v1/indexes/passages"
+
+
+def packed(array, dtype="float32"):
+    data = np.ascontiguousarray(array, dtype).tobytes()
+    return {"base64": base64.b64encode(data).decode(), "dtype": dtype, "shape": list(array.shape)}
+
+
+def matrix(message):
+    return np.frombuffer(base64.b64decode(message["base64"]), "<f4").reshape(message["shape"])
+
+
+def test_a_search_finds_what_the_index_finds(served, path, documents):
+    client, index = served(), Index.open(path)
+    for query in documents[:8]:
+        expected = [{"id": id, "score": score} for id, score in index.search(query, 7)]
+        for form in (query.tolist(), packed(query)):
+            answer = client.post(f"{AT}/search", json={"query": form, "k": 7})
+            assert answer.status_code == 200
+            assert answer.json() == {"hits": expected, "generation": 0}
+
+
+def test_a_search_in_messagepack(served, path, documents):
+    client, query = served(), documents[3]
+    array = {"data": query.tobytes(), "dtype": "float32", "shape": query.shape}
+    headers = {"content-type": "application/msgpack"}
+    answer = client.post(f"{AT}/search", content=msgspec.msgpack.encode({"query": array, "k": 4}), headers=headers)
+    assert answer.headers["content-type"] == "application/msgpack"
+    expected = [{"id": id, "score": score} for id, score in Index.open(path).search(query, 4)]
+    assert msgspec.msgpack.decode(answer.content) == {"hits": expected, "generation": 0}
+    answer = client.post(
+        f"{AT}/explain",
+        content=msgspec.msgpack.encode({"query": query.tolist(), "id": 3}),
+        headers={**headers, "accept": "application/json"},
+    )
+    assert answer.json()["tokens"] == list(range(12))
+
+
+def test_half_precision_is_searched_as_such(served, path, documents):
+    query = documents[5].astype(np.float16)
+    answer = served().post(f"{AT}/search", json={"query": packed(query, "float16"), "k": 3})
+    assert answer.json()["hits"] == [{"id": id, "score": score} for id, score in Index.open(path).search(query, 3)]
+
+
+def test_settings_of_a_search(served, path, documents):
+    client, index, query = served(), Index.open(path), documents[9]
+    for how in ({"nprobe": 1}, {"candidates": 3}, {"exhaustive": True}, {"subset": [4, 9, 30]}):
+        answer = client.post(f"{AT}/search", json={"query": query.tolist(), "k": 5, **how})
+        assert answer.json()["hits"] == [{"id": id, "score": s} for id, s in index.search(query, 5, **how)], how
+
+
+def test_a_batch_and_its_explanations(served, path, documents):
+    index = Index.open(path)
+    answer = served().post(
+        f"{AT}/search/batch", json={"queries": [packed(query) for query in documents[:3]], "k": 2, "explain": True}
+    )
+    for query, hits in zip(documents, answer.json()["results"], strict=False):
+        assert [(hit["id"], hit["score"]) for hit in hits] == list(index.search(query, 2))
+        for hit in hits:
+            np.testing.assert_array_equal(matrix(hit["similarity"]), index.similarity(query, hit["id"]))
+
+
+def test_rerank_and_explain(served, path, documents):
+    client, index, query = served(), Index.open(path), documents[2]
+    answer = client.post(f"{AT}/rerank", json={"query": query.tolist(), "ids": [7, 2, 5], "k": 2}).json()
+    assert [(hit["id"], hit["score"]) for hit in answer["hits"]] == list(index.rerank(query, [7, 2, 5], 2))
+    answer, explanation = (
+        client.post(f"{AT}/explain", json={"query": query.tolist(), "id": 5}).json(),
+        index.explain(query, 5),
+    )
+    assert answer["tokens"] == explanation.tokens.tolist()
+    assert answer["scores"] == explanation.scores.tolist()
+    np.testing.assert_array_equal(matrix(answer["similarity"]), index.similarity(query, 5))
+
+
+def test_documents_come_and_go(served, path, documents):
+    client = served()
+    new = {
+        "documents": [
+            {"id": 100, "embedding": documents[0][:5].tolist()},
+            {"id": 101, "embedding": packed(documents[1])},
+        ]
+    }
+    assert client.post(f"{AT}/documents", json=new).json() == {"generation": 1, "documents": 62, "changed": 2}
+    assert client.get(f"{AT}/documents/100").json() == {"id": 100, "tokens": 5, "generation": 1}
+    again = client.post(f"{AT}/documents", json=new)
+    assert again.status_code == 422 and "100 is in the index already" in again.json()["detail"]
+    assert client.put(f"{AT}/documents", json=new).json() == {"generation": 2, "documents": 62, "changed": 2}
+    gone = client.request("DELETE", f"{AT}/documents", json={"ids": [100, 3]})
+    assert gone.json() == {"generation": 3, "documents": 60, "changed": 2}
+    assert client.get(f"{AT}/documents/100").status_code == 404
+    assert client.request("DELETE", f"{AT}/documents", json={"ids": [100]}).status_code == 404
+    assert client.post(f"{AT}/compact", json={"full": True}).json()["generation"] == 4
+    index = Index.open(path)
+    assert (index.generation, len(index), index.stats()["segments"]) == (4, 60, 1)
+
+
+def test_documents_without_ids_are_numbered(served, documents):
+    client = served()
+    client.post(f"{AT}/documents", json={"documents": [{"embedding": documents[0].tolist()}]})
+    assert client.get(f"{AT}/documents/60").json()["tokens"] == 12
+
+
+def test_what_a_server_says_of_its_indexes(served):
+    client = served()
+    (about,) = client.get("/v1/indexes").json()["indexes"]
+    assert about == {"name": "passages", "generation": 0, "documents": 60, "tokens": 720, "dim": 16, "nbits": 4}
+    stats = client.get(AT).json()
+    assert stats["segments"] == 1 and stats["advice"] == "The codec fits; nothing is to be done."
+
+
+def test_commits_of_others_are_taken_up(served, path, documents):
+    client = served(refresh=0.02)
+    Index.open(path).add(documents[:3])
+    for _ in range(500):
+        if client.get(AT).json()["generation"] == 1:
+            break
+    assert client.get(AT).json()["documents"] == 63
+
+
+@pytest.mark.parametrize(
+    ("message", "detail"),
+    [
+        ({}, "query: field required"),
+        ({"query": "words"}, "query: must be a list of lists of numbers, or an object"),
+        ({"query": [[1, 2], [3]]}, "query: must be a list of token embeddings of one length"),
+        ({"query": [["1", "2"]]}, "each a list of numbers"),
+        ({"query": [[1.0] * 5]}, r"query must be [Lq, 16], but query 0 is (1, 5)"),
+        ({"query": {"base64": "AAAA", "dtype": "float32", "shape": [1, 16]}}, "takes 64 bytes, got 3"),
+        ({"query": {"base64": "?", "dtype": "float32", "shape": [1, 16]}}, "base64 must be a string in base64"),
+        ({"query": {"base64": "", "dtype": "int8", "shape": [1, 16]}}, "dtype must be one of float32, float16"),
+        ({"query": {"base64": "", "dtype": "float32", "shape": [0, 16]}}, "shape must be two integers from 1"),
+        ({"query": {"shape": 1}}, "must be an object with base64 (or data), dtype and shape, got ['shape']"),
+        ({"query": [[0.0] * 16], "k": 0}, "k: input should be greater than or equal to 1"),
+        ({"query": [[0.0] * 16], "k": 2000}, "k must be at most 1,000, got 2,000"),
+        ({"query": [[1e300] * 16]}, "query must hold numbers up to 1e+18"),
+        ({"query": [[0.0] * 16], "limit": 3}, "limit: extra inputs are not permitted"),
+    ],
+)
+def test_a_wrong_search_is_refused_in_a_sentence(served, message, detail):
+    answer = served().post(f"{AT}/search", json=message)
+    assert answer.status_code == 422
+    assert detail in answer.json()["detail"]
+
+
+def test_what_is_not_there(served, documents):
+    client = served()
+    assert client.get("/v1/indexes/other").json() == {"detail": "there is no index 'other'"}
+    query = documents[0].tolist()
+    for answer in (
+        client.post(f"{AT}/rerank", json={"query": query, "ids": [99]}),
+        client.post(f"{AT}/explain", json={"query": query, "id": 99}),
+        client.post(f"{AT}/search", json={"query": query, "subset": [99]}),
+        client.get(f"{AT}/documents/99"),
+        client.get(f"{AT}/documents/a/b"),
+    ):
+        assert answer.status_code == 404 and "which is no document of this index" in answer.json()["detail"]
+
+
+def test_bodies_that_are_neither_json_nor_messagepack(served):
+    client = served()
+    for content, kind in ((b"{", "json"), (b"\xc1", "msgpack"), (b"[" * 100_000, "json")):
+        answer = client.post(f"{AT}/search", content=content, headers={"content-type": f"application/{kind}"})
+        assert answer.status_code == 422, content[:5]
+    assert client.post(f"{AT}/search", content=b"{}", headers={"content-type": "text/plain"}).status_code == 422
+
+
+def test_figures_for_prometheus(served, documents):
+    client = served()
+    client.post(f"{AT}/search", json={"query": documents[0].tolist()})
+    text = client.get("/metrics").text
+    assert 'lateint_requests_total{method="POST",route="/v1/indexes/{name}/search",status="200"} 1.0' in text
+    assert 'lateint_documents{index="passages"} 60.0' in text
+    assert 'lateint_search_together_bucket{le="1.0"} 1.0' in text
+
+
+def test_the_page_of_the_routes_needs_nothing_from_elsewhere(served):
+    client = served()
+    page = client.get("/docs")
+    assert page.status_code == 200 and "http" not in page.text.replace("http-equiv", "")
+    for path in ("/swagger/swagger-ui.css", "/swagger/swagger-ui-bundle.js", "/docs.js"):
+        assert client.get(path).status_code == 200
+    assert served(docs=False).get("/docs").status_code == 404
