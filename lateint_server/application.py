@@ -16,10 +16,12 @@ from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.middleware import Middleware
+from starlette.middleware.body_limit import RequestBodyLimitMiddleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from lateint import FormatError, Index, LockedError, UnknownIdError, __version__
 from lateint_server import messages, routes
+from lateint_server.bodies import CLOSE, Announced
 from lateint_server.jobs import Overloaded, TooLate
 from lateint_server.serving import Refused, Served
 from lateint_server.settings import Settings
@@ -61,6 +63,8 @@ def application(indexes: Mapping[str, Index], settings: Settings) -> FastAPI:
 
     middleware = [
         Middleware(Watch, figures=figures, slow=settings.slow, log_requests=settings.log_requests),
+        Middleware(Announced, most=settings.max_body),
+        Middleware(RequestBodyLimitMiddleware, max_body_size=settings.max_body),
     ]
     if settings.loopback and not settings.keys:  # a page of another origin may have its name lead here
         middleware.append(Middleware(TrustedHostMiddleware, allowed_hosts=LOCAL, www_redirect=False))
@@ -72,7 +76,6 @@ def application(indexes: Mapping[str, Index], settings: Settings) -> FastAPI:
         middleware=middleware,
         docs_url=None,
         redoc_url=None,
-        max_body_size=settings.max_body,
         separate_input_output_schemas=False,
     )
     app.state.indexes, app.state.settings, app.state.figures = served, settings, figures
@@ -143,10 +146,9 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(AnyHTTPException)
     async def http(_: Request, error: AnyHTTPException) -> Response:
-        headers = dict(error.headers or {})
         if error.status_code == 413:
-            headers["connection"] = "close"
-        return problem(error.status_code, error.detail, headers)
+            return problem(413, f"the body must be at most {app.state.settings.max_body:,} bytes", CLOSE)
+        return problem(error.status_code, error.detail, error.headers)
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:
