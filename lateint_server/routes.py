@@ -37,12 +37,12 @@ writing = APIRouter(
 HOW = ("k", "nprobe", "candidates", "exhaustive", "subset")
 
 
-def settings_of(request: Request) -> Settings:
+async def settings_of(request: Request) -> Settings:
     settings: Settings = request.app.state.settings
     return settings
 
 
-def served_of(request: Request, name: Annotated[str, Path(description="of an index")]) -> Served:
+async def served_of(request: Request, name: Annotated[str, Path(description="of an index")]) -> Served:
     served: Served | None = request.app.state.indexes.get(name)
     if served is None:
         raise HTTPException(404, f"there is no index {name!r}")
