@@ -8,12 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-STOPS = np.array([[59, 15, 112], [205, 55, 80], [252, 190, 70]], np.float64)  # dark to bright, of equal steps to the eye
+STOPS = np.array(
+    [[59, 15, 112], [205, 55, 80], [252, 190, 70]], np.float64
+)  # from dark to bright
 INK = "205, 55, 80"
 STRONGEST = 0.75  # opacity of what adds most
 
@@ -53,8 +56,8 @@ def text(text: str, spans: Sequence[Sequence[int]], similarity: Any) -> Html:
 
     Args:
         text: of the document.
-        spans: ``[Ld, 2]``: where each token begins and ends in ``text``, in characters; a token without a place, such as
-            one that marks the beginning, begins and ends at the same.
+        spans: ``[Ld, 2]``: where each token begins and ends in ``text``, in characters; a token without a place, such
+            as one that marks the beginning, begins and ends at the same.
         similarity: ``[Lq, Ld]``, drawn by `contributions`; or ``[Ld]``, such as the row of one query token.
 
     Raises:
@@ -64,13 +67,13 @@ def text(text: str, spans: Sequence[Sequence[int]], similarity: Any) -> Html:
     places = np.asarray(spans, np.int64).reshape(-1, 2)
     if len(places) != len(weights):
         raise ValueError(f"spans must be one a token of the document, got {len(places)} for {len(weights)}")
-    if len(places) and not (0 <= places.min() and places.max() <= len(text) and (places[:, 0] <= places[:, 1]).all()):
+    if len(places) and not (places.min() >= 0 and places.max() <= len(text) and (places[:, 0] <= places[:, 1]).all()):
         raise ValueError(f"spans must lie in the text, of {len(text)} characters")
     strength = np.zeros(len(text))
     for (first, last), weight in zip(places, _scaled(weights), strict=True):
         strength[first:last] = np.maximum(strength[first:last], weight)
     edges = [0, *(np.flatnonzero(np.diff(strength)) + 1), len(text)] if text else [0]
-    parts = [_marked(text[a:b], strength[a]) for a, b in zip(edges, edges[1:], strict=False)]
+    parts = [_marked(text[a:b], strength[a]) for a, b in pairwise(edges)]
     return Html(f'<div style="white-space: pre-wrap; line-height: 1.6">{"".join(parts)}</div>')
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -41,6 +42,7 @@ def serve(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         url = f"http://{host}:{listening.getsockname()[1]}"
         about = {name: f"{len(index):,} documents" for name, index in indexes.items()}
         LOG.info("serving", extra={"url": url, "indexes": about, "keys": bool(settings.keys)})
+        signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is done
         print(f"lateint: open {url}/ in a browser; Ctrl-C ends", flush=True)
         server(indexes, settings).run([listening])
     LOG.info("ended")

@@ -65,3 +65,10 @@ def served(path):
             return stack.enter_context(httpx.Client(base_url=url, timeout=20))
 
         yield start
+
+
+@pytest.fixture
+def served_strings():
+    """The address of an index in memory whose ids are strings."""
+    with serving({"names": Index.build(tokens(2, seed=1), ids=["a/b ü", "7"], progress=False)}) as url:
+        yield f"{url}/v1/indexes/names"

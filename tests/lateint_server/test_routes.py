@@ -1,5 +1,6 @@
 import base64
 
+import httpx
 import msgspec
 import numpy as np
 import pytest
@@ -189,3 +190,9 @@ def test_the_page_of_the_routes_needs_nothing_from_elsewhere(served):
     for path in ("/swagger/swagger-ui.css", "/swagger/swagger-ui-bundle.js", "/docs.js"):
         assert client.get(path).status_code == 200
     assert served(docs=False).get("/docs").status_code == 404
+
+
+def test_ids_that_are_strings(served_strings):
+    assert httpx.get(f"{served_strings}/documents/7").json()["id"] == "7"
+    assert httpx.get(f"{served_strings}/documents/a%2Fb%20%C3%BC").json()["id"] == "a/b ü"
+    assert httpx.get(f"{served_strings}/documents/8").status_code == 404
