@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from types import TracebackType
 from typing import Any
@@ -12,6 +14,8 @@ from urllib.parse import quote
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.documents import Document
+from lateint.fields.values import as_json, from_json
 from lateint.ids import UnknownIdError
 from lateint.retrieval.hits import Explanation, Hits
 from lateint_kernels import Ragged, as_array, to_float32
@@ -67,16 +71,16 @@ class RemoteIndex:
         how = {name: value for name, value in how.items() if value is not None}
         queries = _matrices(Q)
         if queries is None:
-            return _hits(self._ask("POST", "/search", {"query": self._array(Q), **how})["hits"])
+            return _hits(self._ask("POST", "/search", {"query": self._array(Q), **how})["hits"], self.get)
         if not queries:
             return []
         answer = self._ask("POST", "/search/batch", {"queries": [self._array(query) for query in queries], **how})
-        return [_hits(hits) for hits in answer["results"]]
+        return [_hits(hits, self.get) for hits in answer["results"]]
 
     def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None) -> Hits:
         """Scores of the documents ``ids``, best first, see `Index.rerank`."""
         message = {"query": self._array(Q), "ids": _ids(ids), **({} if k is None else {"k": k})}
-        return _hits(self._ask("POST", "/rerank", message)["hits"])
+        return _hits(self._ask("POST", "/rerank", message)["hits"], self.get)
 
     def explain(self, Q: Any, id: Any) -> Explanation:
         """Which token of document ``id`` each query token matches best, see `Index.explain`."""
@@ -87,27 +91,52 @@ class RemoteIndex:
         """Inner products ``[Lq, Ld]`` of all tokens of a query with all of document ``id``."""
         return _matrix(self._ask("POST", "/explain", {"query": self._array(Q), "id": _plain(id)})["similarity"])
 
-    def add(self, doc_embs: Any, *, ids: Any = None, on_duplicate: str = "raise") -> int:
+    def get(self, ids: Iterable[Any], fields: Iterable[str] | None = None) -> list[Document]:
+        """Texts and metadata of documents, in the order of ``ids``, see `Index.get`."""
+        if not (names := _ids(ids)):
+            return []
+        message = {"ids": names, **({} if fields is None else {"fields": list(fields)})}
+        found = self._ask("POST", "/documents/get", message)["documents"]
+        return [Document(one["id"], one["text"], from_json(json.dumps(one["metadata"]))) for one in found]
+
+    def add(
+        self,
+        doc_embs: Any,
+        *,
+        ids: Any = None,
+        texts: Iterable[str | None] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        on_duplicate: str = "raise",
+    ) -> int:
         """Appends documents; when this returns, they cannot be lost. Returns the generation of the index.
 
         Args:
             doc_embs: a list of ``[Ld, dim]`` or a `Ragged`.
-            ids: as in `Index.add`.
+            ids, texts, metadata: as in `Index.add`.
             on_duplicate: ``"raise"`` or ``"replace"``.
         """
         if on_duplicate not in ("raise", "replace"):
             raise ValueError(f"on_duplicate must be raise or replace, got {on_duplicate!r}")
         documents: list[dict[str, Any]] = [{"embedding": self._array(tokens)} for tokens in doc_embs]
-        if ids is not None:
-            names = _ids(ids) or []
-            if len(names) != len(documents):
-                raise ValueError(
-                    f"ids must name each document once, got {len(names)} ids for {len(documents)} documents"
-                )
-            documents = [{"id": name, **document} for name, document in zip(names, documents, strict=True)]
+        _put(documents, "id", _ids(ids), "ids")
+        _put(documents, "text", texts, "texts")
+        _put(documents, "metadata", metadata, "metadata")
         if not documents:
             return self.generation
         return self._changed("PUT" if on_duplicate == "replace" else "POST", "/documents", {"documents": documents})
+
+    def update(
+        self,
+        ids: Iterable[Any],
+        *,
+        texts: Iterable[str | None] | None = None,
+        metadata: Iterable[Mapping[str, Any] | None] | None = None,
+    ) -> int:
+        """Changes texts and metadata, see `Index.update`; `add` replaces embeddings. Returns the generation."""
+        documents: list[dict[str, Any]] = [{"id": name} for name in _ids(ids) or []]
+        _put(documents, "text", texts, "texts")
+        _put(documents, "metadata", metadata, "metadata")
+        return self._changed("PATCH", "/documents", {"documents": documents}) if documents else self.generation
 
     def delete(self, ids: Iterable[Any]) -> int:
         """Deletes documents; returns how many."""
@@ -214,6 +243,17 @@ def _matrices(Q: Any) -> Sequence[Any] | None:
     return list(array) if array.ndim == 3 else None
 
 
+def _put(documents: list[dict[str, Any]], name: str, values: Iterable[Any] | None, argument: str) -> None:
+    """Adds one value to each document."""
+    if values is None:
+        return
+    given = list(values)
+    if len(given) != len(documents):
+        raise ValueError(f"{argument} must be one a document, got {len(given)} for {len(documents)} documents")
+    for document, value in zip(documents, given, strict=True):
+        document[name] = as_json(value)
+
+
 def _ids(ids: Iterable[Any] | None) -> list[Any] | None:
     return None if ids is None else [_plain(id) for id in ids]
 
@@ -222,10 +262,10 @@ def _plain(id: Any) -> Any:
     return id.item() if isinstance(id, np.generic) else id
 
 
-def _hits(found: list[dict[str, Any]]) -> Hits:
+def _hits(found: list[dict[str, Any]], get: Any) -> Hits:
     ids = [hit["id"] for hit in found]
     kind: Any = object if ids and isinstance(ids[0], str) else np.int64
-    return Hits(np.array(ids, kind), np.array([hit["score"] for hit in found], np.float32))
+    return Hits(np.array(ids, kind), np.array([hit["score"] for hit in found], np.float32), partial(get, ids))
 
 
 def _matrix(message: Mapping[str, Any]) -> NDArray[np.float32]:

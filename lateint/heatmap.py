@@ -14,9 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-STOPS = np.array(
-    [[59, 15, 112], [205, 55, 80], [252, 190, 70]], np.float64
-)  # from dark to bright
+STOPS = np.array([[59, 15, 112], [205, 55, 80], [252, 190, 70]], np.float64)  # from dark to bright
 INK = "205, 55, 80"
 STRONGEST = 0.75  # opacity of what adds most
 

@@ -27,6 +27,10 @@ Matrix = Annotated[
     ),
 ]
 
+Metadata = Annotated[
+    dict[str, Any], WithJsonSchema({"type": "object", "description": 'dates as {"$date": "2024-01-31"}'})
+]
+
 
 class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
@@ -40,6 +44,9 @@ class HowToSearch(Message):
     candidates: Count | None = Field(None, description="documents that are scored exactly")
     exhaustive: StrictBool = Field(False, description="score every document")
     subset: list[Id] | None = Field(None, description="ids to choose from")
+    fields: list[StrictStr] = Field(
+        [], description="of metadata, to give with each hit; `text` for the text, `*` for all"
+    )
     explain: StrictBool = Field(False, description="give the similarity of all pairs of tokens with each hit")
     timeout_ms: Count | None = Field(None, description="answer 504 after so long; the server's own limit if left out")
 
@@ -55,6 +62,8 @@ class SearchBatch(HowToSearch):
 class Hit(Message):
     id: Id
     score: float
+    text: str | None = Field(None, description="where it was asked for")
+    metadata: Metadata | None = Field(None, description="where they were asked for")
     similarity: Matrix | None = Field(None, description="[query tokens, document tokens], where it was asked for")
 
 
@@ -73,10 +82,24 @@ class Document(Message):
 
     id: Id | None = Field(None, description="left out for all of a request, or for none")
     embedding: Embedding
+    text: StrictStr | None = None
+    metadata: Metadata | None = None
 
 
 class Documents(Message):
     documents: list[Document] = Field(min_length=1)
+
+
+class Besides(Message):
+    """What a document has besides its embedding."""
+
+    id: Id
+    text: StrictStr | None = Field(None, description="null takes it away; left out, it stays")
+    metadata: Metadata | None = Field(None, description="null takes them away; left out, they stay")
+
+
+class BesidesOfDocuments(Message):
+    documents: list[Besides] = Field(min_length=1)
 
 
 class Ids(Message):
@@ -113,8 +136,23 @@ class Written(Message):
     changed: int = Field(description="documents that were added, replaced or deleted")
 
 
-class StoredDocument(Message):
+class Wanted(Message):
+    ids: list[Id] = Field(min_length=1)
+    fields: list[StrictStr] = Field(["*"], description="of metadata; `text` for the text, `*` for all")
+
+
+class Stored(Message):
     id: Id
+    text: str | None
+    metadata: Metadata
+
+
+class StoredDocuments(Message):
+    documents: list[Stored]
+    generation: int
+
+
+class StoredDocument(Stored):
     tokens: int
     generation: int
 

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 
-from lateint import Index
+from lateint import Document, Index
+from lateint.fields.values import as_json
 from lateint_server import messages
 from lateint_server.arrays import written
 from lateint_server.serving import Found, Query, Served
@@ -69,14 +70,14 @@ async def stats(request: Request, at: At, by: By) -> Response:
 
 @reading.post("/{name}/search", summary="The documents that match a query best", response_model=messages.Hits)
 async def search(request: Request, at: At, by: By, data: messages.Search) -> Response:
-    found = await at.search(Query([data.query], _how(data, by), data.explain), _timeout(data, by))
+    found = await at.search(_query([data.query], data, by), _timeout(data, by))
     return answer(request, {"hits": _hits(found, 0, wants_binary(request)), "generation": found.generation})
 
 
 @reading.post("/{name}/search/batch", summary="The same for many queries", response_model=messages.HitsBatch)
 async def search_batch(request: Request, at: At, by: By, data: messages.SearchBatch) -> Response:
     _at_most(len(data.queries), by.max_queries, "queries")
-    found = await at.search(Query(data.queries, _how(data, by), data.explain), _timeout(data, by))
+    found = await at.search(_query(data.queries, data, by), _timeout(data, by))
     results = [_hits(found, number, wants_binary(request)) for number in range(len(data.queries))]
     return answer(request, {"results": results, "generation": found.generation})
 
@@ -86,7 +87,7 @@ async def rerank(request: Request, at: At, by: By, data: messages.Rerank) -> Res
     _at_most(len(data.ids), by.max_documents, "ids")
 
     def scored(view: Index) -> Found:
-        return Found([view.rerank(data.query, data.ids, data.k)], None, view.generation)
+        return Found([view.rerank(data.query, data.ids, data.k)], None, None, view.generation)
 
     found = await at.read(scored, by.timeout)
     return answer(request, {"hits": _hits(found, 0, False), "generation": found.generation})
@@ -114,9 +115,23 @@ async def explain(request: Request, at: At, by: By, data: messages.Explain) -> R
 async def document(request: Request, at: At, by: By, id: str) -> Response:
     def looked_up(view: Index) -> dict[str, Any]:
         known = _known_id(view, id)
-        return {"id": known, "tokens": len(view.reconstruct(known)), "generation": view.generation}
+        (one,) = view.get([known])
+        tokens = len(view.reconstruct(known))
+        return {**_document(one), "id": known, "tokens": tokens, "generation": view.generation}
 
     return answer(request, await at.read(looked_up, by.timeout))
+
+
+@reading.post("/{name}/documents/get", summary="Documents by their ids", response_model=messages.StoredDocuments)
+async def get(request: Request, at: At, by: By, data: messages.Wanted) -> Response:
+    _at_most(len(data.ids), by.max_documents, "ids")
+    fields = None if "*" in data.fields else data.fields
+
+    def read(view: Index) -> dict[str, Any]:
+        found = [{"id": one.id, **_document(one)} for one in view.get(data.ids, fields)]
+        return {"documents": found, "generation": view.generation}
+
+    return answer(request, await at.read(read, by.timeout))
 
 
 @writing.post("/{name}/documents", summary="Add documents; ids must be new", response_model=messages.Written)
@@ -127,6 +142,23 @@ async def add(request: Request, at: At, by: By, data: messages.Documents) -> Res
 @writing.put("/{name}/documents", summary="Add documents, or replace those there", response_model=messages.Written)
 async def upsert(request: Request, at: At, by: By, data: messages.Documents) -> Response:
     return await _add(request, at, by, data, "replace")
+
+
+@writing.patch("/{name}/documents", summary="Change texts and metadata alone", response_model=messages.Written)
+async def update(request: Request, at: At, by: By, data: messages.BesidesOfDocuments) -> Response:
+    _at_most(len(data.documents), by.max_documents, "documents")
+    given = {frozenset(one.model_fields_set - {"id"}) for one in data.documents}
+    if len(given) != 1 or given == {frozenset()}:
+        raise HTTPException(422, "documents must all have a text, or all metadata, or both")
+    names = next(iter(given))
+
+    def change(index: Index) -> int:
+        texts = [one.text for one in data.documents] if "text" in names else None
+        metadata = [one.metadata for one in data.documents] if "metadata" in names else None
+        index.update([one.id for one in data.documents], texts=texts, metadata=metadata)
+        return len(data.documents)
+
+    return await _written(request, at, by, change)
 
 
 @writing.delete("/{name}/documents", summary="Delete documents", response_model=messages.Written)
@@ -152,7 +184,13 @@ async def _add(request: Request, at: Served, by: Settings, data: messages.Docume
         raise HTTPException(422, "documents must all have an id, or none of them")
 
     def change(index: Index) -> int:
-        index.add([one.embedding for one in documents], ids=given or None, on_duplicate=on_duplicate)
+        index.add(
+            [one.embedding for one in documents],
+            ids=given or None,
+            texts=_any([one.text for one in documents]),
+            metadata=_any([one.metadata for one in documents]),
+            on_duplicate=on_duplicate,
+        )
         return len(documents)
 
     return await _written(request, at, by, change)
@@ -169,6 +207,15 @@ def _how(data: messages.HowToSearch, by: Settings) -> dict[str, Any]:
     return {name: getattr(data, name) for name in HOW}
 
 
+def _query(queries: list[Any], data: messages.HowToSearch, by: Settings) -> Query:
+    fields = None if "*" in data.fields else tuple(data.fields)
+    return Query(queries, _how(data, by), fields, data.explain)
+
+
+def _any(values: list[Any]) -> list[Any] | None:
+    return None if all(value is None for value in values) else values
+
+
 def _timeout(data: messages.HowToSearch, by: Settings) -> float:
     return by.timeout if data.timeout_ms is None else min(by.timeout, data.timeout_ms / 1000)
 
@@ -180,10 +227,17 @@ def _at_most(value: int, most: int, name: str) -> None:
 
 def _hits(found: Found, number: int, binary: bool) -> list[dict[str, Any]]:
     hits: list[dict[str, Any]] = [{"id": id, "score": score} for id, score in found.hits[number]]
+    if found.documents is not None:
+        for hit, document in zip(hits, found.documents[number], strict=True):
+            hit |= _document(document)
     if found.similarities is not None:
         for hit, similarity in zip(hits, found.similarities[number], strict=True):
             hit["similarity"] = written(similarity, binary=binary)
     return hits
+
+
+def _document(document: Document) -> dict[str, Any]:
+    return {"text": document.text, "metadata": as_json(document.metadata)}
 
 
 def _described(name: str, view: Index) -> dict[str, Any]:

@@ -6,12 +6,13 @@ import copy
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 from prometheus_client import Histogram
 
-from lateint import FormatError, Hits, Index
+from lateint import Document, FormatError, Hits, Index
 from lateint_server.jobs import Job, Jobs
 from lateint_server.settings import Settings
 
@@ -27,11 +28,23 @@ class Refused(Exception):
 
 @dataclass(frozen=True)
 class Query:
-    """Queries of one request, and the keyword arguments of `Index.search` for all of them."""
+    """Queries of one request, and what holds for all of them.
+
+    Attributes:
+        how: keyword arguments of `Index.search`.
+        fields: to read for each hit; None: all.
+        explain: whether similarities are wanted.
+    """
 
     queries: list[Any]
     how: dict[str, Any]
+    fields: tuple[str, ...] | None
     explain: bool
+
+    @property
+    def group(self) -> str:
+        """Queries of one group can be searched for in one call."""
+        return repr(sorted(self.how.items()))
 
 
 @dataclass(frozen=True)
@@ -39,10 +52,12 @@ class Found:
     """What a search found, and in which generation of the index.
 
     Attributes:
-        similarities: ``[Lq, Ld]`` of each hit of each query, where they were asked for.
+        documents: of each hit of each query, where fields were asked for.
+        similarities: likewise, ``[Lq, Ld]``.
     """
 
     hits: list[Hits]
+    documents: list[list[Document]] | None
     similarities: list[list[NDArray[Any]]] | None
     generation: int
 
@@ -77,7 +92,7 @@ class Served:
             Overloaded, TooLate: see `Jobs.run`.
             Refused, UnknownIdError: what `Index.search` raises.
         """
-        found: Found = await self.searches.run(query, timeout, group=repr((sorted(query.how.items()), query.explain)))
+        found: Found = await self.searches.run(query, timeout, group=query.group)
         return found
 
     async def read(self, question: Callable[[Index], Any], timeout: float) -> Any:
@@ -132,7 +147,7 @@ class Served:
         for one in asked:
             own = hits[first : first + len(one.queries)]
             first += len(one.queries)
-            found.append(Found(own, _similarities(view, one, own) if one.explain else None, view.generation))
+            found.append(_tried(partial(_found, one, own), view))
         return found
 
     def _write(self, jobs: list[Job]) -> list[Any]:
@@ -163,5 +178,11 @@ def _tried(call: Callable[[Index], Any], index: Index) -> Any:
         return error
 
 
-def _similarities(view: Index, asked: Query, found: list[Hits]) -> list[list[NDArray[Any]]]:
-    return [[view.similarity(query, id) for id, _ in hits] for query, hits in zip(asked.queries, found, strict=True)]
+def _found(asked: Query, hits: list[Hits], view: Index) -> Found:
+    documents = None if asked.fields == () else [one.documents(asked.fields) for one in hits]
+    similarities = None
+    if asked.explain:
+        similarities = [
+            [view.similarity(query, id) for id, _ in own] for query, own in zip(asked.queries, hits, strict=True)
+        ]
+    return Found(hits, documents, similarities, view.generation)

@@ -74,7 +74,7 @@ function show() {
 function request() {
   const words = $("query").value.trim();
   const one = chosen();
-  const message = { k: Number($("k").value), explain: true };
+  const message = { k: Number($("k").value), fields: ["*"], explain: true };
   let embedding = null;
   if (/^[[{]/.test(words)) {
     try { embedding = JSON.parse(words); } catch { /* words, then */ }

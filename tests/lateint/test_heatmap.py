@@ -15,9 +15,8 @@ def test_contributions_add_up_to_the_score(index, queries):
 
 
 def test_words_are_coloured_by_what_they_add():
-    page = str(
-        heatmap.text("red fish, blue", [[0, 3], [4, 8], [10, 14], [0, 0]], [[0.1, 0.8, 0.2, 0], [0, 0.1, 0.4, 0]])
-    )
+    spans = [[0, 3], [4, 8], [10, 14], [0, 0]]
+    page = str(heatmap.text("red fish, blue", spans, [[0.1, 0.8, 0.2, 0], [0, 0.1, 0.4, 0]]))
     assert re.findall(r"rgba\([\d ,]+, ([\d.]+)\)\">(\w+)<", page) == [("0.75", "fish"), ("0.38", "blue")]
     assert re.sub("<[^>]*>", "", page) == "red fish, blue"
     row = heatmap.text("red fish, blue", spans, [0.5, -1, 0, 0])

@@ -1,3 +1,5 @@
+from datetime import date
+
 import numpy as np
 import pytest
 
@@ -52,7 +54,7 @@ def test_it_raises_what_an_index_raises(remote, documents):
         remote.search(documents[0][:, 1:])
     with pytest.raises(ValueError, match="ids must be new, but 3 is in the index already"):
         remote.add(documents[:1], ids=[3])
-    with pytest.raises(ValueError, match="ids must name each document once, got 2 ids for 1 documents"):
+    with pytest.raises(ValueError, match="ids must be one a document, got 2 for 1 documents"):
         remote.add(documents[:1], ids=[100, 101])
     with pytest.raises(ValueError, match="on_duplicate must be raise or replace, got 'skip'"):
         remote.add(documents[:1], on_duplicate="skip")
@@ -79,3 +81,20 @@ def test_strings_as_ids(served_strings):
         assert hits.ids.dtype == object and set(hits.ids) == {"a/b ü", "7"}
         index.delete(["a/b ü"])
         assert len(index) == 1
+
+
+def test_texts_and_metadata(remote, path, documents):
+    about = [{"day": date(2024, 1, 31), "tags": ["a", "b"], "inner": {"n": np.int64(3)}}, None]
+    remote.add(documents[:2], ids=[100, 101], texts=["one", None], metadata=about)
+    index = Index.open(path)
+    for fields in (None, ["text", "day"], ["inner.n"]):
+        assert remote.get([101, 100, 5], fields) == index.get([101, 100, 5], fields)
+    remote.update([5], metadata=[{"day": date(2025, 1, 1)}])
+    index.refresh()
+    hits, expected = remote.search(documents[5], 3), index.search(documents[5], 3)
+    assert hits.documents(["day"]) == expected.documents(["day"])
+    assert remote.get([]) == []
+    with pytest.raises(ValueError, match="texts must be one a document, got 1 for 2 documents"):
+        remote.add(documents[:2], texts=["one"])
+    with pytest.raises(ValueError, match="no document has a field 'author'"):
+        remote.get([5], ["author"])

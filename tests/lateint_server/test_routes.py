@@ -91,7 +91,8 @@ def test_documents_come_and_go(served, path, documents):
         ]
     }
     assert client.post(f"{AT}/documents", json=new).json() == {"generation": 1, "documents": 62, "changed": 2}
-    assert client.get(f"{AT}/documents/100").json() == {"id": 100, "tokens": 5, "generation": 1}
+    found = client.get(f"{AT}/documents/100").json()
+    assert found == {"id": 100, "text": None, "metadata": {}, "tokens": 5, "generation": 1}
     again = client.post(f"{AT}/documents", json=new)
     assert again.status_code == 422 and "100 is in the index already" in again.json()["detail"]
     assert client.put(f"{AT}/documents", json=new).json() == {"generation": 2, "documents": 62, "changed": 2}
@@ -196,3 +197,49 @@ def test_ids_that_are_strings(served_strings):
     assert httpx.get(f"{served_strings}/documents/7").json()["id"] == "7"
     assert httpx.get(f"{served_strings}/documents/a%2Fb%20%C3%BC").json()["id"] == "a/b ü"
     assert httpx.get(f"{served_strings}/documents/8").status_code == 404
+
+
+def test_texts_and_metadata_come_with_hits_that_ask_for_them(served, documents):
+    client, tokens = served(), documents[0].tolist()
+    about = {"title": "A", "year": 2024, "day": {"$date": "2024-01-31"}, "lateint": {"spans": [[0, 3], [4, 8]]}}
+    new = [{"id": 100, "embedding": tokens, "text": "red fish", "metadata": about}, {"id": 101, "embedding": tokens}]
+    assert client.post(f"{AT}/documents", json={"documents": new}).status_code == 200
+    found = client.get(f"{AT}/documents/100").json()
+    assert found == {"id": 100, "text": "red fish", "metadata": about, "tokens": 12, "generation": 1}
+    query = {"query": tokens, "k": 2, "subset": [100, 101]}
+    hits = client.post(f"{AT}/search", json={**query, "fields": ["*"]}).json()["hits"]
+    assert [(hit["id"], hit["text"], hit["metadata"]) for hit in hits] == [(100, "red fish", about), (101, None, {})]
+    hits = client.post(f"{AT}/search", json={**query, "fields": ["year"]}).json()["hits"]
+    assert [(hit["text"], hit["metadata"]) for hit in hits] == [(None, {"year": 2024}), (None, {})]
+    assert set(client.post(f"{AT}/search", json=query).json()["hits"][0]) == {"id", "score"}
+    wrong = client.post(f"{AT}/search", json={**query, "fields": ["author"]})
+    assert wrong.status_code == 422 and "no document has a field 'author'" in wrong.json()["detail"]
+
+
+def test_texts_and_metadata_change_alone(served, documents):
+    client = served()
+    change = [{"id": 3, "text": "three", "metadata": {"n": 3}}, {"id": 5, "text": None, "metadata": {"n": 5}}]
+    answer = client.patch(f"{AT}/documents", json={"documents": change})
+    assert answer.json() == {"generation": 1, "documents": 60, "changed": 2}
+    assert client.patch(f"{AT}/documents", json={"documents": [{"id": 3, "metadata": None}]}).status_code == 200
+    found = client.get(f"{AT}/documents/3").json()
+    assert (found["text"], found["metadata"], found["tokens"]) == ("three", {}, 12)
+    for wrong in ([{"id": 3}], [{"id": 3, "text": "a"}, {"id": 4, "metadata": {}}]):
+        answer = client.patch(f"{AT}/documents", json={"documents": wrong})
+        assert answer.json() == {"detail": "documents must all have a text, or all metadata, or both"}
+    wrong = {"documents": [{"id": 3, "metadata": {"$or": 1}}]}
+    assert (
+        "keys that are not empty and do not begin with $"
+        in client.patch(f"{AT}/documents", json=wrong).json()["detail"]
+    )
+
+
+def test_several_documents_at_once(served, documents):
+    client = served()
+    client.patch(f"{AT}/documents", json={"documents": [{"id": 3, "text": "three", "metadata": {"n": 3, "m": 1}}]})
+    answer = client.post(f"{AT}/documents/get", json={"ids": [4, 3], "fields": ["n"]}).json()
+    expected = [{"id": 4, "text": None, "metadata": {}}, {"id": 3, "text": None, "metadata": {"n": 3}}]
+    assert answer == {"documents": expected, "generation": 1}
+    answer = client.post(f"{AT}/documents/get", json={"ids": [3]}).json()
+    assert answer["documents"] == [{"id": 3, "text": "three", "metadata": {"n": 3, "m": 1}}]
+    assert client.post(f"{AT}/documents/get", json={"ids": [99]}).status_code == 404
