@@ -109,10 +109,10 @@ def _weights(similarity: Any) -> NDArray[np.float32]:
     return array if array.ndim == 1 else contributions(array)
 
 
-def _scaled(weights: NDArray[np.float32]) -> NDArray[np.float32]:
+def _scaled(weights: NDArray[np.float32]) -> NDArray[np.floating]:
     """From 0 to 1; what speaks against the document counts as nothing."""
     positive = np.maximum(weights, 0)
-    scaled: NDArray[np.float32] = positive / max(float(positive.max(initial=0)), 1e-12)
+    scaled: NDArray[np.floating] = positive / max(float(positive.max(initial=0)), 1e-12)
     return scaled
 
 

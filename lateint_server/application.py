@@ -11,7 +11,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
-from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import FileResponse, JSONResponse, PlainTextResponse, RedirectResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from starlette.exceptions import HTTPException as AnyHTTPException
@@ -130,10 +130,16 @@ def _show_page(app: FastAPI, settings: Settings) -> None:
         shown += [("docs", "docs.html", DOCS_HEADERS), ("docs.js",) * 2 + (DOCS_HEADERS,)]
         assets = str(resources.files("fastapi_offline") / "static")
         app.mount("/swagger", StaticFiles(directory=assets))
+    else:  # where the page links to
+        app.add_api_route("/docs", _to_document, include_in_schema=False)
     for path, name, headers in shown:
         app.add_api_route(f"/{path}", file(name, headers), include_in_schema=False)
     if settings.images is not None:
         app.mount("/images", StaticFiles(directory=settings.images))
+
+
+async def _to_document() -> Response:
+    return RedirectResponse("openapi.json")
 
 
 def _answer_errors(app: FastAPI) -> None:

@@ -7,6 +7,7 @@ const $ = (id) => document.getElementById(id);
 let indexes = [];
 let drawn = []; // for each hit shown, a function of the query token that is looked at, or null
 let kept = null;
+let most = { added: 0, alike: [] }; // the largest of all hits, so that colours mean the same in each
 
 function make(tag, about = {}, ...children) {
   const element = document.createElement(tag);
@@ -37,7 +38,6 @@ async function ask(path, message) {
 // ---------------------------------------------------------------- which index
 
 async function begin() {
-  fetch("docs", { method: "HEAD" }).then((found) => { $("docs").hidden = found.status === 404; }).catch(() => {});
   try {
     indexes = (await ask("")).indexes;
   } catch (error) {
@@ -127,6 +127,7 @@ function matrix(message) {
 function display(answer) {
   drawn = [];
   kept = null;
+  most = { added: 1e-9, alike: [] };
   $("hits").replaceChildren(...answer.hits.map((hit, number) => shownHit(hit, number + 1)));
   const shown = answer.hits.find((hit) => hit.similarity);
   const count = shown && drawn.length ? shown.similarity.shape[0] : 0;
@@ -239,6 +240,8 @@ function colour(elements, similarity) {
     added[at] += similarity[token][at];
     if (strongest[at] === null || similarity[token][at] > similarity[strongest[at]][at]) strongest[at] = token;
   });
+  most.added = added.reduce((a, b) => Math.max(a, b), most.added);
+  best.forEach((at, token) => { most.alike[token] = Math.max(most.alike[token] || 1e-9, similarity[token][at]); });
   const paint = (at, heat, token, marked) => {
     if (!elements[at]) return;
     elements[at].style.setProperty("--heat", String(Math.max(0, heat) * 0.7));
@@ -247,11 +250,10 @@ function colour(elements, similarity) {
   };
   drawn.push((token) => {
     if (token === null || token >= similarity.length) {
-      const most = added.reduce((a, b) => Math.max(a, b), 1e-9);
-      added.forEach((value, at) => paint(at, value / most, strongest[at] === null ? 0 : strongest[at], false));
+      added.forEach((value, at) => paint(at, value / most.added, strongest[at] === null ? 0 : strongest[at], false));
     } else {
-      const most = similarity[token].reduce((a, b) => Math.max(a, b), 1e-9);
-      similarity[token].forEach((value, at) => paint(at, (value / most) ** 3, token, at === best[token]));
+      const shares = similarity[token].map((value) => value / most.alike[token]);
+      shares.forEach((share, at) => paint(at, share ** 3, token, at === best[token] && share > 0.5));
     }
   });
   elements.forEach((element, at) => {

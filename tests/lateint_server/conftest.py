@@ -1,26 +1,16 @@
-"""Servers on loopback, on ports that are free, in a thread of the test."""
+"""What the tests of a server share; none of them runs without its packages."""
 
-from contextlib import contextmanager
-from threading import Thread
+from contextlib import ExitStack
 
-import numpy as np
 import pytest
 
-httpx = pytest.importorskip("httpx")
-pytest.importorskip("fastapi")
-pytest.importorskip("uvicorn")
+for package in ("fastapi", "fastapi_offline", "httptools", "httpx", "msgspec", "prometheus_client", "uvicorn"):
+    pytest.importorskip(package)
+
+import httpx  # noqa: E402
+from servers import serving, tokens  # noqa: E402
 
 from lateint import Index  # noqa: E402
-from lateint_server import command  # noqa: E402
-from lateint_server.settings import Settings  # noqa: E402
-
-DIM = 16
-
-
-def tokens(count, seed, length=12):
-    """Documents ``[length, DIM]`` of unit tokens."""
-    made = np.random.default_rng(seed).standard_normal((count, length, DIM), dtype=np.float32)
-    return list(made / np.linalg.norm(made, axis=2, keepdims=True))
 
 
 @pytest.fixture(scope="session")
@@ -35,29 +25,9 @@ def path(documents, tmp_path):
     return tmp_path / "passages"
 
 
-@contextmanager
-def serving(indexes, **settings):
-    """A server of ``{name: Index}``; gives its address."""
-    settings = Settings(port=0, **settings)
-    with command._bound(settings) as listening:
-        server = command.server(indexes, settings)
-        thread = Thread(target=server.run, args=([listening],))
-        thread.start()
-        try:
-            while not server.started and thread.is_alive():
-                thread.join(0.005)
-            assert server.started
-            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join()
-
-
 @pytest.fixture
 def served(path):
     """``served(**settings)``: a server of the index `path`, and a client of it."""
-    from contextlib import ExitStack
-
     with ExitStack() as stack:
 
         def start(**settings):
@@ -65,6 +35,13 @@ def served(path):
             return stack.enter_context(httpx.Client(base_url=url, timeout=20))
 
         yield start
+
+
+@pytest.fixture(scope="session")
+def standing(documents):
+    """A client of a server that no test changes."""
+    with serving({"passages": Index.build(documents, progress=False)}) as url, httpx.Client(base_url=url) as client:
+        yield client
 
 
 @pytest.fixture
