@@ -42,9 +42,11 @@ def serve(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
         url = f"http://{host}:{listening.getsockname()[1]}"
         about = {name: f"{len(index):,} documents" for name, index in indexes.items()}
         LOG.info("serving", extra={"url": url, "indexes": about, "keys": bool(settings.keys)})
-        signal.signal(signal.SIGTERM, lambda *_: None)  # uvicorn raises it again when all is done
+        running = server(indexes, settings)
+        # While uvicorn runs, it hears signals; one may come before, and it raises them again when all is done.
+        signal.signal(signal.SIGTERM, lambda *_: setattr(running, "should_exit", True))
         print(f"lateint: open {url}/ in a browser; Ctrl-C ends", flush=True)
-        server(indexes, settings).run([listening])
+        running.run([listening])
     LOG.info("ended")
 
 
@@ -84,13 +86,14 @@ def named(paths: Sequence[str]) -> dict[str, Path]:
 
 
 def _bound(settings: Settings) -> socket.socket:
-    """A socket that is bound, so that an address in use is known before anything else."""
+    """A socket that listens: an address in use is known before anything else, and clients may come at once."""
     host = settings.host.strip("[]")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     one = socket.socket(family, socket.SOCK_STREAM)
     try:
         one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         one.bind((host, settings.port))
+        one.listen(CONNECTIONS)
     except OSError as error:
         one.close()
         raise OSError(f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}") from None
