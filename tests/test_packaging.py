@@ -65,6 +65,7 @@ def test_public_names():
         "Explanation",
         "FieldError",
         "FormatError",
+        "Hit",
         "Hits",
         "Index",
         "LockedError",
