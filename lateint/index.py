@@ -672,6 +672,12 @@ class Index:
             return False
         return True
 
+    def __copy__(self) -> Index:
+        """Another one that searches what this one searches now; what becomes of either does not concern the other."""
+        copy = Index(self._snapshot, self.path, self._build_seconds)
+        copy._encoder = self._encoder
+        return copy
+
     def __reduce__(self) -> Any:
         """An index is pickled as its path, which a process that loads it opens again. Its encoder stays behind."""
         if self.path is None:

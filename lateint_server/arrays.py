@@ -94,4 +94,20 @@ def written(array: NDArray[np.float32], *, binary: bool) -> dict[str, Any]:
     return {**named, "dtype": "float32", "shape": list(array.shape)}
 
 
+def read_query(value: Any) -> NDArray[Any] | str:
+    """A text, or as `read`."""
+    return value if isinstance(value, str) and value else read(value)
+
+
 Embedding = Annotated[Any, PlainValidator(read), WithJsonSchema(SCHEMA)]
+Query = Annotated[
+    Any,
+    PlainValidator(read_query),
+    WithJsonSchema(
+        {
+            "title": "Query",
+            "description": "An embedding; or a text, where the index has an encoder.",
+            "anyOf": [{"type": "string", "minLength": 1}, SCHEMA],
+        }
+    ),
+]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import uvicorn
 
-from lateint import Index
+from lateint import Index, inputs
 from lateint_server.application import application
 from lateint_server.keys import Keys
 from lateint_server.patience import protocol
@@ -32,8 +32,9 @@ def serve(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     given = vars(options)
     chosen = {one.name: given[one.name] for one in fields(Settings) if one.name in given}
     settings = Settings(**{**chosen, "keys": Keys.read(options.keys, environment)})
+    encoder = inputs.encoder_of(options)
     indexes = {
-        name: Index.open(path, verify=options.verify, device=options.device)
+        name: Index.open(path, encoder=encoder, verify=options.verify, device=options.device)
         for name, path in named(options.paths).items()
     }
     log_to_stderr(options.log_level)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
 
-from lateint_server.arrays import Embedding
+from lateint_server.arrays import Embedding, Query
 
 Id = Annotated[StrictInt, Field(ge=-(1 << 63), lt=1 << 63)] | Annotated[StrictStr, Field(min_length=1)]
 Count = Annotated[StrictInt, Field(ge=1, lt=1 << 31)]
@@ -27,6 +27,12 @@ Matrix = Annotated[
     ),
 ]
 
+Spans = Annotated[
+    list[list[int]],
+    WithJsonSchema(
+        {"type": "array", "items": {"type": "array", "items": {"type": "integer"}, "minItems": 2, "maxItems": 2}}
+    ),
+]
 Metadata = Annotated[
     dict[str, Any], WithJsonSchema({"type": "object", "description": 'dates as {"$date": "2024-01-31"}'})
 ]
@@ -52,11 +58,11 @@ class HowToSearch(Message):
 
 
 class Search(HowToSearch):
-    query: Embedding
+    query: Query
 
 
 class SearchBatch(HowToSearch):
-    queries: list[Embedding] = Field(min_length=1)
+    queries: list[Query] = Field(min_length=1)
 
 
 class Hit(Message):
@@ -65,11 +71,13 @@ class Hit(Message):
     text: str | None = Field(None, description="where it was asked for")
     metadata: Metadata | None = Field(None, description="where they were asked for")
     similarity: Matrix | None = Field(None, description="[query tokens, document tokens], where it was asked for")
+    spans: Spans | None = Field(None, description="where tokens begin and end in the text, where that is known")
 
 
 class Hits(Message):
     hits: list[Hit]
     generation: int = Field(description="of the index that was searched")
+    query_tokens: list[str] | None = Field(None, description="with explanations of a text, where the encoder tells")
 
 
 class HitsBatch(Message):
@@ -81,7 +89,9 @@ class Document(Message):
     """One document."""
 
     id: Id | None = Field(None, description="left out for all of a request, or for none")
-    embedding: Embedding
+    embedding: Embedding | None = Field(
+        None, description="left out for all of a request, or for none: the encoder of the index makes it of the text"
+    )
     text: StrictStr | None = None
     metadata: Metadata | None = None
 
@@ -107,13 +117,13 @@ class Ids(Message):
 
 
 class Rerank(Message):
-    query: Embedding
+    query: Query
     ids: list[Id] = Field(min_length=1)
     k: Count | None = None
 
 
 class Explain(Message):
-    query: Embedding
+    query: Query
     id: Id
 
 
@@ -164,6 +174,7 @@ class IndexInfo(Message):
     tokens: int
     dim: int
     nbits: int
+    encoder: bool = Field(description="whether queries and documents may be texts")
 
 
 class IndexList(Message):

@@ -10,7 +10,8 @@ from lateint import Document, Index
 from lateint.fields.values import as_json
 from lateint_server import messages
 from lateint_server.arrays import written
-from lateint_server.serving import Found, Query, Served
+from lateint_server.explaining import Found, Query
+from lateint_server.serving import Served
 from lateint_server.settings import Settings
 from lateint_server.wire import Route, WriteRoute, answer, bearer, wants_binary
 
@@ -71,7 +72,10 @@ async def stats(request: Request, at: At, by: By) -> Response:
 @reading.post("/{name}/search", summary="The documents that match a query best", response_model=messages.Hits)
 async def search(request: Request, at: At, by: By, data: messages.Search) -> Response:
     found = await at.search(_query([data.query], data, by), _timeout(data, by))
-    return answer(request, {"hits": _hits(found, 0, wants_binary(request)), "generation": found.generation})
+    content = {"hits": _hits(found, 0, wants_binary(request)), "generation": found.generation}
+    if found.query_tokens is not None:
+        content["query_tokens"] = found.query_tokens[0]
+    return answer(request, content)
 
 
 @reading.post("/{name}/search/batch", summary="The same for many queries", response_model=messages.HitsBatch)
@@ -87,7 +91,7 @@ async def rerank(request: Request, at: At, by: By, data: messages.Rerank) -> Res
     _at_most(len(data.ids), by.max_documents, "ids")
 
     def scored(view: Index) -> Found:
-        return Found([view.rerank(data.query, data.ids, data.k)], None, None, view.generation)
+        return Found([view.rerank(data.query, data.ids, data.k)], view.generation)
 
     found = await at.read(scored, by.timeout)
     return answer(request, {"hits": _hits(found, 0, False), "generation": found.generation})
@@ -179,14 +183,13 @@ async def compact(request: Request, at: At, by: By, data: messages.Compact) -> R
 async def _add(request: Request, at: Served, by: Settings, data: messages.Documents, on_duplicate: str) -> Response:
     documents = data.documents
     _at_most(len(documents), by.max_documents, "documents")
-    given = [one.id for one in documents if one.id is not None]
-    if given and len(given) < len(documents):
-        raise HTTPException(422, "documents must all have an id, or none of them")
+    ids = _all([one.id for one in documents], "an id")
+    embeddings = _all([one.embedding for one in documents], "an embedding")
 
     def change(index: Index) -> int:
         index.add(
-            [one.embedding for one in documents],
-            ids=given or None,
+            embeddings,
+            ids=ids,
             texts=_any([one.text for one in documents]),
             metadata=_any([one.metadata for one in documents]),
             on_duplicate=on_duplicate,
@@ -208,8 +211,17 @@ def _how(data: messages.HowToSearch, by: Settings) -> dict[str, Any]:
 
 
 def _query(queries: list[Any], data: messages.HowToSearch, by: Settings) -> Query:
+    if len({isinstance(query, str) for query in queries}) > 1:
+        raise HTTPException(422, "queries must all be texts, or none of them")
     fields = None if "*" in data.fields else tuple(data.fields)
     return Query(queries, _how(data, by), fields, data.explain)
+
+
+def _all(values: list[Any], name: str) -> list[Any] | None:
+    there = sum(value is not None for value in values)
+    if 0 < there < len(values):
+        raise HTTPException(422, f"documents must all have {name}, or none of them")
+    return values if there else None
 
 
 def _any(values: list[Any]) -> list[Any] | None:
@@ -233,6 +245,10 @@ def _hits(found: Found, number: int, binary: bool) -> list[dict[str, Any]]:
     if found.similarities is not None:
         for hit, similarity in zip(hits, found.similarities[number], strict=True):
             hit["similarity"] = written(similarity, binary=binary)
+    if found.spans is not None:
+        for hit, spans in zip(hits, found.spans[number], strict=True):
+            if spans is not None:
+                hit["spans"] = spans
     return hits
 
 
@@ -248,6 +264,7 @@ def _described(name: str, view: Index) -> dict[str, Any]:
         "tokens": view.tokens,
         "dim": view.dim,
         "nbits": view.nbits,
+        "encoder": view.encoder is not None,
     }
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from numpy.typing import NDArray
 from prometheus_client import Histogram
 
-from lateint import Document, FormatError, Hits, Index
+from lateint import FormatError, Hits, Index
+from lateint.encoders.batches import encoded_queries
+from lateint_server import explaining
+from lateint_server.explaining import Found, Query
 from lateint_server.jobs import Job, Jobs
 from lateint_server.settings import Settings
 
@@ -24,42 +25,6 @@ FIELDS = {"Q": "query", "doc_embs": "embedding"}  # arguments of `Index`, as req
 
 class Refused(Exception):
     """An index does not take what it was given; the message says why."""
-
-
-@dataclass(frozen=True)
-class Query:
-    """Queries of one request, and what holds for all of them.
-
-    Attributes:
-        how: keyword arguments of `Index.search`.
-        fields: to read for each hit; None: all.
-        explain: whether similarities are wanted.
-    """
-
-    queries: list[Any]
-    how: dict[str, Any]
-    fields: tuple[str, ...] | None
-    explain: bool
-
-    @property
-    def group(self) -> str:
-        """Queries of one group can be searched for in one call."""
-        return repr(sorted(self.how.items()))
-
-
-@dataclass(frozen=True)
-class Found:
-    """What a search found, and in which generation of the index.
-
-    Attributes:
-        documents: of each hit of each query, where fields were asked for.
-        similarities: likewise, ``[Lq, Ld]``.
-    """
-
-    hits: list[Hits]
-    documents: list[list[Document]] | None
-    similarities: list[list[NDArray[Any]]] | None
-    generation: int
 
 
 class Served:
@@ -140,15 +105,15 @@ class Served:
         """Searches of one group in one call, or one by one if one of them is wrong."""
         queries = [query for one in asked for query in one.queries]
         self._together.observe(len(queries))
-        hits = _tried(lambda index: index.search(queries, **asked[0].how), view)
-        if isinstance(hits, Exception):
-            return [hits] if len(asked) == 1 else [self._alike(view, [one])[0] for one in asked]
-        found, first = [], 0
+        found = _tried(partial(_search, queries, asked[0].how), view)
+        if isinstance(found, Exception):
+            return [found] if len(asked) == 1 else [self._alike(view, [one])[0] for one in asked]
+        (tokens, hits), results, first = found, [], 0
         for one in asked:
-            own = hits[first : first + len(one.queries)]
-            first += len(one.queries)
-            found.append(_tried(partial(_found, one, own), view))
-        return found
+            last = first + len(one.queries)
+            results.append(_tried(partial(explaining.found, one, tokens[first:last], hits[first:last]), view))
+            first = last
+        return results
 
     def _write(self, jobs: list[Job]) -> list[Any]:
         """All changes in one commit; one that is refused leaves the others alone."""
@@ -178,11 +143,8 @@ def _tried(call: Callable[[Index], Any], index: Index) -> Any:
         return error
 
 
-def _found(asked: Query, hits: list[Hits], view: Index) -> Found:
-    documents = None if asked.fields == () else [one.documents(asked.fields) for one in hits]
-    similarities = None
-    if asked.explain:
-        similarities = [
-            [view.similarity(query, id) for id, _ in own] for query, own in zip(asked.queries, hits, strict=True)
-        ]
-    return Found(hits, documents, similarities, view.generation)
+def _search(queries: list[Any], how: dict[str, Any], view: Index) -> tuple[list[Any], list[Hits]]:
+    """The tokens of queries, and what is found for them."""
+    if isinstance(queries[0], str) and view.encoder is not None:
+        queries = list(encoded_queries(view.encoder, queries))
+    return queries, view.search(queries, **how)

@@ -59,10 +59,7 @@ def latency(folder, count):
             ),
             "JSON lists": _asking(
                 connection,
-                [
-                    load.request(address, SEARCH, {"query": query.tolist(), "k": K}, binary=False)
-                    for query in queries
-                ],
+                [load.request(address, SEARCH, {"query": query.tolist(), "k": K}, binary=False) for query in queries],
             ),
             "lateint.client": [lambda query=query: remote.search(query, K) for query in queries],
             "no search": _asking(connection, [b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"] * len(queries)),

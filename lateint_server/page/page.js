@@ -170,7 +170,7 @@ function shownHit(hit, rank) {
     make("span", { textContent: titleOf(hit) }),
     make("span", { className: "score", textContent: hit.score.toFixed(3) })));
   if (typeof places.image === "string" && Array.isArray(places.grid)) item.append(picture(places, similarity));
-  if (typeof hit.text === "string") item.append(passage(hit.text, places.spans, similarity));
+  if (typeof hit.text === "string") item.append(passage(hit.text, hit.spans, similarity));
   item.append(about(hit));
   return item;
 }
