@@ -71,25 +71,25 @@ class RemoteIndex:
         how = {name: value for name, value in how.items() if value is not None}
         queries = _matrices(Q)
         if queries is None:
-            return _hits(self._ask("POST", "/search", {"query": self._array(Q), **how})["hits"], self.get)
+            return _hits(self._ask("POST", "/search", {"query": self._query(Q), **how})["hits"], self.get)
         if not queries:
             return []
-        answer = self._ask("POST", "/search/batch", {"queries": [self._array(query) for query in queries], **how})
+        answer = self._ask("POST", "/search/batch", {"queries": [self._query(query) for query in queries], **how})
         return [_hits(hits, self.get) for hits in answer["results"]]
 
     def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None) -> Hits:
         """Scores of the documents ``ids``, best first, see `Index.rerank`."""
-        message = {"query": self._array(Q), "ids": _ids(ids), **({} if k is None else {"k": k})}
+        message = {"query": self._query(Q), "ids": _ids(ids), **({} if k is None else {"k": k})}
         return _hits(self._ask("POST", "/rerank", message)["hits"], self.get)
 
     def explain(self, Q: Any, id: Any) -> Explanation:
         """Which token of document ``id`` each query token matches best, see `Index.explain`."""
-        answer = self._ask("POST", "/explain", {"query": self._array(Q), "id": _plain(id)})
+        answer = self._ask("POST", "/explain", {"query": self._query(Q), "id": _plain(id)})
         return Explanation(np.array(answer["tokens"], np.int64), np.array(answer["scores"], np.float32))
 
     def similarity(self, Q: Any, id: Any) -> NDArray[np.float32]:
         """Inner products ``[Lq, Ld]`` of all tokens of a query with all of document ``id``."""
-        return _matrix(self._ask("POST", "/explain", {"query": self._array(Q), "id": _plain(id)})["similarity"])
+        return _matrix(self._ask("POST", "/explain", {"query": self._query(Q), "id": _plain(id)})["similarity"])
 
     def get(self, ids: Iterable[Any], fields: Iterable[str] | None = None) -> list[Document]:
         """Texts and metadata of documents, in the order of ``ids``, see `Index.get`."""
@@ -101,7 +101,7 @@ class RemoteIndex:
 
     def add(
         self,
-        doc_embs: Any,
+        doc_embs: Any = None,
         *,
         ids: Any = None,
         texts: Iterable[str | None] | None = None,
@@ -111,13 +111,16 @@ class RemoteIndex:
         """Appends documents; when this returns, they cannot be lost. Returns the generation of the index.
 
         Args:
-            doc_embs: a list of ``[Ld, dim]`` or a `Ragged`.
+            doc_embs: a list of ``[Ld, dim]`` or a `Ragged`; None: the server's encoder makes them of ``texts``.
             ids, texts, metadata: as in `Index.add`.
             on_duplicate: ``"raise"`` or ``"replace"``.
         """
         if on_duplicate not in ("raise", "replace"):
             raise ValueError(f"on_duplicate must be raise or replace, got {on_duplicate!r}")
-        documents: list[dict[str, Any]] = [{"embedding": self._array(tokens)} for tokens in doc_embs]
+        texts = None if texts is None else list(texts)
+        documents: list[dict[str, Any]] = [{} for _ in texts or ()]
+        if doc_embs is not None:
+            documents = [{"embedding": self._array(tokens)} for tokens in doc_embs]
         _put(documents, "id", _ids(ids), "ids")
         _put(documents, "text", texts, "texts")
         _put(documents, "metadata", metadata, "metadata")
@@ -187,6 +190,9 @@ class RemoteIndex:
         generation: int = self._ask(method, path, message)["generation"]
         return generation
 
+    def _query(self, Q: Any) -> Any:
+        return Q if isinstance(Q, str) else self._array(Q)
+
     def _array(self, Q: Any) -> dict[str, Any]:
         array = as_array(Q, "Q")
         if array.ndim != 2:
@@ -237,7 +243,9 @@ def _matrices(Q: Any) -> Sequence[Any] | None:
     """The queries of a batch; None: it is a single one."""
     if isinstance(Q, Ragged):
         return list(Q)
-    if isinstance(Q, (list, tuple)) and (not Q or getattr(Q[0], "ndim", None) == 2):
+    if isinstance(Q, str):
+        return None
+    if isinstance(Q, (list, tuple)) and (not Q or isinstance(Q[0], str) or getattr(Q[0], "ndim", None) == 2):
         return Q
     array = as_array(Q, "Q")
     return list(array) if array.ndim == 3 else None

@@ -1,5 +1,7 @@
 """Servers on loopback, on ports that are free, in a thread of the test."""
 
+import re
+import zlib
 from contextlib import contextmanager
 from threading import Thread
 
@@ -33,3 +35,25 @@ def serving(indexes, **settings):
         finally:
             server.should_exit = True
             thread.join()
+
+
+class Words:
+    """An encoder of words: each is a random direction, always the same."""
+
+    name = "words"
+
+    def encode_query(self, texts):
+        return [np.stack([_direction(text[first:last]) for first, last in spans]) for text, spans in self._both(texts)]
+
+    encode_document = encode_query
+
+    def spans(self, texts):
+        return [np.array([word.span() for word in re.finditer(r"\w+", text)]) for text in texts]
+
+    def _both(self, texts):
+        return zip(texts, self.spans(texts), strict=True)
+
+
+def _direction(word):
+    made = np.random.default_rng(zlib.crc32(word.encode())).standard_normal(DIM).astype(np.float32)
+    return made / np.linalg.norm(made)
