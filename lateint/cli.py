@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from textwrap import shorten
 from typing import Any
 
@@ -153,6 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("target", help="a new folder")
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
     command.set_defaults(command=snapshot)
+
+    serving = import_module("lateint_server.options")  # a room above this one, which is found by its name
+    serving.add(commands.add_parser("serve", help="serve indexes over HTTP, with a page to search them"))
 
     eval_command.add_to(commands, _add_build_settings, _add_search_settings, _add_threads)
     return parser

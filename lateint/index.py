@@ -731,6 +731,17 @@ class Index:
             raise ValueError(f"document {id!r} has no tokens to explain")
         return searching.explain(snapshot.engine, query, rows, snapshot.codec.rotation.mean)
 
+    def similarity(self, Q: Any, id: Any) -> NDArray[np.float32]:
+        """Inner products ``[Lq, Ld]`` of all tokens of a query with all of document ``id``, as its codes remember them.
+
+        The largest of each row are the scores that `explain` gives; `lateint.heatmap` draws them.
+
+        Raises:
+            UnknownIdError: a KeyError that names the id.
+        """
+        snapshot, query = self._snapshot, self._one(Q, "similarity")
+        return searching.similarity(snapshot.engine, query, snapshot.decoded(id), snapshot.codec.rotation.mean)
+
     def reconstruct(self, id: Any) -> NDArray[np.float32]:
         """The tokens of document ``id`` as its codes remember them: ``[Ld, dim]`` on the original scale."""
         return self._snapshot.codec.rotation.invert(self._snapshot.decoded(id))
@@ -745,6 +756,12 @@ class Index:
         except UnknownIdError:
             return False
         return True
+
+    def __copy__(self) -> Index:
+        """Another one that searches what this one searches now; what becomes of either does not concern the other."""
+        copy = Index(self._snapshot, self.path, self._build_seconds)
+        copy._encoder = self._encoder
+        return copy
 
     def __reduce__(self) -> Any:
         """An index is pickled as its path, which a process that loads it opens again. Its encoder stays behind."""
