@@ -20,6 +20,8 @@ from lateint.changing.drift import Drift, measure
 from lateint.changing.rebuilding import Rebuilt
 from lateint.changing.verification import Report, verify
 from lateint.changing.writing import Writing, newer, writing
+from lateint.converting import reading
+from lateint.converting.foreign import aligned
 from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
 from lateint.ids import listed
@@ -222,6 +224,58 @@ class Index:
         _make_room(place)
         merging.merge(sources, Path(path).absolute(), overwrite=overwrite)
         return _last(_opened(path, place))
+
+    @classmethod
+    def convert(
+        cls,
+        source: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
+        *,
+        format: str = "auto",
+        nbits: int = 4,
+        ids: Any = None,
+        max_ram: int | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        threads: int | None = None,
+        progress: bool = True,
+        device: Any = None,
+        device_memory: int | None = None,
+    ) -> Index:
+        """Builds an index of the documents in an index of ColBERT, fast-plaid or xtr-warp-rs, without the encoder.
+
+        Their tokens are decompressed, a chunk at a time, and compressed anew. Ids and deletions are kept. Nothing is
+        unpickled. docs/converting.md says what is kept of each format, and what it costs in quality.
+
+        Args:
+            source: the folder of the other index, which is only read.
+            path, nbits, max_ram, overwrite, resume, threads, progress, device, device_memory: as in `build`.
+            format: ``"colbert"``, ``"fast-plaid"`` or ``"xtr-warp"``; ``"auto"``: whichever ``source`` is.
+            ids: names for the documents: a list in their order, or a mapping from their numbers in ``source``. None:
+                those that are stored there, or these numbers.
+
+        Raises:
+            FileNotFoundError: there is nothing at ``source``, or a file in it is missing.
+            TypeError, ValueError: ``source`` is of no such format, or damaged; or as `build`. The message names the
+                file.
+            ImportError: ``source`` needs a package that is not installed.
+            OSError: as `build`.
+        """
+        foreign = reading.read(source, format, texts=False, metadata=False)
+        return cls.build(
+            foreign.documents,
+            path,
+            ids=(foreign.ids or foreign.numbers) if ids is None else aligned(ids, "ids", foreign.numbers),
+            nbits=nbits,
+            max_ram=max_ram,
+            allow_empty=True,
+            overwrite=overwrite,
+            resume=resume,
+            threads=threads,
+            progress=progress,
+            device=device,
+            device_memory=device_memory,
+        )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""

@@ -74,6 +74,14 @@ def read_json(path: str, option: str) -> Any:
         raise ValueError(f"{option}: {path} is not JSON: {error}") from None
 
 
+def by_number(named: dict[str, Any], option: str) -> dict[int, Any]:
+    """A mapping from numbers, which are strings in JSON."""
+    try:
+        return {int(number): name for number, name in named.items()}
+    except ValueError:
+        raise ValueError(f"{option} must be a list, or an object whose keys are numbers") from None
+
+
 def check_writable(path: Path, option: str) -> None:
     """Refuses now what would fail when the work is done."""
     folder = path.absolute().parent
