@@ -67,8 +67,9 @@ def _named(
     contents = _contents(folder, kept, total) if texts and folder.has("collection.json") else None
     fields: list[dict[str, Any]] | None = None
     if names is not None and metadata:
-        path, known = folder.path / "docid_metadata_map.json", {}
-        if folder.has(path.name) and not isinstance(known := folder.json(path.name, COLLECTION) or {}, dict):
+        path = folder.path / "docid_metadata_map.json"
+        known = folder.json(path.name, COLLECTION) or {} if folder.has(path.name) else {}
+        if not isinstance(known, dict):
             raise ValueError(f"{path} must be an object with an entry for each document")
         of = [known.get(name) or {} for name in names]
         if not all(isinstance(one, dict) for one in of):

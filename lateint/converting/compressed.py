@@ -1,8 +1,8 @@
 """Tokens that PLAID's residual codec compressed, as `Documents`: ``x = centroids[code] + weights[bucket]``.
 
-ColBERT, fast-plaid and xtr-warp-rs have it in common (Santhanam et al., "PLAID", arXiv 2205.09707). A bucket has ``nbits``
-bits, the least significant one first; the buckets of a token fill its bytes from the most significant bit on.
-"""
+ColBERT, fast-plaid and xtr-warp-rs have it in common (Santhanam et al., "PLAID", arXiv 2205.09707). A bucket has
+``nbits`` bits, the least significant one first; the buckets of a token fill its bytes from the most significant bit
+on."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from lateint.indexing.pilot import spread
 
 NBITS = (1, 2, 4, 8)
 MOST_CENTROIDS = 1 << 31
+LARGEST = 1e15  # squares of components add up in float32
 
 
 @dataclass(frozen=True)
@@ -52,20 +53,20 @@ class ResidualCodec:
         if weights.shape != (1 << nbits,):
             raise ValueError(f"{folder}: there must be {1 << nbits} bucket weights, got {weights.shape}")
         rows, levels = centroids.astype(np.float32), weights.astype(np.float32)
-        if not (np.isfinite(rows).all() and np.isfinite(levels).all()):
-            raise ValueError(f"{folder}: centroids and bucket weights must be finite")
+        if not max(np.abs(rows).max(), np.abs(levels).max()) <= LARGEST:  # nor if one is not a number
+            raise ValueError(f"{folder}: centroids and bucket weights must be numbers up to {LARGEST:g} in size")
         bits = np.unpackbits(np.arange(256, dtype=np.uint8)[:, None], axis=1)
         buckets = bits.reshape(256, 8 // nbits, nbits) @ (1 << np.arange(nbits))
         return cls(rows, levels[buckets], unit)
 
     @property
     def dim(self) -> int:
-        return self.centroids.shape[1]
+        return int(self.centroids.shape[1])
 
     @property
     def width(self) -> int:
         """Bytes of a token's residual."""
-        return self.dim // self.table.shape[1]
+        return self.dim // int(self.table.shape[1])
 
     def decode(self, codes: NDArray[Any], residuals: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Tokens ``[n, dim]`` of their centroids ``[n]`` and residuals ``[n, width]``."""

@@ -1,14 +1,14 @@
 """Indexes of fast-plaid (1.2 to 1.7), those that PyLate makes included.
 
-Files: ``metadata.json``, ``centroids.npy``, ``bucket_weights.npy``, ``doclens.N.json`` for each chunk, and its rows either
-in ``N.codes.npy`` and ``N.residuals.npy`` or in ``merged_codes.npy`` and ``merged_residuals.npy``, which end with a few
-rows of padding. Documents are numbered anew whenever some are deleted. ``metadata.db`` is SQLite. ``embeddings.npy``,
-which is pickled, is not read.
-"""
+Files: ``metadata.json``, ``centroids.npy``, ``bucket_weights.npy``, ``doclens.N.json`` for each chunk, and its rows
+either in ``N.codes.npy`` and ``N.residuals.npy`` or in ``merged_codes.npy`` and ``merged_residuals.npy``, which end
+with a few rows of padding. Documents are numbered anew whenever some are deleted. ``metadata.db`` is SQLite.
+``embeddings.npy``, which is pickled, is not read."""
 
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from typing import Any
@@ -121,7 +121,7 @@ def _fields(folder: Folder, documents: int) -> list[dict[str, Any]]:
 def _rows(uri: str) -> Iterator[tuple[Any, dict[str, Any]]]:
     """Rows of a plain table: a view or a computed column might compute anything."""
     with closing(sqlite3.connect(uri, uri=True)) as database:
-        if hasattr(database, "setlimit"):  # from Python 3.11 on
+        if sys.version_info >= (3, 11):
             database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, ROW)
         for pragma in ("trusted_schema = OFF", "cell_size_check = ON", "query_only = ON"):
             database.execute(f"PRAGMA {pragma}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,20 +30,29 @@ class Foreign:
     texts: list[str] | None = None
     metadata: list[dict[str, Any]] | None = None
 
+    def given(self, values: Any, name: str) -> Any:
+        """What `lateint.Index.build` takes for ids, texts or metadata, whichever ``name`` is.
 
-def aligned(values: Any, name: str, numbers: NDArray[np.int64]) -> list[Any]:
-    """One of ``values`` for each document: they are a sequence in order, or a mapping from the numbers there.
+        Args:
+            values: as users pass them: None for what is here, False for nothing, a list in the order of documents, a
+                mapping from their `numbers`, or what else `build` takes.
 
-    Raises:
-        TypeError, ValueError: there are too many or too few; the message names the argument.
-    """
-    if isinstance(values, Mapping):
-        missing = [number for number in numbers.tolist() if number not in values]
-        if missing:
-            raise ValueError(f"{name} must have every document, but {missing[0]} is missing")
-        return [values[number] for number in numbers.tolist()]
-    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
-        raise TypeError(f"{name} must be a list or a mapping, got {type(values).__name__}")
-    if len(values) != len(numbers):
-        raise ValueError(f"{name} must have one for each of the {len(numbers):,} documents, got {len(values):,}")
-    return list(values)
+        Raises:
+            TypeError, ValueError: there are too many or too few; the message names the argument.
+        """
+        if values is False and name != "ids":
+            return None
+        if values is None:
+            return self.numbers if name == "ids" and self.ids is None else getattr(self, name)
+        if isinstance(values, Mapping):
+            missing = next((number for number in self.numbers.tolist() if number not in values), None)
+            if missing is not None:
+                raise ValueError(f"{name} must have every document, but {missing} is missing")
+            return [values[number] for number in self.numbers.tolist()]
+        if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+            raise TypeError(f"{name} must be a list or a mapping, got {type(values).__name__}")
+        if isinstance(values, Sized) and len(values) != len(self.numbers):
+            raise ValueError(
+                f"{name} must have one for each of the {len(self.numbers):,} documents, got {len(values):,}"
+            )
+        return values

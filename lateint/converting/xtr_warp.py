@@ -1,9 +1,9 @@
 """Indexes of xtr-warp-rs (2.0 and 2.1).
 
 Files: ``metadata.json``, ``centroids.npy``, ``bucket_weights.npy``, and for each chunk ``N.codes.npy``,
-``N.residuals.npy``, ``N.passage_ids.npy`` and ``doclens.N.npy``. Tokens are not brought to length 1. An updated passage is
-there twice, and the later copy counts; ``deleted_pids.npy`` says which passages are gone. ``metadata.duckdb`` is DuckDB's.
-"""
+``N.residuals.npy``, ``N.passage_ids.npy`` and ``doclens.N.npy``. Tokens are not brought to length 1. An updated
+passage is there twice, and the later copy counts; ``deleted_pids.npy`` says which passages are gone.
+``metadata.duckdb`` is DuckDB's."""
 
 from __future__ import annotations
 

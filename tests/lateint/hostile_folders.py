@@ -1,4 +1,4 @@
-"""Folders as a stranger might make them: copies in which a file is cut, changed here and there, missing, or another's."""
+"""Folders as a stranger might make them: copies in which a file is cut, changed, missing, or another's."""
 
 import random
 import shutil

@@ -1,4 +1,4 @@
-"""The documents and queries that foreign indexes are made of, and how such folders are kept: as an archive a library."""
+"""The documents and queries that foreign indexes are made of, and how such indexes are kept: an archive a library."""
 
 import io
 import tarfile

@@ -1,9 +1,8 @@
 """Makes colbert.tar.xz with ColBERT 0.2.22, whose encoder is replaced by one that knows the tokens of each passage.
 
-PYTHON make_colbert.py, with colbert-ai 0.2.22, torch 2.11, transformers 4.49, faiss-cpu, ujson, GitPython, scipy, bitarray
-and python-dotenv (colbert-ai itself without what else it asks for). What is written, k-means, codec, chunks, removal and
-all, is ColBERT's doing; scores are those of its `colbert_score` on what its codec decompresses.
-"""
+PYTHON make_colbert.py, with colbert-ai 0.2.22, torch 2.11, transformers 4.49, faiss-cpu, ujson, GitPython, scipy,
+bitarray and python-dotenv (colbert-ai itself without what else it asks for). What is written, k-means, codec, chunks,
+removal and all, is ColBERT's doing; scores are those of its `colbert_score` on what its codec decompresses."""
 
 import os
 import tempfile

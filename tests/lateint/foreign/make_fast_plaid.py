@@ -1,4 +1,7 @@
-"""Makes fast-plaid.tar.xz with fast-plaid 1.7:  PYTHON make_fast_plaid.py  (benchmarks/rivals/install.sh makes PYTHON)."""
+"""Makes fast-plaid.tar.xz with fast-plaid 1.7:  PYTHON make_fast_plaid.py
+
+benchmarks/rivals/install.sh makes the environment.
+"""
 
 import os
 import tempfile

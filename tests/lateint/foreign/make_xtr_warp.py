@@ -1,5 +1,6 @@
-"""Makes xtr-warp.tar.xz with xtr-warp-rs 2.1:  PYTHON make_xtr_warp.py  (benchmarks/rivals/install.sh makes PYTHON).
+"""Makes xtr-warp.tar.xz with xtr-warp-rs 2.1:  PYTHON make_xtr_warp.py
 
+benchmarks/rivals/install.sh makes the environment, to which duckdb and pyarrow are added for metadata.
 The inverted copies of codes and residuals are left out of the archive.
 """
 
