@@ -41,6 +41,7 @@ def test_public_names():
         "Explanation",
         "FieldError",
         "FormatError",
+        "Hit",
         "Hits",
         "Index",
         "LockedError",
