@@ -13,7 +13,6 @@ from typing import Any
 Condition = Mapping[str, Any] | bool
 
 EVERYTHING, NOTHING = True, False
-OPPOSITE = {"$gt": "$lte", "$lte": "$gt", "$lt": "$gte", "$gte": "$lt"}
 
 
 def compare(field: str, operator: str, value: Any) -> Condition:
