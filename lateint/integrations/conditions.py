@@ -1,8 +1,8 @@
 """Conditions as frameworks have them, brought into the form of `Index.search(filter=)`.
 
-Frameworks know two truth values: a comparison with a field that a document has not is false, and its negation true. Filters
-of lateint know three, as SQL does, so negations are carried down to comparisons here, and say what becomes of missing
-fields. A field that no document has is no error to a framework either.
+Frameworks know two truth values: a comparison with a field that a document has not is false, and its negation true.
+Filters of lateint know three, as SQL does, so negations are carried down to comparisons here, and say what becomes of
+missing fields. A field that no document has is no error to a framework either.
 """
 
 from __future__ import annotations

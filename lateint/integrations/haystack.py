@@ -39,9 +39,7 @@ class LateIntDocumentStore:
         encoder_options: dict[str, Any] | None = None,
         settings: dict[str, Any] | None = None,
     ) -> None:
-        self.arguments = {
-            "encoder": encoder, "path": path, "encoder_options": encoder_options, "settings": settings
-        }  # fmt: skip
+        self.arguments = dict(encoder=encoder, path=path, encoder_options=encoder_options, settings=settings)
         model = import_class_by_name(encoder)(**(encoder_options or {})) if isinstance(encoder, str) else encoder
         self.store = TextStore(model, path, **(settings or {}))
 
@@ -49,7 +47,8 @@ class LateIntDocumentStore:
         """What `from_dict` makes such a store of."""
         if not isinstance(self.arguments["encoder"], str):
             raise ValueError("encoder must be the full name of a class for a store that is saved")
-        return default_to_dict(self, **self.arguments)
+        made: dict[str, Any] = default_to_dict(self, **self.arguments)
+        return made
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LateIntDocumentStore:
@@ -124,7 +123,8 @@ class LateIntRetriever:
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` makes such a retriever of."""
         store = self.document_store.to_dict()
-        return default_to_dict(self, document_store=store, top_k=self.top_k, filters=self.filters)
+        made: dict[str, Any] = default_to_dict(self, document_store=store, top_k=self.top_k, filters=self.filters)
+        return made
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LateIntRetriever:

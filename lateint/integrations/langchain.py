@@ -21,7 +21,7 @@ from lateint.integrations.store import TextStore
 NO_VECTORS = "a late-interaction index has a vector for each token and none for a text, so that {} cannot be offered"
 
 
-class LateIntVectorStore(VectorStore):
+class LateIntVectorStore(VectorStore):  # type: ignore[misc]
     """Documents found by MaxSim over their tokens.
 
     Scores are MaxSim: sums over the tokens of the query, not bounded by 1. Asynchronous methods run these in a thread.
@@ -93,7 +93,7 @@ class LateIntVectorStore(VectorStore):
         raise NotImplementedError("MaxSim has no upper bound, so that relevance from 0 to 1 cannot be offered")
 
     @classmethod
-    def from_texts(  # type: ignore[override]
+    def from_texts(
         cls,
         texts: list[str],
         embedding: Any,

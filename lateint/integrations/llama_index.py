@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import Sequence
 from typing import Any
@@ -15,9 +16,6 @@ from typing import Any
 from llama_index.core.schema import BaseNode, MetadataMode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
-    FilterCondition,
-    FilterOperator,
-    MetadataFilter,
     MetadataFilters,
     VectorStoreQuery,
     VectorStoreQueryMode,
@@ -27,21 +25,16 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from pydantic import PrivateAttr
 
 from lateint.documents import Document
-from lateint.integrations.conditions import EVERYTHING, NOTHING, Condition, all_of, any_of, compare, negated
+from lateint.integrations.conditions import EVERYTHING, NOTHING, Condition, all_of
+from lateint.integrations.llama_index_filters import condition
 from lateint.integrations.store import TextStore
-
-PLAIN = {
-    FilterOperator.EQ: "$eq", FilterOperator.NE: "$ne", FilterOperator.GT: "$gt", FilterOperator.GTE: "$gte",
-    FilterOperator.LT: "$lt", FilterOperator.LTE: "$lte", FilterOperator.IN: "$in", FilterOperator.NIN: "$nin",
-    FilterOperator.ANY: "$containsany", FilterOperator.ALL: "$containsall", FilterOperator.CONTAINS: "$contains",
-}  # fmt: skip
 
 
 class LateIntVectorStore(BasePydanticVectorStore):  # type: ignore[misc]
     """Nodes found by MaxSim over the tokens of their text.
 
-    Queries come as text and are encoded here; embeddings of nodes are not looked at, so that ``MockEmbedding(1)`` will do
-    as LlamaIndex's own. Similarities are MaxSim: sums over the tokens of the query, not bounded by 1.
+    Queries come as text and are encoded here; embeddings of nodes are not looked at, so that ``MockEmbedding(1)`` will
+    do as LlamaIndex's own. Similarities are MaxSim: sums over the tokens of the query, not bounded by 1.
 
     Args:
         encoder: an `lateint.encoders.Encoder`, or a model of PyLate or sentence-transformers.
@@ -84,9 +77,7 @@ class LateIntVectorStore(BasePydanticVectorStore):  # type: ignore[misc]
         """Deletes the nodes that have one of these ids and for which the filters hold."""
         self._store.delete([node.id for node in self._chosen(node_ids, filters)])
 
-    def get_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
-    ) -> list[BaseNode]:
+    def get_nodes(self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None) -> list[BaseNode]:
         """The nodes that have one of these ids and for which the filters hold."""
         return [_node(one) for one in self._chosen(node_ids, filters)]
 
@@ -100,7 +91,7 @@ class LateIntVectorStore(BasePydanticVectorStore):  # type: ignore[misc]
             raise ValueError("query_str must be given: a late-interaction index is not searched by one vector")
         if query.mode != VectorStoreQueryMode.DEFAULT:
             raise ValueError(f"mode must be default, got {query.mode}")
-        chosen = all_of([_condition(query.filters), _one_of("ref_doc_id", query.doc_ids)])
+        chosen = all_of([condition(query.filters), _one_of("ref_doc_id", query.doc_ids)])
         if query.node_ids is not None:
             kwargs["subset"] = self._store.there(query.node_ids)
         found = self._store.search(query.query_str, query.similarity_top_k, chosen, **kwargs)
@@ -110,37 +101,25 @@ class LateIntVectorStore(BasePydanticVectorStore):  # type: ignore[misc]
             ids=[one.id for one, _ in found],
         )
 
+    async def async_add(self, nodes: Sequence[BaseNode], **kwargs: Any) -> list[str]:
+        """`add`, in a thread."""
+        return await asyncio.to_thread(self.add, nodes, **kwargs)
+
+    async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
+        """`query`, in a thread."""
+        return await asyncio.to_thread(self.query, query, **kwargs)
+
     def _chosen(self, ids: list[str] | None, filters: MetadataFilters | None) -> list[Document]:
         if ids is None:
-            return self._store.matching(_condition(filters))
+            return self._store.matching(condition(filters))
         if filters is None:
             return self._store.get(ids)
         wanted = set(ids)
-        return [one for one in self._store.matching(_condition(filters)) if one.id in wanted]
+        return [one for one in self._store.matching(condition(filters)) if one.id in wanted]
 
 
 def _one_of(field: str, values: list[str] | None) -> Condition:
     return EVERYTHING if values is None else {field: {"$in": values}} if values else NOTHING
-
-
-def _condition(filters: MetadataFilters | None) -> Condition:
-    if filters is None or not filters.filters:
-        return EVERYTHING
-    parts = [_condition(one) if isinstance(one, MetadataFilters) else _comparison(one) for one in filters.filters]
-    if filters.condition == FilterCondition.OR:
-        return any_of(parts)
-    return negated(any_of(parts)) if filters.condition == FilterCondition.NOT else all_of(parts)
-
-
-def _comparison(one: MetadataFilter) -> Condition:
-    if one.operator == FilterOperator.IS_EMPTY:
-        return any_of([{one.key: {"$exists": False}}, {one.key: {"$eq": ""}}])
-    if one.operator == FilterOperator.TEXT_MATCH:
-        escaped = "".join("\\" + c if c in "\\%_" else c for c in str(one.value))
-        return {one.key: {"$like": f"%{escaped}%"}}
-    if one.operator not in PLAIN:
-        raise ValueError(f"operator {one.operator} is not offered: texts are compared as they are written")
-    return compare(one.key, PLAIN[one.operator], one.value)
 
 
 def _node(stored: Document) -> BaseNode:

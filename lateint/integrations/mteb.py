@@ -30,7 +30,8 @@ class LateIntIndex:
     def __init__(self, build: Mapping[str, Any] | None = None, search: Mapping[str, Any] | None = None) -> None:
         self.build = {"progress": False, **(build or {})}
         self.settings = dict(search or {})
-        self.clear()
+        self.index: Index | None = None
+        self.ids: list[str] = []
 
     def add_documents(self, embeddings: Any, idxs: list[str]) -> None:
         """Adds documents and their ids."""
@@ -76,8 +77,7 @@ class LateIntIndex:
 
     def clear(self) -> None:
         """Forgets all documents."""
-        self.index: Index | None = None
-        self.ids: list[str] = []
+        self.index, self.ids = None, []
 
 
 def _unpadded(embeddings: Any) -> list[NDArray[Any]]:

@@ -1,7 +1,7 @@
 """What the stores of all frameworks have in common: texts with metadata, found through an encoder.
 
-A framework begins with an empty store and hands over documents as they come. An index begins with documents, of which it
-learns its codec; so the first ones make the index, and while it is small its codec is learned anew from time to time.
+A framework begins with an empty store and hands over documents as they come. An index begins with documents, of which
+it learns its codec; so the first ones make the index, and while it is small its codec is learned anew from time to time.
 """
 
 from __future__ import annotations
@@ -12,9 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from lateint.documents import Document, FieldError
+from lateint.documents import Document
 from lateint.encoders.protocol import Encoder, adapted
 from lateint.index import Index
 from lateint.integrations.conditions import EVERYTHING, NOTHING, Condition, known
@@ -68,8 +66,8 @@ class TextStore:
                 )
                 return
             self.index.add(texts=kept, ids=names, metadata=fields, on_duplicate=on_duplicate)
-            training = self.index.codec.training
-            if training is not None and training.tokens < MOST and self.index.drift().growth >= GROWTH:
+            training, growth = self.index.codec.training, self.index.drift().growth
+            if training is not None and training.tokens < MOST and growth is not None and growth >= GROWTH:
                 self.index.rebuild(self._embeddings())
 
     def _embeddings(self) -> Iterator[Any]:
@@ -117,7 +115,7 @@ class TextStore:
         index, condition = self.index, self._known(condition)
         if index is None or condition is NOTHING:
             return []
-        return list(index.documents) if condition is EVERYTHING else index.documents.matching(condition)
+        return list(index.documents) if condition is EVERYTHING else index.get(filter=condition)
 
     def _known(self, condition: Condition) -> Condition:
         return condition if self.index is None else known(condition, self.index.documents.fields)
