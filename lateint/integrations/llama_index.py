@@ -25,7 +25,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node, node_to_
 from pydantic import PrivateAttr
 
 from lateint.documents import Document
-from lateint.integrations.conditions import EVERYTHING, NOTHING, Condition, all_of
+from lateint.integrations.conditions import EVERYTHING, Condition, all_of
 from lateint.integrations.llama_index_filters import condition
 from lateint.integrations.store import TextStore
 
@@ -91,8 +91,9 @@ class LateIntVectorStore(BasePydanticVectorStore):  # type: ignore[misc]
             raise ValueError("query_str must be given: a late-interaction index is not searched by one vector")
         if query.mode != VectorStoreQueryMode.DEFAULT:
             raise ValueError(f"mode must be default, got {query.mode}")
-        chosen = all_of([condition(query.filters), _one_of("ref_doc_id", query.doc_ids)])
-        if query.node_ids is not None:
+        of_documents: Condition = {"ref_doc_id": {"$in": query.doc_ids}} if query.doc_ids else EVERYTHING
+        chosen = all_of([condition(query.filters), of_documents])
+        if query.node_ids:  # an empty list stands for all
             kwargs["subset"] = self._store.there(query.node_ids)
         found = self._store.search(query.query_str, query.similarity_top_k, chosen, **kwargs)
         return VectorStoreQueryResult(
@@ -116,10 +117,6 @@ class LateIntVectorStore(BasePydanticVectorStore):  # type: ignore[misc]
             return self._store.get(ids)
         wanted = set(ids)
         return [one for one in self._store.matching(condition(filters)) if one.id in wanted]
-
-
-def _one_of(field: str, values: list[str] | None) -> Condition:
-    return EVERYTHING if values is None else {field: {"$in": values}} if values else NOTHING
 
 
 def _node(stored: Document) -> BaseNode:

@@ -1,7 +1,7 @@
 """What the stores of all frameworks have in common: texts with metadata, found through an encoder.
 
 A framework begins with an empty store and hands over documents as they come. An index begins with documents, of which
-it learns its codec; so the first ones make the index, and while it is small its codec is learned anew from time to time.
+it learns its codec; so the first ones make the index, and while it is small its codec is learned anew now and then.
 """
 
 from __future__ import annotations
