@@ -38,7 +38,7 @@ def environment(room: Path, name: str, packages: list[str]) -> Path:
     """The Python of an environment with these packages, made if it is not there."""
     folder = room / name
     python, ready = folder / "bin" / "python", folder / "ready"
-    if not ready.exists() or ready.read_text().split() != packages:
+    if not ready.exists() or set(packages) - set(ready.read_text().split()):
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([python, "-m", "pip", "install", "-q", *EVERYWHERE, *packages], check=True)
         ready.write_text("\n".join(packages))
