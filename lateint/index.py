@@ -726,7 +726,6 @@ class Index:
     ) -> Any:
         """Scores the documents ``ids`` on their codes, best first.
 
-
         Args:
             Q: one query or a batch, as in `search`.
             ids: documents of this index, and for a batch a list of them for each query; those without tokens are left
@@ -915,25 +914,52 @@ class Index:
         return queries.tokens
 
 
-def search(Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, **settings: Any) -> Any:
+@overload
+def search(
+    Q: OneQuery,
+    k: int = 5,
+    *,
+    index: Index | str | os.PathLike[str] | None = None,
+    encoder: Any = None,
+    **settings: Any,
+) -> Hits: ...
+@overload
+def search(
+    Q: ManyQueries,
+    k: int = 5,
+    *,
+    index: Index | str | os.PathLike[str] | None = None,
+    encoder: Any = None,
+    **settings: Any,
+) -> list[Hits]: ...
+@overload
+def search(
+    Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, encoder: Any = None, **settings: Any
+) -> Any: ...
+def search(
+    Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, encoder: Any = None, **settings: Any
+) -> Any:
     """Searches an index in one line; see `Index.search`.
 
     Args:
-        Q: one query ``[Lq, dim]`` or a batch.
+        Q: one query ``[Lq, dim]`` or a batch; or texts.
         k: how many documents.
         index: an `Index`; the path of one, which is opened for this search alone; or None for the one that this process
             built or opened last, by whatever thread. It is kept until another takes its place; one on a device is let
             go before another is put on one, so that there need not be room for both.
+        encoder: of texts, where ``index`` is a path.
         settings: passed on to `Index.search`.
 
     Raises:
-        ValueError: ``index`` is left out before any was built or opened.
+        ValueError: ``index`` is left out before any was built or opened, or ``encoder`` is given without a path.
     """
     if index is None:
         if (index := _current) is None:
             raise ValueError("index must be given, for none has been built or opened in this process")
     elif not isinstance(index, Index):
-        index = _opened(index)
+        return _opened(index, encoder=encoder).search(Q, k, **settings)
+    if encoder is not None:
+        raise ValueError("encoder goes with the path of an index; one that is open has its own")
     return index.search(Q, k, **settings)
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import Any
 
-from tqdm.auto import tqdm
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # a notebook without ipywidgets gets bars of text, which will do
+    from tqdm.auto import tqdm
 
 
 def bar(

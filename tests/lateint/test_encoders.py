@@ -6,7 +6,7 @@ import types
 
 import numpy as np
 import pytest
-from tiny_models import bert_folder, tiny_colpali
+from tiny_models import bert_folder, pages_model, tiny_colpali
 
 from lateint import Index
 from lateint.encoders import ColPali, MiniLM, Onnx, PyLate, SentenceTransformer, adapted
@@ -154,56 +154,20 @@ def test_onnx_folders_that_lack_something(tmp_path):
         Onnx(tmp_path)
 
 
-class FakePages:
-    """As much of a processor of colpali-engine as an adapter uses: letters or pixels to numbers, padded on the left."""
-
-    def process_queries(self, texts):
-        return self._padded([[ord(letter) for letter in text] for text in texts])
-
-    def process_images(self, images):
-        return self._padded([list(np.asarray(image.convert("L")).ravel()[:12]) for image in images])
-
-    def _padded(self, rows):
-        torch = importlib.import_module("torch")
-        length = max(map(len, rows))
-        ids, mask = torch.zeros(len(rows), length, dtype=torch.long), torch.zeros(len(rows), length, dtype=torch.long)
-        for i, row in enumerate(rows):
-            ids[i, length - len(row) :], mask[i, length - len(row) :] = torch.tensor(row, dtype=torch.long), 1
-        inputs = {"input_ids": ids, "attention_mask": mask}
-        return type("Inputs", (dict,), {"to": lambda self, device: self})(inputs)
-
-
-def fake_model():
-    torch = pytest.importorskip("torch")
-
-    class Model(torch.nn.Module):
-        device = "cpu"
-
-        def __init__(self):
-            super().__init__()
-            self.embedding = torch.nn.Embedding(300, 16)
-
-        def forward(self, input_ids, attention_mask):
-            rows = torch.nn.functional.normalize(self.embedding(input_ids), dim=-1).bfloat16()
-            return rows * attention_mask[..., None]
-
-    torch.manual_seed(0)
-    return Model()
-
-
 def test_colpali_pages_and_texts(tmp_path):
+    pytest.importorskip("torch")
     image = pytest.importorskip("PIL.Image")
     rng = np.random.default_rng(0)
     pages = [image.fromarray(rng.integers(0, 255, (3, 3 + i), dtype=np.uint8)) for i in range(5)]
     pages[2].save(tmp_path / "page.png")
-    encoder = ColPali(fake_model(), FakePages(), name="tiny", batch_size=2)
+    encoder = ColPali(*pages_model(), name="tiny", batch_size=2)
     index = Index.build(texts=[*pages[:2], tmp_path / "page.png", *pages[3:]], encoder=encoder, progress=False)
     tokens = encoder.encode_document(pages)
     assert [len(rows) for rows in tokens] == [9, 12, 12, 12, 12]  # padding is left out
     assert [hits.ids[0] for hits in index.search(tokens, k=1)] == [0, 1, 2, 3, 4]
     assert len(index.search(["cat", "a"], k=2)) == 2 and index.search("cat", k=1).scores.shape == (1,)
     with pytest.raises(ValueError, match="processor must be given"):
-        ColPali(fake_model())
+        ColPali(pages_model()[0])
 
 
 def test_colpali_engine(tmp_path):

@@ -2,6 +2,8 @@
 
 import string
 
+import numpy as np
+
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 WORDS = ["red", "blue", "green", "black", "white", "rose", "sky", "leaf", "cat", "snow", "how", "the", "work"]
 
@@ -61,3 +63,45 @@ def tiny_colpali(package):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return package.ColPali(config).eval(), processor
+
+
+class Pages:
+    """As much of a processor of colpali-engine as an adapter uses: letters or pixels to numbers, padded on the left."""
+
+    def process_queries(self, texts):
+        """Letters."""
+        return self._padded([[ord(letter) for letter in text] for text in texts])
+
+    def process_images(self, images):
+        """Up to twelve pixels."""
+        return self._padded([list(np.asarray(image.convert("L")).ravel()[:12]) for image in images])
+
+    def _padded(self, rows):
+        import torch
+
+        length = max(map(len, rows))
+        ids, mask = torch.zeros(len(rows), length, dtype=torch.long), torch.zeros(len(rows), length, dtype=torch.long)
+        for i, row in enumerate(rows):
+            ids[i, length - len(row) :], mask[i, length - len(row) :] = torch.tensor(row, dtype=torch.long), 1
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        return type("Inputs", (dict,), {"to": lambda self, device: self})(inputs)
+
+
+def pages_model():
+    """A model that reads what `Pages` gives, and a `Pages`."""
+    import torch
+
+    class Model(torch.nn.Module):
+        device = "cpu"
+
+        def __init__(self):
+            super().__init__()
+            self.embedding = torch.nn.Embedding(300, 16)
+
+        def forward(self, input_ids, attention_mask):
+            rows = torch.nn.functional.normalize(self.embedding(input_ids), dim=-1).bfloat16()
+            return rows * attention_mask[..., None]
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return Model(), Pages()
