@@ -64,11 +64,12 @@ class RemoteIndex:
         nprobe: int | None = None,
         candidates: int | None = None,
         exhaustive: bool = False,
+        recall: float | None = None,
         subset: Iterable[Any] | None = None,
     ) -> Any:
         """The k documents with the highest MaxSim for each query, see `Index.search`."""
-        how = {"k": k, "nprobe": nprobe, "candidates": candidates, "exhaustive": exhaustive, "subset": _ids(subset)}
-        how = {name: value for name, value in how.items() if value is not None}
+        how = {"k": k, "nprobe": nprobe, "candidates": candidates, "exhaustive": exhaustive, "recall": recall}
+        how = {name: value for name, value in {**how, "subset": _ids(subset)}.items() if value is not None}
         queries = _matrices(Q)
         if queries is None:
             return _hits(self._ask("POST", "/search", {"query": self._query(Q), **how})["hits"], self.get)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, WithJsonSchema
 
 from lateint_server.arrays import Embedding, Query
 
@@ -49,6 +49,9 @@ class HowToSearch(Message):
     nprobe: Count | None = Field(None, description="centroids that each query token looks into")
     candidates: Count | None = Field(None, description="documents that are scored exactly")
     exhaustive: StrictBool = Field(False, description="score every document")
+    recall: StrictFloat | None = Field(
+        None, gt=0, lt=1, description="to reach, where the index was calibrated, instead of settings"
+    )
     subset: list[Id] | None = Field(None, description="ids to choose from")
     fields: list[StrictStr] = Field(
         [], description="of metadata, to give with each hit; `text` for the text, `*` for all"

@@ -36,7 +36,7 @@ reading = APIRouter(
 writing = APIRouter(
     prefix=PREFIX, route_class=WriteRoute, responses=PROBLEMS, dependencies=[Depends(bearer)], tags=["change"]
 )
-HOW = ("k", "nprobe", "candidates", "exhaustive", "subset")
+HOW = ("k", "nprobe", "candidates", "exhaustive", "recall", "subset")
 
 
 async def settings_of(request: Request) -> Settings:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lateint.calibration import Calibration
 from lateint_kernels.codes.residual import NBITS
 
 FORMAT, VERSION = "lateint", 3
@@ -130,6 +131,7 @@ class Manifest:
         codec_crc32: of the codec's numbers; None: not known.
         training: what the codec was learned from: ``tokens`` and ``residual_norm``; None: not known.
         encoder: what made the tokens: its ``name`` and ``settings``; None: not known.
+        calibration: what was measured of the recall of searches; None: nothing was.
     """
 
     dim: int
@@ -151,6 +153,7 @@ class Manifest:
     codec_crc32: int | None = None
     training: Mapping[str, Any] | None = None
     encoder: Mapping[str, Any] | None = None
+    calibration: Calibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As ``index.json`` holds it, in `version_to_write`."""
@@ -166,6 +169,7 @@ class Manifest:
             "next_segment": self.segment_number,
             **({"codec": self.codec} if self.codec else {}),
             **{key: value for key in optional if (value := getattr(self, key)) is not None},
+            **({} if self.calibration is None else {"calibration": self.calibration.to_json()}),
             "segments": [segment.to_json() for segment in self.segments],
             "files": {name: file.to_json() for name, file in self.files.items()},
         }
@@ -231,6 +235,7 @@ class Manifest:
             codec_crc32=_size(values, "codec_crc32") if "codec_crc32" in values else None,
             training=None if training is None else {key: training[key] for key in _TRAINING},
             encoder=_encoder(values),
+            calibration=Calibration.from_json(known) if (known := values.get("calibration")) is not None else None,
         )
 
 
