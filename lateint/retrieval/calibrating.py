@@ -62,9 +62,10 @@ def missed(best: Sequence[Ranking], found: Sequence[Sequence[Ranking]], k: int) 
     """``[queries, rungs]``: the share of the first k of ``best`` that each rung did not find."""
     losses = np.zeros((len(best), len(found)))
     for query, (truth, _) in enumerate(best):
+        wanted = set(truth[:k].tolist())
         for rung, rankings in enumerate(found):
-            there = np.isin(truth[:k], rankings[query][0], assume_unique=True)
-            losses[query, rung] = 1.0 - np.count_nonzero(there) / max(1, len(there)) if len(there) else 0.0
+            there = wanted.intersection(rankings[query][0].tolist())
+            losses[query, rung] = 1.0 - len(there) / len(wanted) if wanted else 0.0
     return losses
 
 
