@@ -131,7 +131,8 @@ def test_what_is_promised_is_found(made):
             best = index.search(unseen, k, exhaustive=True)
             found = index.search(unseen, k, recall=target)
             shares = [len(np.intersect1d(a.ids, b.ids)) / k for a, b in zip(best, found, strict=True)]
-            assert np.mean(shares) >= target - 0.01, (target, k)
+            error = np.std(shares) / len(shares) ** 0.5
+            assert np.mean(shares) + 3 * error >= target, (target, k)
 
 
 def test_rungs_become_no_less():
