@@ -20,7 +20,7 @@ def blocks(text, language):
     return [textwrap.dedent(block) for block in re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/training.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/training.md", "docs/filters.md"])
 def test_python_blocks_run(page, tmp_path):
     programs = blocks((ROOT / page).read_text(encoding="utf-8"), "python")
     assert programs and (page != "README.md" or "assert" in programs[0])
