@@ -129,6 +129,7 @@ class Manifest:
         codec: folder of the codec's files; empty: that of the manifest.
         codec_crc32: of the codec's numbers; None: not known.
         training: what the codec was learned from: ``tokens`` and ``residual_norm``; None: not known.
+        encoder: what made the tokens: its ``name`` and ``settings``; None: not known.
     """
 
     dim: int
@@ -149,10 +150,11 @@ class Manifest:
     codec: str = ""
     codec_crc32: int | None = None
     training: Mapping[str, Any] | None = None
+    encoder: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As ``index.json`` holds it, in `version_to_write`."""
-        optional = ("next_id", "codec_crc32", "training")
+        optional = ("next_id", "codec_crc32", "training", "encoder")
         return {
             "format": FORMAT,
             "version": self.version_to_write,
@@ -228,10 +230,20 @@ class Manifest:
             codec=_name(values["codec"]) if values.get("codec") else "",
             codec_crc32=_size(values, "codec_crc32") if "codec_crc32" in values else None,
             training=None if training is None else {key: training[key] for key in _TRAINING},
+            encoder=_encoder(values),
         )
 
 
 _TRAINING = ("tokens", "residual_norm")
+
+
+def _encoder(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    encoder = values.get("encoder")
+    if encoder is None:
+        return None
+    if not isinstance(encoder["name"], str) or not isinstance(encoder["settings"], dict):
+        raise ValueError(f"encoder cannot be {encoder!r}")
+    return {"name": encoder["name"], "settings": encoder["settings"]}
 
 
 def _check_sizes(dim: int, width: int, block: int, nbits: int, centroids: int, cells: int) -> None:
