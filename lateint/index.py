@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from lateint.arguments import positive, thread_count
 from lateint.changing import copying, merging
-from lateint.changing.draft import DUPLICATES, Draft, Encoders
+from lateint.changing.draft import DUPLICATES, Draft
 from lateint.changing.drift import Drift, measure
+from lateint.changing.encoders import Encoders
 from lateint.changing.rebuilding import Rebuilt
 from lateint.changing.verification import Report, check_groups, verify
 from lateint.changing.writing import Writing, newer, writing
