@@ -133,6 +133,7 @@ class Snapshot:
         return found
 
     def _selection(self, chosen: NDArray[np.uint8]) -> Selection:
+        chosen.flags.writeable = False  # so that a device may keep it
         return Selection(self.everything.offsets, self.everything.live, chosen)
 
     def decoded(self, id: Any) -> NDArray[np.uint8]:

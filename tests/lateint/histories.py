@@ -53,6 +53,7 @@ def answers(index, queries=QUERIES):
     return found
 
 
+HITS = slice(3, 3 + 3 * len(QUERIES))  # among what `answers` gives
 CONDITIONS = [
     {"lang": {"$gte": "a"}},
     {"year": {"$ne": 7}},

@@ -8,7 +8,7 @@ import threading
 
 import numpy as np
 import pytest
-from histories import DIM, QUERIES, answers, documents, expected, step
+from histories import DIM, HITS, QUERIES, answers, documents, expected, step
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -382,7 +382,7 @@ def test_rebuild(index, from_codes):
     assert report.from_codes == from_codes and report.centroids == (5, 9) and 0 < report.error < 0.2
     expect = Index.build(list(live.values()), ids=list(live), ncentroids=9, progress=False)
     if from_codes:  # `live` was decoded one document at a time, which moves the mean by its last bits
-        for ours, theirs in zip(answers(index)[3:], answers(expect)[3:], strict=True):
+        for ours, theirs in zip(answers(index)[HITS], answers(expect)[HITS], strict=True):
             assert ours[0] == theirs[0]
             np.testing.assert_allclose(*(np.frombuffer(one[1], np.float32) for one in (ours, theirs)), atol=1e-6)
     else:
