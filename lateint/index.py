@@ -126,7 +126,7 @@ class Index:
                 (`datetime.date` or `datetime.datetime`), None, lists of these and mappings. docs/filters.md says how
                 searches choose by them.
             nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
-            ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
+            ncentroids: how many centroids; None: about one for 48 tokens up to 16,384, fewer beyond.
             seed: of the random rotation and of k-means; None: 0.
             codec: what `lateint.train_codec` or another index (`Index.codec`) learned; nothing is learned then, and
                 ``nbits``, ``ncentroids`` and ``seed``, where they are given, must be those of the codec.
@@ -559,11 +559,12 @@ class Index:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
                 dtype. Or a text, or a list of texts, which `encoder` encodes.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
-            nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
-            candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row (160
-                with more than 65,536 centroids) changed nothing among the best k; at most 512 + 4 k.
+            nprobe: centroids that each query token looks into; None: half the square root of their number, from 16 to
+                96, and more for k over 10.
+            candidates: documents scored on their codes; None: as many as it takes, best first, until what is left can
+                hardly be among the best k (docs/design.md, "When to stop"); at most 512 + 4 k.
             cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 24 if there are
-                more than 32,768 centroids, else 0.
+                more than 4,096 centroids, else 0.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
             subset: what to choose from: ids; a mask ``[n]`` of bools in the order of `ids`; or what `subset` made of
                 either, which costs nothing when it is used again. None: all.
@@ -588,7 +589,7 @@ class Index:
         snapshot = self._snapshot
         queries, k, workers = self._queries(Q, mask), positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
-        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
+        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most, tokens=snapshot.state.tokens)
         k = min(k, max(1, most))
         selection = _selection(snapshot, subset, filter, params)
         if exhaustive:
@@ -616,6 +617,11 @@ class Index:
     def count(self, filter: Any, params: Mapping[str, Any] | None = None) -> int:
         """For how many documents a condition holds; see `search` for the arguments and errors."""
         return self._snapshot.filtered(filter, params).documents
+
+    def select(self, filter: Any, params: Mapping[str, Any] | None = None) -> NDArray[Any]:
+        """The ids of the documents for which a condition holds, in their order; arguments and errors as of `search`."""
+        snapshot = self._snapshot
+        return snapshot.ids.at(snapshot.filtered(filter, params).positions)
 
     @overload
     def rerank(
