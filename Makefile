@@ -30,7 +30,7 @@ PIP_INSTALL := -m pip install --disable-pip-version-check
 INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 
 CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
-SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint kernels -name '*.py')
+SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint lateint_server kernels -name '*.py')
 
 .PHONY: help demo demo-preflmr docs test test-preflmr sanitize fuzz check lint bench dist format clean
 help:

@@ -1,5 +1,6 @@
 """An index that changes: whatever was done, it is the index that a build of what is there would give."""
 
+import copy
 import json
 import os
 import subprocess
@@ -496,3 +497,13 @@ def test_the_machine_would_notice_that_compaction_forgets(monkeypatch):
 
 def test_exported():
     assert lateint.LockedError is LockedError and DIM == 8 and subprocess and sys
+
+
+def test_a_copy_stays_as_it_is(clustered):
+    documents = clustered([4] * 20)
+    index = Index.build(list(documents)[:19], progress=False)
+    before = copy.copy(index)
+    index.add([documents[19]])
+    index.delete([3])
+    assert (len(before), before.generation, len(index), index.generation) == (19, 0, 19, 2)
+    assert before.search(documents[3], 1).ids.tolist() == [3]
