@@ -66,8 +66,7 @@ def test_python_blocks_run(page, program, tmp_path, monkeypatch):
         program = program.replace(
             '"index"', 'f"index-{__import__("os").urandom(4).hex()}"'
         )  # three ways, one at a time
-    if "matplotlib" in program:
-        pytest.importorskip("matplotlib")
+    if "heatmap" in program:
         program = program.replace("(32, 32)", "(3, 4)")  # the model that stands in has twelve patches
     if "pages" in program:
         from PIL import Image
