@@ -5,6 +5,7 @@ import logging
 from lateint.disk.commits import LockedError
 from lateint.disk.manifest import FormatError
 from lateint.documents import Document, FieldError
+from lateint.filtering.tree import FilterError
 from lateint.ids import UnknownIdError
 from lateint.index import Index, search
 from lateint.indexing.codec import Codec
@@ -20,6 +21,7 @@ __all__ = [
     "Document",
     "Explanation",
     "FieldError",
+    "FilterError",
     "FormatError",
     "Hit",
     "Hits",

@@ -20,11 +20,13 @@ import numpy as np
 import lateint_kernels
 from lateint import eval_command, inputs
 from lateint.changing.draft import DUPLICATES
+from lateint.converting import reading
 from lateint.index import Index
 from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
 from lateint.version import __version__
 
+_CARRIED = {"texts": "--documents:", "metadata": "--documents:"}  # how messages begin that name these arguments
 SHOWN = 80  # characters of a text in a table
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
@@ -77,11 +79,26 @@ def _parser() -> argparse.ArgumentParser:
     _add_threads(command)
     command.set_defaults(command=build)
 
+    command = commands.add_parser("convert", help="build an index of one of ColBERT, fast-plaid or xtr-warp-rs")
+    command.add_argument("source", help="the folder of the other index")
+    command.add_argument("path", help="the index, a new folder")
+    command.add_argument("--format", choices=(reading.AUTO, *reading.FORMATS), default=reading.AUTO, help="(auto)")
+    command.add_argument("--ids", help="JSON list with one id a document, or object from the numbers there to ids")
+    command.add_argument("--nbits", type=int, choices=(1, 2, 4, 8), default=4, help="bits a dimension (4)")
+    command.add_argument("--max-ram", type=int, metavar="BYTES", help="of working memory that the build may use")
+    command.add_argument("--device", help="where to build: cpu, cuda or cuda:N (cpu); the files are the same")
+    command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.add_argument("--resume", action="store_true", help="go on with what a killed conversion of the same left")
+    _add_threads(command)
+    command.set_defaults(command=convert)
+
     command = commands.add_parser("train-codec", help="learn how to compress, for indexes that are built in parts")
     command.add_argument("path", help="the codec, a new folder")
     inputs.add_tokens(command, "")
     _add_build_settings(command)
-    command.add_argument("--ncentroids", type=int, help="about one for 240 tokens of all that is to be indexed")
+    command.add_argument(
+        "--ncentroids", type=int, help="about one for 48 tokens of all that is to be indexed, up to 16,384"
+    )
     command.add_argument("--device", help="where to learn: cpu, cuda or cuda:N (cpu); the codec is the same")
     command.add_argument("--overwrite", action="store_true", help="replace a codec that is already there")
     _add_threads(command)
@@ -100,6 +117,8 @@ def _parser() -> argparse.ArgumentParser:
     inputs.add_tokens(command, "", required=False)
     command.add_argument("-k", type=inputs.count, default=5, help="hits a query (5)")
     _add_search_settings(command)
+    _add_filter(command)
+    command.add_argument("--fields", help="of the documents found, with commas between; text is the text")
     command.add_argument(
         "--device-memory", type=inputs.count, metavar="BYTES", help="that the index may take on a device"
     )
@@ -124,7 +143,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("path", help="the index")
     command.add_argument("ids", nargs="*", help="of the documents")
     command.add_argument("--ids", dest="file", metavar="FILE", help="JSON list of ids")
+    _add_filter(command)
     command.set_defaults(command=delete)
+
+    command = commands.add_parser("get", help="texts and metadata of documents, a JSON object each")
+    command.add_argument("path", help="an index")
+    command.add_argument("ids", nargs="*", help="of the documents; all where there is no filter either")
+    command.add_argument("--fields", help="names of fields, with commas between; text is the text")
+    _add_filter(command)
+    command.set_defaults(command=get)
 
     command = commands.add_parser("compact", help="join small segments, and those with many deleted documents")
     command.add_argument("path", help="the index")
@@ -153,6 +180,14 @@ def _add_documents(parser: argparse.ArgumentParser) -> None:
     inputs.add_tokens(parser, "", required=False)
     parser.add_argument("--texts", metavar="FILE", help="a text a line, or JSON lines with _id or id, text and title")
     inputs.add_encoder(parser)
+    parser.add_argument(
+        "--documents", metavar="JSONL", help="what documents carry: a JSON object a line, with text, metadata or both"
+    )
+
+
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--filter", help="a condition: JSON, or SQL such as \"lang = 'en' AND year >= 2020\"")
+    parser.add_argument("--params", metavar="JSON", help="values for the :names in a filter in SQL")
 
 
 def _add_build_settings(parser: argparse.ArgumentParser) -> None:
@@ -190,7 +225,7 @@ def build(options: argparse.Namespace) -> None:
     """Builds an index on disk from saved embeddings."""
     started = time.perf_counter()
     documents, encoder = inputs.documents(options), inputs.encoder_of(options)
-    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids"):
+    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids", **_CARRIED):
         index = Index.build(
             path=options.path,
             **documents,
@@ -203,6 +238,27 @@ def build(options: argparse.Namespace) -> None:
             **inputs.build_settings(options),
         )
     print(f"{options.path}: {len(index):,} documents, {index.tokens:,} tokens in {time.perf_counter() - started:.1f} s")
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Builds an index of one of another library."""
+    ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
+    if isinstance(ids, dict):
+        ids = inputs.by_number(ids, "--ids")
+    with inputs.options_for(source="SOURCE", ids="--ids", max_ram="--max-ram"):
+        index = Index.convert(
+            options.source,
+            options.path,
+            format=options.format,
+            nbits=options.nbits,
+            ids=ids,
+            max_ram=options.max_ram,
+            overwrite=options.overwrite,
+            resume=options.resume,
+            threads=options.threads,
+            device=options.device,
+        )
+    print(f"{options.path}: {len(index):,} documents, {index.tokens:,} tokens")
 
 
 def train(options: argparse.Namespace) -> None:
@@ -227,30 +283,73 @@ def merge(options: argparse.Namespace) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """Prints the hits of every saved query."""
-    if bool(options.queries) == (options.tokens is not None):
+    if options.queries and options.tokens is not None:
         raise ValueError("give either QUERY, with --encoder, or --tokens and --lengths")
-    index = Index.open(
-        options.path,
-        encoder=inputs.encoder_of(options),
-        device=options.device,
-        device_memory=options.device_memory,
-    )
+    if not options.queries and options.tokens is None:
+        raise ValueError("give QUERY, with --encoder, or --tokens and --lengths")
+    with inputs.options_for(device="--device", device_memory="--device-memory"):
+        index = Index.open(
+            options.path,
+            encoder=inputs.encoder_of(options),
+            device=options.device,
+            device_memory=options.device_memory,
+        )
+    fields = None if options.fields is None else options.fields.split(",")
     with inputs.options_for(
-        Q="QUERY" if options.queries else "--tokens", tokens="--tokens", lengths="--lengths", offsets="--lengths"
+        Q="QUERY" if options.queries else "--tokens",
+        tokens="--tokens",
+        lengths="--lengths",
+        offsets="--lengths",
+        filter="--filter",
+        params="--params",
     ):
         queries = options.queries or list(inputs.packed_queries(options))
-        results = index.search(queries, options.k, **inputs.search_settings(options))
+        chosen = inputs.condition(options.filter, options.params)
+        results = index.search(queries, options.k, **chosen, **inputs.search_settings(options))
     for number, hits in enumerate(results):
-        found = [
-            {"id": id, "score": score} | ({} if text is None else {"text": text})
-            for (id, score), text in zip(hits, hits.texts, strict=True)
-        ]
+        found: list[dict[str, Any]] = [{"id": id, "score": score} for id, score in hits]
+        if fields is None:
+            besides = [{} if text is None else {"text": text} for text in hits.texts]
+        else:
+            besides = [inputs.as_json(document) for document in hits.documents(fields)]
+        for one, more in zip(found, besides, strict=True):
+            one |= more
         if options.json:
             print(json.dumps({"query": number, "hits": found}, ensure_ascii=False))
             continue
-        print(f"query {number}" + (f": {options.queries[number]}" if options.queries else ""))
-        for one in found:
-            print(f"{one['score']:12.4f}  {one['id']}  {shorten(one.get('text', ''), SHOWN)}".rstrip())
+        print(
+            f"query {number}" + (f": {options.queries[number]}" if options.queries else ""),
+            *map(_line, found),
+            sep="\n",
+        )
+
+
+def _line(hit: dict[str, Any]) -> str:
+    """A hit in a table."""
+    metadata = [json.dumps(hit["metadata"], ensure_ascii=False)] if hit.get("metadata") else []
+    return "  ".join(
+        [f"{hit['score']:12.4f}", str(hit["id"]), shorten(hit.get("text") or "", SHOWN), *metadata]
+    ).rstrip()
+
+
+def get(options: argparse.Namespace) -> None:
+    """Prints texts and metadata."""
+    index = Index.open(options.path)
+    with inputs.options_for(fields="--fields", filter="--filter", params="--params"):
+        condition = inputs.condition(options.filter, options.params)
+        if condition and options.ids:
+            raise ValueError("filter takes the place of ids; give one of them")
+        names = index.select(**condition) if condition else _ids(index, options.ids) if options.ids else index.ids
+        fields = None if options.fields is None else options.fields.split(",")
+        for first in range(0, len(names), 1024):
+            for document in index.get(names[first : first + 1024], fields):
+                print(json.dumps({"id": document.id, **inputs.as_json(document)}, ensure_ascii=False))
+
+
+def _ids(index: Index, names: list[str]) -> list[Any]:
+    """Ids as a shell hands them over."""
+    numbers = len(index) > 0 and not isinstance(index.ids[0], str)
+    return [int(name) if numbers else name for name in names]
 
 
 def stats(options: argparse.Namespace) -> None:
@@ -262,7 +361,7 @@ def add(options: argparse.Namespace) -> None:
     """Adds saved embeddings to an index."""
     documents = inputs.documents(options)
     index = Index.open(options.path, encoder=inputs.encoder_of(options))
-    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids"):
+    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids", **_CARRIED):
         index.add(**documents, on_duplicate=options.on_duplicate)
     print(index)
 
@@ -270,11 +369,13 @@ def add(options: argparse.Namespace) -> None:
 def delete(options: argparse.Namespace) -> None:
     """Deletes documents from an index."""
     index = Index.open(options.path)
-    numbers = len(index) > 0 and not isinstance(index.ids[0], str)
-    ids: list[Any] = [int(name) if numbers else name for name in options.ids]
+    ids = _ids(index, options.ids)
     if options.file is not None:
         ids += inputs.read_json(options.file, "--ids")
-    print(f"deleted {index.delete(ids):,}; {len(index):,} documents are left")
+    with inputs.options_for(filter="--filter", params="--params"):
+        condition = inputs.condition(options.filter, options.params)
+        count = index.delete(ids if ids or not condition else None, **condition)
+    print(f"deleted {count:,}; {len(index):,} documents are left")
 
 
 def compact(options: argparse.Namespace) -> None:

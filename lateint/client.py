@@ -273,7 +273,7 @@ def _plain(id: Any) -> Any:
 def _hits(found: list[dict[str, Any]], get: Any) -> Hits:
     ids = [hit["id"] for hit in found]
     kind: Any = object if ids and isinstance(ids[0], str) else np.int64
-    return Hits(np.array(ids, kind), np.array([hit["score"] for hit in found], np.float32), partial(get, ids))
+    return Hits(np.array(ids, kind), np.array([hit["score"] for hit in found], np.float32), read=partial(get, ids))
 
 
 def _matrix(message: Mapping[str, Any]) -> NDArray[np.float32]:

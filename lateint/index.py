@@ -21,20 +21,24 @@ from lateint.changing.drift import Drift, measure
 from lateint.changing.rebuilding import Rebuilt
 from lateint.changing.verification import Report, check_groups, verify
 from lateint.changing.writing import Writing, newer, writing
+from lateint.converting import reading
 from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
 from lateint.documents import Document, Documents
 from lateint.encoders.batches import encoded_queries, is_text, kept_and_encoded
 from lateint.encoders.protocol import Encoder, adapted, check_same, described
 from lateint.fields.records import Records, given
+from lateint.filtering import resolving
 from lateint.ids import UnknownIdError, listed
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
+from lateint.retrieval.planning import SCAN, Plan
 from lateint.retrieval.queries import ManyQueries, OneQuery, Queries, read
-from lateint.snapshot import Snapshot
+from lateint.retrieval.selection import Selection
+from lateint.snapshot import Snapshot, Subset
 from lateint.state import State
 from lateint_kernels.devices import HOST, Place
 
@@ -123,7 +127,7 @@ class Index:
                 (`datetime.date` or `datetime.datetime`), None, lists of these and mappings. docs/filters.md says how
                 searches choose by them.
             nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
-            ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
+            ncentroids: how many centroids; None: about one for 48 tokens up to 16,384, fewer beyond.
             seed: of the random rotation and of k-means; None: 0.
             codec: what `lateint.train_codec` or another index (`Index.codec`) learned; nothing is learned then, and
                 ``nbits``, ``ncentroids`` and ``seed``, where they are given, must be those of the codec.
@@ -267,6 +271,65 @@ class Index:
         merging.merge(sources, Path(path).absolute(), overwrite=overwrite)
         return _last(_opened(path, place))
 
+    @classmethod
+    def convert(
+        cls,
+        source: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
+        *,
+        format: str = "auto",
+        nbits: int = 4,
+        ids: Any = None,
+        texts: Any = None,
+        metadata: Any = None,
+        max_ram: int | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        threads: int | None = None,
+        progress: bool = True,
+        device: Any = None,
+        device_memory: int | None = None,
+    ) -> Index:
+        """Builds an index of the documents in an index of ColBERT, fast-plaid or xtr-warp-rs, without the encoder.
+
+        Their tokens are decompressed, a chunk at a time, and compressed anew. Ids, deletions, texts and
+        metadata are kept. Nothing is unpickled. docs/converting.md says what is kept of each format, and what
+        it costs in quality.
+
+        Args:
+            source: the folder of the other index, which is only read.
+            path, nbits, max_ram, overwrite, resume, threads, progress, device, device_memory: as in `build`.
+            format: ``"colbert"``, ``"fast-plaid"`` or ``"xtr-warp"``; ``"auto"``: whichever ``source`` is.
+            ids: names for the documents: a list in their order, or a mapping from their numbers in ``source``. None:
+                those that are stored there, or these numbers.
+            texts, metadata: as in `build`, or a mapping from the numbers in ``source``. None: those that are stored
+                there; False: none.
+
+        Raises:
+            FileNotFoundError: there is nothing at ``source``, or a file in it is missing.
+            TypeError, ValueError: ``source`` is of no such format, or damaged; or as `build`. The message names the
+                file.
+            ImportError: ``source`` needs a package that is not installed.
+            OSError: as `build`.
+        """
+        foreign = reading.read(source, format, texts=texts is None, metadata=metadata is None)
+        return cls.build(
+            foreign.documents,
+            path,
+            ids=foreign.given(ids, "ids"),
+            texts=foreign.given(texts, "texts"),
+            metadata=foreign.given(metadata, "metadata"),
+            nbits=nbits,
+            max_ram=max_ram,
+            allow_empty=True,
+            overwrite=overwrite,
+            resume=resume,
+            threads=threads,
+            progress=progress,
+            device=device,
+            device_memory=device_memory,
+        )
+
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
         state = self._snapshot.state
@@ -347,16 +410,30 @@ class Index:
         with self._draft() as draft:
             draft.update(draft.state.ids.different(names, "ids"), source, besides)
 
-    def delete(self, ids: Iterable[Any]) -> int:
+    def delete(
+        self, ids: Iterable[Any] | None = None, *, filter: Any = None, params: Mapping[str, Any] | None = None
+    ) -> int:
         """Deletes documents; returns how many.
+
+        Args:
+            ids: of the documents.
+            filter, params: instead of ids, a condition on metadata, see `search`; it is looked up under the lock, so
+                that it is of the documents that are there when they are deleted.
 
         Raises:
             UnknownIdError: a KeyError that names an id that is not there. Nothing has changed then.
+            FilterError, FieldError: see `search`.
             LockedError, OSError: as `add`.
         """
-        names = listed(ids, "ids")
+        if (ids is None) == (filter is None):
+            raise ValueError("delete needs ids or filter, and not both")
+        names = None if ids is None else listed(ids, "ids")
+        tree = None if filter is None else resolving.read(filter, params)
         with self._draft() as draft:
-            positions = np.unique(draft.state.ids.positions(names, "ids"))
+            if tree is None:
+                positions = np.unique(draft.state.ids.positions(names or [], "ids"))
+            else:
+                positions = np.flatnonzero(resolving.resolve(tree, draft.state))
             draft.delete(positions)
         return len(positions)
 
@@ -483,7 +560,9 @@ class Index:
         candidates: int | None = None,
         cells: int | None = None,
         exhaustive: bool = False,
-        subset: Iterable[Any] | None = None,
+        subset: Any = None,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
         mask: Any = None,
         threads: int | None = None,
     ) -> Hits: ...
@@ -497,7 +576,9 @@ class Index:
         candidates: int | None = None,
         cells: int | None = None,
         exhaustive: bool = False,
-        subset: Iterable[Any] | None = None,
+        subset: Any = None,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
         mask: Any = None,
         threads: int | None = None,
     ) -> list[Hits]: ...
@@ -511,7 +592,9 @@ class Index:
         candidates: int | None = None,
         cells: int | None = None,
         exhaustive: bool = False,
-        subset: Iterable[Any] | None = None,
+        subset: Any = None,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
         mask: Any = None,
         threads: int | None = None,
     ) -> Any: ...
@@ -524,7 +607,9 @@ class Index:
         candidates: int | None = None,
         cells: int | None = None,
         exhaustive: bool = False,
-        subset: Iterable[Any] | None = None,
+        subset: Any = None,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
         mask: Any = None,
         threads: int | None = None,
     ) -> Any:
@@ -534,43 +619,81 @@ class Index:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
                 dtype. Or a text, or a list of texts, which `encoder` encodes.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
-            nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
-            candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row (160
-                with more than 65,536 centroids) changed nothing among the best k; at most 512 + 4 k.
+            nprobe: centroids that each query token looks into; None: half the square root of their number, from 16 to
+                96, and more for k over 10.
+            candidates: documents scored on their codes; None: as many as it takes, best first, until what is left can
+                hardly be among the best k (docs/design.md, "When to stop"); at most 512 + 4 k.
             cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 24 if there are
-                more than 32,768 centroids, else 0.
+                more than 4,096 centroids, else 0.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
-            subset: ids to choose from; None: all.
+            subset: what to choose from: ids; a mask ``[n]`` of bools in the order of `ids`; or what `subset` made of
+                either, which costs nothing when it is used again. None: all.
+            filter: a condition on metadata, as a mapping (``{"lang": "en", "year": {"$gte": 2020}}``) or in SQL
+                (``"lang = 'en' AND year >= :y"``), which needs sqlglot (``pip install lateint[sql]``). Only documents
+                are found for which it holds; docs/filters.md has all of it. With ``subset``, both must hold.
+            params: values for the names that a filter in SQL has after a colon.
             mask: ``[Lq]`` or ``[Nq, Lq]``, nonzero where a token of a query counts; None: all do.
             threads: None: as many as the process may use. A batch is spread over queries, a single query over its
                 tokens, where centroids are looked for, and over documents, where they are scored.
 
         Returns:
-            `Hits` for one query, a list of them for a batch. Ties are in the order in which documents were given.
+            `Hits` for one query, a list of them for a batch; `Hits.plan` says how a subset was searched. Ties are in
+            the order in which documents were given.
 
         Raises:
             TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1.
             UnknownIdError: a KeyError that names the id in ``subset``.
+            FilterError, FieldError: ValueErrors: ``filter`` is no condition, or on a field that no document has.
             RuntimeError: the index is damaged, in a part that `open` did not verify.
         """
         snapshot = self._snapshot
         queries, k, workers = self._queries(Q, mask), positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
-        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
+        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most, tokens=snapshot.state.tokens)
         k = min(k, max(1, most))
-        selection = snapshot.everything if subset is None else snapshot.subset(subset)
+        selection = _selection(snapshot, subset, filter, params)
         if exhaustive:
-            rankings = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
+            rankings, plans = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
         else:
-            rankings = searching.search(
+            rankings, plans = searching.search(
                 snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
             )
-        hits = [_hits(snapshot, positions, scores) for positions, scores in rankings]
+        hits = [_hits(snapshot, *ranking, plan) for ranking, plan in zip(rankings, plans, strict=True)]
         return hits[0] if queries.single else hits
+
+    def subset(self, ids: Any) -> Subset:
+        """Ids, or a mask ``[n]`` of bools in the order of `ids`, looked up once, for any number of searches.
+
+        When the index changes, ids are looked up once more; a mask is then refused, for it was one of other documents.
+
+        Raises:
+            UnknownIdError: a KeyError that names the id.
+            ValueError: the mask is of another length.
+        """
+        made = Subset(ids)
+        made.of(self._snapshot)
+        return made
+
+    def count(self, filter: Any, params: Mapping[str, Any] | None = None) -> int:
+        """For how many documents a condition holds; see `search` for the arguments and errors."""
+        return self._snapshot.filtered(filter, params).documents
+
+    def select(self, filter: Any, params: Mapping[str, Any] | None = None) -> NDArray[Any]:
+        """The ids of the documents for which a condition holds, in their order; arguments and errors as of `search`."""
+        snapshot = self._snapshot
+        return snapshot.ids.at(snapshot.filtered(filter, params).positions)
 
     @overload
     def rerank(
-        self, Q: OneQuery, ids: Iterable[Any], k: int | None = None, *, mask: Any = None, threads: int | None = None
+        self,
+        Q: OneQuery,
+        ids: Iterable[Any],
+        k: int | None = None,
+        *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
     ) -> Hits: ...
     @overload
     def rerank(
@@ -579,15 +702,33 @@ class Index:
         ids: Iterable[Iterable[Any]],
         k: int | None = None,
         *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
         mask: Any = None,
         threads: int | None = None,
     ) -> list[Hits]: ...
     @overload
     def rerank(
-        self, Q: Any, ids: Iterable[Any], k: int | None = None, *, mask: Any = None, threads: int | None = None
+        self,
+        Q: Any,
+        ids: Iterable[Any],
+        k: int | None = None,
+        *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
     ) -> Any: ...
     def rerank(
-        self, Q: Any, ids: Iterable[Any], k: int | None = None, *, mask: Any = None, threads: int | None = None
+        self,
+        Q: Any,
+        ids: Iterable[Any],
+        k: int | None = None,
+        *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
     ) -> Any:
         """Scores the documents ``ids`` on their codes, best first.
 
@@ -596,6 +737,7 @@ class Index:
             ids: documents of this index, and for a batch a list of them for each query; those without tokens are left
                 out of the answer.
             k: keep the best k; None: all.
+            filter, params: see `search`; documents for which the condition does not hold are left out.
             mask, threads: as in `search`.
 
         Returns:
@@ -610,27 +752,44 @@ class Index:
         lists = [ids] if queries.single else list(ids)
         if len(lists) != len(queries):
             raise ValueError(f"ids must be one list for each query, got {len(lists)} for {len(queries)} queries")
+        chosen = _selection(snapshot, None, filter, params).chosen
         hits = []
         for number, some in enumerate(lists):
             positions = np.unique(snapshot.ids.positions(some, "ids" if queries.single else f"ids of query {number}"))
-            most = len(positions) if keep is None else keep
+            if chosen is not None:
+                positions = positions[chosen[positions] != 0]
+            most = max(1, len(positions)) if keep is None else keep
             best, scores = searching.score(snapshot.engine, queries[number], positions, most, threads=workers)
-            hits.append(_hits(snapshot, best, scores))
+            hits.append(_hits(snapshot, best, scores, Plan(SCAN, len(positions))))
         return hits[0] if queries.single else hits
 
-    def get(self, ids: Iterable[Any], fields: Iterable[str] | None = None) -> list[Document]:
-        """Texts and metadata of documents, in the order of ``ids``.
+    def get(
+        self,
+        ids: Iterable[Any] | None = None,
+        fields: Iterable[str] | None = None,
+        *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> list[Document]:
+        """Texts and metadata of documents, in the order of ``ids``, or of the index for a ``filter``.
 
         Args:
             ids: of documents of this index.
             fields: names of fields to read, with dots where they are nested, and ``"text"`` for the text; None: all.
+            filter, params: instead of ids, a condition on metadata, see `search`.
 
         Raises:
             UnknownIdError: a KeyError that names the id.
             FieldError: a ValueError that names a field that no document has.
         """
+        if (ids is None) == (filter is None):
+            raise ValueError("get needs ids or filter, and not both")
         snapshot = self._snapshot
-        return snapshot.documents.at(snapshot.ids.positions(ids, "ids"), fields)
+        if ids is not None:
+            return snapshot.documents.at(snapshot.ids.positions(ids, "ids"), fields)
+        chosen = snapshot.filtered(filter, params).chosen
+        assert chosen is not None
+        return snapshot.documents.at(np.flatnonzero(chosen), fields)
 
     @property
     def documents(self) -> Documents:
@@ -778,25 +937,52 @@ class Index:
         return queries.tokens
 
 
-def search(Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, **settings: Any) -> Any:
+@overload
+def search(
+    Q: OneQuery,
+    k: int = 5,
+    *,
+    index: Index | str | os.PathLike[str] | None = None,
+    encoder: Any = None,
+    **settings: Any,
+) -> Hits: ...
+@overload
+def search(
+    Q: ManyQueries,
+    k: int = 5,
+    *,
+    index: Index | str | os.PathLike[str] | None = None,
+    encoder: Any = None,
+    **settings: Any,
+) -> list[Hits]: ...
+@overload
+def search(
+    Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, encoder: Any = None, **settings: Any
+) -> Any: ...
+def search(
+    Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, encoder: Any = None, **settings: Any
+) -> Any:
     """Searches an index in one line; see `Index.search`.
 
     Args:
-        Q: one query ``[Lq, dim]`` or a batch.
+        Q: one query ``[Lq, dim]`` or a batch; or texts.
         k: how many documents.
         index: an `Index`; the path of one, which is opened for this search alone; or None for the one that this process
             built or opened last, by whatever thread. It is kept until another takes its place; one on a device is let
             go before another is put on one, so that there need not be room for both.
+        encoder: of texts, where ``index`` is a path.
         settings: passed on to `Index.search`.
 
     Raises:
-        ValueError: ``index`` is left out before any was built or opened.
+        ValueError: ``index`` is left out before any was built or opened, or ``encoder`` is given without a path.
     """
     if index is None:
         if (index := _current) is None:
             raise ValueError("index must be given, for none has been built or opened in this process")
     elif not isinstance(index, Index):
-        index = _opened(index)
+        return _opened(index, encoder=encoder).search(Q, k, **settings)
+    if encoder is not None:
+        raise ValueError("encoder goes with the path of an index; one that is open has its own")
     return index.search(Q, k, **settings)
 
 
@@ -827,8 +1013,19 @@ def _embeddings(doc_embs: Any, texts: Any, encoder: Encoder | None, *, shown: bo
     return kept_and_encoded(encoder, texts, shown=shown)
 
 
-def _hits(snapshot: Snapshot, positions: NDArray[np.int64], scores: NDArray[np.float32]) -> Hits:
-    return Hits(snapshot.ids.at(positions), scores, partial(snapshot.documents.at, positions))
+def _hits(snapshot: Snapshot, positions: NDArray[np.int64], scores: NDArray[np.float32], plan: Plan) -> Hits:
+    return Hits(snapshot.ids.at(positions), scores, plan, partial(snapshot.documents.at, positions))
+
+
+def _selection(snapshot: Snapshot, subset: Any, condition: Any, params: Any) -> Selection:
+    """The documents that a search may find."""
+    if params is not None and condition is None:
+        raise ValueError("params goes with a filter, which is not given")
+    if subset is None:
+        chosen = snapshot.everything
+    else:
+        chosen = subset.of(snapshot) if isinstance(subset, Subset) else snapshot.subset(subset)
+    return chosen if condition is None else chosen.among(snapshot.filtered(condition, params))
 
 
 def _check_resumable(doc_embs: Any, path: Any, records: Records) -> None:

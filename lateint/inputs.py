@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.documents import Document
+from lateint.fields.values import flattened
 from lateint.quality.collection import json_object, lines
 from lateint_kernels import Ragged
 
@@ -72,14 +74,17 @@ def documents(options: argparse.Namespace) -> dict[str, Any]:
     ids = None if options.ids is None else read_json(options.ids, "--ids")
     if (options.texts is None) == (options.tokens is None) or (options.tokens is None) != (options.lengths is None):
         raise ValueError("give either --tokens with --lengths, or --texts with --encoder")
+    carried = _carried(options.documents)
     if options.texts is None:
-        return {"doc_embs": load(options.tokens), "lengths": load(options.lengths), "ids": ids}
+        return {"doc_embs": load(options.tokens), "lengths": load(options.lengths), "ids": ids, **carried}
     if options.encoder is None:
         raise ValueError("--texts needs --encoder, such as lateint.encoders:PyLate")
+    if "texts" in carried:
+        raise ValueError("--documents must hold metadata alone where --texts has the texts")
     texts, named = read_texts(Path(options.texts))
     if ids is not None and named is not None:
         raise ValueError(f"--ids must be left out: the lines of {options.texts} have ids")
-    return {"texts": texts, "ids": named if ids is None else ids}
+    return {"texts": texts, "ids": named if ids is None else ids, **carried}
 
 
 def read_texts(path: Path) -> tuple[list[str], list[Any] | None]:
@@ -154,6 +159,61 @@ def read_json(path: str, option: str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{option}: {path} is not JSON: {error}") from None
+
+
+def _carried(path: str | None) -> dict[str, Any]:
+    """Texts and metadata of a file of JSON lines, as `lateint.Index.build` takes them."""
+    if path is None:
+        return {}
+    texts, metadata = list[Any](), list[Any]()
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                unknown = sorted(row.keys() - {"id", "text", "metadata"})
+            except (ValueError, AttributeError, RecursionError) as error:
+                raise ValueError(f"--documents: line {number} of {path} is no JSON object: {error}") from None
+            if unknown:
+                raise ValueError(
+                    f"--documents: line {number} of {path} must have text and metadata only, got {unknown[0][:64]!r}"
+                )
+            texts.append(row.get("text"))
+            metadata.append(row.get("metadata"))
+    found = {"texts": texts, "metadata": metadata}
+    return {name: values for name, values in found.items() if any(value is not None for value in values)}
+
+
+def condition(text: str | None, params: str | None) -> dict[str, Any]:
+    """A filter in JSON or SQL, with its parameters in JSON, as `lateint.Index.search` takes them."""
+    if text is None:
+        if params is not None:
+            raise ValueError("params goes with --filter, which is not given")
+        return {}
+    given: dict[str, Any] = {"filter": text}
+    try:
+        if text.lstrip().startswith("{"):
+            given["filter"] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"filter is not JSON: {error}") from None
+    try:
+        if params is not None:
+            given["params"] = json.loads(params)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"params is not JSON: {error}") from None
+    return given
+
+
+def as_json(document: Document) -> dict[str, Any]:
+    """Text and metadata, dates as ``{"$date": ...}``."""
+    return {"text": document.text, "metadata": json.loads(flattened(document.metadata, 0).text or "{}")}
+
+
+def by_number(named: dict[str, Any], option: str) -> dict[int, Any]:
+    """A mapping from numbers, which are strings in JSON."""
+    try:
+        return {int(number): name for number, name in named.items()}
+    except ValueError:
+        raise ValueError(f"{option} must be a list, or an object whose keys are numbers") from None
 
 
 def check_writable(path: Path, option: str) -> None:

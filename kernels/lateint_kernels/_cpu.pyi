@@ -98,6 +98,7 @@ class Engine:
         candidates: int,
         patience: int,
         cells: int,
+        deviations: float,
         allowed: NDArray[np.uint8] | None,
         threads: int,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]: ...

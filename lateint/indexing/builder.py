@@ -35,9 +35,9 @@ from lateint_kernels.devices import HOST, Place
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 DOCUMENT_BYTES = 32  # its length, its id and where it begins, with what computes them
 PILOT = 1 << 16  # tokens that mean and step are learned from
-TOKENS_PER_CENTROID = 240
-SAMPLE_PER_CENTROID = 32
-ITERATIONS = 5
+TOKENS_PER_CENTROID = 48
+SAMPLE_PER_CENTROID = 24
+ITERATIONS = 4
 MOST_CENTROIDS = 1 << 24
 MEASURED = 1 << 13  # tokens of the sample whose distance from their centroids is measured
 CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
@@ -142,9 +142,9 @@ class Plan:
 
 
 def default_centroids(tokens: int) -> int:
-    """K grows with N up to 4 M tokens and with N^(3/4) beyond, so that neither lists nor probing grow as fast as N."""
-    knee = 4_000_000
-    scaled = tokens if tokens <= knee else knee * (tokens / knee) ** 0.75
+    """K grows with N up to 16,384 and with N^0.55 beyond, so that neither lists nor probing grow as fast as N."""
+    knee = TOKENS_PER_CENTROID << 14
+    scaled = tokens if tokens <= knee else knee * (tokens / knee) ** 0.55
     return max(1, min(MOST_CENTROIDS, int(scaled / TOKENS_PER_CENTROID)))
 
 

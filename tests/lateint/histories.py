@@ -4,7 +4,7 @@ from datetime import date, datetime
 
 import numpy as np
 
-from lateint import Index
+from lateint import FieldError, Index
 
 DIM = 8
 
@@ -39,19 +39,35 @@ QUERIES = documents(np.random.default_rng(99), 3)
 
 
 def answers(index, queries=QUERIES):
-    """Ids in order, and hits to the bit for several settings."""
+    """Ids in order, and hits to the bit for several settings; once of all documents, so that none may differ."""
     found = [index.ids.tolist(), [(one.text, one.metadata) for one in index.documents], dict(index.documents.fields)]
-    for settings in ({"exhaustive": True}, {}, {"nprobe": 1, "candidates": 3}):
-        for hits in index.search(queries, 4, **settings):
+    for k, settings in ((len(index) + 1, {"exhaustive": True}), (4, {}), (4, {"nprobe": 1, "candidates": 3})):
+        for hits in index.search(queries, k, **settings):
             found.append((hits.ids.tolist(), hits.scores.tobytes()))
+    for condition in CONDITIONS:
+        try:
+            hits = index.search(queries[0], 4, filter=condition)
+            found.append((index.count(condition), hits.ids.tolist(), hits.scores.tobytes()))
+        except FieldError:
+            found.append(None)
     return found
+
+
+CONDITIONS = [
+    {"lang": {"$gte": "a"}},
+    {"year": {"$ne": 7}},
+    {"$not": {"tags": {"$contains": 2}}},
+    {"a.b": {"$exists": True}},
+    {"tags": {"$like": "%\\%%"}},
+    {"year": {"$lt": {"$date": "2024-01-01"}}},
+]
 
 
 def expected(live, codec):
     """`answers` of an index built from these documents by id, in order, with this codec."""
     if not live:
         nothing = ([], b"")
-        return [[], [], {}, *[nothing] * (3 * len(QUERIES))]
+        return [[], [], {}, *[nothing] * (3 * len(QUERIES)), *[None] * len(CONDITIONS)]
     return answers(built(live, codec=codec))
 
 
@@ -79,7 +95,7 @@ def plan(live, rng, names=int):
     kind = rng.choice(["add", "add", "add", "update", "fields", "delete", "compact", "full", "transaction"])
     live = dict(live)
     if kind == "add" or not live:
-        new = dict(zip(_new(rng, live, int(rng.integers(1, 5)), names), _documents(rng, 4), strict=False))
+        new = dict(zip(_new(rng, live, int(rng.integers(1, 5)), names), carrying(rng, 4), strict=False))
         return [("add", new)], live | new
     if kind == "fields":
         some = [list(live)[i] for i in rng.choice(len(live), min(len(live), int(rng.integers(1, 4))), replace=False)]
@@ -92,7 +108,7 @@ def plan(live, rng, names=int):
         return [(what, new)], live | new
     if kind in ("update", "delete"):
         some = [list(live)[i] for i in rng.choice(len(live), min(len(live), int(rng.integers(1, 4))), replace=False)]
-        new = dict(zip(some, _documents(rng, len(some)), strict=True)) if kind == "update" else {}
+        new = dict(zip(some, carrying(rng, len(some)), strict=True)) if kind == "update" else {}
         for name in some:
             del live[name]
         return [(kind, new or some)], live | new
@@ -127,7 +143,8 @@ def apply(index, operations):
 _BOTH = {"both": ("texts", "metadata"), "texts": (), "metadata": ()}
 
 
-def _documents(rng, count):
+def carrying(rng, count):
+    """As `documents`, often with a text and metadata each: (tokens, text, metadata)."""
     tokens = documents(rng, count)
     if rng.random() < 0.3:
         return tokens

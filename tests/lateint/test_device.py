@@ -92,7 +92,7 @@ def test_centroids_through_cells(large, questions, device, cells):
 
 def test_many_centroids(large, questions, device, monkeypatch):
     """With more than 32,768 centroids, queries look into cells."""
-    monkeypatch.setattr("lateint.retrieval.limits.FLAT_PROBING", 100)
+    monkeypatch.setattr("lateint.retrieval.limits.MANY", 100)
     monkeypatch.setattr("lateint.retrieval.limits.CELLS_PROBED", 1)
     ours = on(large, device)
     for k in (10, 100):
@@ -110,7 +110,7 @@ def test_more_than_one_round_of_probing_finds(large, questions, device):
 @pytest.mark.parametrize("size", [1, 20, 1500])
 @pytest.mark.parametrize("small", [4096, 100])
 def test_subset(large, questions, device, size, small, monkeypatch):
-    monkeypatch.setattr("lateint.retrieval.searching.SMALL_SUBSET", small)
+    monkeypatch.setattr("lateint.retrieval.searching.scans", lambda selection, *_: selection.documents <= small)
     subset = np.random.default_rng(size).permutation(large.ids)[:size].tolist()
     for settings in ({}, {"exhaustive": True}, {"candidates": 70}):
         found = on(large, device).search(questions, 10, subset=subset, **settings)

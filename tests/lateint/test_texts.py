@@ -110,6 +110,14 @@ def test_text_without_the_encoder_says_which_one(tmp_path):
         Index.open(tmp_path / "index").search("rose")
 
 
+def test_search_in_one_line(tmp_path):
+    index = Index.build(texts=TEXTS, encoder=Letters(), path=tmp_path / "index", progress=False)
+    assert lateint.search("blue sky", index=tmp_path / "index", encoder=Letters())[0].id == 1
+    assert lateint.search("blue sky", index=index)[0].id == lateint.search("blue sky")[0].id == 1
+    with pytest.raises(ValueError, match="encoder goes with the path of an index"):
+        lateint.search("blue sky", index=index, encoder=Letters())
+
+
 def test_merging_keeps_the_encoder_or_refuses(tmp_path):
     encoder = Letters()
     codec = lateint.train_codec(encoder.encode_document(TEXTS), progress=False)
