@@ -50,7 +50,7 @@ Filter = Annotated[
     WithJsonSchema(
         {
             "title": "Filter",
-            "description": "A condition on metadata: an object, or a string in SQL; see docs/filters.md.",
+            "description": "A condition on metadata: an object, or a string in SQL, as `Index.search` takes them.",
             "anyOf": [{"type": "object"}, {"type": "string"}],
         }
     ),
