@@ -16,6 +16,7 @@ PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").gl
 # Pages whose Python is not run as it stands, and why.
 NOT_RUN = {
     "docs/format.md": "tests/lateint/test_storage.py runs the reader on indexes of every kind",
+    "docs/serving.md": "needs a server; tests/lateint_server/test_guide.py has one",
     "docs/preflmr.md": "needs the model and the pictures that `make demo-preflmr` makes in minutes",
 }
 # Commands of a shell that are not run here, and why.
