@@ -1,5 +1,7 @@
 """What the stores of all frameworks share: an index that the first texts make, and conditions in two truth values."""
 
+import sys
+from importlib import import_module
 from itertools import product
 
 import pytest
@@ -111,3 +113,13 @@ def test_get_takes_a_filter(store):
     for wrong in ({}, {"ids": ["a"], "filter": {"year": 1}}):
         with pytest.raises(ValueError, match="get needs ids or filter, and not both"):
             index.get(**wrong)
+
+
+@pytest.mark.parametrize(
+    ("module", "package"), [("langchain", "langchain_core"), ("llama_index", "llama_index"), ("haystack", "haystack")]
+)
+def test_a_framework_that_is_missing_is_named(monkeypatch, module, package):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.delitem(sys.modules, f"lateint.integrations.{module}", raising=False)
+    with pytest.raises(ImportError, match=rf'is not installed: pip install "lateint\[{module.replace("_", "-")}\]"'):
+        import_module(f"lateint.integrations.{module}")
