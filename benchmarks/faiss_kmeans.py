@@ -1,6 +1,6 @@
 """Centroids by faiss beside our own: CPU seconds, distortion, and what a search finds with them.
 
-    python -m benchmarks.faiss_kmeans --data EMBEDDINGS --documents 2000 --out benchmarks/results/faiss-kmeans.json
+    python -m benchmarks.faiss_kmeans --data EMBEDDINGS --out benchmarks/results/faiss-kmeans.json
 
 EMBEDDINGS is a folder that ``benchmarks.embed`` made. Both cluster the same sample, the rotated bytes of the build,
 which faiss takes as float32: five iterations, one thread, from the same number of random tokens. The codec is
@@ -11,6 +11,7 @@ search looks at; overlap is with exact MaxSim, since they are also what codes ar
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -74,26 +75,19 @@ def found(codec: Codec, documents: Ragged, queries: list[Any], exact: NDArray[np
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--collection", default="scifact")
-    parser.add_argument("--documents", type=int, default=2000)
-    parser.add_argument("--rounds", type=int, default=3, help="each clusters so often, in turn; the median counts")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+def measured(options: argparse.Namespace, size: int) -> dict[str, Any]:
+    """Both ways on the first ``size`` documents."""
     data = load(options.data)
-    tokens = np.asarray(data.tokens[: data.offsets[options.documents]], np.float32)
-    documents = Ragged(tokens, data.offsets[: options.documents + 1])
+    tokens = np.asarray(data.tokens[: data.offsets[size]], np.float32)
+    documents = Ragged(tokens, data.offsets[: size + 1])
     of = queries_of(options.data, options.collection)
     queries = [np.ascontiguousarray(query, np.float32) for query in list(of.values())[:100]]
     exact = np.argsort(-maxsim(Ragged.pack(queries), documents), 1, kind="stable")[:, :K]
     codec = train_codec(documents, progress=False, threads=1)
     count = len(codec.centroids)
-    size = min(len(tokens), count * builder.SAMPLE_PER_CENTROID)
-    rows = rows_of(codec, tokens[np.sort(np.random.default_rng(0).choice(len(tokens), size, replace=False))])
-    report: dict[str, Any] = {"machine": machine(), "documents": options.documents, "tokens": len(tokens),
-                              "centroids": count, "sample": size}  # fmt: skip
+    sample = min(len(tokens), count * builder.SAMPLE_PER_CENTROID)
+    rows = rows_of(codec, tokens[np.sort(np.random.default_rng(0).choice(len(tokens), sample, replace=False))])
+    report: dict[str, Any] = {"documents": size, "tokens": len(tokens), "centroids": count, "sample": sample}
     ways = {"own": own, "faiss": by_faiss}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     centroids = {}
@@ -109,9 +103,21 @@ def main() -> None:
             "distortion": distortion(rows, made),
             **found(replace(codec, centroids=grouped), documents, queries, exact),
         }
-        print(name, report[name], flush=True)
+        print(size, name, report[name], flush=True)
+    return report
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--collection", default="scifact")
+    parser.add_argument("--documents", type=int, nargs="+", default=[1000, 5000])
+    parser.add_argument("--rounds", type=int, default=3, help="each clusters so often, in turn; the median counts")
+    parser.add_argument("--out", type=Path)
+    options = parser.parse_args()
+    sizes = [measured(options, size) for size in options.documents]
     if options.out:
-        write_json(options.out, report)
+        write_json(options.out, {"machine": machine(sorted(os.sched_getaffinity(0))), "sizes": sizes})
 
 
 if __name__ == "__main__":
