@@ -10,12 +10,11 @@ from typing import Any
 from lateint.text.words import normal, without_accents, words
 
 LONGEST = 100  # characters of a word; what is longer is cut off
-STOPWORDS = {
-    "english": (
-        "a an and are as at be but by for if in into is it no not of on or such that the their then there these they"
-        " this to was will with"
-    ).split()
-}
+ENGLISH = """
+    a an and are as at be but by for if in into is it no not of on or such that the their then there these they this to
+    was will with
+"""
+STOPWORDS = {"english": frozenset(ENGLISH.split())}
 
 
 @dataclass(frozen=True)
@@ -104,7 +103,7 @@ class Analyzer:
             ImportError: ``stem`` needs PyStemmer, which is not installed.
             ValueError: it has no such language.
         """
-        left_out = frozenset(STOPWORDS[self.stopwords] if isinstance(self.stopwords, str) else self.stopwords)
+        left_out = STOPWORDS[self.stopwords] if isinstance(self.stopwords, str) else frozenset(self.stopwords)
         stem = None if self.stem is None else _stemmer(self.stem)
 
         def term(word: str) -> str:
