@@ -2,6 +2,7 @@
 
 from lateint.disk.commits import LockedError
 from lateint.disk.manifest import FormatError
+from lateint.documents import Document, FieldError
 from lateint.ids import UnknownIdError
 from lateint.index import Index, search
 from lateint.indexing.codec import Codec
@@ -12,7 +13,9 @@ from lateint_kernels import Ragged
 
 __all__ = [
     "Codec",
+    "Document",
     "Explanation",
+    "FieldError",
     "FormatError",
     "Hits",
     "Index",

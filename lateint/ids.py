@@ -300,6 +300,17 @@ class Ids:
             raise UnknownIdError(f"{name} holds {given[unknown[0]]!r}, which is no document of this index")
         return positions
 
+    def different(self, ids: Iterable[Any], name: str) -> NDArray[np.int64]:
+        """As `positions`.
+
+        Raises:
+            ValueError: an id comes twice.
+        """
+        given = listed(ids, name)
+        positions = self.positions(given, name)
+        _refuse_duplicates(given)
+        return positions
+
 
 def _encoded(name: Any) -> bytes | None:
     """None for what is no string, or holds half a character."""

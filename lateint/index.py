@@ -18,10 +18,12 @@ from lateint.changing import copying, merging
 from lateint.changing.draft import DUPLICATES, Draft, Encoders
 from lateint.changing.drift import Drift, measure
 from lateint.changing.rebuilding import Rebuilt
-from lateint.changing.verification import Report, verify
+from lateint.changing.verification import Report, check_groups, verify
 from lateint.changing.writing import Writing, newer, writing
 from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
+from lateint.documents import Document, Documents
+from lateint.fields.records import Records, given
 from lateint.ids import listed
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
@@ -65,6 +67,8 @@ class Index:
         *,
         lengths: Any = None,
         ids: Any = None,
+        texts: Any = None,
+        metadata: Any = None,
         nbits: int | None = None,
         ncentroids: int | None = None,
         seed: int | None = None,
@@ -91,6 +95,12 @@ class Index:
             path: the folder to write; None keeps the index in memory.
             lengths: ``[n]``, how many tokens each document has, for a single array.
             ids: ``[n]`` int64 or strings that name the documents; None: their positions.
+            texts: a string for each document, or None for one that has none, as a list or anything that can be iterated
+                over; they are kept and given back by `get`. An iterable is read as segments are written, so that it
+                need not be in memory; lists are checked before anything else is done.
+            metadata: a mapping for each document, or None, likewise: of strings to strings, numbers, booleans, dates
+                (`datetime.date` or `datetime.datetime`), None, lists of these and mappings. docs/filters.md says how
+                searches choose by them.
             nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
             ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
             seed: of the random rotation and of k-means; None: 0.
@@ -137,15 +147,18 @@ class Index:
         )
         place = Place.of(device, device_memory)
         _make_room(place)
+        records = Records(texts, metadata)
         if resume:
-            _check_resumable(doc_embs, path)
+            _check_resumable(doc_embs, path, records)
         once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None
         build: Callable[..., dict[str, float]]
         if once:
-            build = partial(builder.build_passing, doc_embs, ids, settings, place=place, allow_empty=allow_empty)
+            build = partial(
+                builder.build_passing, doc_embs, ids, settings, place=place, records=records, allow_empty=allow_empty
+            )
         else:
             source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
-            build = partial(builder.build, source, ids, settings, place=place)
+            build = partial(builder.build, source, ids, settings, place=place, records=records)
         if path is None:
             kept = store.MemoryStore()
             seconds = build(kept)
@@ -237,13 +250,15 @@ class Index:
         *,
         lengths: Any = None,
         ids: Any = None,
+        texts: Any = None,
+        metadata: Any = None,
         on_duplicate: str = "raise",
         allow_empty: bool = False,
     ) -> None:
         """Appends documents, with the codec that the index has. When this returns, they cannot be lost.
 
         Args:
-            doc_embs, lengths, allow_empty: as in `build`.
+            doc_embs, lengths, texts, metadata, allow_empty: as in `build`.
             ids: ``[n]``, of the kind that the index has; None: numbers that follow the largest that there ever was.
             on_duplicate: what happens to a document whose id is there: ``"raise"`` refuses the call, ``"replace"``
                 deletes the old document, ``"skip"`` leaves out the new one.
@@ -256,21 +271,40 @@ class Index:
         if on_duplicate not in DUPLICATES:
             raise ValueError(f"on_duplicate must be one of {', '.join(DUPLICATES)}, got {on_duplicate!r}")
         source = documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+        besides = given(texts, metadata, len(source.lengths))
         with self._draft() as draft:
-            draft.add(source, ids, on_duplicate)
+            draft.add(source, ids, on_duplicate, besides)
 
-    def update(self, ids: Iterable[Any], doc_embs: Any, *, lengths: Any = None, allow_empty: bool = False) -> None:
-        """Replaces documents, in one step; they then are the last ones in the order of documents.
+    def update(
+        self,
+        ids: Iterable[Any],
+        doc_embs: Any = None,
+        *,
+        lengths: Any = None,
+        texts: Any = None,
+        metadata: Any = None,
+        allow_empty: bool = False,
+    ) -> None:
+        """Replaces what is given of documents, in one step; they then are the last ones in the order of documents.
+
+        Args:
+            ids: of different documents.
+            doc_embs, lengths, texts, metadata, allow_empty: as in `build`; what is None stays as it is. Without
+                ``doc_embs`` codes are copied. A text or metadata that is None takes away what a document had.
 
         Raises:
             UnknownIdError: a KeyError that names an id that is not there.
             TypeError, ValueError, LockedError, OSError: as `add`.
         """
-        source = documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
         names = listed(ids, "ids")
+        if doc_embs is None and texts is None and metadata is None:
+            raise ValueError("update needs doc_embs, texts or metadata, got none of them")
+        if doc_embs is None and lengths is not None:
+            raise ValueError("lengths goes with doc_embs, which are not given")
+        source = None if doc_embs is None else documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+        besides = given(texts, metadata, len(names))
         with self._draft() as draft:
-            draft.state.ids.positions(names, "ids")
-            draft.add(source, names, "replace")
+            draft.update(draft.state.ids.different(names, "ids"), source, besides)
 
     def delete(self, ids: Iterable[Any]) -> int:
         """Deletes documents; returns how many.
@@ -445,7 +479,7 @@ class Index:
             rankings = searching.search(
                 snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
             )
-        hits = [Hits(snapshot.ids.at(positions), scores) for positions, scores in rankings]
+        hits = [_hits(snapshot, positions, scores) for positions, scores in rankings]
         return hits[0] if queries.single else hits
 
     def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None, *, threads: int | None = None) -> Hits:
@@ -463,7 +497,27 @@ class Index:
         positions = np.unique(snapshot.ids.positions(ids, "ids"))
         keep = len(positions) if k is None else positive(k, "k")
         best, scores = searching.score(snapshot.engine, query, positions, keep, threads=thread_count(threads))
-        return Hits(snapshot.ids.at(best), scores)
+        return _hits(snapshot, best, scores)
+
+    def get(self, ids: Iterable[Any], fields: Iterable[str] | None = None) -> list[Document]:
+        """Texts and metadata of documents, in the order of ``ids``.
+
+        Args:
+            ids: of documents of this index.
+            fields: names of fields to read, with dots where they are nested, and ``"text"`` for the text; None: all.
+
+        Raises:
+            UnknownIdError: a KeyError that names the id.
+            FieldError: a ValueError that names a field that no document has.
+        """
+        snapshot = self._snapshot
+        return snapshot.documents.at(snapshot.ids.positions(ids, "ids"), fields)
+
+    @property
+    def documents(self) -> Documents:
+        """All documents that are there now, as a sequence, as columns (``index.documents["year"]``), or as a table of
+        Arrow (``index.documents.arrow()``)."""
+        return self._snapshot.documents
 
     def explain(self, Q: Any, id: Any) -> Explanation:
         """Which token of document ``id`` each query token matches best, and their inner product."""
@@ -578,11 +632,19 @@ def _make_room(place: Place) -> None:
         _current = None
 
 
-def _check_resumable(doc_embs: Any, path: Any) -> None:
+def _hits(snapshot: Snapshot, positions: NDArray[np.int64], scores: NDArray[np.float32]) -> Hits:
+    return Hits(snapshot.ids.at(positions), scores, partial(snapshot.documents.at, positions))
+
+
+def _check_resumable(doc_embs: Any, path: Any, records: Records) -> None:
     if path is None:
         raise ValueError("resume needs a path, for what is done is kept beside it")
     if isinstance(doc_embs, Iterator):
         raise ValueError("resume needs documents that can be read again, got an iterator, which runs only once")
+    if records.read_once is not None:
+        raise ValueError(
+            f"resume needs {records.read_once} that can be read again, got an iterator, which runs only once"
+        )
 
 
 def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source:
@@ -596,4 +658,7 @@ def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source
 
 def _opened(path: str | os.PathLike[str], place: Place = HOST, *, verify: bool = False) -> Index:
     folder = Path(path).absolute()
-    return Index(Snapshot.of(*store.load(folder, verify=verify), place), folder)
+    snapshot = Snapshot.of(*store.load(folder, verify=verify), place)
+    if verify:
+        check_groups(snapshot.state)
+    return Index(snapshot, folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from lateint.disk.manifest import FormatError, Manifest
 from lateint.disk.store import Arrays
+from lateint.documents import Documents
 from lateint.ids import Ids
 from lateint.indexing.codec import Codec
 from lateint.retrieval.searching import AnyEngine
@@ -83,6 +85,11 @@ class Snapshot:
         """Positions of the documents that are not deleted."""
         live = self.state.live
         return np.arange(len(self.ids)) if live is None else np.flatnonzero(live)
+
+    @cached_property
+    def documents(self) -> Documents:
+        """What it keeps of them besides tokens."""
+        return Documents(self.state)
 
     def subset(self, ids: Iterable[Any]) -> Selection:
         """The documents of these ids.

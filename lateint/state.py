@@ -14,6 +14,7 @@ from lateint.disk import layout
 from lateint.disk.files import HEADER_BYTES
 from lateint.disk.manifest import INT, Deletion, FormatError, Manifest, Segment
 from lateint.disk.store import Arrays
+from lateint.fields.segment import SegmentFields
 from lateint.ids import Ids, SegmentIds
 from lateint_kernels.codes.index_arrays import SegmentArrays
 
@@ -24,12 +25,14 @@ class Part:
 
     Attributes:
         live: ``[n]``, zero where a document is deleted; None: none is.
+        fields: what its documents carry besides tokens.
     """
 
     entry: Segment
     arrays: SegmentArrays
     ids: SegmentIds
     live: NDArray[np.uint8] | None
+    fields: SegmentFields
 
     @cached_property
     def lengths(self) -> NDArray[np.int64]:
@@ -137,7 +140,10 @@ def _part(entry: Segment, manifest: Manifest, arrays: Arrays) -> Part:
     live = None if entry.deleted is None else _live(entry, entry.deleted, arrays)
     table = (arrays[f"{name}/id_hash"], arrays[f"{name}/id_row"]) if entry.hashed else None
     names = arrays[f"{name}/ids"] if manifest.ids == INT else (arrays[f"{name}/id_bytes"], arrays[f"{name}/id_offsets"])
-    return Part(entry, _segment_arrays(arrays, name), SegmentIds(names, table), live)
+    groups = {group: {leaf: arrays[f"{name}/{leaf}"] for leaf, *_ in layout.GROUPS[group]} for group in entry.groups}
+    return Part(
+        entry, _segment_arrays(arrays, name), SegmentIds(names, table), live, SegmentFields(groups, entry.documents)
+    )
 
 
 def _segment_arrays(arrays: Arrays, name: str) -> SegmentArrays:

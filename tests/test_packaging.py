@@ -37,7 +37,9 @@ assert lateint.Index.build(list(documents), progress=False).search(documents[3],
 def test_public_names():
     assert sorted(lateint.__all__) == [
         "Codec",
+        "Document",
         "Explanation",
+        "FieldError",
         "FormatError",
         "Hits",
         "Index",

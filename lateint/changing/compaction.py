@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from lateint import ids as ids_module
 from lateint.disk.manifest import FormatError
 from lateint.disk.segment_files import Rows
+from lateint.fields import stored
+from lateint.fields.groups import GROUPS
 from lateint.state import Part, out_of_range
 from lateint_kernels.codes.centroids import invert
 
@@ -20,6 +22,7 @@ MOST_DELETED = 0.2  # share of a segment's tokens, beyond which it is written an
 MOST_TOKENS = 1 << 26  # of a segment that compaction writes
 
 Run = tuple[int, int]  # of segments, which are neighbours: compaction keeps the order of documents
+Piece = tuple[Part, int, int]  # documents of a segment, which are neighbours
 
 
 def next_run(parts: Sequence[Part], most: int = MOST_TOKENS) -> Run | None:
@@ -66,12 +69,17 @@ def _runs(flags: NDArray[np.bool_]) -> list[Run]:
 
 
 class Joined:
-    """The documents of segments that are not deleted, as those of one segment."""
+    """Documents of segments as those of one segment.
 
-    def __init__(self, parts: Sequence[Part]) -> None:
+    Args:
+        parts: the segments.
+        pieces: runs of their documents, in the order in which they are to be; None: all that are not deleted.
+    """
+
+    def __init__(self, parts: Sequence[Part], pieces: Sequence[Piece] | None = None) -> None:
         self.parts = parts
-        self.documents = [[(0, part.entry.documents)] if part.live is None else _runs(part.live != 0) for part in parts]
-        lengths = [part.lengths[first:last] for part, first, last in self._pieces()]
+        self.pieces = list(_live(parts)) if pieces is None else pieces
+        lengths = [part.lengths[first:last] for part, first, last in self.pieces]
         self.offsets = np.concatenate([[0], np.cumsum(np.concatenate([np.empty(0, np.int64), *lengths]))])
         self.tokens = int(self.offsets[-1])
 
@@ -80,7 +88,7 @@ class Joined:
 
     def ids(self) -> NDArray[np.int64] | list[str]:
         """Of the documents."""
-        rows = [part.ids.at(np.arange(first, last)) for part, first, last in self._pieces()]
+        rows = [part.ids.at(np.arange(first, last)) for part, first, last in self.pieces]
         if self.parts[0].ids.strings:
             return [name for names in rows for name in names.tolist()]
         return np.concatenate([np.empty(0, np.int64), *rows])
@@ -95,6 +103,10 @@ class Joined:
         names = ["codes", "scales", "centroid_ids", "centroid_high"]
         return {name: self._copied(name) for name in names if getattr(self.parts[0].arrays, name) is not None}
 
+    def groups(self) -> dict[str, list[stored.Piece]]:
+        """What the documents carry, for each group."""
+        return of_groups(self.pieces)
+
     def _copied(self, name: str) -> Rows:
         array = getattr(self.parts[0].arrays, name)
 
@@ -103,14 +115,33 @@ class Joined:
 
         return Rows(array.dtype, (self.tokens, *array.shape[1:]), parts)
 
-    def _pieces(self) -> Iterator[tuple[Part, int, int]]:
-        for part, runs in zip(self.parts, self.documents, strict=True):
-            for first, last in runs:
-                yield part, first, last
-
     def _tokens(self) -> Iterator[tuple[Part, int, int]]:
-        for part, first, last in self._pieces():
+        for part, first, last in self.pieces:
             yield part, int(part.arrays.offsets[first]), int(part.arrays.offsets[last])
+
+
+def _live(parts: Sequence[Part]) -> Iterator[Piece]:
+    for part in parts:
+        runs = [(0, part.entry.documents)] if part.live is None else _runs(part.live != 0)
+        yield from ((part, first, last) for first, last in runs)
+
+
+def of_groups(pieces: Sequence[Piece]) -> dict[str, list[stored.Piece]]:
+    """What the documents of pieces carry, for each group."""
+    each = [part.fields.pieces(first, last) for part, first, last in pieces]
+    return {name: [one[name] for one in each] for name in GROUPS}
+
+
+def runs_of(parts: Sequence[Part], numbers: NDArray[np.int64], rows: NDArray[np.int64]) -> list[Piece]:
+    """Documents by their segments and rows there, in any order, neighbours as one run."""
+    if not len(rows):
+        return []
+    breaks = np.flatnonzero((np.diff(numbers) != 0) | (np.diff(rows) != 1)) + 1
+    firsts, lasts = np.append(0, breaks), np.append(breaks, len(rows))
+    return [
+        (parts[int(numbers[first])], int(rows[first]), int(rows[first]) + int(last - first))
+        for first, last in zip(firsts, lasts, strict=True)
+    ]
 
 
 def segment_rows(
@@ -133,8 +164,10 @@ def segment_rows(
     return tokens | rows, len(filled) if sparse else None, "id_hash" in names
 
 
-def join(parts: Sequence[Part], count: int) -> tuple[Joined, dict[str, Rows], int | None, bool]:
-    """Segments as one, with ``count`` centroids; see `segment_rows`.
+def join(
+    parts: Sequence[Part], count: int, pieces: Sequence[Piece] | None = None
+) -> tuple[Joined, dict[str, Rows], int | None, bool]:
+    """Segments as one, or some of their documents, with ``count`` centroids; see `Joined` and `segment_rows`.
 
     Raises:
         FormatError: a segment leads to places that are not there.
@@ -142,7 +175,7 @@ def join(parts: Sequence[Part], count: int) -> tuple[Joined, dict[str, Rows], in
     for part in parts:
         if wrong := out_of_range(part, count):
             raise FormatError(f"{wrong}; the index is damaged")
-    joined = Joined(parts)
+    joined = Joined(parts, pieces)
     lists = invert(joined.centroid_ids(), joined.offsets, count)
     return joined, *segment_rows(joined.offsets, lists, joined.ids(), joined.rows())
 

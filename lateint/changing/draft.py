@@ -16,6 +16,8 @@ from lateint.changing.sinks import Sink
 from lateint.disk.manifest import INT, VERSION, Bundle, File, Manifest, Segment
 from lateint.disk.segment_files import Rows
 from lateint.disk.store import Arrays, MemoryStore
+from lateint.fields.groups import attached
+from lateint.fields.records import NOTHING, Given
 from lateint.indexing import builder, clustering
 from lateint.indexing.codec import Codec
 from lateint.indexing.documents import Documents
@@ -59,15 +61,14 @@ class Draft:
         self.codec, self.sink, self.encoders = codec, sink, encoders
         self.changed = False
 
-    def add(self, documents: Documents, ids: Any, on_duplicate: str) -> None:
-        """Appends documents.
+    def add(self, documents: Documents, ids: Any, on_duplicate: str, given: Given = NOTHING) -> None:
+        """Appends documents, with what they are given besides.
 
         Raises:
             TypeError, ValueError: ids are of another kind, there already, or not one a document; or a token cannot be
                 encoded.
         """
-        if documents.dim != self.codec.dim:
-            raise ValueError(f"doc_embs must have dim {self.codec.dim} as the index has, got {documents.dim}")
+        self._check_dim(documents)
         names = self._names(ids, len(documents.lengths))
         positions = self.state.ids.find(names if isinstance(names, np.ndarray) else ids_module.packed(names))
         known = np.flatnonzero(positions >= 0)
@@ -80,13 +81,42 @@ class Draft:
             new = np.flatnonzero(positions < 0)
             if not new.size:
                 return
-            documents, names = Some(documents, new), _taken(names, new)
+            documents, names, given = Some(documents, new), _taken(names, new), given.some(new)
         state = self.state
         if on_duplicate == "replace" and known.size:
             state = self._without(state, positions[known])
-        self.state = self._encoded(state, documents, names)
+        self.state = self._encoded(state, documents, names, given)
         self.changed = True
         self._compact(max(LEAST_WORK, WORK * int(documents.lengths.sum())))
+
+    def update(self, positions: NDArray[np.int64], documents: Documents | None, given: Given) -> None:
+        """Replaces documents at different positions; what is not given stays. They are the last ones then.
+
+        Args:
+            documents: None: their codes are copied.
+
+        Raises:
+            ValueError: there are more documents or fewer, or a token cannot be encoded.
+        """
+        if not len(positions):
+            return
+        before = self.state
+        numbers = np.searchsorted(before.firsts, positions, side="right") - 1
+        kept = Kept(before, numbers, positions - before.firsts[numbers])
+        state = self._without(before, positions)
+        if documents is None:
+            lengths, state = kept.lengths, self._copied(state, kept, given)
+        else:
+            self._check_dim(documents)
+            if len(documents.lengths) != len(positions):
+                raise ValueError(
+                    f"ids must name each document once, got {len(positions)} ids for {len(documents.lengths)} documents"
+                )
+            found = before.ids.at(positions)
+            names = found.tolist() if before.ids.strings else found
+            lengths, state = documents.lengths, self._encoded(state, documents, names, given, kept)
+        self.state, self.changed = state, True
+        self._compact(max(LEAST_WORK, WORK * int(lengths.sum())))
 
     def delete(self, positions: NDArray[np.int64]) -> None:
         """Deletes the documents at these positions."""
@@ -115,6 +145,8 @@ class Draft:
         if not len(source.lengths) or not source.lengths.sum():
             raise ValueError("there is nothing to rebuild: the index holds no token")
         live = np.arange(len(state.ids)) if state.live is None else np.flatnonzero(state.live)
+        numbers = np.searchsorted(state.firsts, live, side="right") - 1
+        kept = Kept(state, numbers, live - state.firsts[numbers])
         found = state.ids.at(live)
         names = found.tolist() if state.ids.strings else found
         codec = builder.train(source, builder.plan(source, settings), HostOperators(settings.threads), Timings())
@@ -127,7 +159,7 @@ class Draft:
         self.codec = codec
         try:
             empty = self._next(State(manifest, {}, []), [], files, arrays, manifest.segment_number)
-            self.state = self._encoded(empty, source, names)
+            self.state = self._encoded(empty, source, names, NOTHING, kept)
         except BaseException:
             self.codec = before
             raise
@@ -144,7 +176,12 @@ class Draft:
                 files |= self.sink.put_array(deleted.array, state.arrays[deleted.array])
         kept = _kept(state.manifest)
         files = {name: files[name] for name in sorted(files) if _belongs(name, kept)}
-        return State(replace(state.manifest, files=files), state.arrays, state.parts)
+        manifest = replace(state.manifest, files=files, version=state.manifest.version_to_write)
+        return State(manifest, state.arrays, state.parts)
+
+    def _check_dim(self, documents: Documents) -> None:
+        if documents.dim != self.codec.dim:
+            raise ValueError(f"doc_embs must have dim {self.codec.dim} as the index has, got {documents.dim}")
 
     def _names(self, ids: Any, documents: int) -> NDArray[np.int64] | list[str]:
         manifest = self.state.manifest
@@ -161,7 +198,15 @@ class Draft:
             raise TypeError(f"ids must be {kind} as those of this index are, got {other}")
         return names
 
-    def _encoded(self, state: State, documents: Documents, names: NDArray[np.int64] | list[str]) -> State:
+    def _encoded(
+        self,
+        state: State,
+        documents: Documents,
+        names: NDArray[np.int64] | list[str],
+        given: Given,
+        kept: Kept | None = None,
+    ) -> State:
+        """With documents at the end; ``kept``: where what they are not given comes from."""
         lengths = documents.lengths
         residuals = Residuals(self.codec)
         encoder = self.encoders.encoder(self.codec, residuals)
@@ -173,8 +218,10 @@ class Draft:
             lists = found.pop("list_offsets"), found.pop("list_documents")
             offsets = found.pop("offsets")
             tokens = {name: Rows.of(array) for name, array in found.items()}
-            rows, many, hashed = compaction.segment_rows(offsets, lists, names[first:last], tokens)
-            state = self._with_segment(state, len(state.parts), len(state.parts), rows, many, hashed, residuals.norm)
+            before = None if kept is None else compaction.of_groups(kept.pieces(first, last))
+            groups = attached(given.part(first, last), before)
+            new = compaction.segment_rows(offsets, lists, names[first:last], tokens)
+            state = self._with_segment(state, len(state.parts), len(state.parts), new, groups, residuals.norm)
         stream.close()
         encoder.overflow.warn(int(lengths.sum()))
         if isinstance(names, np.ndarray):
@@ -182,22 +229,34 @@ class Draft:
             state = State(replace(state.manifest, next_id=following), state.arrays, state.parts)
         return state
 
+    def _copied(self, state: State, kept: Kept, given: Given) -> State:
+        """With documents at the end whose codes are copied."""
+        for first, last in builder.cut_into_segments(kept.lengths, MOST_TOKENS):
+            pieces = kept.pieces(first, last)
+            parts = list({part.entry.name: part for part, *_ in pieces}.values())
+            joined, *new = compaction.join(parts, state.manifest.centroids, pieces)
+            groups = attached(given.part(first, last), joined.groups())
+            norm, number = compaction.residual_norm(parts), len(state.parts)
+            state = self._with_segment(state, number, number, new, groups, norm)
+        return state
+
     def _with_segment(
         self,
         state: State,
         first: int,
         last: int,
-        rows: Mapping[str, Rows],
-        lists: int | None,
-        hashed: bool,
+        new: Any,
+        groups: Mapping[str, Mapping[str, Rows]],
         norm: float | None,
     ) -> State:
-        """A new segment in place of segments ``first:last``."""
+        """A new segment in place of segments ``first:last``; ``new``: see `compaction.segment_rows`."""
+        rows, lists, hashed = new
+        rows = rows | {leaf: array for leaves in groups.values() for leaf, array in leaves.items()}
         number = state.manifest.segment_number
         name = f"segments/{number:06d}"
         files, arrays = self.sink.put(name, rows)
         documents, tokens = rows["offsets"].shape[0] - 1, rows["codes"].shape[0]
-        entry = Segment(name, documents, tokens, lists=lists, hashed=hashed, residual_norm=norm)
+        entry = Segment(name, documents, tokens, lists=lists, hashed=hashed, residual_norm=norm, groups=tuple(groups))
         segments = [part.entry for part in state.parts]
         segments[first:last] = [entry] if documents else []
         return self._next(state, segments, files, arrays, number + 1)
@@ -244,9 +303,9 @@ class Draft:
             del segments[first:last]
             self.state = self._next(self.state, segments, {}, {}, self.state.manifest.segment_number)
         else:
-            _, rows, lists, hashed = compaction.join(parts, self.state.manifest.centroids)
-            norm = compaction.residual_norm(parts)
-            self.state = self._with_segment(self.state, first, last, rows, lists, hashed, norm)
+            joined, *new = compaction.join(parts, self.state.manifest.centroids)
+            groups, norm = attached(NOTHING, joined.groups()), compaction.residual_norm(parts)
+            self.state = self._with_segment(self.state, first, last, new, groups, norm)
         self.changed = True
 
 
@@ -287,6 +346,26 @@ class Residuals:
     def norm(self) -> float | None:
         """On average, on the scale of tokens."""
         return self._codec.rotation.step * self._sum / self._count if self._count else None
+
+
+class Kept:
+    """Documents of a state, by the numbers of their segments and their rows there."""
+
+    def __init__(self, state: State, numbers: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        self._parts, self._numbers, self._rows = state.parts, numbers, rows
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Their tokens."""
+        found = np.empty(len(self._rows), np.int64)
+        for number in np.unique(self._numbers).tolist():
+            here = self._numbers == number
+            found[here] = self._parts[number].lengths[self._rows[here]]
+        return found
+
+    def pieces(self, first: int, last: int) -> list[compaction.Piece]:
+        """Some of them, which are neighbours here, as runs of neighbours in their segments."""
+        return compaction.runs_of(self._parts, self._numbers[first:last], self._rows[first:last])
 
 
 class Some:

@@ -10,6 +10,7 @@ import numpy as np
 
 from lateint.disk import store
 from lateint.disk.manifest import FormatError, Manifest
+from lateint.fields.groups import GROUPS
 from lateint.ids import UnknownIdError, hashed
 from lateint.indexing.codec import Codec
 from lateint.state import Part, State, out_of_range
@@ -48,7 +49,9 @@ def verify(path: Path) -> Report:
         manifest, arrays = store.load(path, verify=True)
         state = State.of(manifest, arrays)
         problems = [problem for part in state.parts for problem in _of_segment(part, manifest.centroids)]
-        problems += _of_codec(state) + _of_ids(state)
+        problems += (
+            _of_codec(state) + _of_ids(state) + [problem for part in state.parts for problem in _of_groups(part)]
+        )
     except FormatError as error:
         return Report(path, [str(error)])
     return Report(
@@ -75,6 +78,20 @@ def _of_segment(part: Part, count: int) -> Iterator[str]:
     listed = np.repeat(centroids, np.diff(arrays.list_offsets)) * documents + arrays.list_documents
     if not np.array_equal(pairs, listed):
         yield f"{name}/list_documents must hold the documents of each centroid once, ascending"
+
+
+def check_groups(state: State) -> None:
+    """Raises FormatError if something is wrong with texts, metadata and the like."""
+    for part in state.parts:
+        for problem in _of_groups(part):
+            raise FormatError(f"{problem}; the index is damaged")
+
+
+def _of_groups(part: Part) -> Iterator[str]:
+    """What is wrong with texts, metadata and the like."""
+    for name, leaves in part.fields.groups.items():
+        for problem in GROUPS[name].problems(leaves, part.entry.documents):
+            yield f"{part.entry.name}/{problem}"
 
 
 def _of_codec(state: State) -> list[str]:

@@ -2,14 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lateint.disk.manifest import INT, Manifest, Segment
 from lateint_kernels.codes.residual import depth_of
 
 SHORT_IDS = 1 << 16  # with more centroids than that, their ids have a third byte
-PARTS = ("codes", "scales", "centroid_ids", "lists", "documents", "codec")  # what arrays belong to
+# What arrays belong to.
+PARTS = ("codes", "scales", "centroid_ids", "lists", "documents", "codec", "texts", "metadata")
+# Arrays of each group that a segment may have: name, type, and how many more than documents; None: any number.
+GROUPS: Mapping[str, tuple[tuple[str, str, int | None], ...]] = {
+    "texts": (("text_offsets", "<i8", 1), ("text_bytes", "|u1", None)),
+    "metadata": (
+        ("metadata_offsets", "<i8", 1),
+        ("metadata_bytes", "|u1", None),
+        ("field_table", "|u1", None),
+        ("field_data", "|u1", None),
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -49,7 +60,7 @@ def kinds(manifest: Manifest) -> dict[str, Kind]:
     """Every array that an index with this manifest has, by its name, that of the codec's folder included.
 
     Raises:
-        ValueError: two of them have the same name.
+        ValueError: two of them have the same name, or a segment has a group that is not known.
     """
     kinds = {manifest.codec_array(kind.name): kind for kind in codec_kinds(manifest)}
     for segment in manifest.segments:
@@ -97,6 +108,11 @@ def segment_kinds(segment: Segment, manifest: Manifest) -> Iterator[Kind]:
     if segment.hashed:
         yield Kind(f"{name}/id_hash", "<u8", (documents,), "documents")
         yield Kind(f"{name}/id_row", "<u4", (documents,), "documents")
+    for group in segment.groups:
+        if group not in GROUPS:
+            raise ValueError(f"segments cannot have {group!r}, which a newer lateint may know")
+        for leaf, dtype, more in GROUPS[group]:
+            yield Kind(f"{name}/{leaf}", dtype, (-1 if more is None else documents + more,), group)
     if (deleted := segment.deleted) is not None:
         if deleted.mask:
             yield Kind(deleted.array, "|u1", (-(-documents // 8),), "documents")

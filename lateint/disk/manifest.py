@@ -8,7 +8,8 @@ from typing import Any
 
 from lateint_kernels.codes.residual import NBITS
 
-FORMAT, VERSION = "lateint", 2
+FORMAT, VERSION = "lateint", 3
+WITHOUT_GROUPS = 2  # the version of an index none of whose segments has groups
 MANIFEST = "index.json"
 INT, STRING = "int64", "string"  # kinds of ids
 STEPS = 1e-21, 1e17  # between which a step must be, for scores are float32
@@ -81,6 +82,7 @@ class Segment:
         lists: centroids that have a list, where the others are left out; None: all have.
         hashed: whether there is a table that finds ids by their hashes.
         residual_norm: how far a token is from its centroid, on average, on the scale of tokens; None: not known.
+        groups: of arrays that it has besides, as `lateint.disk.layout.GROUPS` has them.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Segment:
     lists: int | None = None
     hashed: bool = False
     residual_norm: float | None = None
+    groups: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As ``index.json`` holds it."""
@@ -103,6 +106,8 @@ class Segment:
             values["hashed"] = True
         if self.residual_norm is not None:
             values["residual_norm"] = self.residual_norm
+        if self.groups:
+            values["groups"] = list(self.groups)
         return values
 
 
@@ -146,11 +151,11 @@ class Manifest:
     training: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """As ``index.json`` holds it, in the newest version."""
+        """As ``index.json`` holds it, in `version_to_write`."""
         optional = ("next_id", "codec_crc32", "training")
         return {
             "format": FORMAT,
-            "version": VERSION,
+            "version": self.version_to_write,
             "generation": self.generation,
             **{key: getattr(self, key) for key in CODEC},
             "step": self.step,
@@ -162,6 +167,11 @@ class Manifest:
             "segments": [segment.to_json() for segment in self.segments],
             "files": {name: file.to_json() for name, file in self.files.items()},
         }
+
+    @property
+    def version_to_write(self) -> int:
+        """The first version that can say all of this."""
+        return VERSION if any(segment.groups for segment in self.segments) else WITHOUT_GROUPS
 
     @property
     def segment_number(self) -> int:
@@ -258,7 +268,15 @@ def _segment(values: Mapping[str, Any], version: int) -> Segment:
         _size(values, "lists") if values.get("lists") is not None else None,
         values.get("hashed") is True,
         norm,
+        _groups(values) if version >= VERSION else (),
     )
+
+
+def _groups(values: Mapping[str, Any]) -> tuple[str, ...]:
+    groups = values.get("groups", [])
+    if not isinstance(groups, list) or len(set(groups)) < len(groups):
+        raise ValueError(f"groups cannot be {groups!r}")
+    return tuple(_name(group) for group in groups)
 
 
 def _file(entry: Mapping[str, Any]) -> File | Bundle:

@@ -16,6 +16,8 @@ from lateint import ids, progress
 from lateint.arguments import integer, positive_or_none, thread_count
 from lateint.disk.manifest import INT, STRING, Manifest, Segment
 from lateint.disk.store import Store, put
+from lateint.fields.groups import attached
+from lateint.fields.records import Records
 from lateint.indexing import clustering, streaming
 from lateint.indexing.checkpoints import Checkpoints
 from lateint.indexing.codec import Codec, Rotation, Training, train_rotation
@@ -178,6 +180,7 @@ def build(
     store: Store,
     place: Place = HOST,
     *,
+    records: Records | None = None,
     spool: Path | None = None,
 ) -> dict[str, float]:
     """Reads documents, writes their index into ``store`` and commits it.
@@ -186,19 +189,21 @@ def build(
         read: `lateint.indexing.documents.read` of them, but for its ``spool`` and ``operators``.
         names: their ids, as a user passes them.
         place: that computes; of several devices, the first.
+        records: what documents carry besides.
         spool: a file to keep documents in that can be read only once.
 
     Returns:
         The seconds that each part took, which no two builds share and no file tells.
     """
     operators = building.operators(place, settings.threads)
-    timings = Timings()
+    timings, records = Timings(), records or Records()
     pool_file = None if spool is None else spool.with_name("pooled.bin")
     try:
         documents = read(spool=spool, operators=operators)
         checked_names = ids.check(names, len(documents.lengths))
+        records.check(len(documents.lengths))
         documents = prepared(documents, settings, pool_file, operators)
-        manifest = _build(documents, plan(documents, settings), settings.codec, store, operators, timings)
+        manifest = _build(documents, plan(documents, settings), settings.codec, store, records, operators, timings)
         del documents  # and what it may hold on the device
     finally:
         operators.release()
@@ -216,19 +221,24 @@ def build_passing(
     store: Store,
     place: Place = HOST,
     *,
+    records: Records | None = None,
     allow_empty: bool = False,
 ) -> dict[str, float]:
     """As `build`, with the codec of ``settings``, from an iterator that is read once while nothing of it is kept."""
     codec = settings.codec
     assert codec is not None
     operators, timings = building.operators(place, settings.threads), Timings()
+    records = records or Records()
     try:
         for name, array in codec.arrays.items():
             put(store, name, array)
         encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
         passing = streaming.Passing(source, codec.dim, allow_empty, operators)
         chunk, most = CHUNK * operators.chunks(codec.dim), _passing_segment(codec, settings)
-        segments, lengths = streaming.encode(passing, encoder, store, chunk=chunk, segment_tokens=most)
+        segments, lengths = streaming.encode(
+            passing, encoder, store, carried=partial(carried, records, store), chunk=chunk, segment_tokens=most
+        )
+        records.close()
     finally:
         operators.release()
     if not lengths.sum():
@@ -252,6 +262,15 @@ def _passing_segment(codec: Codec, settings: Settings) -> int:
             f"{codec.dim} and {len(codec.centroids):,} centroids, got {settings.max_ram:,}"
         )
     return min(streaming.SEGMENT, (settings.max_ram - fixed) // of_token)
+
+
+def carried(records: Records, store: Store, segment: Segment) -> Segment:
+    """Writes what the documents of a segment carry, which is next in ``records``; returns what the manifest says."""
+    groups = attached(records.take(segment.documents))
+    for arrays in groups.values():
+        for leaf, rows in arrays.items():
+            put(store, f"{segment.name}/{leaf}", rows.whole())
+    return replace(segment, groups=tuple(groups))
 
 
 def _commit(manifest: Manifest, names: NDArray[np.int64] | list[str], store: Store) -> None:
@@ -279,11 +298,17 @@ def prepared(documents: Documents, settings: Settings, spool: Path | None, opera
 
 
 def _build(
-    documents: Documents, plan: Plan, codec: Codec | None, store: Store, operators: Operators, timings: Timings
+    documents: Documents,
+    plan: Plan,
+    codec: Codec | None,
+    store: Store,
+    records: Records,
+    operators: Operators,
+    timings: Timings,
 ) -> Manifest:
     """Writes codec and segments; without a codec, one is learned. What an earlier process did is not done again."""
     operators.check(**_sizes(documents, plan))
-    checkpoints = Checkpoints(store, documents, plan.fingerprint, codec)
+    checkpoints = Checkpoints(store, documents, records, plan.fingerprint, codec)
     if checkpoints.codec is None:
         codec = codec or train(documents, plan, operators, timings)
         for name, array in codec.arrays.items():
@@ -300,7 +325,11 @@ def _build(
     segments = []
     for number, (first, last) in enumerate(cuts):
         name, lengths = f"segments/{number:06d}", documents.lengths[first:last]
-        if number >= checkpoints.segment:
+        segment = Segment(name, last - first, int(lengths.sum()))
+        if number < checkpoints.segment:
+            segments.append(replace(segment, groups=checkpoints.groups[number]))
+            records.skip(last - first)
+        else:
             encoder.segment(
                 lengths,
                 stream,
@@ -309,8 +338,10 @@ def _build(
                 ids=checkpoints.ids if number == checkpoints.segment else None,
                 report=partial(checkpoints.report, codec, encoder, number),
             )
-        segments.append(Segment(name, last - first, int(lengths.sum())))
+            segments.append(carried(records, store, segment))
+            checkpoints.groups.append(segments[-1].groups)
     stream.close()
+    records.close()
     encoder.overflow.warn(int(documents.lengths.sum()))
     return Manifest(**codec.described, segments=tuple(segments), ids=INT, next_segment=len(segments))
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from lateint.disk.manifest import INT, Manifest
 from lateint.disk.resuming import ResumableStore
 from lateint.disk.store import Store
+from lateint.fields.records import Records
 from lateint.indexing.codec import Codec
 from lateint.indexing.documents import Documents
 from lateint.indexing.encoding import Encoder
@@ -29,19 +30,23 @@ class Checkpoints:
         codec: that of an earlier process; None: there was none, and the build begins.
         segment: the number of the segment to go on with; those before it are complete.
         ids: centroids of its tokens that are done.
+        groups: of each segment before it.
     """
 
-    def __init__(self, store: Store, documents: Documents, settings: dict[str, Any], codec: Codec | None) -> None:
+    def __init__(
+        self, store: Store, documents: Documents, records: Records, settings: dict[str, Any], codec: Codec | None
+    ) -> None:
         self.store = store if isinstance(store, ResumableStore) else None
         self.codec: Codec | None = None
         self.segment, self.ids = 0, np.empty(0, np.uint32)
+        self.groups: list[tuple[str, ...]] = []
         self.overflow: tuple[int, float] = (0, 1.0)
         self._last = time.monotonic()
         if self.store is None:
             return
         found = self.store.begin(
             {
-                "documents": _fingerprint(documents),
+                "documents": _fingerprint(documents) | records.fingerprint(),
                 "settings": {**settings, "codec": None if codec is None else codec.crc32},
                 "lateint": __version__,
             }
@@ -50,6 +55,7 @@ class Checkpoints:
             manifest = Manifest(**found["codec"], segments=(), ids=INT)
             self.codec = Codec.of(manifest, {name: self.store.rows(name) for name in _CODEC})
             self.segment, self.overflow = found["segment"], (found["overflow"][0], found["overflow"][1])
+            self.groups = [tuple(groups) for groups in found["groups"]]
             name = f"segments/{self.segment:06d}"
             if f"{name}/codes" in self.store.columns:
                 self.ids = self._ids(name)
@@ -66,7 +72,9 @@ class Checkpoints:
         if self.store is None or (not at_once and time.monotonic() - self._last < SECONDS):
             return
         overflow = [encoder.overflow.tokens, encoder.overflow.most]
-        self.store.checkpoint({"codec": codec.described, "segment": segment, "overflow": overflow})
+        self.store.checkpoint(
+            {"codec": codec.described, "segment": segment, "groups": self.groups, "overflow": overflow}
+        )
         self._last = time.monotonic()
 
 

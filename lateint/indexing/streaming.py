@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,9 +72,18 @@ class _Encoded:
 
 
 def encode(
-    passing: Passing, encoder: Encoder, store: Store, *, chunk: int, segment_tokens: int
+    passing: Passing,
+    encoder: Encoder,
+    store: Store,
+    *,
+    carried: Callable[[Segment], Segment],
+    chunk: int,
+    segment_tokens: int,
 ) -> tuple[list[Segment], NDArray[np.int64]]:
     """Writes all documents in segments of at most ``segment_tokens`` (a longer document is one by itself).
+
+    Args:
+        carried: called with each segment, to write what its documents carry besides tokens.
 
     Returns:
         The segments, and the tokens of each document.
@@ -93,11 +102,11 @@ def encode(
         read += len(tokens)
         waiting.add(*encoder.encoded(tokens, nearest))
         while waiting.tokens > segment_tokens and (count := _documents(passing, documents, waiting, segment_tokens)):
-            segments.append(_put(waiting, passing, documents, count, encoder, store, len(segments)))
+            segments.append(carried(_put(waiting, passing, documents, count, encoder, store, len(segments))))
             documents += count
     while documents < passing.count:
         count = _documents(passing, documents, waiting, segment_tokens)
-        segments.append(_put(waiting, passing, documents, count, encoder, store, len(segments)))
+        segments.append(carried(_put(waiting, passing, documents, count, encoder, store, len(segments))))
         documents += count
     return segments, passing.all_lengths()
 

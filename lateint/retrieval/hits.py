@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ class Hits:
     Attributes:
         ids: ``[n]`` int64, or objects of type str if the index was built with string ids.
         scores: ``[n]`` float32, MaxSim on the scale of the original embeddings.
+        read: reads them for `documents`; None: they come from no index.
 
     >>> hits = Hits(np.array([7, 3]), np.array([1.5, 0.5], np.float32))
     >>> list(hits), len(hits)
@@ -25,6 +26,20 @@ class Hits:
 
     ids: NDArray[Any]
     scores: NDArray[np.float32]
+    read: Callable[[Iterable[str] | None], list[Any]] | None = field(default=None, repr=False)
+
+    def documents(self, fields: Iterable[str] | None = None) -> list[Any]:
+        """Texts and metadata of the documents, in this order, as they were when they were found.
+
+        Args:
+            fields: see `lateint.Index.get`.
+
+        Raises:
+            ValueError: these hits come from no index.
+        """
+        if self.read is None:
+            raise ValueError("these hits come from no index, so there are no documents to read")
+        return self.read(fields)
 
     def __iter__(self) -> Iterator[tuple[Any, float]]:
         return zip(self.ids.tolist(), self.scores.tolist(), strict=True)

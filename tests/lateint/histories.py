@@ -1,5 +1,7 @@
 """Random histories of an index, and what must be there after each step of them."""
 
+from datetime import date, datetime
+
 import numpy as np
 
 from lateint import Index
@@ -16,12 +18,29 @@ def documents(rng, count):
     return found
 
 
+def fields(rng, count):
+    """Of ``count`` documents: a text and metadata, often none."""
+    texts = [
+        str(rng.choice(["red fox", "\u00fcber", "", "x" * 50])) if rng.random() < 0.7 else None for _ in range(count)
+    ]
+    return list(zip(texts, (_metadata(rng) for _ in range(count)), strict=True))
+
+
+def _metadata(rng):
+    if rng.random() < 0.3:
+        return {}
+    values = [None, True, False, 7, -300, 2**60, 2.5, float("inf"), "a", "\u00fc%_", [], ["a", 1], [2, 2], {"deep": 1},
+              [{"x": 1}], datetime(2024, 5, 17, 9, 30), date(1999, 1, 2)]  # fmt: skip
+    names = [name for name in ("lang", "year", "tags", "a.b") if rng.random() < 0.6]
+    return {name: values[rng.integers(len(values))] for name in names}
+
+
 QUERIES = documents(np.random.default_rng(99), 3)
 
 
 def answers(index, queries=QUERIES):
     """Ids in order, and hits to the bit for several settings."""
-    found = [index.ids.tolist()]
+    found = [index.ids.tolist(), [(one.text, one.metadata) for one in index.documents], dict(index.documents.fields)]
     for settings in ({"exhaustive": True}, {}, {"nprobe": 1, "candidates": 3}):
         for hits in index.search(queries, 4, **settings):
             found.append((hits.ids.tolist(), hits.scores.tobytes()))
@@ -32,8 +51,20 @@ def expected(live, codec):
     """`answers` of an index built from these documents by id, in order, with this codec."""
     if not live:
         nothing = ([], b"")
-        return [[], *[nothing] * (3 * len(QUERIES))]
-    return answers(Index.build(list(live.values()), ids=list(live), codec=codec, progress=False))
+        return [[], [], {}, *[nothing] * (3 * len(QUERIES))]
+    return answers(built(live, codec=codec))
+
+
+def built(live, path=None, **settings):
+    """An index of documents by id: tokens alone, or (tokens, text, metadata)."""
+    columns = _columns(live.values())
+    return Index.build(columns.pop("doc_embs"), path, ids=list(live), progress=False, **columns, **settings)
+
+
+def _columns(documents):
+    whole = [one if isinstance(one, tuple) else (one, None, None) for one in documents]
+    tokens, texts, metadata = (list(column) for column in zip(*whole, strict=True))
+    return {"doc_embs": tokens, "texts": texts, "metadata": metadata}
 
 
 def step(index, live, rng, *, names=int):
@@ -45,14 +76,23 @@ def step(index, live, rng, *, names=int):
 
 def plan(live, rng, names=int):
     """A random change: calls of an index, and the documents by id that are there afterwards."""
-    kind = rng.choice(["add", "add", "add", "update", "delete", "compact", "full", "transaction"])
+    kind = rng.choice(["add", "add", "add", "update", "fields", "delete", "compact", "full", "transaction"])
     live = dict(live)
     if kind == "add" or not live:
-        new = dict(zip(_new(rng, live, int(rng.integers(1, 5)), names), documents(rng, 4), strict=False))
+        new = dict(zip(_new(rng, live, int(rng.integers(1, 5)), names), _documents(rng, 4), strict=False))
         return [("add", new)], live | new
+    if kind == "fields":
+        some = [list(live)[i] for i in rng.choice(len(live), min(len(live), int(rng.integers(1, 4))), replace=False)]
+        what = str(rng.choice(["texts", "metadata", "both"]))
+        new = {}
+        for name, (text, metadata) in zip(some, fields(rng, len(some)), strict=True):
+            before = live.pop(name)
+            tokens, *rest = before if isinstance(before, tuple) else (before, None, None)
+            new[name] = (tokens, rest[0] if what == "metadata" else text, rest[1] if what == "texts" else metadata)
+        return [(what, new)], live | new
     if kind in ("update", "delete"):
         some = [list(live)[i] for i in rng.choice(len(live), min(len(live), int(rng.integers(1, 4))), replace=False)]
-        new = dict(zip(some, documents(rng, len(some)), strict=True)) if kind == "update" else {}
+        new = dict(zip(some, _documents(rng, len(some)), strict=True)) if kind == "update" else {}
         for name in some:
             del live[name]
         return [(kind, new or some)], live | new
@@ -69,9 +109,12 @@ def apply(index, operations):
     """Makes the calls."""
     for kind, what in operations:
         if kind == "add":
-            index.add(list(what.values()), ids=list(what))
+            index.add(ids=list(what), **_columns(what.values()))
         elif kind == "update":
-            index.update(list(what), list(what.values()))
+            index.update(list(what), **_columns(what.values()))
+        elif kind in ("texts", "metadata", "both"):
+            columns = _columns(what.values())
+            index.update(list(what), **{name: columns[name] for name in columns if name in (kind, *_BOTH[kind])})
         elif kind == "delete":
             assert index.delete(what) == len(what)
         elif kind == "transaction":
@@ -79,6 +122,16 @@ def apply(index, operations):
                 apply(index, what)
         else:
             index.compact(full=what)
+
+
+_BOTH = {"both": ("texts", "metadata"), "texts": (), "metadata": ()}
+
+
+def _documents(rng, count):
+    tokens = documents(rng, count)
+    if rng.random() < 0.3:
+        return tokens
+    return [(one, *rest) for one, rest in zip(tokens, fields(rng, count), strict=True)]
 
 
 def _new(rng, live, count, names):

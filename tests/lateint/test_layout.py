@@ -65,6 +65,22 @@ def test_sparse_lists():
         ({"version": 1, "segment": {"deleted": "deleted-7"}}, {"deleted-7": "<u4 [n]"}, set()),
         ({"segment": {"deleted": deletion("positions")}}, {"deleted-7": "<u4 [2]"}, set()),
         ({"segment": {"deleted": deletion("mask")}}, {"deleted-7": "|u1 [1]"}, set()),
+        (
+            {"version": 3, "segment": {"groups": ["texts"]}},
+            {"text_offsets": "<i8 [6]", "text_bytes": "|u1 [n]"},
+            set(),
+        ),
+        (
+            {"version": 3, "segment": {"groups": ["metadata"]}},
+            {
+                "metadata_offsets": "<i8 [6]",
+                "metadata_bytes": "|u1 [n]",
+                "field_table": "|u1 [n]",
+                "field_data": "|u1 [n]",
+            },
+            set(),
+        ),
+        ({"version": 2, "segment": {"groups": ["texts"]}}, {}, set()),
         ({"segment": {"hashed": True}}, {"id_hash": "<u8 [5]", "id_row": "<u4 [5]"}, set()),
     ],
 )
@@ -75,6 +91,12 @@ def test_arrays_that_come_and_go(changes, more, less):
     assert usual.keys() - found.keys() == {part + leaf for leaf in less}
     for leaf, kind in more.items():
         assert found[part + leaf] == kind
+
+
+@pytest.mark.parametrize("groups", ["texts", [1], ["texts", "texts"], ["newer"], ["../texts"], {}, [None]])
+def test_groups_that_cannot_be(groups):
+    with pytest.raises((ValueError, TypeError)):
+        leaves(version=3, segment={"groups": groups})
 
 
 def test_fits():

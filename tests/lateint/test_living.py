@@ -88,10 +88,10 @@ def test_the_history_would_notice_that_bug(monkeypatch):
             test_a_history_gives_what_a_build_gives(2 * seed, None)
 
 
-def forgetful(self, parts, init=compaction.Joined.__init__):
+def forgetful(self, parts, pieces=None, init=compaction.Joined.__init__):
     from dataclasses import replace
 
-    init(self, [replace(part, live=None) for part in parts])
+    init(self, [replace(part, live=None) for part in parts], pieces)
 
 
 def test_many_small_adds_make_few_segments(tmp_path, monkeypatch):

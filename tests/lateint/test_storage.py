@@ -346,11 +346,11 @@ def test_another_format(copy):
         Index.open(copy)
 
 
-@pytest.mark.parametrize("version", [0, 3, 99, "1", None])
+@pytest.mark.parametrize("version", [0, 4, 99, "1", None])
 def test_another_version(copy, version):
     rewrite(copy, lambda manifest: manifest.update(version=version))
     with pytest.raises(
-        FormatError, match=rf"copy was written in format version {version}, this lateint reads versions 1 to 2"
+        FormatError, match=rf"copy was written in format version {version}, this lateint reads versions 1 to 3"
     ):
         Index.open(copy)
 

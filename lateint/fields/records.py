@@ -1,0 +1,155 @@
+"""Texts and metadata as users pass them, some documents at a time."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from itertools import islice
+from typing import Any
+
+from lateint.fields.values import Flat, flattened
+
+
+@dataclass(frozen=True)
+class Given:
+    """What some documents are given; each is as long as there are documents, or None where nothing is given.
+
+    Attributes:
+        texts: checked, None for a document without one.
+        metadata: as `flattened`.
+    """
+
+    texts: Sequence[str | None] | None = None
+    metadata: Sequence[Flat] | None = None
+
+    def some(self, rows: Iterable[int]) -> Given:
+        """Of some of the documents."""
+        which = list(rows)
+        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return replace(self, **{name: [column[row] for row in which] for name, column in columns if column is not None})
+
+    def part(self, first: int, last: int) -> Given:
+        """Of neighbours."""
+        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
+        return replace(self, **{name: column[first:last] for name, column in columns if column is not None})
+
+
+NOTHING = Given()
+
+
+class Records:
+    """Texts and metadata in the order of documents, read once from the front.
+
+    Args:
+        texts: a str or None for each document; None: no document has one.
+        metadata: a mapping or None for each, likewise.
+
+    Raises:
+        TypeError: one of them is no list and nothing else that can be iterated over.
+    """
+
+    def __init__(self, texts: Any = None, metadata: Any = None) -> None:
+        self._given = {"texts": _column(texts, "texts"), "metadata": _column(metadata, "metadata")}
+        self._iterators = {name: iter(column) for name, column in self._given.items() if column is not None}
+        self._taken = 0
+
+    def check(self, documents: int) -> None:
+        """Looks at lists as a whole, before there is work that would be lost.
+
+        Raises:
+            TypeError, ValueError: see `take`.
+        """
+        for name, column in self._given.items():
+            if isinstance(column, Sequence):
+                if len(column) != documents:
+                    raise ValueError(f"{name} must be one for each document, got {len(column)} for {documents}")
+                for number, one in enumerate(column):
+                    _CHECKS[name](one, number)
+
+    def take(self, count: int) -> Given:
+        """Those of the next documents.
+
+        Raises:
+            TypeError, ValueError: there are too few, or a text or metadata cannot be stored; the message names the
+                document.
+        """
+        found = {}
+        for name, iterator in self._iterators.items():
+            check = _CHECKS[name]
+            found[name] = [check(one, self._taken + i) for i, one in enumerate(islice(iterator, count))]
+            if (there := len(found[name])) < count:
+                raise ValueError(f"{name} must be one for each document, got {self._taken + there} for more documents")
+        self._taken += count
+        return Given(**found)
+
+    def skip(self, count: int) -> None:
+        """Passes over the next documents."""
+        for name, iterator in self._iterators.items():
+            if (there := sum(1 for _ in islice(iterator, count))) < count:
+                raise ValueError(f"{name} must be one for each document, got {self._taken + there} for more documents")
+        self._taken += count
+
+    def close(self) -> None:
+        """Raises ValueError if there are more."""
+        for name, iterator in self._iterators.items():
+            for _ in iterator:
+                raise ValueError(f"{name} must be one for each document, got more than {self._taken}")
+
+    @property
+    def read_once(self) -> str | None:
+        """The name of one that cannot be read again."""
+        return next((name for name, column in self._given.items() if isinstance(column, Iterator)), None)
+
+    def fingerprint(self) -> dict[str, int]:
+        """What tells them from others; reads all of them, which must not be `read_once`."""
+        found = {}
+        for name, column in self._given.items():
+            if column is not None:
+                crc = 0
+                for number, one in enumerate(column):
+                    checked = _CHECKS[name](one, number)
+                    data = json.dumps(checked) if name == "texts" else checked.text
+                    crc = zlib.crc32(b"\n", zlib.crc32(data.encode(), crc))
+                found[f"{name}_crc32"] = crc
+        return found
+
+
+def given(texts: Any, metadata: Any, documents: int) -> Given:
+    """Those of all documents of one call.
+
+    Raises:
+        TypeError, ValueError: as `Records`.
+    """
+    records = Records(texts, metadata)
+    records.check(documents)
+    found = records.take(documents)
+    records.close()
+    return found
+
+
+def _column(given: Any, name: str) -> Iterable[Any] | None:
+    items = given.tolist() if hasattr(given, "tolist") else given
+    if items is None:
+        return None
+    if isinstance(items, (str, bytes, Mapping)) or not isinstance(items, Iterable):
+        raise TypeError(f"{name} must be a list with one for each document, got {type(given).__name__}")
+    return items
+
+
+def _text(one: Any, number: int) -> str | None:
+    if one is None:
+        return None
+    if not isinstance(one, str):
+        raise TypeError(f"texts must be strings or None, got {type(one).__name__} for document {number}")
+    try:
+        one.encode()
+    except UnicodeEncodeError:
+        raise ValueError(
+            f"texts must be text that utf-8 can write, but document {number} holds half a character"
+        ) from None
+    return str(one)
+
+
+_CHECKS: dict[str, Any] = {"texts": _text, "metadata": flattened}
