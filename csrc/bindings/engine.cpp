@@ -138,7 +138,7 @@ struct Batch {
 
 // k hits for each query. With nprobe < 0 every document is scored.
 std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t k,
-                            int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells,
+                            int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells, int64_t watched,
                             const py::object& allowed, int threads) {
     const Batch batch(*self, queries, offsets);
     if (k < 1) throw py::value_error("k must be at least 1, got " + std::to_string(k));
@@ -151,7 +151,7 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
     without_gil([&] {
         batch.each(threads, [&](int64_t i, const codes::Query& query, int inside) {
             hits[i] = nprobe < 0 ? self->exhaustive(query, k, mask, inside)
-                                 : self->search(query, {k, nprobe, candidates, patience, cells}, mask, inside);
+                                 : self->search(query, {k, nprobe, candidates, patience, cells, watched}, mask, inside);
         });
     });
     std::vector<Ranking> rankings;
@@ -185,7 +185,7 @@ py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe
     std::vector<codes::Hit> hits;
     without_gil([&] {
         const codes::Query prepared = self->prepare(tokens, query.shape(0));
-        hits = self->gather(prepared, {candidates, nprobe, candidates, 0, cells}, nullptr, &counts);
+        hits = self->gather(prepared, {candidates, nprobe, candidates, 0, cells, 0}, nullptr, &counts);
     });
     const Ranking ranking = to_arrays(hits);
     return py::make_tuple(ranking.first, ranking.second, counts.postings, counts.touched);

@@ -145,9 +145,10 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
     Lease lease(*this);
     Scratch& scratch = *lease;
     find_candidates(query, limits, allowed, threads, scratch, counts);
-    TopK top(limits.k);
+    const int64_t watched = limits.watched > 0 ? std::min(limits.watched, limits.k) : limits.k;
+    TopK top(limits.k), first_few(watched);
     const auto size = static_cast<int64_t>(scratch.chosen.size());
-    int64_t idle = 0;  // candidates since the best k last changed
+    int64_t idle = 0;  // candidates since the watched ones last changed
     int64_t positions[kRound];
     float scores[kRound];
     for (int64_t first = 0; first < size && (limits.patience <= 0 || idle < limits.patience); first += kRound) {
@@ -155,7 +156,10 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
         for (int64_t i = 0; i < count; ++i) positions[i] = scratch.chosen[first + i].position;
         score(query, positions, count, threads, scores);
         bool changed = false;
-        for (int64_t i = 0; i < count; ++i) changed |= top.offer({scores[i], positions[i]});
+        for (int64_t i = 0; i < count; ++i) {
+            const bool good = top.offer({scores[i], positions[i]});
+            changed |= watched < limits.k ? first_few.offer({scores[i], positions[i]}) : good;
+        }
         idle = changed ? 0 : idle + count;
         if (counts) counts->scored += count;
     }

@@ -99,6 +99,7 @@ class Engine:
         candidates: int,
         patience: int,
         cells: int,
+        watched: int,
         allowed: NDArray[np.uint8] | None,
         threads: int,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]: ...

@@ -315,6 +315,19 @@ def test_a_batch_is_its_queries_one_by_one(isa):
     assert made.engine.search(queries[:0], np.zeros(1, np.int64), 4, Limits(3, 9)) == []
 
 
+def test_more_documents_of_the_same_search(isa):
+    rng = np.random.default_rng(5)
+    made = make(rng, rng.integers(1, 9, 600).tolist(), nbits=2, count=40)
+    fewer = 0
+    for _ in range(5):
+        query = rng.standard_normal((4, 40)).astype(np.float32)
+        few = one(made.engine.search(query, whole(query), 5, Limits(4, 600, patience=32)))
+        more = one(made.engine.search(query, whole(query), 300, Limits(4, 600, patience=32, watched=5)))
+        assert more[:5] == few
+        fewer += len(more) < len(one(made.engine.search(query, whole(query), 300, Limits(4, 600, patience=32))))
+    assert fewer
+
+
 def test_equal_centroids(isa):
     """No probe is better than another: the coarse scores are all the same."""
     rng = np.random.default_rng(0)

@@ -116,7 +116,7 @@ def stop(positions: Tensor, scores: Tensor, k: int, patience: int) -> Tensor:
     """Scores with -inf for the candidates that a search with patience would not have come to.
 
     Candidates come best first, in rounds of 32. A round changes something if one of its candidates is among the best k
-    of those up to it; after so many in a row that changed nothing, no further one counts.
+    of those up to it (`Limits.first` of a search); after so many in a row that changed nothing, no further one counts.
     """
     Nq, count = scores.shape
     if not patience or not count:

@@ -70,7 +70,7 @@ class ShardedEngine:
                 for shard, batch, mask in zip(self.shards, batches, masks, strict=True)
             ]
             positions, _ = self._merged(found, limits.candidates)
-            scores = search.stop(positions, self._scores(batches, positions), k, limits.patience)
+            scores = search.stop(positions, self._scores(batches, positions), limits.first(k), limits.patience)
             rankings += rankings_of(packed(*search.top_k(positions, scores, k)).cpu())
         return rankings
 
