@@ -317,14 +317,14 @@ def test_a_batch_is_its_queries_one_by_one(isa):
 
 def test_more_documents_of_the_same_search(isa):
     rng = np.random.default_rng(5)
-    made = make(rng, rng.integers(1, 9, 600).tolist(), nbits=2, count=40)
+    made = make(rng, rng.integers(1, 9, 2000).tolist(), nbits=2, count=40)
     fewer = 0
     for _ in range(5):
         query = rng.standard_normal((4, 40)).astype(np.float32)
-        few = one(made.engine.search(query, whole(query), 5, Limits(4, 600, patience=32)))
-        more = one(made.engine.search(query, whole(query), 300, Limits(4, 600, patience=32, watched=5)))
+        few = one(made.engine.search(query, whole(query), 5, Limits(20, 2000, patience=32)))
+        more = one(made.engine.search(query, whole(query), 1000, Limits(20, 2000, patience=32, watched=5)))
         assert more[:5] == few
-        fewer += len(more) < len(one(made.engine.search(query, whole(query), 300, Limits(4, 600, patience=32))))
+        fewer += len(more) < len(one(made.engine.search(query, whole(query), 1000, Limits(20, 2000, patience=32))))
     assert fewer
 
 
