@@ -156,17 +156,20 @@ py::dict invert(const Array<uint32_t>& numbers, const Array<int64_t>& offsets, i
     return arrays_of(postings);
 }
 
-py::dict join(const std::vector<py::object>& segments, const std::vector<py::object>& live) {
-    if (segments.size() != live.size()) throw py::value_error("live must have a mask, or None, for each segment");
+py::dict join(const std::vector<py::object>& segments, const std::vector<Array<uint32_t>>& places) {
+    if (segments.size() != places.size()) throw py::value_error("places must be one array for each segment");
     Fields fields;
     std::vector<text::Segment> views;
-    std::vector<const uint8_t*> masks;
+    std::vector<const uint32_t*> rows;
     for (size_t s = 0; s < segments.size(); ++s) {
         views.push_back(view(fields, segments[s]));
-        masks.push_back(mask_of(live[s], views.back().documents, "live"));
+        if (places[s].size() != views.back().documents) {
+            throw py::value_error("places must have a number for each document");
+        }
+        rows.push_back(places[s].data());
     }
     text::Postings postings;
-    without_gil([&] { postings = text::join(views, masks); });
+    without_gil([&] { postings = text::join(views, rows); });
     return arrays_of(postings);
 }
 

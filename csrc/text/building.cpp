@@ -44,24 +44,18 @@ Postings invert(const uint32_t* term_numbers, const int64_t* offsets, int64_t do
     return postings;
 }
 
-Postings join(const std::vector<Segment>& segments, const std::vector<const uint8_t*>& live) {
-    std::vector<std::vector<uint32_t>> places(segments.size());  // of documents among all that are live
-    uint32_t count = 0;
-    for (size_t s = 0; s < segments.size(); ++s)
-        for (int64_t d = 0; d < segments[s].documents; ++d) {
-            places[s].push_back(count);
-            count += !live[s] || live[s][d];
-        }
+Postings join(const std::vector<Segment>& segments, const std::vector<const uint32_t*>& places) {
     using Head = std::pair<std::string_view, size_t>;  // the next term of a segment, and the segment
     std::priority_queue<Head, std::vector<Head>, std::greater<Head>> heads;
     std::vector<int64_t> next(segments.size(), 0);
     for (size_t s = 0; s < segments.size(); ++s)
         if (segments[s].terms > 0) heads.emplace(segments[s].term(0), s);
     Postings all;
+    std::vector<std::pair<uint32_t, uint32_t>> found;  // documents with the term, and how often they have it
     for (int64_t turn = 0; !heads.empty(); ++turn) {
         if (turn % 1024 == 0) check_interrupt();
         const std::string_view term = heads.top().first;
-        const size_t before = all.posting_documents.size();
+        found.clear();
         while (!heads.empty() && heads.top().first == term) {
             const size_t s = heads.top().second;
             heads.pop();
@@ -70,13 +64,15 @@ Postings join(const std::vector<Segment>& segments, const std::vector<const uint
             for (int64_t p = run.first; p < run.end; ++p) {
                 const uint32_t document = segment.posting_documents[p];
                 if (document >= segment.documents) damaged("posting_documents hold " + std::to_string(document));
-                if (!live[s] || live[s][document]) all.add(places[s][document], segment.count(p));
+                if (places[s][document] != kLeftOut) found.emplace_back(places[s][document], segment.count(p));
             }
             if (++next[s] == segment.terms) continue;
             if (!(term < segment.term(next[s]))) damaged("term_bytes must be terms that ascend");
             heads.emplace(segment.term(next[s]), s);
         }
-        if (all.posting_documents.size() == before) continue;
+        if (found.empty()) continue;
+        if (!std::is_sorted(found.begin(), found.end())) std::sort(found.begin(), found.end());
+        for (const auto& [document, count] : found) all.add(document, count);
         all.term_bytes.insert(all.term_bytes.end(), term.begin(), term.end());
         all.term_offsets.push_back(static_cast<int64_t>(all.term_bytes.size()));
         all.posting_offsets.push_back(static_cast<int64_t>(all.posting_documents.size()));

@@ -24,8 +24,10 @@ struct Postings {
 // than `terms`.
 Postings invert(const uint32_t* term_numbers, const int64_t* offsets, int64_t documents, int64_t terms);
 
-// Those of all live documents, counted on over segments. live[s]: one byte a document, null where all are. Terms that
-// no document has any more are left out. Throws if a segment is damaged.
-Postings join(const std::vector<Segment>& segments, const std::vector<const uint8_t*>& live);
+constexpr uint32_t kLeftOut = 0xFFFFFFFFu;
+
+// Those of documents of several segments. places[s][d]: the number that document d of segment s gets, or kLeftOut.
+// Terms that no document has any more are left out. Throws if a segment is damaged.
+Postings join(const std::vector<Segment>& segments, const std::vector<const uint32_t*>& places);
 
 }  // namespace lateint::text

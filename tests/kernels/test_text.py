@@ -125,14 +125,15 @@ def test_nothing_to_find(segments):
 def test_joined_segments_are_those_made_together(seed):
     rng = np.random.default_rng(seed)
     documents = [*words(rng, 100), [b"t0"] * 300]
-    live = (rng.random(len(documents)) > 0.3).astype(np.uint8)
+    live = rng.random(len(documents)) > 0.3
+    numbers = np.full(len(documents), -1)
+    numbers[live] = np.arange(live.sum()) if seed % 2 else rng.permutation(int(live.sum()))
     parts = cut(rng, documents, 5)
     firsts = np.cumsum([0, *map(len, parts)])
-    masks = [live[first:last] for first, last in itertools.pairwise(firsts)]
-    joined = join([postings(part) for part in parts], masks)
-    for one, other in zip(
-        joined, postings([d for d, alive in zip(documents, live, strict=True) if alive]), strict=True
-    ):
+    places = [numbers[first:last] for first, last in itertools.pairwise(firsts)]
+    joined = join([postings(part) for part in parts], places, int(live.sum()) + 1)
+    expected = [documents[i] for i in np.argsort(numbers, kind="stable") if live[i]]
+    for one, other in zip(joined, postings([*expected, []]), strict=True):
         np.testing.assert_array_equal(one, other)
         assert one.dtype == other.dtype
     check(joined)
@@ -166,7 +167,11 @@ def test_what_is_no_postings_or_query_is_refused():
         invert([b"a"], np.ones(1, np.uint32), np.array([0, 1]))
     with pytest.raises(ValueError, match="terms must each come once"):
         invert([b"a", b"a"], np.array([0, 1], np.uint32), np.array([0, 2]))
-    engine = TextEngine([postings([[b"a"]])])
+    one = postings([[b"a"]])
+    for places in ([1], [0]):
+        with pytest.raises(ValueError, match="places must be different numbers below 1"):
+            join([one, one], [np.array(places), np.array([0])], 1)
+    engine = TextEngine([one])
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         engine.search([{b"a": 1}], 0)
     with pytest.raises(ValueError, match="allowed must have a number for each of 1 documents"):
@@ -225,7 +230,7 @@ def test_damage_is_noticed_and_never_followed(damage):
         for call in (
             lambda live=live: TextEngine([damaged], live).search(queries, 5),
             lambda live=live: TextEngine([damaged], live).score(queries[0], np.arange(10)),
-            lambda live=live: join([damaged, whole], [live, None]),
+            lambda: join([damaged], [np.arange(len(damaged.text_lengths))], len(damaged.text_lengths)),
         ):
             try:
                 call()

@@ -43,22 +43,26 @@ def invert(terms: Sequence[bytes], numbers: NDArray[np.uint32], offsets: NDArray
     return SegmentText(text_lengths=np.diff(offsets).astype(np.uint32), **made)
 
 
-def join(segments: Sequence[SegmentText], live: Sequence[NDArray[np.uint8] | None]) -> SegmentText:
-    """The postings of all live documents of segments, one after another, as if they had been made together.
+def join(segments: Sequence[SegmentText], places: Sequence[NDArray[np.int64]], documents: int) -> SegmentText:
+    """The postings of documents of several segments, as if they had been made together.
 
     Args:
-        live: of each segment ``[n]``, zero where a document is deleted, or None.
+        places: of each segment ``[n]``, the number that each of its documents gets, -1 where it is left out.
+        documents: how many there are then; those that get no number have no terms.
 
     Raises:
+        ValueError: a number is too large, or given twice.
         RuntimeError: an array is damaged.
     """
-    kept = [
-        part.text_lengths if mask is None else part.text_lengths[mask != 0]
-        for part, mask in zip(segments, live, strict=True)
-    ]
-    return SegmentText(
-        text_lengths=np.concatenate([np.empty(0, np.uint32), *kept]), **_cpu.join_text(segments, list(live))
-    )
+    lengths, taken = np.zeros(documents, np.uint32), np.zeros(documents, bool)
+    for segment, rows in zip(segments, places, strict=True):
+        kept = rows[rows >= 0]
+        if int(kept.max(initial=-1)) >= documents or taken[kept].any() or len(np.unique(kept)) < len(kept):
+            raise ValueError(f"places must be different numbers below {documents}")
+        taken[kept] = True
+        lengths[kept] = segment.text_lengths[rows >= 0]
+    made = _cpu.join_text(segments, [rows.astype(np.uint32) for rows in places])
+    return SegmentText(text_lengths=lengths, **made)
 
 
 def check(segment: SegmentText) -> None:
