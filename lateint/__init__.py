@@ -3,6 +3,7 @@
 from lateint.disk.commits import LockedError
 from lateint.disk.manifest import FormatError
 from lateint.documents import Document, FieldError
+from lateint.filtering.tree import FilterError
 from lateint.ids import UnknownIdError
 from lateint.index import Index, search
 from lateint.indexing.codec import Codec
@@ -16,6 +17,7 @@ __all__ = [
     "Document",
     "Explanation",
     "FieldError",
+    "FilterError",
     "FormatError",
     "Hits",
     "Index",

@@ -24,14 +24,17 @@ from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
 from lateint.documents import Document, Documents
 from lateint.fields.records import Records, given
+from lateint.filtering import resolving
 from lateint.ids import listed
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
+from lateint.retrieval.planning import SCAN, Plan
 from lateint.retrieval.queries import Queries, read
-from lateint.snapshot import Snapshot
+from lateint.retrieval.selection import Selection
+from lateint.snapshot import Snapshot, Subset
 from lateint.state import State
 from lateint_kernels.devices import HOST, Place
 
@@ -306,16 +309,30 @@ class Index:
         with self._draft() as draft:
             draft.update(draft.state.ids.different(names, "ids"), source, besides)
 
-    def delete(self, ids: Iterable[Any]) -> int:
+    def delete(
+        self, ids: Iterable[Any] | None = None, *, filter: Any = None, params: Mapping[str, Any] | None = None
+    ) -> int:
         """Deletes documents; returns how many.
+
+        Args:
+            ids: of the documents.
+            filter, params: instead of ids, a condition on metadata, see `search`; it is looked up under the lock, so
+                that it is of the documents that are there when they are deleted.
 
         Raises:
             UnknownIdError: a KeyError that names an id that is not there. Nothing has changed then.
+            FilterError, FieldError: see `search`.
             LockedError, OSError: as `add`.
         """
-        names = listed(ids, "ids")
+        if (ids is None) == (filter is None):
+            raise ValueError("delete needs ids or filter, and not both")
+        names = None if ids is None else listed(ids, "ids")
+        tree = None if filter is None else resolving.read(filter, params)
         with self._draft() as draft:
-            positions = np.unique(draft.state.ids.positions(names, "ids"))
+            if tree is None:
+                positions = np.unique(draft.state.ids.positions(names or [], "ids"))
+            else:
+                positions = np.flatnonzero(resolving.resolve(tree, draft.state))
             draft.delete(positions)
         return len(positions)
 
@@ -440,7 +457,9 @@ class Index:
         candidates: int | None = None,
         cells: int | None = None,
         exhaustive: bool = False,
-        subset: Iterable[Any] | None = None,
+        subset: Any = None,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
         threads: int | None = None,
     ) -> Any:
         """The k documents with the highest MaxSim for each query.
@@ -455,16 +474,23 @@ class Index:
             cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 24 if there are
                 more than 32,768 centroids, else 0.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
-            subset: ids to choose from; None: all.
+            subset: what to choose from: ids; a mask ``[n]`` of bools in the order of `ids`; or what `subset` made of
+                either, which costs nothing when it is used again. None: all.
+            filter: a condition on metadata, as a mapping (``{"lang": "en", "year": {"$gte": 2020}}``) or in SQL
+                (``"lang = 'en' AND year >= :y"``), which needs sqlglot (``pip install lateint[sql]``). Only documents
+                are found for which it holds; docs/filters.md has all of it. With ``subset``, both must hold.
+            params: values for the names that a filter in SQL has after a colon.
             threads: None: as many as the process may use. A batch is spread over queries, a single query over its
                 tokens, where centroids are looked for, and over documents, where they are scored.
 
         Returns:
-            `Hits` for one query, a list of them for a batch. Ties are in the order in which documents were given.
+            `Hits` for one query, a list of them for a batch; `Hits.plan` says how a subset was searched. Ties are in
+            the order in which documents were given.
 
         Raises:
             TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1.
             UnknownIdError: a KeyError that names the id in ``subset``.
+            FilterError, FieldError: ValueErrors: ``filter`` is no condition, or on a field that no document has.
             RuntimeError: the index is damaged, in a part that `open` did not verify.
         """
         snapshot = self._snapshot
@@ -472,32 +498,61 @@ class Index:
         centroids, most = snapshot.manifest.centroids, len(snapshot)
         scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
         k = min(k, max(1, most))
-        selection = snapshot.everything if subset is None else snapshot.subset(subset)
+        selection = _selection(snapshot, subset, filter, params)
         if exhaustive:
-            rankings = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
+            rankings, plans = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
         else:
-            rankings = searching.search(
+            rankings, plans = searching.search(
                 snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
             )
-        hits = [_hits(snapshot, positions, scores) for positions, scores in rankings]
+        hits = [_hits(snapshot, *ranking, plan) for ranking, plan in zip(rankings, plans, strict=True)]
         return hits[0] if queries.single else hits
 
-    def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None, *, threads: int | None = None) -> Hits:
+    def subset(self, ids: Any) -> Subset:
+        """Ids, or a mask ``[n]`` of bools in the order of `ids`, looked up once, for any number of searches.
+
+        When the index changes, ids are looked up once more; a mask is then refused, for it was one of other documents.
+
+        Raises:
+            UnknownIdError: a KeyError that names the id.
+            ValueError: the mask is of another length.
+        """
+        made = Subset(ids)
+        made.of(self._snapshot)
+        return made
+
+    def count(self, filter: Any, params: Mapping[str, Any] | None = None) -> int:
+        """For how many documents a condition holds; see `search` for the arguments and errors."""
+        return self._snapshot.filtered(filter, params).documents
+
+    def rerank(
+        self,
+        Q: Any,
+        ids: Iterable[Any],
+        k: int | None = None,
+        *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+        threads: int | None = None,
+    ) -> Hits:
         """Scores the documents ``ids`` on their codes for one query ``[Lq, dim]``, best first.
 
         Args:
             Q: one query.
             ids: documents of this index; those without tokens are left out of the answer.
             k: keep the best k; None: all.
+            filter, params: see `search`; documents for which the condition does not hold are left out.
 
         Raises:
             UnknownIdError: a KeyError that names the id.
         """
         snapshot, query = self._snapshot, self._one(Q, "rerank")
         positions = np.unique(snapshot.ids.positions(ids, "ids"))
-        keep = len(positions) if k is None else positive(k, "k")
+        if (selection := _selection(snapshot, None, filter, params)).chosen is not None:
+            positions = positions[selection.chosen[positions] != 0]
+        keep = max(1, len(positions)) if k is None else positive(k, "k")
         best, scores = searching.score(snapshot.engine, query, positions, keep, threads=thread_count(threads))
-        return _hits(snapshot, best, scores)
+        return _hits(snapshot, best, scores, Plan(SCAN, len(positions)))
 
     def get(self, ids: Iterable[Any], fields: Iterable[str] | None = None) -> list[Document]:
         """Texts and metadata of documents, in the order of ``ids``.
@@ -632,8 +687,19 @@ def _make_room(place: Place) -> None:
         _current = None
 
 
-def _hits(snapshot: Snapshot, positions: NDArray[np.int64], scores: NDArray[np.float32]) -> Hits:
-    return Hits(snapshot.ids.at(positions), scores, partial(snapshot.documents.at, positions))
+def _hits(snapshot: Snapshot, positions: NDArray[np.int64], scores: NDArray[np.float32], plan: Plan) -> Hits:
+    return Hits(snapshot.ids.at(positions), scores, plan, partial(snapshot.documents.at, positions))
+
+
+def _selection(snapshot: Snapshot, subset: Any, condition: Any, params: Any) -> Selection:
+    """The documents that a search may find."""
+    if params is not None and condition is None:
+        raise ValueError("params goes with a filter, which is not given")
+    if subset is None:
+        chosen = snapshot.everything
+    else:
+        chosen = subset.of(snapshot) if isinstance(subset, Subset) else snapshot.subset(subset)
+    return chosen if condition is None else chosen.among(snapshot.filtered(condition, params))
 
 
 def _check_resumable(doc_embs: Any, path: Any, records: Records) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from lateint.disk.manifest import FormatError, Manifest
 from lateint.disk.store import Arrays
 from lateint.documents import Documents
-from lateint.ids import Ids
+from lateint.filtering import resolving
+from lateint.filtering.tree import Tree
+from lateint.ids import Ids, listed
 from lateint.indexing.codec import Codec
 from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
@@ -21,6 +23,8 @@ from lateint.state import State, out_of_range, same_codec
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.devices import HOST, Place
+
+KEPT, KEPT_BYTES = 64, 1 << 26  # filters whose documents are known, and what these may take
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,6 +41,8 @@ class Snapshot:
     everything: Selection
     engine: AnyEngine
     place: Place
+    _filtered: dict[Tree, Selection] = field(default_factory=dict, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @classmethod
     def of(cls, manifest: Manifest, arrays: Arrays, place: Place = HOST) -> Snapshot:
@@ -91,14 +97,43 @@ class Snapshot:
         """What it keeps of them besides tokens."""
         return Documents(self.state)
 
-    def subset(self, ids: Iterable[Any]) -> Selection:
-        """The documents of these ids.
+    def subset(self, ids: Any) -> Selection:
+        """The documents of these ids, or of a mask ``[n]`` in the order of ids.
 
         Raises:
-            UnknownIdError: one of them is not there.
+            UnknownIdError: one of the ids is not there.
+            ValueError: the mask is of another length.
         """
-        positions = np.unique(self.ids.positions(ids, "subset"))
-        return Selection(self.everything.offsets, self.everything.live, positions)
+        chosen = np.zeros(len(self.ids), np.uint8)
+        if getattr(ids, "dtype", None) == np.dtype(bool):
+            if ids.shape != (len(self),):
+                raise ValueError(f"subset must be a mask of the {len(self)} documents, got {ids.shape}")
+            chosen[self.live[ids]] = 1
+        else:
+            chosen[self.ids.positions(ids, "subset")] = 1
+        return self._selection(chosen)
+
+    def filtered(self, condition: Any, params: Any = None) -> Selection:
+        """The documents for which a condition holds; the last few are kept.
+
+        Raises:
+            TypeError, ValueError: see `lateint.filtering.resolving`.
+        """
+        tree = resolving.read(condition, params)
+        with self._lock:
+            found = self._filtered.pop(tree, None)
+            if found is not None:
+                self._filtered[tree] = found  # the last one is the newest
+                return found
+        found = self._selection(resolving.resolve(tree, self.state))
+        with self._lock:
+            self._filtered[tree] = found
+            while len(self._filtered) > KEPT or len(self._filtered) * len(self.ids) > KEPT_BYTES:
+                self._filtered.pop(next(iter(self._filtered)))
+        return found
+
+    def _selection(self, chosen: NDArray[np.uint8]) -> Selection:
+        return Selection(self.everything.offsets, self.everything.live, chosen)
 
     def decoded(self, id: Any) -> NDArray[np.uint8]:
         """The tokens of a document as bytes ``[Ld, width]``.
@@ -115,6 +150,29 @@ class Snapshot:
         if not 0 <= first <= last <= part.entry.tokens:
             raise FormatError(f"{part.entry.name}/offsets must not decrease; the index is damaged")
         return self.engine.decode(number, first, last - first)
+
+
+class Subset:
+    """Ids or a mask, and which documents these are in one state of an index; see `lateint.Index.subset`."""
+
+    def __init__(self, ids: Any) -> None:
+        self._mask = getattr(ids, "dtype", None) == np.dtype(bool)
+        self._ids = np.array(ids) if self._mask else listed(ids, "subset")
+        self._found: tuple[State, Selection] | None = None
+
+    def of(self, snapshot: Snapshot) -> Selection:
+        """The documents in this state.
+
+        Raises:
+            UnknownIdError: one of the ids is not there.
+            ValueError: it is a mask of the documents of another state.
+        """
+        found = self._found
+        if found is None or found[0] is not snapshot.state:
+            if found is not None and self._mask:
+                raise ValueError("subset is a mask of documents of an index that has changed; make it again")
+            self._found = found = snapshot.state, snapshot.subset(self._ids)
+        return found[1]
 
 
 def _check(state: State, place: Place, before: State | None = None) -> None:

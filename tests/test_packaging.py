@@ -10,7 +10,7 @@ import pytest
 import lateint
 import lateint_kernels
 
-HEAVY = {"torch", "triton", "faiss", "transformers", "open_clip", "sklearn", "scipy", "pandas"}
+HEAVY = {"torch", "triton", "faiss", "transformers", "open_clip", "sklearn", "scipy", "pandas", "sqlglot", "pyarrow"}
 
 
 @pytest.mark.parametrize("module", ["lateint", "lateint_kernels", "lateint.cli", "lateint.metrics", "preflmr"])
@@ -40,6 +40,7 @@ def test_public_names():
         "Document",
         "Explanation",
         "FieldError",
+        "FilterError",
         "FormatError",
         "Hits",
         "Index",

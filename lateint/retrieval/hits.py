@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.retrieval.planning import Plan
+
 
 @dataclass(frozen=True, eq=False)
 class Hits:
@@ -17,6 +19,7 @@ class Hits:
     Attributes:
         ids: ``[n]`` int64, or objects of type str if the index was built with string ids.
         scores: ``[n]`` float32, MaxSim on the scale of the original embeddings.
+        plan: what the search did, see `lateint.retrieval.planning.Plan`; None: these hits come from no search.
         read: reads them for `documents`; None: they come from no index.
 
     >>> hits = Hits(np.array([7, 3]), np.array([1.5, 0.5], np.float32))
@@ -26,6 +29,7 @@ class Hits:
 
     ids: NDArray[Any]
     scores: NDArray[np.float32]
+    plan: Plan | None = None
     read: Callable[[Iterable[str] | None], list[Any]] | None = field(default=None, repr=False)
 
     def documents(self, fields: Iterable[str] | None = None) -> list[Any]:

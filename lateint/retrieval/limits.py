@@ -13,6 +13,7 @@ PATIENCE = 96  # candidates in a row that change nothing before a search stops o
 LARGE_PATIENCE = 160  # the same, with more than LARGE centroids
 LARGE = 1 << 16
 WIDER = 8  # times as many lists, for a query that found too few documents
+MORE = 4  # times as many lists at most, for a search among a share of the documents
 
 
 def limits(
@@ -50,4 +51,4 @@ def wider(narrow: Limits, centroids: int) -> Limits:
 
 def for_share(usual: Limits, share: float, centroids: int) -> Limits:
     """For a search among a share of the documents: a list holds few of them, so more lists are read."""
-    return usual._replace(nprobe=min(int(usual.nprobe / share), WIDER * usual.nprobe, centroids))
+    return usual._replace(nprobe=min(int(usual.nprobe / share), MORE * usual.nprobe, centroids))

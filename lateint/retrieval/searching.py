@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.retrieval.hits import Explanation
-from lateint.retrieval.limits import for_share, wider
+from lateint.retrieval.limits import wider
+from lateint.retrieval.planning import EXHAUSTIVE, PRUNED, SCAN, Plan, scans, widened
 from lateint.retrieval.queries import Queries
 from lateint.retrieval.selection import Selection
 from lateint_kernels.codes.engine import Engine, Limits, Ranking
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 AnyEngine: TypeAlias = "Engine | DeviceEngine | ShardedEngine"
 
-SMALL_SUBSET = 4096  # a subset up to this size is scored whole
+LISTED = 0.25  # of the documents: of fewer, positions are listed once, and not looked for by each query
 
 
 def search(
@@ -31,12 +32,14 @@ def search(
     *,
     centroids: int,
     threads: int,
-) -> list[Ranking]:
+) -> tuple[list[Ranking], list[Plan]]:
     """The k best documents of each query among those selected: positions and scores, ties by position."""
-    if selection.subset is not None and len(selection.subset) <= max(SMALL_SUBSET, limits.candidates):
-        return exhaustive(engine, queries, k, selection, threads=threads)
-    limits = for_share(limits, selection.share, centroids)
+    if scans(selection, limits, centroids):
+        rankings = _scan(engine, queries, k, selection, threads=threads)
+        return rankings, [Plan(SCAN, selection.documents)] * len(rankings)
+    limits = widened(selection, limits, centroids)
     rankings = engine.search(queries.tokens, queries.offsets, k, limits, allowed=selection.mask, threads=threads)
+    plans = [Plan(PRUNED, selection.documents, limits.nprobe)] * len(rankings)
     short = list(range(len(queries)))
     while limits.nprobe < centroids:
         few = (i for i in short if len(rankings[i][0]) < k)
@@ -46,14 +49,21 @@ def search(
         limits, some = wider(limits, centroids), queries.some(short)
         again = engine.search(some.tokens, some.offsets, k, limits, allowed=selection.mask, threads=threads)
         for i, ranking in zip(short, again, strict=True):
-            rankings[i] = ranking
-    return rankings
+            rankings[i], plans[i] = ranking, Plan(PRUNED, selection.documents, limits.nprobe)
+    return rankings, plans
 
 
-def exhaustive(engine: AnyEngine, queries: Queries, k: int, selection: Selection, *, threads: int) -> list[Ranking]:
+def exhaustive(
+    engine: AnyEngine, queries: Queries, k: int, selection: Selection, *, threads: int
+) -> tuple[list[Ranking], list[Plan]]:
     """As `search`, but every document that is selected is scored."""
-    if selection.subset is not None:
-        return [score(engine, queries[i], selection.subset, k, threads=threads) for i in range(len(queries))]
+    rankings = _scan(engine, queries, k, selection, threads=threads)
+    return rankings, [Plan(EXHAUSTIVE, selection.documents)] * len(rankings)
+
+
+def _scan(engine: AnyEngine, queries: Queries, k: int, selection: Selection, *, threads: int) -> list[Ranking]:
+    if selection.chosen is not None and selection.share < LISTED:
+        return [score(engine, queries[i], selection.positions, k, threads=threads) for i in range(len(queries))]
     return engine.exhaustive(queries.tokens, queries.offsets, k, allowed=selection.mask, threads=threads)
 
 

@@ -12,33 +12,53 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """All documents of an index that are not deleted, or a subset of them.
+    """All documents of an index that are not deleted, or a subset of them. What takes long is kept.
 
     Attributes:
         offsets: of the tokens of each segment, ``[n + 1]``.
         live: ``[N]``, zero where a document is deleted; None: none is.
-        subset: positions of documents that are not deleted, ascending; None: all of those.
+        chosen: ``[N]``, one where a document is in the subset, which holds none that is deleted; None: all of those.
     """
 
     offsets: Sequence[NDArray[np.int64]]
     live: NDArray[np.uint8] | None = None
-    subset: NDArray[np.int64] | None = None
-
-    @cached_property
-    def mask(self) -> NDArray[np.uint8] | None:
-        """``[N]``, nonzero where a document may be found; None: all of them may."""
-        if self.subset is None:
-            return self.live
-        mask = np.zeros(self._documents, np.uint8)
-        mask[self.subset] = 1
-        return mask
+    chosen: NDArray[np.uint8] | None = None
 
     @property
+    def mask(self) -> NDArray[np.uint8] | None:
+        """``[N]``, nonzero where a document may be found; None: all of them may."""
+        return self.live if self.chosen is None else self.chosen
+
+    @cached_property
+    def positions(self) -> NDArray[np.int64]:
+        """Of the documents that may be found, ascending."""
+        return np.arange(self._all) if self.mask is None else np.flatnonzero(self.mask)
+
+    @cached_property
+    def documents(self) -> int:
+        """How many may be found."""
+        return self._all if self.mask is None else int(np.count_nonzero(self.mask))
+
+    @cached_property
     def share(self) -> float:
         """How many of the documents that are not deleted are selected."""
-        if self.subset is None:
+        if self.chosen is None:
             return 1.0
-        return len(self.subset) / (self._documents if self.live is None else np.count_nonzero(self.live))
+        return self.documents / max(1, self._all if self.live is None else int(np.count_nonzero(self.live)))
+
+    @cached_property
+    def tokens(self) -> int:
+        """Of the documents that may be found, as far as offsets are what they should be."""
+        first = total = 0
+        for offsets in self.offsets:
+            last = first + len(offsets) - 1
+            if self.mask is None:
+                total += int(offsets[-1])
+            else:
+                some = np.flatnonzero(self.mask[first:last])
+                total += int((offsets[some + 1] - offsets[some]).sum())
+            first = last
+        return total
 
     @cached_property
     def findable(self) -> int:
@@ -47,5 +67,11 @@ class Selection:
         return int(np.count_nonzero(filled if self.mask is None else filled & (self.mask != 0)))
 
     @property
-    def _documents(self) -> int:
+    def _all(self) -> int:
         return sum(len(offsets) - 1 for offsets in self.offsets)
+
+    def among(self, other: Selection) -> Selection:
+        """What is selected here and there."""
+        if self.chosen is None or other.chosen is None:
+            return other if self.chosen is None else self
+        return Selection(self.offsets, self.live, self.chosen & other.chosen)

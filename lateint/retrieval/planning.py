@@ -1,0 +1,50 @@
+"""How a search goes about a subset: scan all of it, or look into more lists than usual.
+
+Which of the two is decided by what they cost, in tokens that are scored, and so is the same everywhere. docs/filters.md
+has the measurements.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from lateint.retrieval.limits import for_share
+from lateint.retrieval.selection import Selection
+from lateint_kernels.codes.engine import Limits
+
+PRUNED, SCAN, EXHAUSTIVE = "pruned", "scan", "exhaustive"
+CENTROID = 0.5  # what a centroid costs a pruned search
+CANDIDATES = 192  # documents that a pruned search scores, about, for each 512 candidates that it may
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a search did.
+
+    Attributes:
+        kind: ``"pruned"``: candidates were found by lists of centroids; ``"scan"``: the documents that a filter or
+            subset leaves were few, and all of them were scored; ``"exhaustive"``: that is what was asked for.
+        documents: how many could be found.
+        nprobe: centroids that each query token looked into; None where lists played no part.
+    """
+
+    kind: str
+    documents: int
+    nprobe: int | None = None
+
+
+def scans(selection: Selection, limits: Limits, centroids: int) -> bool:
+    """Whether it costs less to score a whole subset than to find candidates among it."""
+    if selection.chosen is None:
+        return False
+    if selection.documents <= limits.candidates // 4:
+        return True
+    total = sum(int(offsets[-1]) for offsets in selection.offsets)
+    documents = max(1, sum(len(offsets) - 1 for offsets in selection.offsets))
+    pruned = CENTROID * centroids + CANDIDATES * limits.candidates / 512 * total / documents
+    return selection.tokens <= pruned
+
+
+def widened(selection: Selection, limits: Limits, centroids: int) -> Limits:
+    """Limits of a pruned search among a subset."""
+    return limits if selection.chosen is None else for_share(limits, selection.share, centroids)
