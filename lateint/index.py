@@ -29,6 +29,8 @@ from lateint.ids import listed
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
+from lateint.retrieval import texts as text_queries
+from lateint.retrieval.fusion import Fusion
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.planning import SCAN, Plan
@@ -36,6 +38,7 @@ from lateint.retrieval.queries import Queries, read
 from lateint.retrieval.selection import Selection
 from lateint.snapshot import Snapshot, Subset
 from lateint.state import State
+from lateint.text.analyzer import Analyzer
 from lateint_kernels.devices import HOST, Place
 
 
@@ -72,6 +75,7 @@ class Index:
         ids: Any = None,
         texts: Any = None,
         metadata: Any = None,
+        text_search: bool | Analyzer = False,
         nbits: int | None = None,
         ncentroids: int | None = None,
         seed: int | None = None,
@@ -104,6 +108,8 @@ class Index:
             metadata: a mapping for each document, or None, likewise: of strings to strings, numbers, booleans, dates
                 (`datetime.date` or `datetime.datetime`), None, lists of these and mappings. docs/filters.md says how
                 searches choose by them.
+            text_search: whether searches find ``texts`` by their words, those that are added later too: True, or a
+                `lateint.Analyzer` that says what a word is. docs/text.md has more.
             nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
             ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
             seed: of the random rotation and of k-means; None: 0.
@@ -130,6 +136,7 @@ class Index:
             ValueError: wrong shapes, a document without tokens, a token that is zero or not finite, duplicate ids,
                 ``max_ram`` too small. The message names the document.
             BackendError: ``device`` needs torch, which is not installed.
+            ImportError: the analyzer needs PyStemmer, which is not installed.
             MemoryError: ``device`` has not enough memory left.
             OSError: ``path`` exists or cannot be written. Nothing is left half-written, unless with ``resume``.
 
@@ -150,7 +157,7 @@ class Index:
         )
         place = Place.of(device, device_memory)
         _make_room(place)
-        records = Records(texts, metadata)
+        records = Records(texts, metadata, Analyzer.of(text_search))
         if resume:
             _check_resumable(doc_embs, path, records)
         once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None
@@ -453,6 +460,10 @@ class Index:
         Q: Any,
         k: int = 5,
         *,
+        text: Any = None,
+        alpha: float | None = None,
+        fusion: str | None = None,
+        rerank: int | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
         cells: int | None = None,
@@ -462,12 +473,18 @@ class Index:
         params: Mapping[str, Any] | None = None,
         threads: int | None = None,
     ) -> Any:
-        """The k documents with the highest MaxSim for each query.
+        """The k documents with the highest MaxSim for each query, or BM25, or both together.
 
         Args:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
-                dtype.
+                dtype. None: ``text`` alone counts.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
+            text: words to be found, a string for each query, in an index with ``text_search``: alone, documents are
+                ordered by BM25. With ``Q``, each score brings its best k (40 at least) as candidates, every candidate
+                gets both, and what they become together decides (`Hits.parts` has the two). docs/text.md has more.
+            alpha: how much MaxSim counts beside BM25, from 0 to 1; None: 0.75, and 0.5 with ``fusion="rrf"``.
+            fusion: ``"relative"`` (None), by scores, or ``"rrf"``, by ranks; see `lateint.retrieval.fusion.Fusion`.
+            rerank: order so many of the best documents by BM25 by MaxSim instead.
             nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
             candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row (160
                 with more than 65,536 centroids) changed nothing among the best k; at most 512 + 4 k.
@@ -488,24 +505,54 @@ class Index:
             the order in which documents were given.
 
         Raises:
-            TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1.
+            TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1; there is
+                neither ``Q`` nor ``text``, or texts of this index are not searched.
+            ImportError: the index's analyzer needs PyStemmer, which is not installed.
             UnknownIdError: a KeyError that names the id in ``subset``.
             FilterError, FieldError: ValueErrors: ``filter`` is no condition, or on a field that no document has.
             RuntimeError: the index is damaged, in a part that `open` did not verify.
         """
         snapshot = self._snapshot
-        queries, k, workers = read(Q, self.dim), positive(k, "k"), thread_count(threads)
+        mixed = Fusion.of(alpha, fusion, rerank, both=Q is not None and text is not None)
+        if Q is None and text is None:
+            raise ValueError("search needs Q, text or both, got neither")
+        queries, k, workers = None if Q is None else read(Q, self.dim), positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
         scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
         k = min(k, max(1, most))
         selection = _selection(snapshot, subset, filter, params)
+        if text is not None:
+            texts, single = text_queries.read(text, queries)
+            terms = snapshot.terms(texts)
+            if queries is None:
+                found = text_queries.search(snapshot.text_engine, terms, k, selection, threads=workers)
+            else:
+                found = text_queries.search_both(
+                    snapshot.engine,
+                    snapshot.text_engine,
+                    queries,
+                    terms,
+                    k,
+                    scope,
+                    selection,
+                    mixed,
+                    exhaustive=exhaustive,
+                    centroids=centroids,
+                    threads=workers,
+                )
+            hits = [_hits(snapshot, one.positions, one.scores, one.plan, one.parts) for one in found]
+            return hits[0] if single else hits
+        assert queries is not None
         if exhaustive:
             rankings, plans = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
         else:
             rankings, plans = searching.search(
                 snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
             )
-        hits = [_hits(snapshot, *ranking, plan) for ranking, plan in zip(rankings, plans, strict=True)]
+        hits = [
+            _hits(snapshot, *ranking, plan, {"maxsim": ranking[1]})
+            for ranking, plan in zip(rankings, plans, strict=True)
+        ]
         return hits[0] if queries.single else hits
 
     def subset(self, ids: Any) -> Subset:
@@ -552,7 +599,7 @@ class Index:
             positions = positions[selection.chosen[positions] != 0]
         keep = max(1, len(positions)) if k is None else positive(k, "k")
         best, scores = searching.score(snapshot.engine, query, positions, keep, threads=thread_count(threads))
-        return _hits(snapshot, best, scores, Plan(SCAN, len(positions)))
+        return _hits(snapshot, best, scores, Plan(SCAN, len(positions)), {"maxsim": scores})
 
     def get(self, ids: Iterable[Any], fields: Iterable[str] | None = None) -> list[Document]:
         """Texts and metadata of documents, in the order of ``ids``.
@@ -602,6 +649,11 @@ class Index:
     def codec(self) -> Codec:
         """What tokens are compressed with; `build` takes it for other documents."""
         return self._snapshot.codec
+
+    @property
+    def analyzer(self) -> Analyzer | None:
+        """What makes terms of texts; None: they are not searched."""
+        return self._snapshot.manifest.analyzer
 
     @property
     def nbits(self) -> int:
@@ -687,8 +739,14 @@ def _make_room(place: Place) -> None:
         _current = None
 
 
-def _hits(snapshot: Snapshot, positions: NDArray[np.int64], scores: NDArray[np.float32], plan: Plan) -> Hits:
-    return Hits(snapshot.ids.at(positions), scores, plan, partial(snapshot.documents.at, positions))
+def _hits(
+    snapshot: Snapshot,
+    positions: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    plan: Plan,
+    parts: Mapping[str, NDArray[np.float32]],
+) -> Hits:
+    return Hits(snapshot.ids.at(positions), scores, plan, partial(snapshot.documents.at, positions), parts)
 
 
 def _selection(snapshot: Snapshot, subset: Any, condition: Any, params: Any) -> Selection:

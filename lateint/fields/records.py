@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
 from lateint.fields.values import Flat, flattened
+from lateint.text.analyzer import Analyzer
+
+COLUMNS = ("texts", "metadata")
 
 
 @dataclass(frozen=True)
@@ -19,21 +22,25 @@ class Given:
     Attributes:
         texts: checked, None for a document without one.
         metadata: as `flattened`.
+        analyzer: that makes terms of texts; None: they are not searched.
     """
 
     texts: Sequence[str | None] | None = None
     metadata: Sequence[Flat] | None = None
+    analyzer: Analyzer | None = None
 
     def some(self, rows: Iterable[int]) -> Given:
         """Of some of the documents."""
         which = list(rows)
-        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return replace(self, **{name: [column[row] for row in which] for name, column in columns if column is not None})
+        return self._each(lambda column: [column[row] for row in which])
 
     def part(self, first: int, last: int) -> Given:
         """Of neighbours."""
-        columns = ((field.name, getattr(self, field.name)) for field in fields(self))
-        return replace(self, **{name: column[first:last] for name, column in columns if column is not None})
+        return self._each(lambda column: column[first:last])
+
+    def _each(self, some: Callable[[Any], Any]) -> Given:
+        found: dict[str, Any] = {name: some(column) for name in COLUMNS if (column := getattr(self, name)) is not None}
+        return replace(self, **found)
 
 
 NOTHING = Given()
@@ -45,12 +52,14 @@ class Records:
     Args:
         texts: a str or None for each document; None: no document has one.
         metadata: a mapping or None for each, likewise.
+        analyzer: see `Given`.
 
     Raises:
         TypeError: one of them is no list and nothing else that can be iterated over.
     """
 
-    def __init__(self, texts: Any = None, metadata: Any = None) -> None:
+    def __init__(self, texts: Any = None, metadata: Any = None, analyzer: Analyzer | None = None) -> None:
+        self.analyzer = analyzer
         self._given = {"texts": _column(texts, "texts"), "metadata": _column(metadata, "metadata")}
         self._iterators = {name: iter(column) for name, column in self._given.items() if column is not None}
         self._taken = 0
@@ -82,7 +91,7 @@ class Records:
             if (there := len(found[name])) < count:
                 raise ValueError(f"{name} must be one for each document, got {self._taken + there} for more documents")
         self._taken += count
-        return Given(**found)
+        return Given(**found, analyzer=self.analyzer)
 
     def skip(self, count: int) -> None:
         """Passes over the next documents."""
@@ -102,9 +111,9 @@ class Records:
         """The name of one that cannot be read again."""
         return next((name for name, column in self._given.items() if isinstance(column, Iterator)), None)
 
-    def fingerprint(self) -> dict[str, int]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells them from others; reads all of them, which must not be `read_once`."""
-        found = {}
+        found: dict[str, Any] = {} if self.analyzer is None else {"analyzer": self.analyzer.to_json()}
         for name, column in self._given.items():
             if column is not None:
                 crc = 0
