@@ -21,7 +21,10 @@ def documents(rng, count):
 def fields(rng, count):
     """Of ``count`` documents: a text and metadata, often none."""
     texts = [
-        str(rng.choice(["red fox", "\u00fcber", "", "x" * 50])) if rng.random() < 0.7 else None for _ in range(count)
+        str(rng.choice(["red fox", "\u00fcber", "", "x" * 50, "fox " * 260, "dog \u00fcber dog"]))
+        if rng.random() < 0.7
+        else None
+        for _ in range(count)
     ]
     return list(zip(texts, (_metadata(rng) for _ in range(count)), strict=True))
 
@@ -36,6 +39,7 @@ def _metadata(rng):
 
 
 QUERIES = documents(np.random.default_rng(99), 3)
+TEXTS = ["red fox", "\u00fcber dog fox", "nothing"]
 
 
 def answers(index, queries=QUERIES):
@@ -44,15 +48,19 @@ def answers(index, queries=QUERIES):
     for settings in ({"exhaustive": True}, {}, {"nprobe": 1, "candidates": 3}):
         for hits in index.search(queries, 4, **settings):
             found.append((hits.ids.tolist(), hits.scores.tobytes()))
+    if index.analyzer is not None:
+        for Q in (None, queries):
+            for hits in index.search(Q, 4, text=TEXTS):
+                found.append((hits.ids.tolist(), hits.scores.tobytes()))
     return found
 
 
 def expected(live, codec):
-    """`answers` of an index built from these documents by id, in order, with this codec."""
+    """`answers` of an index built from these documents by id, in order, with this codec, whose texts are searched."""
     if not live:
         nothing = ([], b"")
-        return [[], [], {}, *[nothing] * (3 * len(QUERIES))]
-    return answers(built(live, codec=codec))
+        return [[], [], {}, *[nothing] * (5 * len(QUERIES))]
+    return answers(built(live, codec=codec, text_search=True))
 
 
 def built(live, path=None, **settings):

@@ -89,7 +89,7 @@ def run(folder, count, seed):
     """Kills so many writers one after the other; returns counts."""
     rng = np.random.default_rng(seed)
     live = dict(enumerate(documents(rng, 20)))
-    codec = Index.build(list(live.values()), folder, progress=False, ncentroids=5).codec
+    codec = Index.build(list(live.values()), folder, text_search=True, progress=False, ncentroids=5).codec
     found = {"kills": 0, "commits": 0, "half done": 0, "leftovers": 0}
     for _ in range(count):
         # Often within the first commit: that is 1 to 20 ms long.
