@@ -28,6 +28,7 @@ from lateint.quality.evaluation import exact_run, index_run
 from lateint.version import __version__
 from lateint_kernels.devices import Place
 
+_DOCUMENTS = {"texts": "--documents:", "metadata": "--documents:"}  # how messages begin that name these arguments
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
 
@@ -63,6 +64,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("path", help="the index, a new folder")
     _add_tokens(command, "")
     command.add_argument("--ids", help="JSON list with one id a document; their positions where left out")
+    _add_documents(command)
     _add_build_settings(command)
     command.add_argument("--device", help="where to build: cpu, cuda or cuda:N (cpu); the files are the same")
     command.add_argument(
@@ -95,6 +97,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_tokens(command, "")
     command.add_argument("-k", type=inputs.count, default=5, help="hits a query (5)")
     _add_search_settings(command)
+    _add_filter(command)
+    command.add_argument("--fields", help="of the documents found, with commas between; text is the text")
     command.add_argument(
         "--device-memory", type=inputs.count, metavar="BYTES", help="that the index may take on a device"
     )
@@ -110,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("path", help="the index")
     _add_tokens(command, "")
     command.add_argument("--ids", help="JSON list with one id a document; numbers that follow the largest if left out")
+    _add_documents(command)
     command.add_argument(
         "--on-duplicate", choices=DUPLICATES, default="raise", help="what happens to an id that is there (raise)"
     )
@@ -119,7 +124,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("path", help="the index")
     command.add_argument("ids", nargs="*", help="of the documents")
     command.add_argument("--ids", dest="file", metavar="FILE", help="JSON list of ids")
+    _add_filter(command)
     command.set_defaults(command=delete)
+
+    command = commands.add_parser("get", help="texts and metadata of documents, a JSON object each")
+    command.add_argument("path", help="an index")
+    command.add_argument("ids", nargs="*", help="of the documents; all where there is no filter either")
+    command.add_argument("--fields", help="names of fields, with commas between; text is the text")
+    _add_filter(command)
+    command.set_defaults(command=get)
 
     command = commands.add_parser("compact", help="join small segments, and those with many deleted documents")
     command.add_argument("path", help="the index")
@@ -163,6 +176,17 @@ def _add_tokens(parser: Any, prefix: str, required: bool = True) -> None:
     parser.add_argument(f"--{prefix}lengths", required=required, metavar="NPY", help="[n]: tokens of each")
 
 
+def _add_documents(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--documents", metavar="JSONL", help="what documents carry: a JSON object a line, with text, metadata or both"
+    )
+
+
+def _add_filter(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--filter", help="a condition: JSON, or SQL such as \"lang = 'en' AND year >= 2020\"")
+    parser.add_argument("--params", metavar="JSON", help="values for the :names in a filter in SQL")
+
+
 def _add_build_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nbits", type=int, choices=(1, 2, 4, 8), help="bits a dimension (4, or the codec's)")
     parser.add_argument("--seed", type=int, help="of the clustering (0, or the codec's)")
@@ -198,7 +222,7 @@ def build(options: argparse.Namespace) -> None:
     """Builds an index on disk from saved embeddings."""
     ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
     started = time.perf_counter()
-    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids"):
+    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids", **_DOCUMENTS):
         index = Index.build(
             inputs.load(options.tokens),
             options.path,
@@ -208,6 +232,7 @@ def build(options: argparse.Namespace) -> None:
             overwrite=options.overwrite,
             resume=options.resume,
             codec=None if options.codec is None else Codec.load(options.codec),
+            **inputs.carried(options.documents),
             device=options.device,
             **_build_settings(options),
         )
@@ -238,15 +263,48 @@ def search(options: argparse.Namespace) -> None:
     """Prints the hits of every saved query."""
     with inputs.options_for(device="--device", device_memory="--device-memory"):
         index = Index.open(options.path, device=options.device, device_memory=options.device_memory)
-    with inputs.options_for(Q="--tokens", tokens="--tokens", lengths="--lengths", offsets="--lengths"):
+    fields = None if options.fields is None else options.fields.split(",")
+    with inputs.options_for(
+        Q="--tokens", tokens="--tokens", lengths="--lengths", offsets="--lengths", filter="--filter", params="--params"
+    ):
         queries = inputs.packed(inputs.load(options.tokens), inputs.load(options.lengths))
-        results = index.search(list(queries), options.k, **_search_settings(options))
+        chosen = inputs.condition(options.filter, options.params)
+        results = index.search(list(queries), options.k, **chosen, **_search_settings(options))
     for number, hits in enumerate(results):
-        pairs = [(_plain(document), float(score)) for document, score in hits]
+        found: list[dict[str, Any]] = [{"id": _plain(document), "score": float(score)} for document, score in hits]
+        if fields is not None:
+            for one, document in zip(found, hits.documents(fields), strict=True):
+                one |= inputs.as_json(document)
         if options.json:
-            print(json.dumps({"query": number, "hits": [{"id": i, "score": s} for i, s in pairs]}, ensure_ascii=False))
+            print(json.dumps({"query": number, "hits": found}, ensure_ascii=False))
         else:
-            print(f"query {number}", *(f"{score:12.4f}  {document}" for document, score in pairs), sep="\n")
+            print(f"query {number}", *map(_line, found), sep="\n")
+
+
+def _line(hit: dict[str, Any]) -> str:
+    """A hit in a table."""
+    besides = [json.dumps(hit[name], ensure_ascii=False) for name in ("text", "metadata") if hit.get(name)]
+    return "  ".join([f"{hit['score']:12.4f}", str(hit["id"]), *besides])
+
+
+def get(options: argparse.Namespace) -> None:
+    """Prints texts and metadata."""
+    index = Index.open(options.path)
+    with inputs.options_for(fields="--fields", filter="--filter", params="--params"):
+        condition = inputs.condition(options.filter, options.params)
+        if condition and options.ids:
+            raise ValueError("filter takes the place of ids; give one of them")
+        names = index.select(**condition) if condition else _ids(index, options.ids) if options.ids else index.ids
+        fields = None if options.fields is None else options.fields.split(",")
+        for first in range(0, len(names), 1024):
+            for document in index.get(names[first : first + 1024], fields):
+                print(json.dumps({"id": document.id, **inputs.as_json(document)}, ensure_ascii=False))
+
+
+def _ids(index: Index, names: list[str]) -> list[Any]:
+    """Ids as a shell hands them over."""
+    numbers = len(index) > 0 and not isinstance(index.ids[0], str)
+    return [int(name) if numbers else name for name in names]
 
 
 def stats(options: argparse.Namespace) -> None:
@@ -258,20 +316,23 @@ def add(options: argparse.Namespace) -> None:
     """Adds saved embeddings to an index."""
     ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
     index = Index.open(options.path)
-    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids"):
+    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids", **_DOCUMENTS):
         tokens, lengths = inputs.load(options.tokens), inputs.load(options.lengths)
-        index.add(tokens, lengths=lengths, ids=ids, on_duplicate=options.on_duplicate)
+        besides = inputs.carried(options.documents)
+        index.add(tokens, lengths=lengths, ids=ids, on_duplicate=options.on_duplicate, **besides)
     print(index)
 
 
 def delete(options: argparse.Namespace) -> None:
     """Deletes documents from an index."""
     index = Index.open(options.path)
-    numbers = len(index) > 0 and not isinstance(index.ids[0], str)
-    ids: list[Any] = [int(name) if numbers else name for name in options.ids]
+    ids = _ids(index, options.ids)
     if options.file is not None:
         ids += inputs.read_json(options.file, "--ids")
-    print(f"deleted {index.delete(ids):,}; {len(index):,} documents are left")
+    with inputs.options_for(filter="--filter", params="--params"):
+        condition = inputs.condition(options.filter, options.params)
+        count = index.delete(ids if ids or not condition else None, **condition)
+    print(f"deleted {count:,}; {len(index):,} documents are left")
 
 
 def compact(options: argparse.Namespace) -> None:

@@ -131,11 +131,13 @@ class Documents(Sequence[Document]):
         for part, first in zip(self._state.parts, self._state.firsts, strict=False):
             column = part.fields.columns.get(Key(name, kind, False))
             if column is not None:
-                rows, found = column.checked.entries()
+                rows, found, strings = column.checked.entries()
                 there[first + rows] = True
-                if kind == "string":
-                    found = [string.decode(errors="replace") for string in found]
-                values[first + rows] = found.astype("<i8").view(dtype) if kind == "date" else found
+                if found is not None and kind == "string":
+                    found = np.array([string.decode(errors="replace") for string in strings], object)[found]
+                values[first + rows] = (
+                    found.astype("<i8").view(dtype) if found is not None and kind == "date" else found
+                )
         return values[self.positions], there[self.positions]
 
     def arrow(self) -> Any:

@@ -276,8 +276,11 @@ class Ids:
             positions[which] = first + rows
         return positions
 
-    def keys(self, ids: Iterable[Any], name: str) -> tuple[list[Any], Names, NDArray[np.bool_]]:
-        """Ids that a user passed as ``name``: as a list, as `find` takes them, and which of them can be an id here."""
+    def keys(self, ids: Iterable[Any], name: str) -> tuple[Any, Names, NDArray[np.bool_]]:
+        """Ids that a user passed as ``name``: a sequence, the same as `find` takes them, and which can be ids here."""
+        if not self.strings and isinstance(ids, np.ndarray) and ids.ndim == 1 and ids.dtype.kind in "iu":
+            fit = ids <= np.iinfo(np.int64).max
+            return ids, ids.astype(np.int64), fit  # as below, but without an object for each
         given = listed(ids, name)
         if self.strings:
             encoded = [_encoded(one) for one in given]
@@ -297,7 +300,7 @@ class Ids:
         given, keys, fit = self.keys(ids, name)
         positions = np.where(fit, self.find(keys), -1)
         if (unknown := np.flatnonzero(positions < 0)).size:
-            raise UnknownIdError(f"{name} holds {given[unknown[0]]!r}, which is no document of this index")
+            raise UnknownIdError(f"{name} holds {_plain(given[unknown[0]])!r}, which is no document of this index")
         return positions
 
     def different(self, ids: Iterable[Any], name: str) -> NDArray[np.int64]:

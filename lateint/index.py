@@ -572,6 +572,11 @@ class Index:
         """For how many documents a condition holds; see `search` for the arguments and errors."""
         return self._snapshot.filtered(filter, params).documents
 
+    def select(self, filter: Any, params: Mapping[str, Any] | None = None) -> NDArray[Any]:
+        """The ids of the documents for which a condition holds, in their order; arguments and errors as of `search`."""
+        snapshot = self._snapshot
+        return snapshot.ids.at(snapshot.filtered(filter, params).positions)
+
     def rerank(
         self,
         Q: Any,

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.documents import Document
+from lateint.fields.values import flattened
 from lateint_kernels import Ragged
 
 
@@ -72,6 +74,52 @@ def read_json(path: str, option: str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{option}: {path} is not JSON: {error}") from None
+
+
+def carried(path: str | None) -> dict[str, Any]:
+    """Texts and metadata of a file of JSON lines, as `lateint.Index.build` takes them."""
+    if path is None:
+        return {}
+    texts, metadata = list[Any](), list[Any]()
+    with open(path, encoding="utf-8") as lines:
+        for number, line in enumerate(lines, 1):
+            try:
+                row = json.loads(line)
+                unknown = sorted(row.keys() - {"id", "text", "metadata"})
+            except (ValueError, AttributeError, RecursionError) as error:
+                raise ValueError(f"--documents: line {number} of {path} is no JSON object: {error}") from None
+            if unknown:
+                raise ValueError(
+                    f"--documents: line {number} of {path} must have text and metadata only, got {unknown[0][:64]!r}"
+                )
+            texts.append(row.get("text"))
+            metadata.append(row.get("metadata"))
+    return {"texts": texts, "metadata": metadata}
+
+
+def condition(text: str | None, params: str | None) -> dict[str, Any]:
+    """A filter in JSON or SQL, with its parameters in JSON, as `lateint.Index.search` takes them."""
+    if text is None:
+        if params is not None:
+            raise ValueError("params goes with --filter, which is not given")
+        return {}
+    given: dict[str, Any] = {"filter": text}
+    try:
+        if text.lstrip().startswith("{"):
+            given["filter"] = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"filter is not JSON: {error}") from None
+    try:
+        if params is not None:
+            given["params"] = json.loads(params)
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"params is not JSON: {error}") from None
+    return given
+
+
+def as_json(document: Document) -> dict[str, Any]:
+    """Text and metadata, dates as ``{"$date": ...}``."""
+    return {"text": document.text, "metadata": json.loads(flattened(document.metadata, 0).text or "{}")}
 
 
 def check_writable(path: Path, option: str) -> None:

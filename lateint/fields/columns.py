@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,11 +47,13 @@ class Values(NamedTuple):
 
     Attributes:
         rows: ``[m]`` int64, the document of each, ascending.
-        values: ``[m]``, or a list of bytes for strings; None for kinds without values.
+        values: ``[m]``, of strings their numbers in ``strings``; None for kinds without values.
+        strings: in any order, perhaps more than there are values.
     """
 
     rows: NDArray[np.int64]
-    values: Any
+    values: NDArray[Any] | None
+    strings: Sequence[bytes] = ()
 
 
 @dataclass(eq=False)
@@ -138,25 +141,30 @@ class Column:
         return hit
 
     def entries(self) -> Values:
-        """By themselves; strings are looked up."""
+        """By themselves."""
         at = np.flatnonzero(self.there()) if self.rows is None else self.rows.astype(np.int64)
         if self.values is None:
             return Values(at, None)
         values = self.values if self.rows is not None else self.values[at]
-        return Values(at, values if self.key.kind != "string" else [self.strings[code] for code in values.tolist()])
+        return Values(at, values, self.strings if self.key.kind == "string" else ())
 
 
 def column(key: Key, found: Values, documents: int) -> Column:
     """As it is stored."""
-    rows, values = found
+    rows, values, strings = found
     made = Column(key, documents)
     if key.kind == "string":
-        strings = sorted(set(values))
-        code = {string: number for number, string in enumerate(strings)}
-        made.dictionary_offsets = np.concatenate([[0], np.cumsum([len(string) for string in strings])]).astype(np.int64)
-        made.dictionary_bytes = np.frombuffer(b"".join(strings), np.uint8)
-        values = np.fromiter((code[value] for value in values), np.int64, len(values))
-    if key.kind not in WITHOUT_VALUES:
+        assert values is not None
+        used = np.unique(values).tolist()
+        used.sort(key=strings.__getitem__)
+        rank = np.zeros(len(strings), np.int64)
+        rank[used] = np.arange(len(used))
+        values = rank[values]
+        made.dictionary_offsets = np.concatenate([[0], np.cumsum([len(strings[code]) for code in used])]).astype(
+            np.int64
+        )
+        made.dictionary_bytes = np.frombuffer(b"".join(strings[code] for code in used), np.uint8)
+    if values is not None:
         values = _narrow(values, TYPES[key.kind])
     dense = not key.elements and len(rows) * SPARSE >= documents
     if not dense:
@@ -172,35 +180,57 @@ def column(key: Key, found: Values, documents: int) -> Column:
     return made
 
 
-def _narrow(values: Any, types: Sequence[str]) -> NDArray[Any]:
+def _narrow(values: NDArray[Any], types: Sequence[str]) -> NDArray[Any]:
     if len(types) == 1:
-        return np.asarray(values, types[0])
-    numbers = np.asarray(values, np.int64)
-    low, high = (int(numbers.min()), int(numbers.max())) if len(numbers) else (0, 0)
+        return values.astype(types[0])
+    low, high = (int(values.min()), int(values.max())) if len(values) else (0, 0)
     fits = (type for type in types if np.iinfo(type).min <= low and high <= np.iinfo(type).max)
-    return numbers.astype(next(fits))
+    return values.astype(next(fits))
 
 
-def of_entries(documents: Sequence[Iterable[Entry]]) -> dict[Key, Column]:
-    """The columns of documents."""
-    rows: dict[Key, list[int]] = {}
-    values: dict[Key, list[Any]] = {}
-    for row, entries in enumerate(documents):
+class Collector:
+    """Takes the values of documents, one document after another, in little room."""
+
+    def __init__(self) -> None:
+        self._documents = 0
+        self._rows: dict[Key, array[int]] = {}
+        self._values: dict[Key, array[Any]] = {}
+        self._codes: dict[Key, dict[bytes, int]] = {}
+
+    def add(self, entries: Iterable[Entry]) -> None:
+        """Those of the next document."""
         for field, kind, elements, value in entries:
             key = Key(field, kind, elements)
-            if key not in rows:
-                rows[key], values[key] = [], []
-            rows[key].append(row)
-            if kind not in WITHOUT_VALUES:
-                values[key].append(value.encode() if kind == "string" else value)
-    return {
-        key: column(
-            key,
-            Values(np.array(rows[key], np.int64), None if key.kind in WITHOUT_VALUES else values[key]),
-            len(documents),
-        )
-        for key in sorted(rows, key=lambda key: key.order)
-    }
+            if key not in self._rows:
+                self._rows[key], self._codes[key] = array("q"), {}
+                self._values[key] = array("d" if kind == "float64" else "q")
+            self._rows[key].append(self._documents)
+            if kind == "string":
+                codes = self._codes[key]
+                self._values[key].append(codes.setdefault(value.encode(), len(codes)))
+            elif kind not in WITHOUT_VALUES:
+                self._values[key].append(value)
+        self._documents += 1
+
+    def columns(self) -> dict[Key, Column]:
+        """The columns of these documents."""
+        return {key: column(key, self._found(key), self._documents) for key in sorted(self._rows, key=_order)}
+
+    def _found(self, key: Key) -> Values:
+        values = None if key.kind in WITHOUT_VALUES else np.array(self._values[key])
+        return Values(np.array(self._rows[key]), values, list(self._codes[key]))
+
+
+def _order(key: Key) -> tuple[str, int, bool]:
+    return key.order
+
+
+def of_entries(documents: Iterable[Iterable[Entry]]) -> dict[Key, Column]:
+    """The columns of documents."""
+    collector = Collector()
+    for entries in documents:
+        collector.add(entries)
+    return collector.columns()
 
 
 def joined(parts: Sequence[tuple[Mapping[Key, Column], NDArray[np.int64]]], documents: int) -> dict[Key, Column]:
@@ -215,29 +245,33 @@ def joined(parts: Sequence[tuple[Mapping[Key, Column], NDArray[np.int64]]], docu
     found: dict[Key, list[Values]] = {}
     for columns, places in parts:
         for key, one in columns.items():
-            rows, values = one.checked.entries()
+            rows, values, strings = one.checked.entries()
             kept = places[rows] >= 0
-            if not kept.any():
-                continue
-            if isinstance(values, list):
-                values = [values[i] for i in np.flatnonzero(kept).tolist()]
-            elif values is not None:
-                values = values[kept]
-            found.setdefault(key, []).append(Values(places[rows[kept]], values))
-    return {key: column(key, _merged(found[key]), documents) for key in sorted(found, key=lambda key: key.order)}
+            if kept.any():
+                some = Values(places[rows[kept]], None if values is None else values[kept], strings)
+                found.setdefault(key, []).append(some)
+    return {key: column(key, _merged(found[key]), documents) for key in sorted(found, key=_order)}
 
 
 def _merged(parts: Sequence[Values]) -> Values:
     rows = np.concatenate([part.rows for part in parts])
     order = np.argsort(rows, kind="stable")  # elements of a list stay in their order
-    first = parts[0].values
-    if first is None:
+    if parts[0].values is None:
         return Values(rows[order], None)
-    if isinstance(first, list):
-        every = [value for part in parts for value in part.values]
-        return Values(rows[order], [every[i] for i in order.tolist()])
-    wide = "<i8" if first.dtype.kind == "i" else first.dtype
-    return Values(rows[order], np.concatenate([part.values.astype(wide) for part in parts])[order])
+    codes: dict[bytes, int] = {}
+    values = [part.values if not part.strings else _recoded(part, codes) for part in parts]
+    wide = [one.astype("<i8") if one.dtype.kind == "i" else one for one in values if one is not None]
+    return Values(rows[order], np.concatenate(wide)[order], list(codes))
+
+
+def _recoded(part: Values, codes: dict[bytes, int]) -> NDArray[np.int64]:
+    """Numbers of strings in a dictionary of several parts, to which what it lacks is added."""
+    assert part.values is not None
+    new = np.zeros(len(part.strings), np.int64)
+    for code in np.unique(part.values).tolist():
+        new[code] = codes.setdefault(part.strings[code], len(codes))
+    recoded: NDArray[np.int64] = new[part.values]
+    return recoded
 
 
 ARRAYS = ("values", "rows", "present", "dictionary_bytes", "dictionary_offsets")

@@ -21,10 +21,14 @@ SOURCE = "metadata"
 
 def make(given: Given) -> dict[str, NDArray[Any]]:
     """The arrays of given documents; empty if none has metadata."""
-    if given.metadata is None or not any(one.text for one in given.metadata):
+    texts, collector = list[bytes](), columns.Collector()
+    for number, one in enumerate(given.metadata or (), given.first):
+        text, entries = flattened(one, number)
+        texts.append(text.encode())
+        collector.add(entries)
+    if not any(texts):
         return {}
-    found = stored.packed("metadata", [one.text.encode() for one in given.metadata])
-    return found | columns.written(columns.of_entries([one.entries for one in given.metadata]))
+    return stored.packed("metadata", texts) | columns.written(collector.columns())
 
 
 def join(pieces: Sequence[Piece]) -> dict[str, Rows]:
@@ -70,10 +74,10 @@ def problems(leaves: Leaves, documents: int) -> Iterator[str]:
         found = columns_of(leaves, documents)
         for one in found.values():
             _ = one.checked
-        entries = [flattened(at(leaves, row), row).entries for row in range(documents)]
+        entries = (flattened(at(leaves, row), row).entries for row in range(documents))
+        expected = columns.written(columns.of_entries(entries))
     except (FormatError, TypeError, ValueError) as error:
         yield str(error)
         return
-    expected = columns.written(columns.of_entries(entries))
     if any(not np.array_equal(expected[name], leaves[name]) for name in expected):
         yield "field_table and field_data must hold what the metadata say"

@@ -4,45 +4,49 @@ from __future__ import annotations
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any
 
-from lateint.fields.values import Flat, flattened
+from lateint.fields.values import flattened
 from lateint.text.analyzer import Analyzer
-
-COLUMNS = ("texts", "metadata")
 
 
 @dataclass(frozen=True)
 class Given:
-    """What some documents are given; each is as long as there are documents, or None where nothing is given.
+    """What some documents are given; None where nothing of the kind is.
 
     Attributes:
-        texts: checked, None for a document without one.
-        metadata: as `flattened`.
+        texts: for each document, checked; None for one without.
+        metadata: for each document, as users pass them. Those of a stream can be read once.
+        first: number of the first document, for messages.
         analyzer: that makes terms of texts; None: they are not searched.
     """
 
     texts: Sequence[str | None] | None = None
-    metadata: Sequence[Flat] | None = None
+    metadata: Iterable[Mapping[str, Any] | None] | None = None
+    first: int = 0
     analyzer: Analyzer | None = None
 
     def some(self, rows: Iterable[int]) -> Given:
-        """Of some of the documents."""
+        """Of some of the documents, for which this must hold lists."""
         which = list(rows)
-        return self._each(lambda column: [column[row] for row in which])
+        lists: dict[str, Any] = {name: [column[row] for row in which] for name, column in self._lists()}
+        return replace(self, **lists)
 
     def part(self, first: int, last: int) -> Given:
-        """Of neighbours."""
-        return self._each(lambda column: column[first:last])
+        """Of neighbours, likewise."""
+        lists: dict[str, Any] = {name: column[first:last] for name, column in self._lists()}
+        return replace(self, first=self.first + first, **lists)
 
-    def _each(self, some: Callable[[Any], Any]) -> Given:
-        found: dict[str, Any] = {name: some(column) for name in COLUMNS if (column := getattr(self, name)) is not None}
-        return replace(self, **found)
+    def _lists(self) -> Iterator[tuple[str, list[Any]]]:
+        for name in NAMES:
+            if (column := getattr(self, name)) is not None:
+                yield name, column
 
 
+NAMES = ("texts", "metadata")
 NOTHING = Given()
 
 
@@ -78,26 +82,32 @@ class Records:
                     _CHECKS[name](one, number)
 
     def take(self, count: int) -> Given:
-        """Those of the next documents.
+        """Those of the next documents; metadata are read from it, once, before the next call.
 
         Raises:
             TypeError, ValueError: there are too few, or a text or metadata cannot be stored; the message names the
                 document.
         """
-        found = {}
-        for name, iterator in self._iterators.items():
-            check = _CHECKS[name]
-            found[name] = [check(one, self._taken + i) for i, one in enumerate(islice(iterator, count))]
-            if (there := len(found[name])) < count:
-                raise ValueError(f"{name} must be one for each document, got {self._taken + there} for more documents")
+        first, found = self._taken, dict[str, Any]()
         self._taken += count
-        return Given(**found, analyzer=self.analyzer)
+        for name in self._iterators:
+            found[name] = self._next(name, first, count)
+        if "texts" in found:
+            found["texts"] = [_text(one, first + i) for i, one in enumerate(found["texts"])]
+        return Given(**found, first=first, analyzer=self.analyzer)
+
+    def _next(self, name: str, first: int, count: int) -> Iterator[Any]:
+        there = 0
+        for there, one in enumerate(islice(self._iterators[name], count), 1):  # noqa: B007
+            yield one
+        if there < count:
+            raise ValueError(f"{name} must be one for each document, got {first + there} for more documents")
 
     def skip(self, count: int) -> None:
         """Passes over the next documents."""
-        for name, iterator in self._iterators.items():
-            if (there := sum(1 for _ in islice(iterator, count))) < count:
-                raise ValueError(f"{name} must be one for each document, got {self._taken + there} for more documents")
+        for name in self._iterators:
+            for _ in self._next(name, self._taken, count):
+                pass
         self._taken += count
 
     def close(self) -> None:
@@ -131,11 +141,12 @@ def given(texts: Any, metadata: Any, documents: int) -> Given:
     Raises:
         TypeError, ValueError: as `Records`.
     """
-    records = Records(texts, metadata)
-    records.check(documents)
-    found = records.take(documents)
-    records.close()
-    return found
+    columns: dict[str, Any] = {
+        name: column if column is None or isinstance(column, list) else list(column)
+        for name, column in (("texts", _column(texts, "texts")), ("metadata", _column(metadata, "metadata")))
+    }
+    Records(**columns).check(documents)
+    return Given(**columns)
 
 
 def _column(given: Any, name: str) -> Iterable[Any] | None:

@@ -13,7 +13,7 @@ from lateint.retrieval.selection import Selection
 from lateint_kernels.codes.engine import Limits
 
 PRUNED, SCAN, EXHAUSTIVE, WORDS = "pruned", "scan", "exhaustive", "words"
-CENTROID = 0.5  # what a centroid costs a pruned search
+CENTROID = 0.25  # what a centroid costs a pruned search
 CANDIDATES = 192  # documents that a pruned search scores, about, for each 512 candidates that it may
 
 

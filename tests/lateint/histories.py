@@ -4,7 +4,7 @@ from datetime import date, datetime
 
 import numpy as np
 
-from lateint import Index
+from lateint import FieldError, Index
 
 DIM = 8
 
@@ -52,21 +52,37 @@ def answers(index, queries=QUERIES):
         for Q in (None, queries):
             for hits in index.search(Q, 4, text=TEXTS):
                 found.append((hits.ids.tolist(), hits.scores.tobytes()))
+    for condition in CONDITIONS:
+        try:
+            hits = index.search(queries[0], 4, filter=condition)
+            found.append((index.count(condition), hits.ids.tolist(), hits.scores.tobytes()))
+        except FieldError:
+            found.append(None)
     return found
+
+
+CONDITIONS = [
+    {"lang": {"$gte": "a"}},
+    {"year": {"$ne": 7}},
+    {"$not": {"tags": {"$contains": 2}}},
+    {"a.b": {"$exists": True}},
+    {"tags": {"$like": "%\\%%"}},
+    {"year": {"$lt": {"$date": "2024-01-01"}}},
+]
 
 
 def expected(live, codec):
     """`answers` of an index built from these documents by id, in order, with this codec, whose texts are searched."""
     if not live:
         nothing = ([], b"")
-        return [[], [], {}, *[nothing] * (5 * len(QUERIES))]
-    return answers(built(live, codec=codec, text_search=True))
+        return [[], [], {}, *[nothing] * (5 * len(QUERIES)), *[None] * len(CONDITIONS)]
+    return answers(built(live, codec=codec))
 
 
 def built(live, path=None, **settings):
-    """An index of documents by id: tokens alone, or (tokens, text, metadata)."""
-    columns = _columns(live.values())
-    return Index.build(columns.pop("doc_embs"), path, ids=list(live), progress=False, **columns, **settings)
+    """An index of documents by id, whose texts are searched: tokens alone, or (tokens, text, metadata)."""
+    settings = _columns(live.values()) | {"text_search": True} | settings
+    return Index.build(settings.pop("doc_embs"), path, ids=list(live), progress=False, **settings)
 
 
 def _columns(documents):
@@ -87,7 +103,7 @@ def plan(live, rng, names=int):
     kind = rng.choice(["add", "add", "add", "update", "fields", "delete", "compact", "full", "transaction"])
     live = dict(live)
     if kind == "add" or not live:
-        new = dict(zip(_new(rng, live, int(rng.integers(1, 5)), names), _documents(rng, 4), strict=False))
+        new = dict(zip(_new(rng, live, int(rng.integers(1, 5)), names), carrying(rng, 4), strict=False))
         return [("add", new)], live | new
     if kind == "fields":
         some = [list(live)[i] for i in rng.choice(len(live), min(len(live), int(rng.integers(1, 4))), replace=False)]
@@ -100,7 +116,7 @@ def plan(live, rng, names=int):
         return [(what, new)], live | new
     if kind in ("update", "delete"):
         some = [list(live)[i] for i in rng.choice(len(live), min(len(live), int(rng.integers(1, 4))), replace=False)]
-        new = dict(zip(some, _documents(rng, len(some)), strict=True)) if kind == "update" else {}
+        new = dict(zip(some, carrying(rng, len(some)), strict=True)) if kind == "update" else {}
         for name in some:
             del live[name]
         return [(kind, new or some)], live | new
@@ -135,7 +151,8 @@ def apply(index, operations):
 _BOTH = {"both": ("texts", "metadata"), "texts": (), "metadata": ()}
 
 
-def _documents(rng, count):
+def carrying(rng, count):
+    """As `documents`, often with a text and metadata each: (tokens, text, metadata)."""
     tokens = documents(rng, count)
     if rng.random() < 0.3:
         return tokens

@@ -2,6 +2,7 @@
 random, with the right checksums. Whatever lateint does with one, it ends in an answer or in an error that it announces.
 """
 
+import contextlib
 import copy
 import json
 import os
@@ -15,12 +16,20 @@ from pathlib import Path
 
 import numpy as np
 
-from lateint import FormatError, Index, UnknownIdError
+from lateint import FieldError, FormatError, Index, UnknownIdError
 from lateint.disk import store
 
 ALLOWED = 64 << 20  # bytes that a process may take besides what it has: an index here is of some 20 kB
 VALUES = [None, True, -1, 0, 1, 2, 7, 2**31, 2**32 - 1, 2**48, 2**63, 2**64, 10**30, 1.5, 1e308, float("nan"),
           float("inf"), "", "x", "..", "/", "segments", "\ud800", "a/b", [], [1], {}, [[]], {"a": 1}]  # fmt: skip
+
+
+METADATA = [
+    {"s": f"v{n % 3}", "n": [n, -300, 2**40, 1.5, True, None, "x", "y"][n], "l": [n, "a", 2.5], "o": {"d": "y"}}
+    for n in range(7)
+] + [None]
+CONDITIONS = [{"s": "v1"}, {"n": {"$gt": 0}}, {"l": {"$contains": "a"}}, {"s": {"$like": "%1"}}, {"o.d": {"$ne": "y"}},
+              {"s": {"$in": ["v0", "v2", "a", "b", "c", "d"]}}, {"n": {"$exists": False}}]  # fmt: skip
 
 
 def tokens(rng, lengths, dim=12):
@@ -34,12 +43,15 @@ def templates(folder):
     made = []
     for i, (nbits, ids) in enumerate([(4, None), (2, "strings"), (8, "strings"), (4, [5, 3, 9, 1, 7, 2, 8, 0])]):
         ids = [f"\u00e9{n}" for n in range(8)] if ids == "strings" else ids
-        settings = {"ids": ids, "nbits": nbits, "ncentroids": 5, "allow_empty": True, "progress": False}
+        given = {"texts": [f"\u00e9 {n}" if n % 3 else None for n in range(8)], "metadata": METADATA} if i % 2 else {}
+        settings = {**given, "ids": ids, "nbits": nbits, "ncentroids": 5, "allow_empty": True, "progress": False}
         index = Index.build(tokens(rng, lengths), folder / f"{i}", lengths=lengths, **settings)
         if i == 3:
             index.add([tokens(rng, [3]), tokens(rng, [4])])
             index.delete([5])
             index.add([tokens(rng, [2])])
+        if i == 1:
+            index.add([tokens(rng, [3])], ids=["more"], texts=["more"], metadata=[{"s": "more", "n": 7}])
         paths = [path for path in (folder / f"{i}").rglob("*") if path.is_file()]
         made.append({path.relative_to(folder / f"{i}").as_posix(): path.read_bytes() for path in paths})
     return made
@@ -121,6 +133,11 @@ def use(rng, folder):
             lambda: index.search(query, 9, nprobe=1),
             lambda: index.search(query, 9, exhaustive=True),
             lambda: index.search(query, 2, subset=few),
+            lambda: index.get(few),
+            lambda: [index.documents[name] for name in index.documents.fields],
+            lambda: [_filtered(index, query, condition) for condition in CONDITIONS],
+            lambda: index.update(few[:2], metadata=[{"s": "new"}] * len(few[:2])),
+            lambda: index.update(few[:2], texts=["new"] * len(few[:2])),
             lambda: index.rerank(query, few),
             lambda: [index.reconstruct(one) for one in few],
             lambda: index.save(folder.with_name("saved"), overwrite=True),
@@ -142,6 +159,11 @@ def use(rng, folder):
             raise
         return "damage found"
     return "used"
+
+
+def _filtered(index, query, condition):
+    with contextlib.suppress(FieldError):  # the index has no metadata, or says that it has none
+        index.search(query, 3, filter=condition)
 
 
 def run(folder, seed, count, report=lambda number: None):

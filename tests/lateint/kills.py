@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from histories import answers, apply, documents, expected, plan
+from histories import answers, apply, built, carrying, expected, plan
 
 from lateint import Index
 
@@ -88,8 +88,8 @@ def killed(folder, live, seed, wait):
 def run(folder, count, seed):
     """Kills so many writers one after the other; returns counts."""
     rng = np.random.default_rng(seed)
-    live = dict(enumerate(documents(rng, 20)))
-    codec = Index.build(list(live.values()), folder, text_search=True, progress=False, ncentroids=5).codec
+    live = dict(enumerate(carrying(rng, 20)))
+    codec = built(live, folder, ncentroids=5).codec
     found = {"kills": 0, "commits": 0, "half done": 0, "leftovers": 0}
     for _ in range(count):
         # Often within the first commit: that is 1 to 20 ms long.

@@ -335,3 +335,39 @@ def test_an_index_changes_from_a_shell(index, saved, capsys, tmp_path):
     with pytest.raises(SystemExit) as ended:
         main(["verify", str(tmp_path / "copy")])
     assert ended.value.code == 1 and "centroids.npy" in capsys.readouterr().out
+
+
+def test_fields_and_filters_from_a_shell(saved, tmp_path, capsys):
+    path, documents = str(tmp_path / "fields"), tmp_path / "documents.jsonl"
+    count = len(np.load(saved / "lengths.npy"))
+    rows = [{"text": f"text {i}", "metadata": {"n": i, "lang": "en" if i % 2 else "de"}} for i in range(count)]
+    documents.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokens = ["--tokens", str(saved / "tokens.npy"), "--lengths", str(saved / "lengths.npy")]
+    main(["build", path, *tokens, "--documents", str(documents)])
+    capsys.readouterr()
+    main(["get", path, "1", "0", "--fields", "text,n"])
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == [
+        {"id": 1, "text": "text 1", "metadata": {"n": 1}},
+        {"id": 0, "text": "text 0", "metadata": {"n": 0}},
+    ]
+    for condition in (['{"n": {"$lt": 2}}'], ["n < :most", "--params", '{"most": 2}']):
+        main(["get", path, "--filter", *condition])
+        assert [json.loads(line)["id"] for line in capsys.readouterr().out.splitlines()] == [0, 1]
+        main(["search", path, *tokens, "-k", "3", "--json", "--fields", "lang", "--filter", *condition])
+        for line in capsys.readouterr().out.splitlines():
+            assert sorted(hit["id"] for hit in json.loads(line)["hits"]) == [0, 1]
+            assert {hit["metadata"]["lang"] for hit in json.loads(line)["hits"]} == {"en", "de"}
+    main(["get", path])
+    assert len(capsys.readouterr().out.splitlines()) == count
+    main(["delete", path, "--filter", '{"lang": "de"}'])
+    assert f"deleted {(count + 1) // 2:,}" in capsys.readouterr().out
+    for arguments, match in (
+        (["get", path, "--filter", "{"], "--filter is not JSON"),
+        (["get", path, "--filter", "n ="], "--filter cannot be read at line 1"),
+        (["get", path, "--filter", '{"colour": 1}'], "no document has a field 'colour'"),
+        (["get", path, "--params", "{}"], "--params goes with --filter"),
+        (["get", path, "1", "--filter", '{"n": 1}'], "--filter takes the place of ids"),
+        (["build", path + "2", *tokens, "--documents", str(saved / "qrels.tsv")], "--documents: line 1 of"),
+    ):
+        with pytest.raises(ValueError, match=match):
+            main(arguments)

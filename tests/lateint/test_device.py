@@ -110,7 +110,7 @@ def test_more_than_one_round_of_probing_finds(large, questions, device):
 @pytest.mark.parametrize("size", [1, 20, 1500])
 @pytest.mark.parametrize("small", [4096, 100])
 def test_subset(large, questions, device, size, small, monkeypatch):
-    monkeypatch.setattr("lateint.retrieval.searching.SMALL_SUBSET", small)
+    monkeypatch.setattr("lateint.retrieval.searching.scans", lambda selection, *_: selection.documents <= small)
     subset = np.random.default_rng(size).permutation(large.ids)[:size].tolist()
     for settings in ({}, {"exhaustive": True}, {"candidates": 70}):
         found = on(large, device).search(questions, 10, subset=subset, **settings)

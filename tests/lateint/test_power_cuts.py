@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 from disks import FailingDisk, RecordingDisk, put
-from histories import answers, documents, expected, step
+from histories import answers, built, carrying, documents, expected, step
 
 from lateint import Index
 
@@ -14,8 +14,8 @@ from lateint import Index
 def cut_everywhere(folder, work, seed, steps, most):
     """Opens what a power cut might leave after each call of a history; returns how many such states there were."""
     rng = np.random.default_rng(seed)
-    live = dict(enumerate(documents(rng, 12)))
-    index = Index.build(list(live.values()), folder, text_search=True, progress=False, ncentroids=4)
+    live = dict(enumerate(carrying(rng, 12)))
+    index = built(live, folder, ncentroids=4)
     known = [expected(live, index.codec)]  # of each acknowledged commit, and perhaps of the one at hand
     states = []
     disk = RecordingDisk(folder, watch=lambda disk: states.append(list(disk.states(rng, most))))

@@ -285,13 +285,14 @@ def test_an_empty_subset(index, queries):
 
 
 def test_a_large_subset_is_searched(clustered, monkeypatch):
-    monkeypatch.setattr("lateint.retrieval.searching.SMALL_SUBSET", 50)
+    monkeypatch.setattr("lateint.retrieval.planning.CANDIDATES", 1)
     documents = clustered([9] * 2000, clusters=150)
     index = Index.build(documents, progress=False)
     queries = list(clustered([6] * 20, seed=7, clusters=150))
     subset = np.random.default_rng(0).permutation(2000)[:1500].tolist()
     allowed = set(subset)
     found = index.search(queries, 10, subset=subset, candidates=400)
+    assert {hits.plan.kind for hits in found} == {"pruned"}
     best = index.search(queries, 10, subset=subset, exhaustive=True)
     overlap = []
     for hits, truth in zip(found, best, strict=True):
