@@ -28,6 +28,7 @@ from lateint.quality.evaluation import exact_run, index_run
 from lateint.version import __version__
 from lateint_kernels.devices import Place
 
+TEXT = ("text", "alpha", "fusion", "rerank")
 _DOCUMENTS = {"texts": "--documents:", "metadata": "--documents:"}  # how messages begin that name these arguments
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
@@ -71,6 +72,13 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-empty", action="store_true", help="keep documents without tokens; no search finds them"
     )
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.add_argument(
+        "--text-search",
+        nargs="?",
+        const="{}",
+        metavar="JSON",
+        help='search texts by their words; JSON: settings of lateint.Analyzer, such as {"stem": "english"}',
+    )
     command.add_argument("--codec", help="folder of a codec, see train-codec; nothing is learned then")
     command.add_argument("--resume", action="store_true", help="go on with what a killed build of the same left")
     _add_threads(command)
@@ -92,9 +100,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
     command.set_defaults(command=merge)
 
-    command = commands.add_parser("search", help="search an index with saved queries")
+    command = commands.add_parser("search", help="search an index with saved queries, texts or both")
     command.add_argument("path", help="an index")
-    _add_tokens(command, "")
+    _add_tokens(command, "", required=False)
+    _add_text(command)
     command.add_argument("-k", type=inputs.count, default=5, help="hits a query (5)")
     _add_search_settings(command)
     _add_filter(command)
@@ -182,6 +191,15 @@ def _add_documents(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_text(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--text", action="append", help="words to be found, once for each query: alone, or with --tokens"
+    )
+    parser.add_argument("--alpha", type=float, help="how much MaxSim counts beside BM25, from 0 to 1")
+    parser.add_argument("--fusion", help="relative (by scores) or rrf (by ranks)")
+    parser.add_argument("--rerank", type=inputs.count, metavar="N", help="order the best N by BM25 by MaxSim instead")
+
+
 def _add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--filter", help="a condition: JSON, or SQL such as \"lang = 'en' AND year >= 2020\"")
     parser.add_argument("--params", metavar="JSON", help="values for the :names in a filter in SQL")
@@ -233,6 +251,7 @@ def build(options: argparse.Namespace) -> None:
             resume=options.resume,
             codec=None if options.codec is None else Codec.load(options.codec),
             **inputs.carried(options.documents),
+            text_search=inputs.analyzer(options.text_search),
             device=options.device,
             **_build_settings(options),
         )
@@ -265,11 +284,21 @@ def search(options: argparse.Namespace) -> None:
         index = Index.open(options.path, device=options.device, device_memory=options.device_memory)
     fields = None if options.fields is None else options.fields.split(",")
     with inputs.options_for(
-        Q="--tokens", tokens="--tokens", lengths="--lengths", offsets="--lengths", filter="--filter", params="--params"
+        Q="--tokens",
+        tokens="--tokens",
+        lengths="--lengths",
+        offsets="--lengths",
+        filter="--filter",
+        params="--params",
+        **{name: f"--{name}" for name in TEXT},
     ):
-        queries = inputs.packed(inputs.load(options.tokens), inputs.load(options.lengths))
+        queries = None
+        if options.tokens is not None and options.lengths is not None:
+            queries = list(inputs.packed(inputs.load(options.tokens), inputs.load(options.lengths)))
+        elif options.tokens is not None or options.lengths is not None or options.text is None:
+            raise ValueError("give --tokens and --lengths, --text or all of them")
         chosen = inputs.condition(options.filter, options.params)
-        results = index.search(list(queries), options.k, **chosen, **_search_settings(options))
+        results = index.search(queries, options.k, **chosen, **_text_settings(options), **_search_settings(options))
     for number, hits in enumerate(results):
         found: list[dict[str, Any]] = [{"id": _plain(document), "score": float(score)} for document, score in hits]
         if fields is not None:
@@ -443,6 +472,10 @@ def _embeddings(options: argparse.Namespace, collection: Collection) -> tuple[la
 
 def _build_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(options, name) for name in ("nbits", "seed", "max_ram", "pool", "threads")}
+
+
+def _text_settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name in TEXT if (value := getattr(options, name)) is not None}
 
 
 def _search_settings(options: argparse.Namespace) -> dict[str, Any]:
