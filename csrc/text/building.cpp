@@ -48,6 +48,8 @@ Postings join(const std::vector<Segment>& segments, const std::vector<const uint
     using Head = std::pair<std::string_view, size_t>;  // the next term of a segment, and the segment
     std::priority_queue<Head, std::vector<Head>, std::greater<Head>> heads;
     std::vector<int64_t> next(segments.size(), 0);
+    // Where the next term and its postings must begin: those that overlap would make more than was there.
+    std::vector<int64_t> bytes(segments.size(), 0), postings(segments.size(), 0);
     for (size_t s = 0; s < segments.size(); ++s)
         if (segments[s].terms > 0) heads.emplace(segments[s].term(0), s);
     Postings all;
@@ -61,6 +63,12 @@ Postings join(const std::vector<Segment>& segments, const std::vector<const uint
             heads.pop();
             const Segment& segment = segments[s];
             const Run run = segment.run(next[s]);
+            if (segment.term_offsets[next[s]] != bytes[s] || run.first != postings[s]) {
+                damaged("term_offsets and posting_offsets must rise from 0, but not at term " +
+                        std::to_string(next[s]));
+            }
+            bytes[s] += static_cast<int64_t>(term.size());
+            postings[s] = run.end;
             for (int64_t p = run.first; p < run.end; ++p) {
                 const uint32_t document = segment.posting_documents[p];
                 if (document >= segment.documents) damaged("posting_documents hold " + std::to_string(document));
