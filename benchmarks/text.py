@@ -13,9 +13,11 @@ larger index (without bm25s). Each part writes its figures into ``benchmarks/res
 from __future__ import annotations
 
 import argparse
+import bisect
+import itertools
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,7 @@ from lateint import Analyzer, Index
 from lateint.quality.metrics import ndcg
 from lateint_kernels.text.building import invert
 from lateint_kernels.text.engine import TextEngine
+from lateint_kernels.text.segment_text import SegmentText
 
 RESULTS = Path(__file__).parent / "results" / "text.json"
 ANALYZER = Analyzer(stem="english")
@@ -86,70 +89,99 @@ class Collection:
         return [self.terms[number] for number in run.tolist()]
 
 
-def tantivy_search(collection: Collection, queries: list[dict[str, float]]) -> Callable[[int, int], list[int]]:
-    """A search of query i for its best k by tantivy."""
-    import tantivy
+class Tantivy:
+    """tantivy's index of a collection and its queries."""
 
-    builder = tantivy.SchemaBuilder()
-    builder.add_text_field("text", stored=False, tokenizer_name="whitespace")
-    builder.add_integer_field("number", stored=True)
-    schema = builder.build()
-    index = tantivy.Index(schema)
-    writer = index.writer(200_000_000, num_threads=1)
-    for document in range(len(collection)):
-        writer.add_document(tantivy.Document(text=" ".join(collection.words(document)), number=document))
-    writer.commit()
-    writer.wait_merging_threads()
-    index.reload()
-    searcher = index.searcher()
-    made = [
-        tantivy.Query.boolean_query(
-            [
-                (tantivy.Occur.Should, tantivy.Query.term_query(schema, "text", term))
-                for term, count in query.items()
-                for _ in range(int(count))
-            ]
-        )
-        for query in queries
-    ]
-    found: dict[tuple[int, int], Any] = {}
+    def __init__(self, collection: Collection, queries: Sequence[dict[str, float]]) -> None:
+        import tantivy
 
-    def search(i: int, k: int) -> list[int]:
-        found[i, k] = searcher.search(made[i], k, count=False).hits
-        return []
+        builder = tantivy.SchemaBuilder()
+        builder.add_text_field("text", stored=False, tokenizer_name="whitespace")
+        builder.add_integer_field("number", stored=True)
+        schema = builder.build()
+        index = tantivy.Index(schema)
+        writer = index.writer(200_000_000, num_threads=1)
+        for document in range(len(collection)):
+            writer.add_document(tantivy.Document(text=" ".join(collection.words(document)), number=document))
+        writer.commit()
+        writer.wait_merging_threads()
+        index.reload()
+        self.searcher, should = index.searcher(), tantivy.Occur.Should
+        self.queries = [
+            tantivy.Query.boolean_query(
+                [
+                    (should, tantivy.Query.term_query(schema, "text", term))
+                    for term, count in query.items()
+                    for _ in range(int(count))
+                ]
+            )
+            for query in queries
+        ]
 
-    def numbers(i: int, k: int) -> list[int]:
-        search(i, k)
-        return [searcher.doc(address)["number"][0] for _, address in found[i, k]]
+    def search(self, i: int, k: int) -> Any:
+        """What is timed."""
+        return self.searcher.search(self.queries[i], k, count=False).hits
 
-    search.numbers = numbers  # type: ignore[attr-defined]
-    return search
+    def best(self, i: int, k: int) -> list[int]:
+        """The documents of a search."""
+        return [self.searcher.doc(address)["number"][0] for _, address in self.search(i, k)]
 
 
-def bm25s_search(collection: Collection, queries: list[dict[str, float]]) -> Callable[[int, int], list[int]]:
-    """Likewise by bm25s, with our k1 and b, and Lucene's idf."""
-    import bm25s
+class Bm25s:
+    """bm25s with our k1 and b, and Lucene's idf."""
 
-    model = bm25s.BM25(method="lucene", k1=ANALYZER.k1, b=ANALYZER.b)
-    model.index([collection.words(document) for document in range(len(collection))], show_progress=False)
-    known = model.vocab_dict
-    made = [[[term for term, n in query.items() if term in known for _ in range(int(n))]] for query in queries]
+    def __init__(self, collection: Collection, queries: Sequence[dict[str, float]]) -> None:
+        import bm25s
 
-    def search(i: int, k: int) -> list[int]:
-        documents, _ = model.retrieve(made[i], k=k, show_progress=False, n_threads=0)
-        return documents[0].tolist()  # type: ignore[no-any-return]
+        self.model = bm25s.BM25(method="lucene", k1=ANALYZER.k1, b=ANALYZER.b)
+        self.model.index([collection.words(document) for document in range(len(collection))], show_progress=False)
+        known = self.model.vocab_dict
+        self.queries = [
+            [[t for t, count in query.items() if t in known for _ in range(int(count))]] for query in queries
+        ]
 
-    search.numbers = search  # type: ignore[attr-defined]
-    return search
+    def search(self, i: int, k: int) -> Any:
+        """What is timed."""
+        return self.model.retrieve(self.queries[i], k=k, show_progress=False, n_threads=0)
+
+    def best(self, i: int, k: int) -> list[int]:
+        """The documents of a search."""
+        found: list[int] = self.search(i, k)[0][0].tolist()
+        return found
 
 
-def overlap(ours: TextEngine, query: dict[bytes, float], theirs: list[int], k: int = 10) -> float:
-    """The share of their best that is among our best, or as good as the last of these."""
-    _, scores = ours.search([query], k)[0]
-    if not len(scores):
-        return 1.0
-    found = ours.score(query, np.array(theirs[: len(scores)], np.int64))
-    return float(np.mean(found >= scores[-1] * (1 - NEAR)))
+def scores_of(segment: SegmentText, query: dict[bytes, float], lengths: np.ndarray) -> np.ndarray:
+    """BM25 of all documents by its definition, once more and apart from the library, with other lengths."""
+    offsets, data = segment.term_offsets, segment.term_bytes.tobytes()
+    names = [data[first:last] for first, last in itertools.pairwise(offsets.tolist())]
+    mean, k1, b = segment.text_lengths[segment.text_lengths > 0].mean(), ANALYZER.k1, ANALYZER.b
+    texts = np.count_nonzero(segment.text_lengths)
+    scores = np.zeros(len(lengths))
+    for term, wanted in query.items():
+        at = bisect.bisect_left(names, term)
+        if at == len(names) or names[at] != term:
+            continue
+        run = slice(*segment.posting_offsets[at : at + 2])
+        documents, counts = segment.posting_documents[run], segment.posting_counts[run].astype(float)
+        counts[counts == 255] = segment.large_counts[
+            np.searchsorted(segment.large_postings, np.flatnonzero(counts == 255) + run.start)
+        ]
+        idf = np.log(1 + (texts - len(documents) + 0.5) / (len(documents) + 0.5))
+        scores[documents] += wanted * idf * counts / (counts + k1 * (1 - b + b * lengths[documents] / mean))
+    return scores
+
+
+def in_a_byte(lengths: np.ndarray) -> np.ndarray:
+    """Lengths as tantivy keeps them, like Lucene: above 40, what is more than 24 has four bits that count."""
+    more = np.maximum(lengths.astype(np.int64) - 24, 1)
+    unit = 1 << np.maximum(np.floor(np.log2(more)).astype(np.int64) - 3, 0)
+    return np.where(lengths > 40, 24 + more // unit * unit, lengths)
+
+
+def overlap(scores: np.ndarray, theirs: list[int], k: int = 10) -> float:
+    """The share of their best that is among the best by ``scores``, or as good as the last of these."""
+    best = np.sort(scores[scores > 0])[::-1][:k]
+    return float(np.mean(scores[theirs[: len(best)]] >= best[-1] * (1 - NEAR))) if len(best) else 1.0
 
 
 def rivals(options: argparse.Namespace) -> None:
@@ -157,33 +189,34 @@ def rivals(options: argparse.Namespace) -> None:
     collection = Collection(options.folders)
     if options.documents:
         collection.cut(options.documents)
-    engine = TextEngine([invert([term.encode() for term in collection.terms], collection.numbers, collection.offsets)])
+    segment = invert([term.encode() for term in collection.terms], collection.numbers, collection.offsets)
+    engine, everything = TextEngine([segment]), np.arange(len(collection))
     asked = [row["text"] for row in read_lines(options.queries / "queries.jsonl")][:QUERIES]
     words = [{term.decode(): count for term, count in ANALYZER.query(text).items()} for text in asked]
     queries = [ANALYZER.query(text) for text in asked]
-    others = {"tantivy": tantivy_search(collection, words)}
+    others: dict[str, Any] = {"tantivy": Tantivy(collection, words)}
     if not options.documents:
-        others["bm25s"] = bm25s_search(collection, words)
+        others["bm25s"] = Bm25s(collection, words)
+    ours = [engine.score(query, everything) for query in queries]
+    rounded = [scores_of(segment, query, in_a_byte(segment.text_lengths)) for query in queries]
+    found = {name: [other.best(i, 10) for i in range(len(queries))] for name, other in others.items()}
     figures: dict[str, Any] = {
         "documents": len(collection),
         "terms": len(collection.numbers),
         "queries": len(queries),
-        "overlap_10": {
-            name: float(np.mean([overlap(engine, queries[i], search.numbers(i, 10)) for i in range(len(queries))]))  # type: ignore[attr-defined]
-            for name, search in others.items()
-        },
+        "overlap_10": {name: float(np.mean(list(map(overlap, ours, best)))) for name, best in found.items()},
+        "overlap_10_with_lengths_in_a_byte": float(np.mean(list(map(overlap, rounded, found["tantivy"])))),
     }
     for k in (10, 100):
         seconds: dict[str, list[float]] = {name: [] for name in ("lateint", *others)}
         for _ in range(ROUNDS):
             for i in range(len(queries)):
-                calls: dict[str, Callable[[], Any]] = {
-                    "lateint": lambda i=i: engine.search([ANALYZER.query(asked[i])], k, threads=1),  # type: ignore[misc]
-                    **{name: (lambda i=i, search=search: search(i, k)) for name, search in others.items()},
-                }
-                for name, call in calls.items():
+                started = time.perf_counter()
+                engine.search([ANALYZER.query(asked[i])], k, threads=1)
+                seconds["lateint"].append(time.perf_counter() - started)
+                for name, other in others.items():
                     started = time.perf_counter()
-                    call()
+                    other.search(i, k)
                     seconds[name].append(time.perf_counter() - started)
         figures[f"ms_{k}"] = {
             name: {"p50": 1e3 * float(np.median(all_)), "p95": 1e3 * float(np.quantile(all_, 0.95))}

@@ -86,7 +86,7 @@ def search_both(
             )
     found = []
     for i, plan in enumerate(plans):
-        positions = np.union1d(tokens[i][0], words[i][0])
+        positions = np.unique(np.concatenate([tokens[i][0], words[i][0]]))
         maxsim = _completed(positions, *tokens[i], lambda left, i=i: engine.score(queries[i], left, threads=threads))
         bm25 = _completed(positions, *words[i], lambda left, i=i: text_engine.score(terms[i], left))
         scores = fusion.fused(maxsim, bm25) if fusion.rerank is None else maxsim

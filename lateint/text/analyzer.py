@@ -146,7 +146,9 @@ def _stemmer(language: str) -> Callable[[str], str]:
         raise ImportError(
             f"the analyzer takes {language} endings off, which needs PyStemmer: pip install 'lateint[text]'"
         ) from None
-    if language not in (languages := Stemmer.algorithms()):
-        raise ValueError(f"stem must be one of {', '.join(sorted(languages))}, got {language!r}")
-    stem: Callable[[str], str] = Stemmer.Stemmer(language).stemWord
+    try:
+        stem: Callable[[str], str] = Stemmer.Stemmer(language).stemWord
+    except (KeyError, UnicodeEncodeError):
+        languages = ", ".join(sorted(Stemmer.algorithms()))
+        raise ValueError(f"stem must be one of {languages}, got {language!r}") from None
     return stem
