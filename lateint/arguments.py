@@ -5,6 +5,9 @@ from __future__ import annotations
 import operator
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 MOST_THREADS = 4096  # as LATEINT_NUM_THREADS
 
 
@@ -36,3 +39,19 @@ def thread_count(threads: int | None) -> int:
     if (count := positive(threads, "threads")) > MOST_THREADS:
         raise ValueError(f"threads must be at most {MOST_THREADS}, got {count}")
     return count
+
+
+def booleans(mask: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:
+    """A mask as an array of this shape: booleans, or integers that are 0 or 1, of numpy, torch or lists.
+
+    Raises:
+        TypeError, ValueError: it is of another kind or shape, or holds other numbers.
+    """
+    found = np.asarray(mask.cpu() if hasattr(mask, "cpu") else mask)
+    if found.dtype.kind not in "biu":
+        raise TypeError(f"mask must hold booleans or integers, got {found.dtype}")
+    if found.shape != tuple(shape):
+        raise ValueError(f"mask must be {list(shape)} as the tokens are, got {list(found.shape)}")
+    if found.dtype.kind != "b" and found.size and (found.min() < 0 or found.max() > 1):
+        raise ValueError(f"mask must hold 0 and 1 only, got {found.min()} to {found.max()}")
+    return found.astype(bool)

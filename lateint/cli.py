@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import logging
 import os
 import platform
 import signal
@@ -11,25 +12,22 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import metadata
-from pathlib import Path
+from textwrap import shorten
 from typing import Any
 
 import numpy as np
 
 import lateint_kernels
-from lateint import inputs
+from lateint import eval_command, inputs
 from lateint.changing.draft import DUPLICATES
 from lateint.index import Index
 from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
-from lateint.quality import metrics
-from lateint.quality.collection import Collection
-from lateint.quality.evaluation import exact_run, index_run
 from lateint.version import __version__
-from lateint_kernels.devices import Place
 
 TEXT = ("text", "alpha", "fusion", "rerank")
-_DOCUMENTS = {"texts": "--documents:", "metadata": "--documents:"}  # how messages begin that name these arguments
+_CARRIED = {"texts": "--documents:", "metadata": "--documents:"}  # how messages begin that name these arguments
+SHOWN = 80  # characters of a text in a table
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
 
@@ -49,13 +47,18 @@ def run() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Runs one command; ``arguments`` as in a shell, without the program's name."""
-    options = _parser().parse_args(arguments)
-    options.command(options)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.verbose:
+        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s: %(message)s")
+    with inputs.options_of(parser):
+        options.command(options)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="lateint", description="Late-interaction retrieval on saved embeddings.")
     parser.add_argument("--version", action="version", version=f"lateint {__version__}")
+    parser.add_argument("--verbose", "-v", action="store_true", help="say on standard error what is done")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     command = commands.add_parser("info", help="versions, instruction set and threads, for bug reports")
@@ -63,9 +66,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("build", help="build an index from saved embeddings")
     command.add_argument("path", help="the index, a new folder")
-    _add_tokens(command, "")
-    command.add_argument("--ids", help="JSON list with one id a document; their positions where left out")
     _add_documents(command)
+    command.add_argument("--ids", help="JSON list with one id a document; their positions where left out")
     _add_build_settings(command)
     command.add_argument("--device", help="where to build: cpu, cuda or cuda:N (cpu); the files are the same")
     command.add_argument(
@@ -86,9 +88,11 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("train-codec", help="learn how to compress, for indexes that are built in parts")
     command.add_argument("path", help="the codec, a new folder")
-    _add_tokens(command, "")
+    inputs.add_tokens(command, "")
     _add_build_settings(command)
-    command.add_argument("--ncentroids", type=int, help="about one for 240 tokens of all that is to be indexed")
+    command.add_argument(
+        "--ncentroids", type=int, help="about one for 48 tokens of all that is to be indexed, up to 16,384"
+    )
     command.add_argument("--device", help="where to learn: cpu, cuda or cuda:N (cpu); the codec is the same")
     command.add_argument("--overwrite", action="store_true", help="replace a codec that is already there")
     _add_threads(command)
@@ -102,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("search", help="search an index with saved queries, texts or both")
     command.add_argument("path", help="an index")
-    _add_tokens(command, "", required=False)
+    command.add_argument("queries", nargs="*", metavar="QUERY", help="texts, with --encoder")
+    inputs.add_encoder(command)
+    inputs.add_tokens(command, "", required=False)
     _add_text(command)
     command.add_argument("-k", type=inputs.count, default=5, help="hits a query (5)")
     _add_search_settings(command)
@@ -121,9 +127,8 @@ def _parser() -> argparse.ArgumentParser:
 
     command = commands.add_parser("add", help="add saved embeddings to an index")
     command.add_argument("path", help="the index")
-    _add_tokens(command, "")
-    command.add_argument("--ids", help="JSON list with one id a document; numbers that follow the largest if left out")
     _add_documents(command)
+    command.add_argument("--ids", help="JSON list with one id a document; numbers that follow the largest if left out")
     command.add_argument(
         "--on-duplicate", choices=DUPLICATES, default="raise", help="what happens to an id that is there (raise)"
     )
@@ -158,34 +163,15 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
     command.set_defaults(command=snapshot)
 
-    command = commands.add_parser("eval", help="quality and speed on a folder in BEIR's layout")
-    command.add_argument("folder", help="holds corpus.jsonl, queries.jsonl and qrels, see lateint.quality.collection")
-    command.add_argument("--split", help="which judgements (test, or the only ones)")
-    source = command.add_argument_group("embeddings", "from an encoder, or saved, in the order of the folder's files")
-    source.add_argument("--encoder", metavar="MODULE:CLASS", help="has encode(texts) and, if need be, fit(texts)")
-    source.add_argument("--encoder-options", metavar="JSON", default="{}", help="keyword arguments of CLASS")
-    _add_tokens(source, "doc-", required=False)
-    _add_tokens(source, "query-", required=False)
-    _add_build_settings(command)
-    _add_search_settings(command)
-    command.add_argument("--exact", action="store_true", help="also rank every document by exact MaxSim")
-    command.add_argument("--json", metavar="FILE", help="write all figures to FILE")
-    _add_threads(command)
-    command.set_defaults(command=evaluate)
+    eval_command.add_to(commands, _add_build_settings, _add_search_settings, _add_threads)
     return parser
 
 
-def _add_tokens(parser: Any, prefix: str, required: bool = True) -> None:
-    parser.add_argument(
-        f"--{prefix}tokens",
-        required=required,
-        metavar="NPY",
-        help="all tokens, end to end [T, dim] or padded [n, L, dim]",
-    )
-    parser.add_argument(f"--{prefix}lengths", required=required, metavar="NPY", help="[n]: tokens of each")
-
-
 def _add_documents(parser: argparse.ArgumentParser) -> None:
+    """Documents as saved embeddings or as texts."""
+    inputs.add_tokens(parser, "", required=False)
+    parser.add_argument("--texts", metavar="FILE", help="a text a line, or JSON lines with _id or id, text and title")
+    inputs.add_encoder(parser)
     parser.add_argument(
         "--documents", metavar="JSONL", help="what documents carry: a JSON object a line, with text, metadata or both"
     )
@@ -238,22 +224,20 @@ def info(options: argparse.Namespace) -> None:
 
 def build(options: argparse.Namespace) -> None:
     """Builds an index on disk from saved embeddings."""
-    ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
     started = time.perf_counter()
-    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids", **_DOCUMENTS):
+    documents, encoder = inputs.documents(options), inputs.encoder_of(options)
+    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids", **_CARRIED):
         index = Index.build(
-            inputs.load(options.tokens),
-            options.path,
-            lengths=inputs.load(options.lengths),
-            ids=ids,
+            path=options.path,
+            **documents,
+            encoder=encoder,
             allow_empty=options.allow_empty,
             overwrite=options.overwrite,
             resume=options.resume,
             codec=None if options.codec is None else Codec.load(options.codec),
-            **inputs.carried(options.documents),
             text_search=inputs.analyzer(options.text_search),
             device=options.device,
-            **_build_settings(options),
+            **inputs.build_settings(options),
         )
     print(f"{options.path}: {len(index):,} documents, {index.tokens:,} tokens in {time.perf_counter() - started:.1f} s")
 
@@ -266,7 +250,7 @@ def train(options: argparse.Namespace) -> None:
             lengths=inputs.load(options.lengths),
             ncentroids=options.ncentroids,
             device=options.device,
-            **_build_settings(options),
+            **inputs.build_settings(options),
         )
     codec.save(options.path, overwrite=options.overwrite)
     print(f"{options.path}: {codec}")
@@ -280,11 +264,20 @@ def merge(options: argparse.Namespace) -> None:
 
 def search(options: argparse.Namespace) -> None:
     """Prints the hits of every saved query."""
+    if options.queries and options.tokens is not None:
+        raise ValueError("give either QUERY, with --encoder, or --tokens and --lengths")
+    if not options.queries and options.tokens is None and options.text is None:
+        raise ValueError("give QUERY, with --encoder, --tokens and --lengths, or --text")
     with inputs.options_for(device="--device", device_memory="--device-memory"):
-        index = Index.open(options.path, device=options.device, device_memory=options.device_memory)
+        index = Index.open(
+            options.path,
+            encoder=inputs.encoder_of(options),
+            device=options.device,
+            device_memory=options.device_memory,
+        )
     fields = None if options.fields is None else options.fields.split(",")
     with inputs.options_for(
-        Q="--tokens",
+        Q="QUERY" if options.queries else "--tokens",
         tokens="--tokens",
         lengths="--lengths",
         offsets="--lengths",
@@ -292,28 +285,37 @@ def search(options: argparse.Namespace) -> None:
         params="--params",
         **{name: f"--{name}" for name in TEXT},
     ):
-        queries = None
-        if options.tokens is not None and options.lengths is not None:
-            queries = list(inputs.packed(inputs.load(options.tokens), inputs.load(options.lengths)))
-        elif options.tokens is not None or options.lengths is not None or options.text is None:
-            raise ValueError("give --tokens and --lengths, --text or all of them")
+        queries: Any = options.queries or None
+        if options.tokens is not None:
+            queries = list(inputs.packed_queries(options))
         chosen = inputs.condition(options.filter, options.params)
-        results = index.search(queries, options.k, **chosen, **_text_settings(options), **_search_settings(options))
+        results = index.search(
+            queries, options.k, **chosen, **_text_settings(options), **inputs.search_settings(options)
+        )
     for number, hits in enumerate(results):
-        found: list[dict[str, Any]] = [{"id": _plain(document), "score": float(score)} for document, score in hits]
-        if fields is not None:
-            for one, document in zip(found, hits.documents(fields), strict=True):
-                one |= inputs.as_json(document)
+        found: list[dict[str, Any]] = [{"id": id, "score": score} for id, score in hits]
+        if fields is None:
+            besides = [{} if text is None else {"text": text} for text in hits.texts]
+        else:
+            besides = [inputs.as_json(document) for document in hits.documents(fields)]
+        for one, more in zip(found, besides, strict=True):
+            one |= more
         if options.json:
             print(json.dumps({"query": number, "hits": found}, ensure_ascii=False))
-        else:
-            print(f"query {number}", *map(_line, found), sep="\n")
+            continue
+        print(
+            f"query {number}" + (f": {options.queries[number]}" if options.queries else ""),
+            *map(_line, found),
+            sep="\n",
+        )
 
 
 def _line(hit: dict[str, Any]) -> str:
     """A hit in a table."""
-    besides = [json.dumps(hit[name], ensure_ascii=False) for name in ("text", "metadata") if hit.get(name)]
-    return "  ".join([f"{hit['score']:12.4f}", str(hit["id"]), *besides])
+    metadata = [json.dumps(hit["metadata"], ensure_ascii=False)] if hit.get("metadata") else []
+    return "  ".join(
+        [f"{hit['score']:12.4f}", str(hit["id"]), shorten(hit.get("text") or "", SHOWN), *metadata]
+    ).rstrip()
 
 
 def get(options: argparse.Namespace) -> None:
@@ -343,12 +345,10 @@ def stats(options: argparse.Namespace) -> None:
 
 def add(options: argparse.Namespace) -> None:
     """Adds saved embeddings to an index."""
-    ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
-    index = Index.open(options.path)
-    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids", **_DOCUMENTS):
-        tokens, lengths = inputs.load(options.tokens), inputs.load(options.lengths)
-        besides = inputs.carried(options.documents)
-        index.add(tokens, lengths=lengths, ids=ids, on_duplicate=options.on_duplicate, **besides)
+    documents = inputs.documents(options)
+    index = Index.open(options.path, encoder=inputs.encoder_of(options))
+    with inputs.options_for(doc_embs="--tokens", lengths="--lengths", offsets="--lengths", ids="--ids", **_CARRIED):
+        index.add(**documents, on_duplicate=options.on_duplicate)
     print(index)
 
 
@@ -394,95 +394,8 @@ def snapshot(options: argparse.Namespace) -> None:
     Index.open(options.path).snapshot(options.target, overwrite=options.overwrite)
 
 
-def evaluate(options: argparse.Namespace) -> None:
-    """Builds an index of a collection in memory and prints its quality and speed."""
-    Place.of(options.device)  # refused now, not after documents are encoded
-    if options.json:
-        inputs.check_writable(Path(options.json), "--json")
-    collection = Collection.read(options.folder, options.split)
-    documents, queries = _embeddings(options, collection)
-    query_ids = [collection.query_ids[i] for i in collection.judged]
-    queries = [queries[i] for i in collection.judged]
-
-    started = time.perf_counter()
-    with inputs.options_for(doc_embs="--doc-tokens"):
-        index = Index.build(
-            documents.tokens,
-            lengths=documents.lengths,
-            ids=collection.doc_ids,
-            device=options.device,
-            **_build_settings(options),
-        )
-    build_seconds = time.perf_counter() - started
-    with inputs.options_for(Q="--query-tokens"):
-        run, seconds = index_run(index, queries, query_ids, **_search_settings(options))
-    quality = {"index": metrics.evaluate(collection.qrels, run)}
-    if options.exact:
-        exact = exact_run(documents, collection.doc_ids, queries, query_ids, threads=options.threads)
-        quality["exact"] = metrics.evaluate(collection.qrels, exact)
-    report = {
-        "version": __version__,
-        "folder": options.folder,
-        "documents": len(documents),
-        "tokens": len(documents.tokens),
-        "queries": len(queries),
-        "settings": {
-            "nbits": index.nbits,
-            "seed": index.codec.seed,
-            "device": index.device,
-            **_search_settings(options),
-        },
-        "build_seconds": build_seconds,
-        "search_ms": {"p50": 1e3 * float(np.median(seconds)), "p95": 1e3 * float(np.quantile(seconds, 0.95))},
-        "quality": quality,
-    }
-    if options.json:
-        Path(options.json).write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
-    print(
-        f"{report['documents']:,} documents, {report['tokens']:,} tokens, {report['queries']:,} queries; "
-        f"built in {build_seconds:.1f} s, p50 {report['search_ms']['p50']:.2f} ms a query"
-    )
-    print(quality_table(quality))
-
-
-def quality_table(quality: dict[str, dict[str, float]]) -> str:
-    """Rows of ``quality`` (who -> measure -> value) as text."""
-    names = list(next(iter(quality.values())))
-    lines = [" " * 24 + "".join(f"{name:>12}" for name in names)]
-    lines += [f"{who:24}" + "".join(f"{values[name]:12.4f}" for name in names) for who, values in quality.items()]
-    return "\n".join(lines)
-
-
-def _embeddings(options: argparse.Namespace, collection: Collection) -> tuple[lateint_kernels.Ragged, list[Any]]:
-    """The documents and the queries of the collection, from its encoder or from files."""
-    saved = [options.doc_tokens, options.doc_lengths, options.query_tokens, options.query_lengths]
-    if (options.encoder is None) == (None in saved) or (options.encoder and any(saved)):
-        raise ValueError(
-            "give either --encoder or all of --doc-tokens, --doc-lengths, --query-tokens and --query-lengths"
-        )
-    if options.encoder is None:
-        documents = inputs.saved(options.doc_tokens, options.doc_lengths, "doc-", len(collection.doc_ids))
-        queries = inputs.saved(options.query_tokens, options.query_lengths, "query-", len(collection.query_ids))
-        return documents, list(queries)
-    encoder = inputs.encoder(options.encoder, options.encoder_options)
-    if hasattr(encoder, "fit"):
-        encoder.fit(collection.documents)
-    return lateint_kernels.Ragged.pack(encoder.encode(collection.documents)), encoder.encode(collection.queries)
-
-
-def _build_settings(options: argparse.Namespace) -> dict[str, Any]:
-    return {name: getattr(options, name) for name in ("nbits", "seed", "max_ram", "pool", "threads")}
-
-
 def _text_settings(options: argparse.Namespace) -> dict[str, Any]:
     return {name: value for name in TEXT if (value := getattr(options, name)) is not None}
-
-
-def _search_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """What the user set; the rest is left to the index."""
-    settings = {name: getattr(options, name) for name in ("nprobe", "candidates", "threads")}
-    settings = {name: value for name, value in settings.items() if value is not None}
-    return {**settings, "exhaustive": True} if options.exhaustive else settings
 
 
 def _plain(value: Any) -> Any:

@@ -186,9 +186,11 @@ class SegmentIds:
             return found, rows[found]
         hashes, of = hashed(keys), self._table
         assert of is not None
+        order = np.argsort(hashes)  # neighbours are looked up one after another
+        hashes = hashes[order]
         first, last = np.searchsorted(of[0], hashes), np.searchsorted(of[0], hashes, side="right")
         counts = np.maximum(last - first, 0)  # negative in a table that does not ascend
-        which = np.repeat(np.arange(len(hashes)), counts)
+        which = np.repeat(order, counts)
         entries = np.arange(len(which)) - np.repeat(np.cumsum(counts) - counts, counts) + np.repeat(first, counts)
         rows = of[1][entries].astype(np.int64)
         same = rows < len(self)  # a damaged table may say anything

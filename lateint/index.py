@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,9 +24,11 @@ from lateint.changing.writing import Writing, newer, writing
 from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
 from lateint.documents import Document, Documents
+from lateint.encoders.batches import encoded_queries, is_text, kept_and_encoded
+from lateint.encoders.protocol import Encoder, adapted, check_same, described
 from lateint.fields.records import Records, given
 from lateint.filtering import resolving
-from lateint.ids import listed
+from lateint.ids import UnknownIdError, listed
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
@@ -34,12 +37,14 @@ from lateint.retrieval.fusion import Fusion
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.planning import SCAN, Plan
-from lateint.retrieval.queries import Queries, read
+from lateint.retrieval.queries import ManyQueries, OneQuery, Queries, read
 from lateint.retrieval.selection import Selection
 from lateint.snapshot import Snapshot, Subset
 from lateint.state import State
 from lateint.text.analyzer import Analyzer
 from lateint_kernels.devices import HOST, Place
+
+log = logging.getLogger(__name__)
 
 
 class Index:
@@ -52,14 +57,22 @@ class Index:
     >>> documents = [rng.standard_normal((20, 16)) for _ in range(50)]
     >>> documents = [tokens / np.linalg.norm(tokens, axis=1, keepdims=True) for tokens in documents]
     >>> index = Index.build(documents, nbits=8, progress=False)
-    >>> index.search(documents[7][:5], k=3).ids[0]
-    np.int64(7)
+    >>> index.search(documents[7][:5], k=3)[0].id
+    7
+    >>> 7 in index, 50 in index
+    (True, False)
     """
 
     def __init__(
-        self, snapshot: Snapshot, path: Path | None = None, build_seconds: Mapping[str, float] | None = None
+        self,
+        snapshot: Snapshot,
+        path: Path | None = None,
+        build_seconds: Mapping[str, float] | None = None,
+        encoder: Encoder | None = None,
     ) -> None:
         self._snapshot, self.path, self._build_seconds = snapshot, path, dict(build_seconds or {})
+        self._encoder: Encoder | None = None
+        self.encoder = encoder
         self._changing = threading.RLock()
         self._writing: Writing | None = None
         self._encoders = Encoders()
@@ -68,12 +81,14 @@ class Index:
     @classmethod
     def build(
         cls,
-        doc_embs: Any,
+        doc_embs: Any = None,
         path: str | os.PathLike[str] | None = None,
         *,
-        lengths: Any = None,
-        ids: Any = None,
         texts: Any = None,
+        encoder: Any = None,
+        lengths: Any = None,
+        mask: Any = None,
+        ids: Any = None,
         metadata: Any = None,
         text_search: bool | Analyzer = False,
         nbits: int | None = None,
@@ -100,18 +115,24 @@ class Index:
                 only once is written to disk first, next to ``path``, or kept in memory where there is no path; with a
                 ``codec`` it is read once and nothing of it is kept.
             path: the folder to write; None keeps the index in memory.
-            lengths: ``[n]``, how many tokens each document has, for a single array.
-            ids: ``[n]`` int64 or strings that name the documents; None: their positions.
             texts: a string for each document, or None for one that has none, as a list or anything that can be iterated
                 over; they are kept and given back by `get`. An iterable is read as segments are written, so that it
-                need not be in memory; lists are checked before anything else is done.
+                need not be in memory; lists are checked before anything else is done. Without ``doc_embs`` they are
+                what ``encoder`` encodes, a few hundred at a time; an encoder of pictures takes pictures, which are not
+                kept.
+            encoder: what encodes ``texts`` here and queries later, see `lateint.encoders`. The index keeps its name and
+                settings, and refuses another encoder.
+            lengths: ``[n]``, how many tokens each document has, for a single array.
+            mask: ``[n, L]`` for a padded array, nonzero where a token counts: padding may be on either side. A list of
+                ``[L]`` for a list.
+            ids: ``[n]`` int64 or strings that name the documents; None: their positions.
             metadata: a mapping for each document, or None, likewise: of strings to strings, numbers, booleans, dates
                 (`datetime.date` or `datetime.datetime`), None, lists of these and mappings. docs/filters.md says how
                 searches choose by them.
             text_search: whether searches find ``texts`` by their words, those that are added later too: True, or a
                 `lateint.Analyzer` that says what a word is. docs/text.md has more.
             nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
-            ncentroids: how many centroids; None: about one for 240 tokens, fewer beyond 4 M tokens.
+            ncentroids: how many centroids; None: about one for 48 tokens up to 16,384, fewer beyond.
             seed: of the random rotation and of k-means; None: 0.
             codec: what `lateint.train_codec` or another index (`Index.codec`) learned; nothing is learned then, and
                 ``nbits``, ``ncentroids`` and ``seed``, where they are given, must be those of the codec.
@@ -154,37 +175,47 @@ class Index:
             progress=progress,
             codec=codec,
             pool=pool,
+            encoder=None if encoder is None else described(encoder := adapted(encoder)),
         )
         place = Place.of(device, device_memory)
         _make_room(place)
-        records = Records(texts, metadata, Analyzer.of(text_search))
+        analyzer = Analyzer.of(text_search)
         if resume:
-            _check_resumable(doc_embs, path, records)
-        once = codec is not None and isinstance(doc_embs, Iterator) and settings.pool == 1 and lengths is None
+            _check_resumable(doc_embs, path, Records(texts, metadata, analyzer))
+        doc_embs, texts = _embeddings(doc_embs, texts, encoder, shown=progress)
+        records = Records(texts, metadata, analyzer)
+        once = (
+            codec is not None
+            and isinstance(doc_embs, Iterator)
+            and settings.pool == 1
+            and lengths is None
+            and mask is None
+        )
         build: Callable[..., dict[str, float]]
         if once:
             build = partial(
                 builder.build_passing, doc_embs, ids, settings, place=place, records=records, allow_empty=allow_empty
             )
         else:
-            source = partial(documents.read, doc_embs, lengths, allow_empty=allow_empty)
+            source = partial(documents.read, doc_embs, lengths, mask=mask, allow_empty=allow_empty)
             build = partial(builder.build, source, ids, settings, place=place, records=records)
         if path is None:
             kept = store.MemoryStore()
             seconds = build(kept)
-            return _last(cls(Snapshot.of(*kept.index, place), None, seconds))
+            return _last(cls(Snapshot.of(*kept.index, place), None, seconds, encoder))
         folder = Path(path).absolute()
         place_files = resuming.placing if resume else store.writing
         with place_files(folder, overwrite=overwrite) as files:
             seconds = build(files) if once else build(files, spool=files.folder / "spool.bin")
         snapshot = Snapshot.of(*store.load(folder), place)
-        return _last(cls(snapshot, folder, seconds))
+        return _last(cls(snapshot, folder, seconds, encoder))
 
     @classmethod
     def open(
         cls,
         path: str | os.PathLike[str],
         *,
+        encoder: Any = None,
         verify: bool = False,
         device: Any = None,
         device_memory: int | None = None,
@@ -193,6 +224,7 @@ class Index:
 
         Args:
             path: the folder that `build` wrote.
+            encoder: what encodes texts, see `build`; it must be the one with which the index was built.
             verify: compare every file with its checksum and check all numbers in it first, which reads all of them;
                 small files always are. For an index that somebody else made, see docs/security.md.
             device: where searches run: None or ``"cpu"``, or ``"cuda"``, ``"cuda:1"`` or such a ``torch.device``, to
@@ -204,13 +236,13 @@ class Index:
         Raises:
             FileNotFoundError: there is nothing at ``path``.
             FormatError: it is not an index, a damaged one, or one of a newer format; the message names the file.
-            TypeError, ValueError: ``device`` is none, or not there.
+            TypeError, ValueError: ``device`` is none, or not there; ``encoder`` is another than that of the index.
             BackendError: ``device`` needs torch, which is not installed.
             MemoryError: ``device`` has not enough memory left, or ``device_memory`` is too little for any search.
         """
         place = Place.of(device, device_memory)
         _make_room(place)
-        return _last(_opened(path, place, verify=verify))
+        return _last(_opened(path, place, encoder, verify=verify))
 
     @classmethod
     def merge(
@@ -256,11 +288,12 @@ class Index:
 
     def add(
         self,
-        doc_embs: Any,
+        doc_embs: Any = None,
         *,
-        lengths: Any = None,
-        ids: Any = None,
         texts: Any = None,
+        lengths: Any = None,
+        mask: Any = None,
+        ids: Any = None,
         metadata: Any = None,
         on_duplicate: str = "raise",
         allow_empty: bool = False,
@@ -268,7 +301,8 @@ class Index:
         """Appends documents, with the codec that the index has. When this returns, they cannot be lost.
 
         Args:
-            doc_embs, lengths, texts, metadata, allow_empty: as in `build`.
+            doc_embs, lengths, mask, texts, metadata, allow_empty: as in `build`; texts without ``doc_embs`` are
+                encoded by `encoder`.
             ids: ``[n]``, of the kind that the index has; None: numbers that follow the largest that there ever was.
             on_duplicate: what happens to a document whose id is there: ``"raise"`` refuses the call, ``"replace"``
                 deletes the old document, ``"skip"`` leaves out the new one.
@@ -280,7 +314,8 @@ class Index:
         """
         if on_duplicate not in DUPLICATES:
             raise ValueError(f"on_duplicate must be one of {', '.join(DUPLICATES)}, got {on_duplicate!r}")
-        source = documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+        doc_embs, texts = _embeddings(doc_embs, texts, self.encoder)
+        source = documents.read(doc_embs, lengths, mask=mask, allow_empty=allow_empty, spool=None)
         besides = given(texts, metadata, len(source.lengths))
         with self._draft() as draft:
             draft.add(source, ids, on_duplicate, besides)
@@ -291,6 +326,7 @@ class Index:
         doc_embs: Any = None,
         *,
         lengths: Any = None,
+        mask: Any = None,
         texts: Any = None,
         metadata: Any = None,
         allow_empty: bool = False,
@@ -299,8 +335,9 @@ class Index:
 
         Args:
             ids: of different documents.
-            doc_embs, lengths, texts, metadata, allow_empty: as in `build`; what is None stays as it is. Without
-                ``doc_embs`` codes are copied. A text or metadata that is None takes away what a document had.
+            doc_embs, lengths, mask, texts, metadata, allow_empty: as in `build`; what is None stays as it is. Texts
+                alone are encoded where the index was built by an encoder; elsewhere codes are copied. A text or
+                metadata that is None takes away what a document had.
 
         Raises:
             UnknownIdError: a KeyError that names an id that is not there.
@@ -309,9 +346,14 @@ class Index:
         names = listed(ids, "ids")
         if doc_embs is None and texts is None and metadata is None:
             raise ValueError("update needs doc_embs, texts or metadata, got none of them")
-        if doc_embs is None and lengths is not None:
-            raise ValueError("lengths goes with doc_embs, which are not given")
-        source = None if doc_embs is None else documents.read(doc_embs, lengths, allow_empty=allow_empty, spool=None)
+        for name, value in (("lengths", lengths), ("mask", mask)):
+            if doc_embs is None and value is not None:
+                raise ValueError(f"{name} goes with doc_embs, which are not given")
+        if doc_embs is None and texts is not None and self._encodes:
+            doc_embs, texts = _embeddings(doc_embs, texts, self.encoder)
+        source = None
+        if doc_embs is not None:
+            source = documents.read(doc_embs, lengths, mask=mask, allow_empty=allow_empty, spool=None)
         besides = given(texts, metadata, len(names))
         with self._draft() as draft:
             draft.update(draft.state.ids.different(names, "ids"), source, besides)
@@ -454,7 +496,49 @@ class Index:
                 self._writing = None
                 if one is not None and one.committed is not None:
                     self._snapshot = snapshot.followed_by(one.committed)
+                    log.info("changed %s: generation %d", self, self.generation)
 
+    @overload
+    def search(
+        self,
+        Q: OneQuery,
+        k: int = 5,
+        *,
+        text: Any = None,
+        alpha: float | None = None,
+        fusion: str | None = None,
+        rerank: int | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        cells: int | None = None,
+        exhaustive: bool = False,
+        subset: Any = None,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
+    ) -> Hits: ...
+    @overload
+    def search(
+        self,
+        Q: ManyQueries,
+        k: int = 5,
+        *,
+        text: Any = None,
+        alpha: float | None = None,
+        fusion: str | None = None,
+        rerank: int | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        cells: int | None = None,
+        exhaustive: bool = False,
+        subset: Any = None,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
+    ) -> list[Hits]: ...
+    @overload
     def search(
         self,
         Q: Any,
@@ -471,25 +555,47 @@ class Index:
         subset: Any = None,
         filter: Any = None,
         params: Mapping[str, Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
+    ) -> Any: ...
+    def search(
+        self,
+        Q: Any,
+        k: int = 5,
+        *,
+        text: Any = None,
+        alpha: float | None = None,
+        fusion: str | None = None,
+        rerank: int | None = None,
+        nprobe: int | None = None,
+        candidates: int | None = None,
+        cells: int | None = None,
+        exhaustive: bool = False,
+        subset: Any = None,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+        mask: Any = None,
         threads: int | None = None,
     ) -> Any:
         """The k documents with the highest MaxSim for each query, or BM25, or both together.
 
         Args:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
-                dtype. None: ``text`` alone counts.
+                dtype. Or a text, or a list of texts, which `encoder` encodes. None: ``text`` alone counts.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
             text: words to be found, a string for each query, in an index with ``text_search``: alone, documents are
                 ordered by BM25. With ``Q``, each score brings its best k (40 at least) as candidates, every candidate
-                gets both, and what they become together decides (`Hits.parts` has the two). docs/text.md has more.
-            alpha: how much MaxSim counts beside BM25, from 0 to 1; None: 0.75, and 0.5 with ``fusion="rrf"``.
+                gets both, and what they become together decides (`Hits.parts` has the two). True: the texts in ``Q``.
+                docs/text.md has more.
+            alpha: how much MaxSim counts beside BM25, from 0 to 1; None: 0.7, and 0.5 with ``fusion="rrf"``.
             fusion: ``"relative"`` (None), by scores, or ``"rrf"``, by ranks; see `lateint.retrieval.fusion.Fusion`.
             rerank: order so many of the best documents by BM25 by MaxSim instead.
-            nprobe: centroids that each query token looks into; None: 16 for k up to 10, growing with k.
-            candidates: documents scored on their codes; None: as many as it takes, best first, until 96 in a row (160
-                with more than 65,536 centroids) changed nothing among the best k; at most 512 + 4 k.
+            nprobe: centroids that each query token looks into; None: half the square root of their number, from 16 to
+                96, and more for k over 10.
+            candidates: documents scored on their codes; None: as many as it takes, best first, until what is left can
+                hardly be among the best k (docs/design.md, "When to stop"); at most 512 + 4 k.
             cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 24 if there are
-                more than 32,768 centroids, else 0.
+                more than 4,096 centroids, else 0.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
             subset: what to choose from: ids; a mask ``[n]`` of bools in the order of `ids`; or what `subset` made of
                 either, which costs nothing when it is used again. None: all.
@@ -497,6 +603,7 @@ class Index:
                 (``"lang = 'en' AND year >= :y"``), which needs sqlglot (``pip install lateint[sql]``). Only documents
                 are found for which it holds; docs/filters.md has all of it. With ``subset``, both must hold.
             params: values for the names that a filter in SQL has after a colon.
+            mask: ``[Lq]`` or ``[Nq, Lq]``, nonzero where a token of a query counts; None: all do.
             threads: None: as many as the process may use. A batch is spread over queries, a single query over its
                 tokens, where centroids are looked for, and over documents, where they are scored.
 
@@ -513,12 +620,19 @@ class Index:
             RuntimeError: the index is damaged, in a part that `open` did not verify.
         """
         snapshot = self._snapshot
-        mixed = Fusion.of(alpha, fusion, rerank, both=Q is not None and text is not None)
         if Q is None and text is None:
             raise ValueError("search needs Q, text or both, got neither")
-        queries, k, workers = None if Q is None else read(Q, self.dim), positive(k, "k"), thread_count(threads)
+        mixed = Fusion.of(alpha, fusion, rerank, both=Q is not None and text is not None)
+        if text is True:
+            if not is_text(Q):
+                raise ValueError(
+                    "text may be True where Q is a text, or a list of texts; beside tokens, pass the texts"
+                )
+            text = Q
+        queries = None if Q is None else self._queries(Q, mask)
+        k, workers = positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
-        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most)
+        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most, tokens=snapshot.state.tokens)
         k = min(k, max(1, most))
         selection = _selection(snapshot, subset, filter, params)
         if text is not None:
@@ -577,6 +691,31 @@ class Index:
         snapshot = self._snapshot
         return snapshot.ids.at(snapshot.filtered(filter, params).positions)
 
+    @overload
+    def rerank(
+        self,
+        Q: OneQuery,
+        ids: Iterable[Any],
+        k: int | None = None,
+        *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
+    ) -> Hits: ...
+    @overload
+    def rerank(
+        self,
+        Q: ManyQueries,
+        ids: Iterable[Iterable[Any]],
+        k: int | None = None,
+        *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
+    ) -> list[Hits]: ...
+    @overload
     def rerank(
         self,
         Q: Any,
@@ -585,26 +724,52 @@ class Index:
         *,
         filter: Any = None,
         params: Mapping[str, Any] | None = None,
+        mask: Any = None,
         threads: int | None = None,
-    ) -> Hits:
-        """Scores the documents ``ids`` on their codes for one query ``[Lq, dim]``, best first.
+    ) -> Any: ...
+    def rerank(
+        self,
+        Q: Any,
+        ids: Iterable[Any],
+        k: int | None = None,
+        *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+        mask: Any = None,
+        threads: int | None = None,
+    ) -> Any:
+        """Scores the documents ``ids`` on their codes, best first.
 
         Args:
-            Q: one query.
-            ids: documents of this index; those without tokens are left out of the answer.
+            Q: one query or a batch, as in `search`.
+            ids: documents of this index, and for a batch a list of them for each query; those without tokens are left
+                out of the answer.
             k: keep the best k; None: all.
             filter, params: see `search`; documents for which the condition does not hold are left out.
+            mask, threads: as in `search`.
+
+        Returns:
+            `Hits` for one query, a list of them for a batch.
 
         Raises:
             UnknownIdError: a KeyError that names the id.
+            ValueError: for a batch, there are more or fewer lists of ids than queries.
         """
-        snapshot, query = self._snapshot, self._one(Q, "rerank")
-        positions = np.unique(snapshot.ids.positions(ids, "ids"))
-        if (selection := _selection(snapshot, None, filter, params)).chosen is not None:
-            positions = positions[selection.chosen[positions] != 0]
-        keep = max(1, len(positions)) if k is None else positive(k, "k")
-        best, scores = searching.score(snapshot.engine, query, positions, keep, threads=thread_count(threads))
-        return _hits(snapshot, best, scores, Plan(SCAN, len(positions)), {"maxsim": scores})
+        snapshot, queries = self._snapshot, self._queries(Q, mask)
+        keep, workers = None if k is None else positive(k, "k"), thread_count(threads)
+        lists = [ids] if queries.single else list(ids)
+        if len(lists) != len(queries):
+            raise ValueError(f"ids must be one list for each query, got {len(lists)} for {len(queries)} queries")
+        chosen = _selection(snapshot, None, filter, params).chosen
+        hits = []
+        for number, some in enumerate(lists):
+            positions = np.unique(snapshot.ids.positions(some, "ids" if queries.single else f"ids of query {number}"))
+            if chosen is not None:
+                positions = positions[chosen[positions] != 0]
+            most = max(1, len(positions)) if keep is None else keep
+            best, scores = searching.score(snapshot.engine, queries[number], positions, most, threads=workers)
+            hits.append(_hits(snapshot, best, scores, Plan(SCAN, len(positions)), {"maxsim": scores}))
+        return hits[0] if queries.single else hits
 
     def get(self, ids: Iterable[Any], fields: Iterable[str] | None = None) -> list[Document]:
         """Texts and metadata of documents, in the order of ``ids``.
@@ -641,9 +806,42 @@ class Index:
     def __len__(self) -> int:
         return len(self._snapshot)
 
+    def __contains__(self, id: object) -> bool:
+        """Whether there is a document of this id."""
+        try:
+            self._snapshot.ids.positions([id], "id")
+        except UnknownIdError:
+            return False
+        return True
+
+    def __reduce__(self) -> Any:
+        """An index is pickled as its path, which a process that loads it opens again. Its encoder stays behind."""
+        if self.path is None:
+            raise TypeError("an index in memory cannot be pickled: save it, and open it by its path")
+        names, place = list(self._snapshot.place.names), self._snapshot.place
+        device = None if place.on_host else names if len(names) > 1 else names[0]
+        return _unpickled, (self.path, device, place.memory)
+
     def __repr__(self) -> str:
         place = "in memory" if self.path is None else str(self.path)
         return f"Index({len(self):,} documents, {self.tokens:,} tokens, dim {self.dim}, {self.nbits} bits, {place})"
+
+    @property
+    def encoder(self) -> Encoder | None:
+        """What encodes texts, of queries and of documents that are added. One that is set must be that of the index."""
+        return self._encoder
+
+    @encoder.setter
+    def encoder(self, model: Any) -> None:
+        encoder = None if model is None else adapted(model)
+        if encoder is not None:
+            check_same(encoder, self._snapshot.manifest.encoder)
+        self._encoder = encoder
+
+    @property
+    def _encodes(self) -> bool:
+        """Whether tokens come from texts, so that another text must have other tokens."""
+        return self._encoder is not None or self._snapshot.manifest.encoder is not None
 
     @property
     def dim(self) -> int:
@@ -700,32 +898,73 @@ class Index:
             "build_seconds": self._build_seconds,
         }
 
+    def _queries(self, Q: Any, mask: Any = None) -> Queries:
+        if not is_text(Q):
+            return read(Q, self.dim, mask)
+        if self._encoder is None:
+            kept = self._snapshot.manifest.encoder
+            which = "an encoder" if kept is None else f"its encoder {kept['name']!r}"
+            raise ValueError(
+                f"Q is text, and the index was opened without {which}: give encoder=, see lateint.encoders"
+            )
+        if mask is not None:
+            raise ValueError("mask goes with tokens, and Q is text")
+        found = encoded_queries(self._encoder, [Q] if isinstance(Q, str) else Q)
+        return read(found[0] if isinstance(Q, str) else found, self.dim)
+
     def _one(self, Q: Any, what: str) -> NDArray[np.float32]:
-        queries: Queries = read(Q, self.dim)
+        queries = self._queries(Q)
         if not queries.single:
             raise ValueError(f"{what} takes one query [Lq, dim], got a batch")
         return queries.tokens
 
 
-def search(Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, **settings: Any) -> Any:
+@overload
+def search(
+    Q: OneQuery,
+    k: int = 5,
+    *,
+    index: Index | str | os.PathLike[str] | None = None,
+    encoder: Any = None,
+    **settings: Any,
+) -> Hits: ...
+@overload
+def search(
+    Q: ManyQueries,
+    k: int = 5,
+    *,
+    index: Index | str | os.PathLike[str] | None = None,
+    encoder: Any = None,
+    **settings: Any,
+) -> list[Hits]: ...
+@overload
+def search(
+    Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, encoder: Any = None, **settings: Any
+) -> Any: ...
+def search(
+    Q: Any, k: int = 5, *, index: Index | str | os.PathLike[str] | None = None, encoder: Any = None, **settings: Any
+) -> Any:
     """Searches an index in one line; see `Index.search`.
 
     Args:
-        Q: one query ``[Lq, dim]`` or a batch.
+        Q: one query ``[Lq, dim]`` or a batch; or texts.
         k: how many documents.
         index: an `Index`; the path of one, which is opened for this search alone; or None for the one that this process
             built or opened last, by whatever thread. It is kept until another takes its place; one on a device is let
             go before another is put on one, so that there need not be room for both.
+        encoder: of texts, where ``index`` is a path.
         settings: passed on to `Index.search`.
 
     Raises:
-        ValueError: ``index`` is left out before any was built or opened.
+        ValueError: ``index`` is left out before any was built or opened, or ``encoder`` is given without a path.
     """
     if index is None:
         if (index := _current) is None:
             raise ValueError("index must be given, for none has been built or opened in this process")
     elif not isinstance(index, Index):
-        index = _opened(index)
+        return _opened(index, encoder=encoder).search(Q, k, **settings)
+    if encoder is not None:
+        raise ValueError("encoder goes with the path of an index; one that is open has its own")
     return index.search(Q, k, **settings)
 
 
@@ -735,6 +974,7 @@ _current: Index | None = None  # what `search` searches
 def _last(index: Index) -> Index:
     global _current
     _current = index
+    log.info("ready: %s", index)
     return index
 
 
@@ -742,6 +982,17 @@ def _make_room(place: Place) -> None:
     global _current
     if _current is not None and not place.on_host and not _current._snapshot.place.on_host:
         _current = None
+
+
+def _embeddings(doc_embs: Any, texts: Any, encoder: Encoder | None, *, shown: bool = False) -> tuple[Any, Any]:
+    """Documents' tokens, or an iterator that encodes texts; and what is kept of the texts."""
+    if doc_embs is not None:
+        return doc_embs, texts
+    if texts is None:
+        raise TypeError("doc_embs must be given, or texts with an encoder")
+    if encoder is None:
+        raise ValueError("texts without doc_embs needs an encoder: pass encoder=, see lateint.encoders")
+    return kept_and_encoded(encoder, texts, shown=shown)
 
 
 def _hits(
@@ -768,6 +1019,8 @@ def _selection(snapshot: Snapshot, subset: Any, condition: Any, params: Any) -> 
 def _check_resumable(doc_embs: Any, path: Any, records: Records) -> None:
     if path is None:
         raise ValueError("resume needs a path, for what is done is kept beside it")
+    if doc_embs is None:
+        raise ValueError("resume needs doc_embs: texts are encoded once, and their tokens are not kept")
     if isinstance(doc_embs, Iterator):
         raise ValueError("resume needs documents that can be read again, got an iterator, which runs only once")
     if records.read_once is not None:
@@ -785,9 +1038,15 @@ def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source
     return merging.Source(f"part {number} ({folder})", folder, State.of(*store.load(folder)))
 
 
-def _opened(path: str | os.PathLike[str], place: Place = HOST, *, verify: bool = False) -> Index:
+def _unpickled(path: Path, device: Any, memory: int | None) -> Index:
+    place = Place.of(device, memory)
+    _make_room(place)
+    return _opened(path, place)
+
+
+def _opened(path: str | os.PathLike[str], place: Place = HOST, encoder: Any = None, *, verify: bool = False) -> Index:
     folder = Path(path).absolute()
     snapshot = Snapshot.of(*store.load(folder, verify=verify), place)
     if verify:
         check_groups(snapshot.state)
-    return Index(snapshot, folder)
+    return Index(snapshot, folder, encoder=encoder)

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from lateint.documents import Document
 from lateint.fields.values import flattened
+from lateint.quality.collection import json_object, lines
 from lateint.text.analyzer import Analyzer
 from lateint_kernels import Ragged
 
@@ -32,6 +33,90 @@ def count(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"must be at least 1, got {number}")
     return number
+
+
+def add_tokens(parser: Any, prefix: str, required: bool = True) -> None:
+    """Options for saved embeddings."""
+    parser.add_argument(
+        f"--{prefix}tokens",
+        required=required,
+        metavar="NPY",
+        help="all tokens, end to end [T, dim] or padded [n, L, dim]",
+    )
+    parser.add_argument(f"--{prefix}lengths", required=required, metavar="NPY", help="[n]: tokens of each")
+
+
+def add_encoder(parser: Any) -> None:
+    """Options for an encoder."""
+    parser.add_argument(
+        "--encoder", metavar="MODULE:CLASS", help="such as lateint.encoders:PyLate, see lateint.encoders"
+    )
+    parser.add_argument("--encoder-options", metavar="JSON", default="{}", help="keyword arguments of CLASS")
+
+
+def build_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Those of a build that every command with one has."""
+    return {name: getattr(options, name) for name in ("nbits", "seed", "max_ram", "pool", "threads")}
+
+
+def search_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """What the user set; the rest is left to the index."""
+    settings = {name: getattr(options, name) for name in ("nprobe", "candidates", "threads")}
+    settings = {name: value for name, value in settings.items() if value is not None}
+    return {**settings, "exhaustive": True} if options.exhaustive else settings
+
+
+def encoder_of(options: argparse.Namespace) -> Any:
+    """The encoder that the options name, or None."""
+    return None if options.encoder is None else encoder(options.encoder, options.encoder_options)
+
+
+def documents(options: argparse.Namespace) -> dict[str, Any]:
+    """Documents as arguments of `Index.build` and `Index.add`: saved embeddings, or texts."""
+    ids = None if options.ids is None else read_json(options.ids, "--ids")
+    if (options.texts is None) == (options.tokens is None) or (options.tokens is None) != (options.lengths is None):
+        raise ValueError("give either --tokens with --lengths, or --texts with --encoder")
+    carried = _carried(options.documents)
+    if options.texts is None:
+        return {"doc_embs": load(options.tokens), "lengths": load(options.lengths), "ids": ids, **carried}
+    if options.encoder is None:
+        raise ValueError("--texts needs --encoder, such as lateint.encoders:PyLate")
+    if "texts" in carried:
+        raise ValueError("--documents must hold metadata alone where --texts has the texts")
+    texts, named = read_texts(Path(options.texts))
+    if ids is not None and named is not None:
+        raise ValueError(f"--ids must be left out: the lines of {options.texts} have ids")
+    return {"texts": texts, "ids": named if ids is None else ids, **carried}
+
+
+def read_texts(path: Path) -> tuple[list[str], list[Any] | None]:
+    """Texts of a file, and their ids where they have any: a text a line, or with the ending .jsonl an object a line.
+
+    Raises:
+        ValueError: a line is not what it must be; the message begins with file and line.
+    """
+    rows = list(lines(path))
+    if ".jsonl" not in path.suffixes:
+        return [line for _, line in rows], None
+    texts, ids = [], []
+    for place, line in rows:
+        row = json_object(place, line)
+        if not isinstance(row.get("text"), str):
+            raise ValueError(f"{place}: 'text' must be a string, got {row.get('text')!r}")
+        texts.append(f"{row.get('title') or ''} {row['text']}".strip())
+        ids.append(row.get("_id", row.get("id")))
+    if all(id is None for id in ids):
+        return texts, None
+    if None in ids:
+        raise ValueError(f"{rows[ids.index(None)][0]}: must have '_id' or 'id', as other lines have")
+    return texts, ids
+
+
+def packed_queries(options: argparse.Namespace) -> Ragged:
+    """Saved queries of ``--tokens`` and ``--lengths``."""
+    if options.lengths is None:
+        raise ValueError("--tokens needs --lengths")
+    return packed(load(options.tokens), load(options.lengths))
 
 
 def saved(tokens: str, lengths: str, prefix: str, expected: int) -> Ragged:
@@ -78,7 +163,7 @@ def read_json(path: str, option: str) -> Any:
         raise ValueError(f"{option}: {path} is not JSON: {error}") from None
 
 
-def carried(path: str | None) -> dict[str, Any]:
+def _carried(path: str | None) -> dict[str, Any]:
     """Texts and metadata of a file of JSON lines, as `lateint.Index.build` takes them."""
     if path is None:
         return {}
@@ -96,7 +181,8 @@ def carried(path: str | None) -> dict[str, Any]:
                 )
             texts.append(row.get("text"))
             metadata.append(row.get("metadata"))
-    return {"texts": texts, "metadata": metadata}
+    found = {"texts": texts, "metadata": metadata}
+    return {name: values for name, values in found.items() if any(value is not None for value in values)}
 
 
 def analyzer(text: str | None) -> bool | Analyzer:
@@ -155,9 +241,39 @@ def options_for(**names: str) -> Iterator[None]:
     except (TypeError, ValueError, OSError) as error:
         if len(error.args) == 1 and isinstance(message := error.args[0], str):
             first, *rest = message.split(" ", 1)
-            message = " ".join([names.get(first, first), *rest])
-            error.args = (re.sub(r"pass (\w+)=True", lambda m: "give --" + m[1].replace("_", "-"), message),)
+            error.args = (" ".join([names.get(first, first), *rest]),)
         raise
+
+
+@contextmanager
+def options_of(parser: argparse.ArgumentParser) -> Iterator[None]:
+    """Has messages name options and not the arguments of Python that they stand for."""
+    try:
+        yield
+    except (TypeError, ValueError, OSError) as error:
+        if len(error.args) == 1 and isinstance(message := error.args[0], str):
+            error.args = (_with_options(message, set(_destinations(parser))),)
+        raise
+
+
+def _destinations(parser: argparse.ArgumentParser) -> Iterator[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _destinations(command)
+        elif any(option.startswith("--") for option in action.option_strings):
+            yield action.dest
+
+
+def _with_options(message: str, names: set[str]) -> str:
+    """An argument is the first word, has an underscore, or is written ``name=``, perhaps with True behind it."""
+
+    def option(match: re.Match[str]) -> str:
+        known = match["name"] in names
+        marked = match.start() == 0 or "_" in match["name"] or match["value"]
+        return f"--{match['name'].replace('_', '-')}" if known and marked else match[0]
+
+    return re.sub(r"(?<![\w/.'\"-])(?P<name>[a-z]+(?:_[a-z]+)*)(?P<value>=(?:True)?)?(?![\w/.'\"])", option, message)
 
 
 def load(path: str) -> NDArray[Any]:

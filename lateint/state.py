@@ -108,6 +108,11 @@ class State:
         return sum(part.documents for part in self.parts)
 
     @cached_property
+    def tokens(self) -> int:
+        """Of documents that are not deleted."""
+        return sum(part.tokens for part in self.parts)
+
+    @cached_property
     def ids(self) -> Ids:
         """All ids, found by position and back."""
         live = [part.live for part in self.parts]

@@ -5,6 +5,7 @@ from typing import Any
 
 _HOMES = {
     "PreFLMR": "model.flmr",
+    "Encoder": "encoder",
     "FLMROutput": "model.output",
     "FLMRConfig": "config",
     "FLMRTextConfig": "config",

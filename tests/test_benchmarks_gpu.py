@@ -47,6 +47,6 @@ def test_search(tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     report = json.loads(out.read_text())
     assert report["as_on_the_cpu"] is True
-    assert report["centroids"] == report["tokens"] // 240 and report["index_bytes"] > 6000 * 6
+    assert report["centroids"] == report["tokens"] // 48 and report["index_bytes"] > 6000 * 6
     assert set(report["build_seconds"]) >= {"sample", "centroids", "rotate", "assign", "encode", "lists"}
     assert report["cases"]["single"]["recall_10"] >= 0.5 and report["cases"]["exhaustive"]["ms_p50"] > 0

@@ -42,6 +42,7 @@ def test_public_names():
         "FieldError",
         "FilterError",
         "FormatError",
+        "Hit",
         "Hits",
         "Index",
         "LockedError",

@@ -35,6 +35,7 @@ void Engine::choose_lists(const Query& query, Scratch& scratch) const {
     for (int i = 0; i < query.length; ++i)
         if (prober.size(i) > 0) range += query.scales[i] * (double(prober.of(i)[0].score) - prober.least(i));
     const double unit = kCoarseRange / std::max(range, 1e-30);
+    scratch.unit = unit;
     scratch.wanted.clear();
     for (int i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(i);
@@ -110,6 +111,7 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
 void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
                              Scratch& scratch, SearchCounts* counts) const {
     scratch.chosen.clear();
+    scratch.keys.clear();
     if (query.length == 0) return;
     const int64_t nprobe = std::clamp<int64_t>(limits.nprobe, 1, centroids.count);
     const int64_t candidates = std::clamp<int64_t>(limits.candidates, 0, documents());

@@ -7,6 +7,7 @@
 #include <memory>
 #include <stdexcept>
 
+#include "codes/stopping.hpp"
 #include "platform/threads.hpp"
 
 namespace lateint::codes {
@@ -23,7 +24,7 @@ public:
     // Whether the hit is among the best k so far.
     bool offer(const Hit& hit) {
         if (hit.score == -std::numeric_limits<float>::infinity()) return false;  // a document without tokens
-        if (static_cast<int64_t>(heap_.size()) == k_) {
+        if (full()) {
             if (!better(hit, heap_.front())) return false;
             std::pop_heap(heap_.begin(), heap_.end(), better);
             heap_.pop_back();
@@ -32,6 +33,8 @@ public:
         std::push_heap(heap_.begin(), heap_.end(), better);
         return true;
     }
+    bool full() const { return static_cast<int64_t>(heap_.size()) == k_; }
+    float least() const { return heap_.front().score; }
     std::vector<Hit> sorted() {
         std::sort(heap_.begin(), heap_.end(), better);
         return std::move(heap_);
@@ -146,19 +149,25 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
     Scratch& scratch = *lease;
     find_candidates(query, limits, allowed, threads, scratch, counts);
     const int64_t watched = limits.watched > 0 ? std::min(limits.watched, limits.k) : limits.k;
-    TopK top(limits.k), first_few(watched);
+    TopK all(limits.k), few(watched);
+    TopK& top = watched < limits.k ? few : all;
+    Line line(scratch.unit);
     const auto size = static_cast<int64_t>(scratch.chosen.size());
+    const auto coarse = [&](int64_t i) { return static_cast<uint32_t>(scratch.keys[i] >> 32); };
     int64_t idle = 0;  // candidates since the watched ones last changed
     int64_t positions[kRound];
     float scores[kRound];
-    for (int64_t first = 0; first < size && (limits.patience <= 0 || idle < limits.patience); first += kRound) {
+    for (int64_t first = 0; first < size; first += kRound) {
+        if (limits.patience > 0 && idle >= limits.patience) break;
+        if (limits.deviations > 0 && top.full() && line.below(coarse(first), limits.deviations, top.least())) break;
         const int64_t count = std::min(kRound, size - first);
         for (int64_t i = 0; i < count; ++i) positions[i] = scratch.chosen[first + i].position;
         score(query, positions, count, threads, scores);
         bool changed = false;
         for (int64_t i = 0; i < count; ++i) {
-            const bool good = top.offer({scores[i], positions[i]});
-            changed |= watched < limits.k ? first_few.offer({scores[i], positions[i]}) : good;
+            changed |= top.offer({scores[i], positions[i]});
+            if (watched < limits.k) all.offer({scores[i], positions[i]});
+            line.add(coarse(first + i), scores[i]);
         }
         idle = changed ? 0 : idle + count;
         if (counts) counts->scored += count;

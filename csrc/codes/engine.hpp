@@ -37,6 +37,7 @@ struct SearchLimits {
     int64_t patience;    // stop when so many candidates in a row, best first, changed nothing; <= 0: score them all
     int64_t cells;       // cells looked into for centroids; <= 0: all centroids are scored
     int64_t watched;     // how many of the best candidates must not change; <= 0: k
+    double deviations;  // stop when the next candidate is so many deviations too low (`Line`); <= 0: it does not matter
 };
 
 // What happened in a search, for tuning and tests.
@@ -100,9 +101,10 @@ private:
         uint32_t next_tag = 1;
         std::vector<uint32_t> touched;
         std::vector<Wanted> wanted;
-        std::vector<List> lists;  // by token, best first
-        size_t open = 0;          // of them: those of a segment that are not empty
-        std::vector<uint64_t> keys;
+        std::vector<List> lists;     // by token, best first
+        size_t open = 0;             // of them: those of a segment that are not empty
+        std::vector<uint64_t> keys;  // of candidates, best first: the coarse sum is in the upper half
+        double unit = 0;             // coarse sums per unit of score
         std::vector<Hit> chosen;
         Prober prober;
     };

@@ -100,6 +100,7 @@ class Engine:
         patience: int,
         cells: int,
         watched: int,
+        deviations: float,
         allowed: NDArray[np.uint8] | None,
         threads: int,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]: ...

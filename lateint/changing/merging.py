@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,6 +49,7 @@ def merge(sources: Sequence[Source], target: Path, *, overwrite: bool) -> None:
         raise ValueError("parts must hold at least one index, got none")
     _check_alike(sources)
     _check_ids(sources)
+    encoder = _encoder(sources)
     first = sources[0].state.manifest
     files: dict[str, File | Bundle] = {}
     segments: list[Segment] = []
@@ -73,6 +75,7 @@ def merge(sources: Sequence[Source], target: Path, *, overwrite: bool) -> None:
             generation=0,
             next_segment=len(segments),
             next_id=max(following) if following else None,
+            encoder=encoder,
         )
         (written.folder / MANIFEST).write_text(json.dumps(manifest.to_json()), encoding="utf-8")
         written.committed = True
@@ -129,6 +132,17 @@ def _check_alike(sources: Sequence[Source]) -> None:
             )
     if (documents := sum(part.entry.documents for source in sources for part in source.state.parts)) > MOST_DOCUMENTS:
         raise ValueError(f"an index holds up to {MOST_DOCUMENTS:,} documents, got {documents:,} with deleted ones")
+
+
+def _encoder(sources: Sequence[Source]) -> Mapping[str, Any] | None:
+    """That of all parts that know theirs."""
+    known = [source for source in sources if source.state.manifest.encoder is not None]
+    for source in known[1:]:
+        if (one := source.state.manifest.encoder) != (other := known[0].state.manifest.encoder):
+            raise ValueError(
+                f"parts must have one encoder, but that of {source.what} is {one} and that of {known[0].what} {other}"
+            )
+    return known[0].state.manifest.encoder if known else None
 
 
 def _sizes(source: Source) -> tuple[int, int, int]:

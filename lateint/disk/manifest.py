@@ -131,6 +131,7 @@ class Manifest:
         codec_crc32: of the codec's numbers; None: not known.
         training: what the codec was learned from: ``tokens`` and ``residual_norm``; None: not known.
         analyzer: that makes terms of texts; None: they are not searched.
+        encoder: what made the tokens: its ``name`` and ``settings``; None: not known.
     """
 
     dim: int
@@ -152,10 +153,11 @@ class Manifest:
     codec_crc32: int | None = None
     training: Mapping[str, Any] | None = None
     analyzer: Analyzer | None = None
+    encoder: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As ``index.json`` holds it, in `version_to_write`."""
-        optional = ("next_id", "codec_crc32", "training")
+        optional = ("next_id", "codec_crc32", "training", "encoder")
         return {
             "format": FORMAT,
             "version": self.version_to_write,
@@ -234,10 +236,20 @@ class Manifest:
             codec_crc32=_size(values, "codec_crc32") if "codec_crc32" in values else None,
             training=None if training is None else {key: training[key] for key in _TRAINING},
             analyzer=_analyzer(values) if version >= VERSION else None,
+            encoder=_encoder(values),
         )
 
 
 _TRAINING = ("tokens", "residual_norm")
+
+
+def _encoder(values: Mapping[str, Any]) -> dict[str, Any] | None:
+    encoder = values.get("encoder")
+    if encoder is None:
+        return None
+    if not isinstance(encoder["name"], str) or not isinstance(encoder["settings"], dict):
+        raise ValueError(f"encoder cannot be {encoder!r}")
+    return {"name": encoder["name"], "settings": encoder["settings"]}
 
 
 def _check_sizes(dim: int, width: int, block: int, nbits: int, centroids: int, cells: int) -> None:

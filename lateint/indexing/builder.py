@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,9 +35,9 @@ from lateint_kernels.devices import HOST, Place
 CHUNK = 1 << 15  # tokens encoded at a time: arrays of 16 MB at dim 128, which malloc reuses without page faults
 DOCUMENT_BYTES = 32  # its length, its id and where it begins, with what computes them
 PILOT = 1 << 16  # tokens that mean and step are learned from
-TOKENS_PER_CENTROID = 240
-SAMPLE_PER_CENTROID = 32
-ITERATIONS = 5
+TOKENS_PER_CENTROID = 48
+SAMPLE_PER_CENTROID = 24
+ITERATIONS = 4
 MOST_CENTROIDS = 1 << 24
 MEASURED = 1 << 13  # tokens of the sample whose distance from their centroids is measured
 CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
@@ -56,6 +56,7 @@ class Settings:
         progress: show progress bars.
         codec: what to take instead of learning one; nbits and seed are then its own.
         pool: of so many tokens of a document one is left, see `lateint.indexing.pooling`.
+        encoder: what the index keeps of the encoder that made the tokens; None: nothing.
     """
 
     nbits: int = 4
@@ -66,6 +67,7 @@ class Settings:
     progress: bool = True
     codec: Codec | None = None
     pool: int = 1
+    encoder: Mapping[str, Any] | None = None
 
 
 def checked(
@@ -78,6 +80,7 @@ def checked(
     progress: bool,
     codec: Codec | None = None,
     pool: int | None = None,
+    encoder: Mapping[str, Any] | None = None,
 ) -> Settings:
     """Settings as users pass them, None for what is left out; those that a codec has must agree with it.
 
@@ -97,7 +100,7 @@ def checked(
     max_ram, threads = positive_or_none(max_ram, "max_ram"), thread_count(threads)
     if pool is not None and not 1 <= integer(pool, "pool") <= MOST_POOLED:
         raise ValueError(f"pool must be between 1 and {MOST_POOLED}, got {pool}")
-    return Settings(nbits, ncentroids, seed, max_ram, threads, progress, codec, pool or 1)
+    return Settings(nbits, ncentroids, seed, max_ram, threads, progress, codec, pool or 1, encoder)
 
 
 def _check_agreement(codec: Codec, **given: int | None) -> None:
@@ -139,9 +142,9 @@ class Plan:
 
 
 def default_centroids(tokens: int) -> int:
-    """K grows with N up to 4 M tokens and with N^(3/4) beyond, so that neither lists nor probing grow as fast as N."""
-    knee = 4_000_000
-    scaled = tokens if tokens <= knee else knee * (tokens / knee) ** 0.75
+    """K grows with N up to 16,384 and with N^0.55 beyond, so that neither lists nor probing grow as fast as N."""
+    knee = TOKENS_PER_CENTROID << 14
+    scaled = tokens if tokens <= knee else knee * (tokens / knee) ** 0.55
     return max(1, min(MOST_CENTROIDS, int(scaled / TOKENS_PER_CENTROID)))
 
 
@@ -210,7 +213,7 @@ def build(
     for file in (spool, pool_file):
         if file is not None:
             file.unlink(missing_ok=True)
-    _commit(manifest, checked_names, store)
+    _commit(manifest, checked_names, store, settings)
     return timings.seconds
 
 
@@ -251,7 +254,7 @@ def build_passing(
         next_segment=len(segments),
         analyzer=records.analyzer,
     )
-    _commit(manifest, ids.check(names, len(lengths)), store)
+    _commit(manifest, ids.check(names, len(lengths)), store, settings)
     return timings.seconds
 
 
@@ -279,7 +282,7 @@ def carried(records: Records, store: Store, segment: Segment) -> Segment:
     return replace(segment, groups=tuple(groups))
 
 
-def _commit(manifest: Manifest, names: NDArray[np.int64] | list[str], store: Store) -> None:
+def _commit(manifest: Manifest, names: NDArray[np.int64] | list[str], store: Store, settings: Settings) -> None:
     """Writes ids, and ends the index."""
     first, segments = 0, []
     for segment in manifest.segments:
@@ -287,7 +290,8 @@ def _commit(manifest: Manifest, names: NDArray[np.int64] | list[str], store: Sto
         segments.append(replace(segment, hashed=hashed))
         first += segment.documents
     kind = INT if isinstance(names, np.ndarray) else STRING
-    store.commit(replace(manifest, segments=tuple(segments), ids=kind, next_id=ids.following(names)))
+    following, encoder = ids.following(names), settings.encoder
+    store.commit(replace(manifest, segments=tuple(segments), ids=kind, next_id=following, encoder=encoder))
 
 
 def prepared(documents: Documents, settings: Settings, spool: Path | None, operators: Operators) -> Documents:
@@ -468,7 +472,7 @@ def cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, 
 def _chunks(documents: Documents, label: str, plan: Plan, operators: Operators) -> Iterator[Any]:
     """As many tokens at a time as suit the operators: always a multiple of CHUNK, but for the last."""
     total = int(documents.lengths.sum())
-    with progress.bar(total, label, "token", shown=plan.progress, scaled=True) as bar:
+    with progress.bar(total, label, "token", shown=plan.progress, scaled=True, stays=label == "encode") as bar:
         for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):
             yield chunk
             bar.update(len(chunk))

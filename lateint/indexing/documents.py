@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.arguments import booleans
 from lateint.indexing.pilot import Pilot, spread
 from lateint_kernels import Ragged, as_array
 from lateint_kernels.arrays import Array
@@ -46,13 +47,24 @@ class Documents(Protocol):
 
 
 def read(
-    source: Any, lengths: Any, *, allow_empty: bool, spool: Path | None, operators: Operators | None = None
+    source: Any,
+    lengths: Any,
+    *,
+    allow_empty: bool,
+    spool: Path | None,
+    operators: Operators | None = None,
+    mask: Any = None,
 ) -> Documents:
     """Makes `Documents` of whatever `Index.build` accepts, for ``operators`` (None: of the CPU).
 
     An iterator that can be run only once is written to the file ``spool`` first, or kept in memory without one.
+    ``mask`` is ``[n, L]`` for a padded ``[n, L, dim]``, or a list of ``[L]`` for a list; nonzero where a token counts.
     """
-    documents = _read(source, lengths, allow_empty, spool, HostOperators() if operators is None else operators)
+    operators = HostOperators() if operators is None else operators
+    if mask is None:
+        documents = _read(source, lengths, allow_empty, spool, operators)
+    else:
+        documents = _masked(source, lengths, mask, allow_empty, operators)
     if len(documents.lengths) == 0 or documents.lengths.sum() == 0:
         raise ValueError(f"doc_embs must hold at least one token, got {len(documents.lengths)} documents without any")
     if not 1 <= documents.dim <= LARGEST_DIM:
@@ -74,6 +86,25 @@ def _read(source: Any, lengths: Any, allow_empty: bool, spool: Path | None, oper
     if iter(source) is source:
         return _spooled(source, allow_empty, spool, operators)
     return _Streamed(source, allow_empty, operators)
+
+
+def _masked(source: Any, lengths: Any, mask: Any, allow_empty: bool, operators: Operators) -> Documents:
+    if lengths is not None:
+        raise ValueError("mask says how long documents are: leave out lengths")
+    if _is_array(source):
+        tokens = operators.tokens(source, "doc_embs")
+        if tokens.ndim != 3:
+            raise ValueError(f"mask goes with padded documents [n, L, dim] or a list, got {tuple(tokens.shape)}")
+        return _Masked(tokens, booleans(mask, tuple(tokens.shape[:2])), allow_empty)
+    if not isinstance(source, (list, tuple)):
+        raise ValueError(f"mask goes with padded documents [n, L, dim] or a list, got {type(source).__name__}")
+    if len(source) != len(masks := list(mask)):
+        raise ValueError(f"mask must have one row for each document, got {len(masks)} for {len(source)} documents")
+    kept = []
+    for i, (item, one) in enumerate(zip(source, masks, strict=True)):
+        tokens = _document(item, i, -1, operators.tokens)
+        kept.append(tokens[booleans(one, tuple(tokens.shape[:1])).nonzero()[0]])
+    return _Listed(kept, allow_empty, operators)
 
 
 def _of_array(tokens: Any, lengths: Any, allow_empty: bool) -> Documents:
@@ -137,6 +168,18 @@ class _Padded:
     def _at(self, numbers: NDArray[np.int64]) -> Tokens:
         document = np.searchsorted(self.offsets, numbers, side="right") - 1
         return self.padded[document, numbers - self.offsets[document]]
+
+
+class _Masked(_Padded):
+    """``[n, L, dim]``, of which the tokens count where ``mask [n, L]`` says so: padding may be on either side."""
+
+    def __init__(self, padded: Any, mask: NDArray[np.bool_], allow_empty: bool) -> None:
+        super().__init__(padded, mask.sum(1, dtype=np.int64), allow_empty)
+        self.rows = np.flatnonzero(mask)
+
+    def _at(self, numbers: NDArray[np.int64]) -> Tokens:
+        document, token = np.divmod(self.rows[numbers], self.padded.shape[1])
+        return self.padded[document, token]
 
 
 class _Listed:

@@ -31,7 +31,7 @@ def train_codec(
 
     ``Index.build(source, codec=train_codec(source))`` gives the bytes of ``Index.build(source)``. The number of
     centroids follows from the number of tokens: for a sample of a larger collection, say with ``ncentroids`` how many
-    the collection needs, about one for 240 of its tokens.
+    the collection needs, about one for 48 of its tokens up to 16,384.
 
     Args:
         source: token embeddings, as ``doc_embs`` of `lateint.Index.build`. An iterator that runs only once is kept in a

@@ -67,7 +67,7 @@ class Collection:
         )
 
 
-def _lines(path: Path) -> Iterator[tuple[str, str]]:
+def lines(path: Path) -> Iterator[tuple[str, str]]:
     """Pairs of place ("file, line n") and line, empty lines left out."""
     place = str(path)
     try:
@@ -80,19 +80,25 @@ def _lines(path: Path) -> Iterator[tuple[str, str]]:
         raise ValueError(f"{path}: cannot be read after {place.removeprefix(f'{path}, ')}: {error}") from None
 
 
+def json_object(place: str, line: str) -> dict[str, Any]:
+    """The JSON object of a line of a file; messages begin with ``place``."""
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
+    if not isinstance(row, dict):
+        raise ValueError(f"{place}: must be a JSON object, got {type(row).__name__}")
+    return row
+
+
 def _table(folder: Path, name: str, fields: tuple[str, ...]) -> dict[str, dict[str, Any]]:
     """The objects of a JSON-lines file by their ``_id``."""
     path = next((path for path in (folder / name, folder / f"{name}.gz") if path.is_file()), None)
     if path is None:
         raise FileNotFoundError(f"{folder} must hold {name} or {name}.gz, found neither")
     rows: dict[str, dict[str, Any]] = {}
-    for place, line in _lines(path):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{place}: not JSON: {error.msg} at column {error.colno}") from None
-        if not isinstance(row, dict):
-            raise ValueError(f"{place}: must be a JSON object, got {type(row).__name__}")
+    for place, line in lines(path):
+        row = json_object(place, line)
         for field in fields:
             if not isinstance(row.get(field), str):
                 raise ValueError(f"{place}: {field!r} must be a string, got {row.get(field)!r}")
@@ -114,7 +120,7 @@ def _qrels_file(folder: Path, split: str | None) -> Path:
 
 def _qrels(path: Path, queries: dict[str, Any], corpus: dict[str, Any]) -> dict[str, dict[str, int]]:
     qrels: dict[str, dict[str, int]] = {}
-    for row, (place, line) in enumerate(_lines(path)):
+    for row, (place, line) in enumerate(lines(path)):
         fields = line.split("\t")
         if len(fields) != 3:
             raise ValueError(f"{place}: must have 3 fields separated by tabs, found {len(fields)}")

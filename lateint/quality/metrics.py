@@ -16,6 +16,7 @@ from typing import Any
 
 Qrels = Mapping[Any, Mapping[Any, int]]
 Run = Mapping[Any, Mapping[Any, float]]
+OfQuery = Callable[[list[int], list[int], int], float]
 
 MEASURES = ("nDCG@10", "Recall@100", "MRR@10", "Success@5")
 
@@ -93,19 +94,39 @@ def evaluate(qrels: Qrels, run: Run, measures: Sequence[str] = MEASURES) -> dict
     return {name: _named(name)(qrels, run) for name in measures}
 
 
+def per_query(qrels: Qrels, run: Run, measure: str) -> dict[Any, float]:
+    """One measure, by its name, of each query of ``qrels``.
+
+    >>> per_query({"q": {"a": 1}, "p": {"a": 1}}, {"q": {"b": 0.9, "a": 0.8}}, "MRR@10")
+    {'q': 0.5, 'p': 0.0}
+    """
+    function, k = _parts(measure)
+    _check(qrels, k)
+    return {query: function(*_grades(query, qrels, run, k), k) for query in qrels}
+
+
 def _named(name: str) -> Callable[[Qrels, Run], float]:
-    functions = {"nDCG": _ndcg, "MRR": _reciprocal_rank, "Recall": _recall, "Success": _success}
+    function, k = _parts(name)
+    return lambda qrels, run: _mean(function, qrels, run, k)
+
+
+def _parts(name: str) -> tuple[OfQuery, int]:
+    functions: dict[str, OfQuery] = {"nDCG": _ndcg, "MRR": _reciprocal_rank, "Recall": _recall, "Success": _success}
     measure, _, cutoff = name.partition("@")
     if measure not in functions or not cutoff.isdecimal():
         raise ValueError(f"measures must be of the form {'@k, '.join(functions)}@k, got {name!r}")
-    return lambda qrels, run: _mean(functions[measure], qrels, run, int(cutoff))
+    return functions[measure], int(cutoff)
 
 
-def _mean(of_query: Callable[[list[int], list[int], int], float], qrels: Qrels, run: Run, k: int) -> float:
+def _check(qrels: Qrels, k: int) -> None:
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
     if not qrels:
         raise ValueError("qrels must judge at least one query, got none")
+
+
+def _mean(of_query: OfQuery, qrels: Qrels, run: Run, k: int) -> float:
+    _check(qrels, k)
     return math.fsum(of_query(*_grades(query, qrels, run, k), k) for query in qrels) / len(qrels)
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,16 @@ from numpy.typing import NDArray
 from lateint.retrieval.planning import Plan
 
 
+class Hit(NamedTuple):
+    """A document that a search found: its id, an int or a str, and its score."""
+
+    id: Any
+    score: float
+
+
 @dataclass(frozen=True, eq=False)
 class Hits:
-    """The best documents for one query, best first.
+    """The best documents for one query, best first: a sequence of `Hit`.
 
     Attributes:
         ids: ``[n]`` int64, or objects of type str if the index was built with string ids.
@@ -25,8 +33,10 @@ class Hits:
         read: reads them for `documents`; None: they come from no index.
 
     >>> hits = Hits(np.array([7, 3]), np.array([1.5, 0.5], np.float32))
-    >>> list(hits), len(hits)
-    ([(7, 1.5), (3, 0.5)], 2)
+    >>> hits[0], len(hits)
+    (Hit(id=7, score=1.5), 2)
+    >>> [document for document, score in hits]
+    [7, 3]
     """
 
     ids: NDArray[Any]
@@ -48,11 +58,23 @@ class Hits:
             raise ValueError("these hits come from no index, so there are no documents to read")
         return self.read(fields)
 
-    def __iter__(self) -> Iterator[tuple[Any, float]]:
-        return zip(self.ids.tolist(), self.scores.tolist(), strict=True)
+    @property
+    def texts(self) -> list[str | None]:
+        """The texts of the documents, in this order; None for one that was built without."""
+        return [document.text for document in self.documents(["text"])]
+
+    def __iter__(self) -> Iterator[Hit]:
+        return map(Hit, self.ids.tolist(), self.scores.tolist())
+
+    def __getitem__(self, rank: int) -> Hit:
+        return Hit(self.ids[rank : rank + 1 or None].tolist()[0], float(self.scores[rank]))
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def __repr__(self) -> str:
+        shown = ", ".join(f"{id!r}: {score:.4g}" for id, score in itertools.islice(self, 5))
+        return f"Hits({shown}{', ...' if len(self) > 5 else ''})"
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,13 +7,14 @@ from math import isqrt
 from lateint.arguments import integer, positive
 from lateint_kernels.codes.engine import Limits
 
-FLAT_PROBING = 1 << 15  # with more centroids, cells are searched first
+FINE = 128  # tokens a centroid, up to which coarse scores are good enough for what follows
+MANY = 1 << 12  # centroids, from which they are so in any case, and cells are searched first
+PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
-LARGE_PATIENCE = 160  # the same, with more than LARGE centroids
-LARGE = 1 << 16
+DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
 WIDER = 8  # times as many lists, for a query that found too few documents
-MORE = 4  # times as many lists at most, for a search among a share of the documents
+MORE = 2  # times as many lists at most, for a search among a share of the documents
 
 
 def limits(
@@ -24,6 +25,7 @@ def limits(
     *,
     centroids: int,
     documents: int,
+    tokens: int,
 ) -> Limits:
     """Those of a search for the best ``k``, with defaults for ``nprobe``, ``candidates`` and ``cells`` that are None.
 
@@ -32,15 +34,22 @@ def limits(
     """
     if cells is not None and (cells := integer(cells, "cells")) < 0:
         raise ValueError(f"cells must be at least 0, got {cells}")
-    probes = min(64, 16 + 2 * isqrt(max(0, k - 10))) if nprobe is None else positive(nprobe, "nprobe")
+    fine = centroids > MANY or tokens <= FINE * centroids
+    if nprobe is None:
+        few, most_probes = PROBES
+        probes = (max(few, isqrt(centroids) // 2) if fine else few) + 2 * isqrt(max(0, k - 10))
+        probes = min(probes, most_probes)
+    else:
+        probes = positive(nprobe, "nprobe")
     most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
     if cells is None:
-        cells = CELLS_PROBED if centroids > FLAT_PROBING else 0
+        cells = CELLS_PROBED if centroids > MANY else 0
     return Limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),
-        patience=0 if candidates is not None else LARGE_PATIENCE if centroids > LARGE else PATIENCE,
+        patience=0 if candidates is not None else PATIENCE,
         cells=min(cells, centroids) if probes < centroids else 0,
+        deviations=DEVIATIONS if candidates is None and fine else 0.0,
     )
 
 

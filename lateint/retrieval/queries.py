@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.arguments import booleans
 from lateint_kernels import Ragged, as_array, to_float32
+from lateint_kernels.arrays import Array
+
+# Which of the two an array or a tensor is depends on its dimensions, which its type need not tell.
+OneQuery: TypeAlias = "str | np.ndarray[tuple[int, int], Any]"
+ManyQueries: TypeAlias = (
+    "list[str] | tuple[str, ...] | Sequence[NDArray[Any]] | np.ndarray[tuple[int, int, int], Any] | Ragged"
+)
 
 LARGEST = 1e18  # scores stay inside float32: documents are smaller
 LONGEST = 1 << 16
@@ -40,8 +48,11 @@ class Queries:
         return _packed([self[number] for number in numbers], single=False)
 
 
-def read(Q: Any, dim: int) -> Queries:
+def read(Q: Any, dim: int, mask: Any = None) -> Queries:
     """One query ``[Lq, dim]`` or a batch (``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, a `Ragged`), checked.
+
+    Args:
+        mask: ``[Lq]``, ``[Nq, Lq]`` or a list of ``[Lq]``, nonzero where a token counts; None: all do.
 
     Raises:
         TypeError: a dtype is no float type.
@@ -58,6 +69,8 @@ def read(Q: Any, dim: int) -> Queries:
             raise ValueError(f"Q must be [Lq, {dim}] or [Nq, Lq, {dim}], got {array.shape}")
         single = array.ndim == 2
         arrays = [array] if single else list(array)
+    if mask is not None:
+        arrays = _masked(arrays, mask, single)
     for i, array in enumerate(arrays):
         if array.dtype == np.int8:
             raise TypeError("Q must be float32, float16, bfloat16 or float64, got int8")
@@ -73,6 +86,13 @@ def read(Q: Any, dim: int) -> Queries:
     if not np.abs(queries.tokens).max() <= LARGEST:
         _refuse_numbers(queries)
     return queries
+
+
+def _masked(arrays: list[Array], mask: Any, single: bool) -> list[Array]:
+    masks = [mask] if single else list(mask)
+    if len(masks) != len(arrays):
+        raise ValueError(f"mask must have one row for each query, got {len(masks)} for {len(arrays)} queries")
+    return [array[booleans(one, array.shape[:1])] for array, one in zip(arrays, masks, strict=True)]
 
 
 def _packed(arrays: list[NDArray[np.float32]], single: bool) -> Queries:

@@ -125,7 +125,7 @@ def test_search(device):
     queries, offsets = batch(rng, [1, 7, 33])
     allowed = (rng.random(400) < 0.5).astype(np.uint8)
     for k, patience, mask in itertools.product((1, 60), (0, 32), (None, allowed)):
-        limits = Limits(4, 70, patience)
+        limits = Limits(4, 70, patience, deviations=patience / 32)
         found, expected = (engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine))
         for left, right in zip(found, expected, strict=True):
             assert left[0].tolist() == right[0].tolist() and left[1].tobytes() == right[1].tobytes()
@@ -238,12 +238,12 @@ def test_a_search_waits_for_the_device_once():
     ours = DeviceEngine(made.codec, made.segments, "cuda")
     queries, offsets = batch(rng, [32] * 8)
     prepared = ours.prepared(queries, offsets)
-    limits, allowed = Limits(4, 600), ours.mask(np.ones(5000, np.uint8))
+    limits, allowed = Limits(4, 600, patience=96, deviations=3.0), ours.mask(np.ones(5000, np.uint8))
 
     def search():
         found = ours.gathered(prepared, limits, allowed)
         scores = device_engine.search.score(ours.index, prepared, ours._kernels, found.positions)
-        scores = device_engine.search.stop(found.positions, scores, 10, 96)
+        scores = device_engine.search.stop(found, scores, 10, limits)
         return device_engine.search.top_k(found.positions, scores, 10)
 
     search()

@@ -62,7 +62,7 @@ def on_devices(arrays):
 def test_a_search_waits_once(engine, lengths, candidates, cells):
     offsets = np.cumsum([0, *lengths])
     queries, allowed = np.ones((offsets[-1], 40), np.float32), np.ones(6000, np.uint8)
-    limits = Limits(16, candidates, patience=96, cells=cells)
+    limits = Limits(16, candidates, patience=96, cells=cells, deviations=3.0)
     with Counted() as counted:
         found = engine.search(queries, offsets, 10, limits, allowed=allowed)
     assert len(found) == len(lengths)

@@ -95,7 +95,7 @@ def test_search(nbits, cuts):
     choices = list(itertools.product((1, 10, 100, 1000), (1, 4, 60), (50, 400), (0, 32, 96), (None, allowed)))
     for number in rng.permutation(len(choices))[:24]:
         k, nprobe, candidates, patience, mask = choices[number]
-        limits = Limits(nprobe, candidates, patience, watched=int(rng.choice([0, 1, 10])))
+        limits = Limits(nprobe, candidates, patience, watched=int(rng.choice([0, 1, 10])), deviations=patience / 32)
         same(*(engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine)))
     for k, mask in itertools.product((1, 10, 1000), (None, allowed)):
         same(
@@ -150,7 +150,7 @@ def test_cells(cells):
     queries[12:20] = queries[12]
     queries[20] = 0
     for nprobe, patience in itertools.product((1, 4, 40, 400), (0, 32)):
-        limits = Limits(nprobe, 60, patience=patience, cells=cells)
+        limits = Limits(nprobe, 60, patience=patience, cells=cells, deviations=patience / 32)
         same(ours.search(queries, offsets, 10, limits), made.engine.search(queries, offsets, 10, limits))
         for first, last in itertools.pairwise(offsets):
             limits = Limits(nprobe, 60, cells=cells)
@@ -207,7 +207,7 @@ def test_work_is_cut_anywhere(monkeypatch):
     rng = np.random.default_rng(0)
     made = make(rng, LENGTHS * 5, cuts=(20,))
     queries, offsets = batch(rng, [5, 40, 3, 3, 3], 40)
-    limits = Limits(5, 30, patience=32)
+    limits = Limits(5, 30, patience=32, deviations=1.0)
     expected = made.engine.search(queries, offsets, 4, limits), made.engine.exhaustive(queries, offsets, 4)
     monkeypatch.setattr("lateint_kernels.codes.index_tensors.STAGED", 64)
     for tokens, postings, products, numbers in [(1, 1, 1, 1), (9, 1 << 20, 50, 300)]:
@@ -228,28 +228,57 @@ def test_an_empty_batch():
 
 
 def test_stopping_is_the_loop():
-    """Scores of many ties and documents without tokens, against the loop of csrc/codes/search.cpp."""
+    """Scores of many ties and documents without tokens, against the loop of csrc/codes/engine.cpp."""
     rng = np.random.default_rng(0)
-    for count, k, patience in itertools.product((1, 31, 32, 33, 100, 300), (1, 5, 40), (1, 32, 64, 96)):
+    for count, k, patience, deviations in itertools.product(
+        (1, 31, 32, 33, 100, 300), (1, 5, 40), (0, 32, 64, 96), (0.0, 0.5, 2.0)
+    ):
         scores = rng.integers(-3, 3 + count // 8, (4, count)).astype(np.float32)
         scores *= np.linspace(1, 0.3, count, dtype=np.float32)
         scores[rng.random((4, count)) < 0.1] = -np.inf
         positions = np.stack([rng.permutation(1000)[:count] for _ in range(4)])
-        stopped = search.stop(torch.from_numpy(positions), torch.from_numpy(scores), k, patience)
-        for row, position, found in zip(scores, positions, stopped, strict=True):
-            best, idle, expected = [], 0, row.copy()
-            for first in range(0, count, search.ROUND):
-                if idle >= patience:
-                    expected[first:] = -np.inf
-                    break
-                changed = False
-                for i in range(first, min(first + search.ROUND, count)):
-                    key = (-row[i], position[i])
-                    if np.isfinite(row[i]) and (len(best) < k or key < best[-1]):
-                        best = sorted([*best, key])[:k]
-                        changed = True
-                idle = 0 if changed else idle + min(search.ROUND, count - first)
-            np.testing.assert_array_equal(found.numpy(), expected)
+        sums = np.sort(rng.integers(0, 1 << 30, (4, count)), axis=1)[:, ::-1].copy()
+        unit = rng.uniform(1e5, 1e8, 4)
+        found = search.Gathered(*map(torch.from_numpy, (positions, sums, unit)), torch.tensor(0), torch.tensor(0))
+        stopped = search.stop(found, torch.from_numpy(scores), k, Limits(1, count, patience, 0, deviations))
+        for i, given in enumerate(stopped.numpy()):
+            expected = stopped_by_the_loop(positions[i], sums[i], unit[i], scores[i], k, patience, deviations)
+            np.testing.assert_array_equal(given, expected)
+
+
+def stopped_by_the_loop(positions, sums, unit, scores, k, patience, deviations):
+    best, idle, expected = [], 0, scores.copy()
+    for first in range(0, len(scores), search.ROUND):
+        line = deviations and len(best) == k and below(sums, unit, scores, first, -best[-1][0], deviations)
+        if line or (patience and idle >= patience):
+            expected[first:] = -np.inf
+            break
+        changed = False
+        for i in range(first, min(first + search.ROUND, len(scores))):
+            key = (-scores[i], positions[i])
+            if np.isfinite(scores[i]) and (len(best) < k or key < best[-1]):
+                best = sorted([*best, key])[:k]
+                changed = True
+        idle = 0 if changed else idle + min(search.ROUND, len(scores) - first)
+    return expected
+
+
+def below(sums, unit, scores, first, least, deviations):
+    """Least squares in Python's integers, where nothing is rounded before the end."""
+    there = [i for i in range(first) if np.isfinite(scores[i])]
+
+    def scaled(score):
+        return round(min(max((float(score) - float(scores[there[0]])) * (unit / 1024), -(2.0**22)), 2.0**22))
+
+    c, s = [int(sums[i]) >> 10 for i in there], [scaled(scores[i]) for i in there]
+    n, products = len(there), zip(c, s, strict=True)
+    mean_c, mean_s = sum(c) / n, sum(s) / n
+    spread = sum(one * one for one in c) / n - mean_c * mean_c
+    together = sum(one * other for one, other in products) / n - mean_c * mean_s
+    slope = together / spread if spread > 0 else 0.0
+    rest = sum(one * one for one in s) / n - mean_s * mean_s - slope * together
+    reached = mean_s + slope * ((int(sums[first]) >> 10) - mean_c) + deviations * max(rest, 0.0) ** 0.5
+    return reached < scaled(least)
 
 
 @pytest.mark.parametrize("nbits", NBITS)

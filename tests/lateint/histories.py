@@ -43,10 +43,10 @@ TEXTS = ["red fox", "\u00fcber dog fox", "nothing"]
 
 
 def answers(index, queries=QUERIES):
-    """Ids in order, and hits to the bit for several settings."""
+    """Ids in order, and hits to the bit for several settings; once of all documents, so that none may differ."""
     found = [index.ids.tolist(), [(one.text, one.metadata) for one in index.documents], dict(index.documents.fields)]
-    for settings in ({"exhaustive": True}, {}, {"nprobe": 1, "candidates": 3}):
-        for hits in index.search(queries, 4, **settings):
+    for k, settings in ((len(index) + 1, {"exhaustive": True}), (4, {}), (4, {"nprobe": 1, "candidates": 3})):
+        for hits in index.search(queries, k, **settings):
             found.append((hits.ids.tolist(), hits.scores.tobytes()))
     if index.analyzer is not None:
         for Q in (None, queries):

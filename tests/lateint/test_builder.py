@@ -23,18 +23,18 @@ def plan(lengths, **settings):
 
 
 def test_default_centroids():
-    """About one for 240 tokens, and fewer than in proportion beyond 4 M; always at least one."""
-    assert [builder.default_centroids(n) for n in (1, 239, 240, 24_000, 4_000_000)] == [1, 1, 1, 100, 16_666]
+    """About one for 48 tokens, and fewer than in proportion beyond 16,384; always at least one."""
+    assert [builder.default_centroids(n) for n in (1, 47, 48, 4_800, 786_432)] == [1, 1, 1, 100, 16_384]
     sizes = [builder.default_centroids(10**e) for e in range(6, 11)]
     assert sizes == sorted(sizes)
-    assert sizes[2] == pytest.approx(16_666 * 25**0.75, rel=0.01)
+    assert sizes[2] == pytest.approx(16_384 * (10**8 / 786_432) ** 0.55, rel=0.01)
     assert builder.default_centroids(10**15) == 1 << 24
 
 
 def test_plan_without_a_bound():
     found = plan([100] * 100)
-    assert (found.centroids, found.segment_tokens) == (41, 10_100)  # a document counts as a token
-    assert found.sample == 41 * builder.SAMPLE_PER_CENTROID
+    assert (found.centroids, found.segment_tokens) == (208, 10_100)  # a document counts as a token
+    assert found.sample == min(10_000, 208 * builder.SAMPLE_PER_CENTROID)
     assert plan([100] * 100, ncentroids=20_000).centroids == 10_000
     assert plan([3]).sample == 3
 

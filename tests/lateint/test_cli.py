@@ -145,7 +145,7 @@ def test_messages_name_options(index, saved):
     for changes, message in [
         ({"--tokens": saved / "whole.npy"}, "--tokens must"),
         ({"--lengths": saved / "longer.npy"}, "--lengths "),
-        ({"--lengths": saved / "empty.npy"}, "document 30 has no tokens; give --allow-empty to keep such documents"),
+        ({"--lengths": saved / "empty.npy"}, "document 30 has no tokens; pass --allow-empty to keep such documents"),
         ({"--ids": saved / "mixed.json"}, "--ids must be all int64 or all strings, got int, str"),
         ({"--ids": saved / "not.json"}, f"--ids: {saved / 'not.json'} is not JSON: "),
     ]:
@@ -153,7 +153,7 @@ def test_messages_name_options(index, saved):
         assert done.stderr.startswith(f"lateint: error: {message}"), done.stderr
         assert done.returncode == 1 and done.stderr.count("\n") == 1 and not (saved / "new").exists()
     done = shell("build", index, *(part for pair in build.items() for part in pair))
-    assert done.stderr == f"lateint: error: {index} exists already; give --overwrite to replace it\n"
+    assert done.stderr == f"lateint: error: {index} exists already; pass --overwrite to replace it\n"
     done = shell("search", index, "--tokens", saved / "wide.npy", "--lengths", saved / "four.npy")
     assert done.stderr.startswith(f"lateint: error: --tokens must be [Lq, {DIM}], ")
     done = shell("eval", saved, "--encoder", "a:B", "--encoder-options", "[1]")
@@ -162,7 +162,7 @@ def test_messages_name_options(index, saved):
 
 @pytest.mark.parametrize("place", ["missing/report.json", ""])
 def test_eval_refuses_a_report_that_cannot_be_written_before_the_work(saved, monkeypatch, place):
-    monkeypatch.setattr("lateint.cli.Collection.read", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("lateint.eval_command.Collection.read", lambda *_: pytest.fail("read"))
     with pytest.raises(OSError, match=r"--json: .* cannot be written"):
         lateint("eval", saved, *precomputed(saved), "--json", saved / place)
 
@@ -396,8 +396,8 @@ def test_text(saved, tmp_path, capsys):
     for arguments, message in [
         (["search", path, *queries, "--text", "one"], "--text must be a list of 6 strings for a batch"),
         (["search", path, "--text", "one", "--alpha", 0.5], "--alpha goes with both"),
-        (["search", path, *queries[:2], "--text", "one"], "give --tokens and --lengths, --text or all of them"),
-        (["search", path], "give --tokens and --lengths, --text or all of them"),
+        (["search", path, *queries[:2], "--text", "one"], "--lengths"),
+        (["search", path], "give QUERY, with --encoder, --tokens and --lengths, or --text"),
         (["build", path, *tokens, "--text-search", "english"], "--text-search must be a JSON object"),
         (["build", path, *tokens, "--text-search", "[]"], "--text-search must be a JSON object: got list"),
         (["build", path, *tokens, "--text-search", '{"stemmer": 1}'], "--text-search must have stem, stopwords"),

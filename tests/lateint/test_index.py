@@ -21,7 +21,7 @@ def contents(folder):
 # ------------------------------------------------------------------------- the same bytes
 
 
-@pytest.mark.parametrize("settings", [{}, {"nbits": 2, "seed": 3}, {"nbits": 8}, {"max_ram": 5_000_000}])
+@pytest.mark.parametrize("settings", [{}, {"nbits": 2, "seed": 3}, {"nbits": 8}, {"max_ram": 6_000_000}])
 def test_the_same_input_and_seed_give_the_same_bytes(clustered, tmp_path, settings, monkeypatch):
     """On any number of threads, in memory and saved or built on disk."""
     monkeypatch.setattr("lateint.indexing.builder.CHUNK", 4096)

@@ -306,7 +306,7 @@ def test_a_large_subset_is_searched(clustered, monkeypatch):
 def test_reranking_says_what_is_wrong(index, queries):
     with pytest.raises(UnknownIdError, match="ids holds -1, which is no document of this index"):
         index.rerank(queries[0], [3, -1])
-    with pytest.raises(ValueError, match=r"rerank takes one query \[Lq, dim\], got a batch"):
+    with pytest.raises(ValueError, match="ids must be one list for each query, got 1 for 2 queries"):
         index.rerank(queries[:2], [3])
     with pytest.raises(ValueError, match="k must be at least 1, got 0"):
         index.rerank(queries[0], [3], 0)

@@ -166,3 +166,22 @@ def test_fingerprints_follow_weights_and_not_layout(make_tiny, tmp_path):
     assert fingerprint(again) == fingerprint(model) == fingerprint(make_tiny())
     model.query_vision_projection.model[0].bias.data += 1e-6
     assert fingerprint(model) != fingerprint(again)
+
+
+def test_a_model_is_an_encoder_of_an_index(model, make_tiny, tmp_path):
+    from preflmr import Encoder
+
+    texts = [f"{word}, number {i}" for i, word in enumerate(WORDS)]
+    index = Index.build(texts=iter(texts), encoder=Encoder(model), path=tmp_path / "index", nbits=8, progress=False)
+    tokens, lengths = next(encode_documents(model, texts, progress=False))
+    expected = Index.build(tokens, lengths=lengths, nbits=8, progress=False)
+    (query,) = encode_queries(model, [query_text(model, "blue?", None, False)], [None], progress=False)
+    for hits in (index.search("blue?", k=8), index.search(["blue?", "red?"], k=8)[0]):
+        assert list(hits) == list(expected.search(query, k=8))
+    (seen,) = Encoder(model, instruction="say:").encode_query([("blue?", picture())])
+    (query,) = encode_queries(model, ["say:  blue? "], [picture()], progress=False)
+    assert np.array_equal(seen, query)
+    other = make_tiny(query_maxlen=128)
+    other.query_text_encoder_linear.weight.data += 0.01
+    with pytest.raises(ValueError, match="encoder must have fingerprint="):
+        Index.open(tmp_path / "index", encoder=Encoder(other))

@@ -120,7 +120,7 @@ class DeviceEngine:
         """The best k of candidates, `packed`."""
         batch = self.rounded(given, cuts)
         found = self.gathered(batch, limits, mask)
-        scores = search.stop(found.positions, self.scored(batch, found.positions), limits.first(k), limits.patience)
+        scores = search.stop(found, self.scored(batch, found.positions), k, limits)
         return packed(*search.top_k(found.positions, scores, k))
 
     def exhaustive(

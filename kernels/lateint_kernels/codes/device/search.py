@@ -18,6 +18,9 @@ from lateint_kernels.codes.torch.scoreboard import LOW, owners
 ROUND = 32  # candidates between two looks at whether they still change anything
 IMPUTED_RANK = 2  # times nprobe: the centroid whose score stands in for what was not found
 COARSE_RANGE = 2.0**30  # the largest coarse sum that a query can reach
+LINE_BITS = 10  # of a coarse sum that `below_line` leaves out
+LINE_CANDIDATES = 1 << 12  # that the line goes through at most
+LINE_LARGEST = 2.0**22  # of a score on the scale of coarse sums
 
 BestKeys = Callable[[IndexTensors, QueryTensors, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
@@ -28,12 +31,14 @@ class Gathered(NamedTuple):
     Attributes:
         positions: ``[Nq, C]`` int64, -1 after the last.
         sums: ``[Nq, C]`` int64, coarse scores.
+        unit: ``[Nq]`` float64, how much of a coarse score makes one of a score.
         postings: ``[]`` int64, entries of lists that were read.
         touched: ``[]`` int64, documents found in them.
     """
 
     positions: Tensor
     sums: Tensor
+    unit: Tensor
     postings: Tensor
     touched: Tensor
 
@@ -65,7 +70,7 @@ def gather(
     gains = (queries.scales[:, None] * above[:, :used].double() * unit[owners(queries), None]).to(torch.int64)
 
     best, postings, touched = best_keys(index, queries, ids[:, :used], gains, limits.candidates, allowed)
-    return Gathered(*_opened(best), postings, touched)
+    return Gathered(*_opened(best), unit, postings, touched)
 
 
 def probe(
@@ -112,32 +117,77 @@ def score_all(index: IndexTensors, queries: QueryTensors, kernels: ModuleType, p
     return _known(index, positions[None], torch.cat(rows).float())
 
 
-def stop(positions: Tensor, scores: Tensor, k: int, patience: int) -> Tensor:
-    """Scores with -inf for the candidates that a search with patience would not have come to.
+def stop(found: Gathered, scores: Tensor, k: int, limits: Limits) -> Tensor:
+    """Scores with -inf for the candidates that a search with such limits would not have come to.
 
     Candidates come best first, in rounds of 32. A round changes something if one of its candidates is among the best k
-    of those up to it (`Limits.first` of a search); after so many in a row that changed nothing, no further one counts.
+    of those up to it (`Limits.first`); after ``patience`` in a row that changed nothing, no further one counts, nor
+    does any after the first round that `below_line` sees no use in.
     """
+    k = limits.first(k)
     Nq, count = scores.shape
-    if not patience or not count:
+    if not (limits.patience or limits.deviations) or not count:
         return scores
-    order = _order(scores, positions)
+    order = _order(scores, found.positions)
     rank = torch.empty_like(order).scatter_(1, order, torch.arange(count, device=order.device).expand(Nq, -1))
     rounds = torch.arange(count, device=order.device) // ROUND
     number = int(-(-count // ROUND))
-    first = rank.masked_fill(scores == -torch.inf, count)  # [Nq, count]: the round's best is the least
-    first = torch.nn.functional.pad(first, (0, number * ROUND - count), value=count)
-    first = first.reshape(Nq, number, ROUND).amin(2)
-    earlier = rounds < torch.arange(number, device=order.device)[:, None]  # [rounds, count]
-    better = ((rank[:, None, :] < first[:, :, None]) & earlier).sum(2)  # than a round's best, and before it
-    changed = (first < count) & (better < k)
-    sizes = (count - ROUND * torch.arange(number, device=order.device)).clamp(max=ROUND)
+    known = rank.masked_fill(scores == -torch.inf, count)
+    first = torch.nn.functional.pad(known, (0, number * ROUND - count), value=count)
+    first = first.reshape(Nq, number, ROUND).amin(2)  # [Nq, rounds]: the round's best is the least
+    kth = torch.stack([_kth(known[:, : ROUND * i], k, count) for i in range(number)], 1)  # before each round
+    changed = first < kth
+    useless = torch.zeros_like(changed)
+    if limits.deviations:
+        least = scores.gather(1, order).gather(1, kth.clamp(max=count - 1))
+        useless = (kth < count) & below_line(found, scores, least, limits.deviations)
     idle = torch.zeros(Nq, dtype=torch.int64, device=order.device)
+    on = torch.ones(Nq, dtype=torch.bool, device=order.device)
     going = []
     for i in range(number):
-        going.append(idle < patience)
-        idle = torch.where(going[-1], torch.where(changed[:, i], 0, idle + sizes[i]), idle)
+        on = on & ~useless[:, i]
+        if limits.patience:
+            on = on & (idle < limits.patience)
+        going.append(on)
+        idle = torch.where(changed[:, i], 0, idle + min(ROUND, count - ROUND * i))
     return scores.masked_fill(~torch.stack(going, 1)[:, rounds], -torch.inf)
+
+
+def _kth(ranks: Tensor, k: int, none: int) -> Tensor:
+    """The k-th least of each row; ``none`` where there are fewer."""
+    if ranks.shape[1] < k:
+        return ranks.new_full((len(ranks),), none)
+    return ranks.topk(k, largest=False).values[:, -1]
+
+
+def below_line(found: Gathered, scores: Tensor, least: Tensor, deviations: float) -> Tensor:
+    """Whether the first candidate of each round ``[Nq, rounds]`` is too far below ``least`` of that shape to matter.
+
+    As the class ``Line`` of csrc/codes/stopping.hpp: the same sums of integers, the same float64 operations.
+    """
+    there = torch.isfinite(scores)
+    there &= there.cumsum(1) <= LINE_CANDIDATES
+    coarse = found.sums >> LINE_BITS
+    origin = scores.gather(1, there.to(torch.int8).argmax(1, keepdim=True)).double()  # the first one
+    origin = torch.where(there.any(1, keepdim=True), origin, 0.0)
+    unit = found.unit[:, None] / (1 << LINE_BITS)
+
+    def scaled(values: Tensor) -> Tensor:
+        distance = (values.double() - origin) * unit
+        return distance.clamp(-LINE_LARGEST, LINE_LARGEST).round().to(torch.int64)
+
+    def before(values: Tensor) -> Tensor:  # sums of what comes before each round
+        return torch.nn.functional.pad(values.masked_fill(~there, 0).cumsum(1), (1, 0))[:, :-1:ROUND].double()
+
+    s = scaled(scores.masked_fill(~there, 0.0))
+    n = before(torch.ones_like(coarse))
+    mean_c, mean_s = before(coarse) / n, before(s) / n
+    spread = before(coarse * coarse) / n - mean_c * mean_c
+    together = before(coarse * s) / n - mean_c * mean_s
+    slope = torch.where(spread > 0, together / spread, 0.0)
+    rest = before(s * s) / n - mean_s * mean_s - slope * together
+    reached = mean_s + slope * (coarse[:, ::ROUND].double() - mean_c) + deviations * rest.clamp(min=0.0).sqrt()
+    return reached < scaled(least).double()
 
 
 def top_k(positions: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -69,8 +69,9 @@ class ShardedEngine:
                 shard.gathered(batch, limits, mask)
                 for shard, batch, mask in zip(self.shards, batches, masks, strict=True)
             ]
-            positions, _ = self._merged(found, limits.candidates)
-            scores = search.stop(positions, self._scores(batches, positions), limits.first(k), limits.patience)
+            positions, sums = self._merged(found, limits.candidates)
+            best = found[0]._replace(positions=positions, sums=sums)
+            scores = search.stop(best, self._scores(batches, positions), k, limits)
             rankings += rankings_of(packed(*search.top_k(positions, scores, k)).cpu())
         return rankings
 
