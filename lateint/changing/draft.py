@@ -70,6 +70,7 @@ class Draft:
                 encoded.
         """
         self._check_dim(documents)
+        given = replace(given, analyzer=self.state.manifest.analyzer)
         names = self._names(ids, len(documents.lengths))
         positions = self.state.ids.find(names if isinstance(names, np.ndarray) else ids_module.packed(names))
         known = np.flatnonzero(positions >= 0)
@@ -101,7 +102,7 @@ class Draft:
         """
         if not len(positions):
             return
-        before = self.state
+        before, given = self.state, replace(given, analyzer=self.state.manifest.analyzer)
         numbers = np.searchsorted(before.firsts, positions, side="right") - 1
         kept = Kept(before, numbers, positions - before.firsts[numbers])
         state = self._without(before, positions)
