@@ -182,11 +182,10 @@ class Manifest:
 
     @property
     def segment_number(self) -> int:
-        """Of the next segment: no segment had it."""
-        if self.next_segment is not None:
-            return self.next_segment
+        """Of the next segment: no segment had it, and none has it, whatever the manifest says."""
         numbers = [int(end) for segment in self.segments if (end := segment.name.rsplit("/")[-1]).isdecimal()]
-        return 1 + max([len(self.segments) - 1, *numbers])
+        free = 1 + max([-1, *numbers])
+        return max(free, len(self.segments) if self.next_segment is None else self.next_segment)
 
     def codec_array(self, name: str) -> str:
         """The full name of an array of the codec."""
