@@ -73,7 +73,13 @@ class RemoteIndex:
         params: Mapping[str, Any] | None = None,
     ) -> Any:
         """The k documents with the highest MaxSim for each query, see `Index.search`; ``text`` goes with one query."""
-        how = {"k": k, "nprobe": nprobe, "candidates": candidates, "exhaustive": exhaustive, "subset": _ids(subset)}
+        how: dict[str, Any] = {
+            "k": k,
+            "nprobe": nprobe,
+            "candidates": candidates,
+            "exhaustive": exhaustive,
+            "subset": _ids(subset),
+        }
         how |= _condition(filter, params)
         how = {name: value for name, value in how.items() if value is not None}
         mixing = {"text": text, "alpha": alpha, "fusion": fusion, "rerank": rerank}
