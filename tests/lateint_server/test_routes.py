@@ -114,7 +114,7 @@ def test_documents_without_ids_are_numbered(served, documents):
 def test_what_a_server_says_of_its_indexes(standing):
     client = standing
     (about,) = client.get("/v1/indexes").json()["indexes"]
-    assert about.pop("encoder") is False
+    assert about.pop("encoder") is about.pop("text_search") is False
     assert about == {"name": "passages", "generation": 0, "documents": 60, "tokens": 720, "dim": 16, "nbits": 4}
     stats = client.get(AT).json()
     assert stats["segments"] == 1 and stats["advice"] == "The codec fits; nothing is to be done."
@@ -132,7 +132,7 @@ def test_commits_of_others_are_taken_up(served, path, documents):
 @pytest.mark.parametrize(
     ("message", "detail"),
     [
-        ({}, "query: field required"),
+        ({}, "query must be given, or text"),
         ({"query": 3}, "query: must be a list of lists of numbers, or an object"),
         ({"query": [[1, 2], [3]]}, "query: must be a list of token embeddings of one length"),
         ({"query": [["1", "2"]]}, "each a list of numbers"),
