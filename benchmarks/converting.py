@@ -83,6 +83,7 @@ def main() -> None:
     parser.add_argument("--collection", default="scifact")
     parser.add_argument("--documents", type=int, default=1000)
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--libraries", nargs="+", choices=LIBRARIES, default=list(LIBRARIES))
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     data = load(options.data)
@@ -96,14 +97,15 @@ def main() -> None:
         "machine": machine(sorted(os.sched_getaffinity(0))), "documents": options.documents, "tokens": len(tokens),
         "dim": tokens.shape[1], "queries": len(queries),
     }  # fmt: skip
-    for name, build in LIBRARIES.items():
+    for name in options.libraries:
+        build = LIBRARIES[name]
         with tempfile.TemporaryDirectory() as room:
             folder = Path(room) / "index"
             ranking = build(documents, [torch.from_numpy(query) for query in queries], folder)
             report[name] = measured(ranking, folder, queries, exact)
         print(name, report[name], flush=True)
-    if options.out:
-        write_json(options.out, report)
+        if options.out:
+            write_json(options.out, report)
 
 
 if __name__ == "__main__":
