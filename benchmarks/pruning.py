@@ -103,7 +103,8 @@ def collection(folder: Path, nbits: int) -> dict[str, Any]:
 def page(report: dict[str, Any]) -> str:
     """The table in docs/design.md."""
     lines = [
-        "| collection, bits | centroids | build, CPU s | bytes/token | queries | before | more centroids | more probes | the line |",
+        "| collection, bits | centroids | build, CPU s | bytes/token | queries "
+        "| before | more centroids | more probes | the line |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for row in report["collections"]:

@@ -11,7 +11,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from importlib import metadata
+from importlib import import_module, metadata
 from textwrap import shorten
 from typing import Any
 
@@ -20,6 +20,7 @@ import numpy as np
 import lateint_kernels
 from lateint import eval_command, inputs
 from lateint.changing.draft import DUPLICATES
+from lateint.converting import reading
 from lateint.index import Index
 from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
@@ -85,6 +86,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--resume", action="store_true", help="go on with what a killed build of the same left")
     _add_threads(command)
     command.set_defaults(command=build)
+
+    command = commands.add_parser("convert", help="build an index of one of ColBERT, fast-plaid or xtr-warp-rs")
+    command.add_argument("source", help="the folder of the other index")
+    command.add_argument("path", help="the index, a new folder")
+    command.add_argument("--format", choices=(reading.AUTO, *reading.FORMATS), default=reading.AUTO, help="(auto)")
+    command.add_argument("--ids", help="JSON list with one id a document, or object from the numbers there to ids")
+    command.add_argument("--nbits", type=int, choices=(1, 2, 4, 8), default=4, help="bits a dimension (4)")
+    command.add_argument("--max-ram", type=int, metavar="BYTES", help="of working memory that the build may use")
+    command.add_argument("--device", help="where to build: cpu, cuda or cuda:N (cpu); the files are the same")
+    command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.add_argument("--resume", action="store_true", help="go on with what a killed conversion of the same left")
+    _add_threads(command)
+    command.set_defaults(command=convert)
 
     command = commands.add_parser("train-codec", help="learn how to compress, for indexes that are built in parts")
     command.add_argument("path", help="the codec, a new folder")
@@ -163,6 +177,9 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
     command.set_defaults(command=snapshot)
 
+    serving = import_module("lateint_server.options")  # a room above this one, which is found by its name
+    serving.add(commands.add_parser("serve", help="serve indexes over HTTP, with a page to search them"))
+
     eval_command.add_to(commands, _add_build_settings, _add_search_settings, _add_threads)
     return parser
 
@@ -240,6 +257,27 @@ def build(options: argparse.Namespace) -> None:
             **inputs.build_settings(options),
         )
     print(f"{options.path}: {len(index):,} documents, {index.tokens:,} tokens in {time.perf_counter() - started:.1f} s")
+
+
+def convert(options: argparse.Namespace) -> None:
+    """Builds an index of one of another library."""
+    ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
+    if isinstance(ids, dict):
+        ids = inputs.by_number(ids, "--ids")
+    with inputs.options_for(source="SOURCE", ids="--ids", max_ram="--max-ram"):
+        index = Index.convert(
+            options.source,
+            options.path,
+            format=options.format,
+            nbits=options.nbits,
+            ids=ids,
+            max_ram=options.max_ram,
+            overwrite=options.overwrite,
+            resume=options.resume,
+            threads=options.threads,
+            device=options.device,
+        )
+    print(f"{options.path}: {len(index):,} documents, {index.tokens:,} tokens")
 
 
 def train(options: argparse.Namespace) -> None:

@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from lateint.arguments import positive, thread_count
 from lateint.changing import copying, merging
-from lateint.changing.draft import DUPLICATES, Draft, Encoders
+from lateint.changing.draft import DUPLICATES, Draft
 from lateint.changing.drift import Drift, measure
+from lateint.changing.encoders import Encoders
 from lateint.changing.rebuilding import Rebuilt
 from lateint.changing.verification import Report, check_groups, verify
 from lateint.changing.writing import Writing, newer, writing
+from lateint.converting import reading
 from lateint.disk import resuming, store
 from lateint.disk.disk import Disk
 from lateint.documents import Document, Documents
@@ -277,6 +279,65 @@ class Index:
         _make_room(place)
         merging.merge(sources, Path(path).absolute(), overwrite=overwrite)
         return _last(_opened(path, place))
+
+    @classmethod
+    def convert(
+        cls,
+        source: str | os.PathLike[str],
+        path: str | os.PathLike[str] | None = None,
+        *,
+        format: str = "auto",
+        nbits: int = 4,
+        ids: Any = None,
+        texts: Any = None,
+        metadata: Any = None,
+        max_ram: int | None = None,
+        overwrite: bool = False,
+        resume: bool = False,
+        threads: int | None = None,
+        progress: bool = True,
+        device: Any = None,
+        device_memory: int | None = None,
+    ) -> Index:
+        """Builds an index of the documents in an index of ColBERT, fast-plaid or xtr-warp-rs, without the encoder.
+
+        Their tokens are decompressed, a chunk at a time, and compressed anew. Ids, deletions, texts and
+        metadata are kept. Nothing is unpickled. docs/converting.md says what is kept of each format, and what
+        it costs in quality.
+
+        Args:
+            source: the folder of the other index, which is only read.
+            path, nbits, max_ram, overwrite, resume, threads, progress, device, device_memory: as in `build`.
+            format: ``"colbert"``, ``"fast-plaid"`` or ``"xtr-warp"``; ``"auto"``: whichever ``source`` is.
+            ids: names for the documents: a list in their order, or a mapping from their numbers in ``source``. None:
+                those that are stored there, or these numbers.
+            texts, metadata: as in `build`, or a mapping from the numbers in ``source``. None: those that are stored
+                there; False: none.
+
+        Raises:
+            FileNotFoundError: there is nothing at ``source``, or a file in it is missing.
+            TypeError, ValueError: ``source`` is of no such format, or damaged; or as `build`. The message names the
+                file.
+            ImportError: ``source`` needs a package that is not installed.
+            OSError: as `build`.
+        """
+        foreign = reading.read(source, format, texts=texts is None, metadata=metadata is None)
+        return cls.build(
+            foreign.documents,
+            path,
+            ids=foreign.given(ids, "ids"),
+            texts=foreign.given(texts, "texts"),
+            metadata=foreign.given(metadata, "metadata"),
+            nbits=nbits,
+            max_ram=max_ram,
+            allow_empty=True,
+            overwrite=overwrite,
+            resume=resume,
+            threads=threads,
+            progress=progress,
+            device=device,
+            device_memory=device_memory,
+        )
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Writes the index to the folder ``path``."""
@@ -771,19 +832,33 @@ class Index:
             hits.append(_hits(snapshot, best, scores, Plan(SCAN, len(positions)), {"maxsim": scores}))
         return hits[0] if queries.single else hits
 
-    def get(self, ids: Iterable[Any], fields: Iterable[str] | None = None) -> list[Document]:
-        """Texts and metadata of documents, in the order of ``ids``.
+    def get(
+        self,
+        ids: Iterable[Any] | None = None,
+        fields: Iterable[str] | None = None,
+        *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> list[Document]:
+        """Texts and metadata of documents, in the order of ``ids``, or of the index for a ``filter``.
 
         Args:
             ids: of documents of this index.
             fields: names of fields to read, with dots where they are nested, and ``"text"`` for the text; None: all.
+            filter, params: instead of ids, a condition on metadata, see `search`.
 
         Raises:
             UnknownIdError: a KeyError that names the id.
             FieldError: a ValueError that names a field that no document has.
         """
+        if (ids is None) == (filter is None):
+            raise ValueError("get needs ids or filter, and not both")
         snapshot = self._snapshot
-        return snapshot.documents.at(snapshot.ids.positions(ids, "ids"), fields)
+        if ids is not None:
+            return snapshot.documents.at(snapshot.ids.positions(ids, "ids"), fields)
+        chosen = snapshot.filtered(filter, params).chosen
+        assert chosen is not None
+        return snapshot.documents.at(np.flatnonzero(chosen), fields)
 
     @property
     def documents(self) -> Documents:
@@ -799,6 +874,17 @@ class Index:
             raise ValueError(f"document {id!r} has no tokens to explain")
         return searching.explain(snapshot.engine, query, rows, snapshot.codec.rotation.mean)
 
+    def similarity(self, Q: Any, id: Any) -> NDArray[np.float32]:
+        """Inner products ``[Lq, Ld]`` of all tokens of a query with all of document ``id``, as its codes remember them.
+
+        The largest of each row are the scores that `explain` gives; `lateint.heatmap` draws them.
+
+        Raises:
+            UnknownIdError: a KeyError that names the id.
+        """
+        snapshot, query = self._snapshot, self._one(Q, "similarity")
+        return searching.similarity(snapshot.engine, query, snapshot.decoded(id), snapshot.codec.rotation.mean)
+
     def reconstruct(self, id: Any) -> NDArray[np.float32]:
         """The tokens of document ``id`` as its codes remember them: ``[Ld, dim]`` on the original scale."""
         return self._snapshot.codec.rotation.invert(self._snapshot.decoded(id))
@@ -813,6 +899,12 @@ class Index:
         except UnknownIdError:
             return False
         return True
+
+    def __copy__(self) -> Index:
+        """Another one that searches what this one searches now; what becomes of either does not concern the other."""
+        copy = Index(self._snapshot, self.path, self._build_seconds)
+        copy._encoder = self._encoder
+        return copy
 
     def __reduce__(self) -> Any:
         """An index is pickled as its path, which a process that loads it opens again. Its encoder stays behind."""

@@ -226,6 +226,14 @@ def as_json(document: Document) -> dict[str, Any]:
     return {"text": document.text, "metadata": json.loads(flattened(document.metadata, 0).text or "{}")}
 
 
+def by_number(named: dict[str, Any], option: str) -> dict[int, Any]:
+    """A mapping from numbers, which are strings in JSON."""
+    try:
+        return {int(number): name for number, name in named.items()}
+    except ValueError:
+        raise ValueError(f"{option} must be a list, or an object whose keys are numbers") from None
+
+
 def check_writable(path: Path, option: str) -> None:
     """Refuses now what would fail when the work is done."""
     folder = path.absolute().parent

@@ -163,7 +163,8 @@ class Snapshot:
         return found
 
     def _selection(self, chosen: NDArray[np.uint8]) -> Selection:
-        return Selection(self.everything.offsets, self.everything.live, chosen)
+        chosen.flags.writeable = False  # so that a device may keep it
+        return Selection(self.everything.offsets, self.everything.live, chosen, self.everything)
 
     def decoded(self, id: Any) -> NDArray[np.uint8]:
         """The tokens of a document as bytes ``[Ld, width]``.

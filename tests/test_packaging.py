@@ -9,11 +9,37 @@ import pytest
 
 import lateint
 import lateint_kernels
+import lateint_server
 
-HEAVY = {"torch", "triton", "faiss", "transformers", "open_clip", "sklearn", "scipy", "pandas", "sqlglot", "pyarrow"}
+HEAVY = {
+    "torch",
+    "triton",
+    "faiss",
+    "transformers",
+    "open_clip",
+    "sklearn",
+    "scipy",
+    "pandas",
+    "sqlglot",
+    "pyarrow",
+    "fastapi",
+    "httpx",
+    "PIL",
+}
 
 
-@pytest.mark.parametrize("module", ["lateint", "lateint_kernels", "lateint.cli", "lateint.metrics", "preflmr"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "lateint",
+        "lateint_kernels",
+        "lateint.cli",
+        "lateint.client",
+        "lateint.metrics",
+        "lateint_server.options",
+        "preflmr",
+    ],
+)
 def test_import_loads_nothing_heavy(module, tmp_path):
     program = f"import {module}, sys; print(*sorted({HEAVY} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -71,17 +97,28 @@ def test_only_our_packages_are_installed():
     if not installed or any("__editable__" in str(file) for file in files):
         pytest.skip("an editable install lists no packages")
     tops = {file.parts[0] for file in files if file.parts[0] != ".." and not file.parts[0].endswith(".dist-info")}
-    assert tops == {"lateint", "lateint_kernels", "preflmr"}
+    assert tops == {"lateint", "lateint_kernels", "lateint_server", "preflmr"}
 
 
-@pytest.mark.parametrize("package", [lateint, lateint_kernels])
+@pytest.mark.parametrize("package", [lateint, lateint_kernels, lateint_server])
 def test_types_are_shipped(package):
     assert (resources.files(package) / "py.typed").is_file()
 
 
 def test_no_file_names_a_place_on_somebodys_machine(pytestconfig):
     root = pytestconfig.rootpath
-    folders = [".ci", "benchmarks", "csrc", "docs", "examples", "kernels", "lateint", "preflmr", "tests"]
+    folders = [
+        ".ci",
+        "benchmarks",
+        "csrc",
+        "docs",
+        "examples",
+        "kernels",
+        "lateint",
+        "lateint_server",
+        "preflmr",
+        "tests",
+    ]
     files = [file for file in root.iterdir() if file.is_file() and file.name != ".git"]
     files += [file for folder in folders for file in (root / folder).rglob("*") if file.is_file()]
     texts = {".md", ".py", ".pyi", ".toml", ".json", ".cpp", ".hpp", ".svg", ".tsv", ".txt", ".yml", ""}

@@ -60,6 +60,15 @@ class MiniLM:
         """``[Ld, dim]`` float32 each."""
         return self._encoded(texts)
 
+    def spans(self, texts: Sequence[str]) -> list[NDArray[np.int64]]:
+        """``[L, 2]`` each: where tokens begin and end in a text, in characters."""
+        if not texts:
+            return []
+        rows = self._tokenizer(
+            list(texts), truncation=True, max_length=self.max_tokens + 2, return_offsets_mapping=True
+        )["offset_mapping"]
+        return [np.array(row[1:-1], np.int64).reshape(-1, 2) for row in rows]
+
     def _encoded(self, texts: Sequence[str]) -> list[NDArray[np.float32]]:
         import torch
 

@@ -17,10 +17,12 @@ ADAPTERS = {
 class Encoder(Protocol):
     """Texts to token embeddings; queries and documents are encoded differently.
 
-    An encoder may have two attributes more, which an index keeps and compares:
+    An encoder may have attributes more, of which an index keeps and compares the first two:
 
     - ``name``: a string that says which model it is;
-    - ``settings``: a dict of JSON values on which the embeddings of documents depend, such as a maximal length.
+    - ``settings``: a dict of JSON values on which the embeddings of documents depend, such as a maximal length;
+    - ``spans(texts)``: ``[L, 2]`` each, where tokens begin and end in a text, in characters; `lateint_server` colours
+      words by it.
     """
 
     def encode_query(self, texts: Sequence[Any], /) -> Sequence[Any]:

@@ -225,6 +225,15 @@ def _json(value: Any) -> Any:
     return value
 
 
+def as_json(value: Any) -> Any:
+    """Metadata, or a value in them, as JSON can hold them: dates as ``{"$date": text}``."""
+    if isinstance(value, Mapping):
+        return {name: as_json(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_json(one) for one in value]
+    return _json(plain(value))
+
+
 def from_json(text: str) -> dict[str, Any]:
     """Metadata as they were given, dates among them.
 

@@ -12,7 +12,7 @@ import os
 from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ Look = Callable[[Any, str], Tokens]  # `as_array`, or `Operators.tokens`
 LARGEST_DIM = 4096
 
 
+@runtime_checkable
 class Documents(Protocol):
     """Documents with known lengths whose tokens can be streamed any number of times."""
 
@@ -77,6 +78,9 @@ def _read(source: Any, lengths: Any, allow_empty: bool, spool: Path | None, oper
         return _Flat(operators.tokens(source.tokens, "doc_embs"), source.lengths, allow_empty)
     if _is_array(source):
         return _of_array(operators.tokens(source, "doc_embs"), lengths, allow_empty)
+    if isinstance(source, Documents):
+        _check_lengths(source.lengths, allow_empty)
+        return source
     if lengths is not None:
         raise ValueError("lengths goes with a single array of tokens; these documents have lengths of their own")
     if isinstance(source, (list, tuple)) and not (source and _is_chunk(source[0])):

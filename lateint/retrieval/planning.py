@@ -41,10 +41,10 @@ def scans(selection: Selection, limits: Limits, centroids: int) -> bool:
         return False
     if selection.documents <= limits.candidates // 4:
         return True
-    total = sum(int(offsets[-1]) for offsets in selection.offsets)
-    documents = max(1, sum(len(offsets) - 1 for offsets in selection.offsets))
+    whole = selection.whole or selection  # deleted documents decide nothing, so that a fresh build does the same
+    mean = whole.tokens / max(1, whole.documents)
     looked_at = centroids if limits.cells == 0 else (1 + limits.cells) * isqrt(centroids)  # cells, and what is in them
-    pruned = CENTROID * looked_at + CANDIDATES * limits.candidates / 512 * total / documents
+    pruned = CENTROID * looked_at + CANDIDATES * limits.candidates / 512 * mean
     return selection.tokens <= pruned
 
 

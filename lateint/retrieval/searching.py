@@ -81,9 +81,24 @@ def explain(
     engine: AnyEngine, query: NDArray[np.float32], rows: NDArray[np.uint8], mean: NDArray[np.float32]
 ) -> Explanation:
     """Which token of a document, of decoded bytes ``[Ld, width]``, each token of a query ``[Lq, dim]`` matches best."""
-    integers, scales, _ = engine.prepare(query)
-    products = integers[:, : rows.shape[1]].astype(np.int32) @ (rows.astype(np.int32) - 128).T
+    products, scales, constants = _products(engine, query, rows, mean)
     best = products.argmax(1)
-    constants = query.astype(np.float64) @ mean.astype(np.float64)
     scores = scales * products[np.arange(len(best)), best] + constants
     return Explanation(best.astype(np.int64), scores.astype(np.float32))
+
+
+def similarity(
+    engine: AnyEngine, query: NDArray[np.float32], rows: NDArray[np.uint8], mean: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """``[Lq, Ld]``: the inner products that `explain` takes the best of."""
+    products, scales, constants = _products(engine, query, rows, mean)
+    return (scales[:, None] * products + constants[:, None]).astype(np.float32)
+
+
+def _products(
+    engine: AnyEngine, query: NDArray[np.float32], rows: NDArray[np.uint8], mean: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.float64], NDArray[np.float64]]:
+    """Inner products of bytes ``[Lq, Ld]``, and what makes those of tokens of them: scales and constants ``[Lq]``."""
+    integers, scales, _ = engine.prepare(query)
+    products = integers[:, : rows.shape[1]].astype(np.int32) @ (rows.astype(np.int32) - 128).T
+    return products, scales, query.astype(np.float64) @ mean.astype(np.float64)

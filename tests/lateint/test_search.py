@@ -344,6 +344,30 @@ def test_explain_says_what_is_wrong(index, queries):
         index.explain(queries[:2], 3)
 
 
+def test_similarity_has_the_scores_of_explain(index, collection, queries):
+    for query in queries:
+        for document, _ in index.search(query, 3):
+            similarity, explanation = index.similarity(query, document), index.explain(query, document)
+            assert similarity.dtype == np.float32 and similarity.shape == (len(query), len(collection[document]))
+            np.testing.assert_allclose(similarity, query @ collection[document].T, atol=0.12)
+            np.testing.assert_array_equal(similarity.max(1), explanation.scores)
+            np.testing.assert_array_equal(similarity[np.arange(len(query)), explanation.tokens], explanation.scores)
+
+
+def test_similarity_says_what_is_wrong(index, queries):
+    with pytest.raises(UnknownIdError, match="id holds 158, which is no document of this index"):
+        index.similarity(queries[0], 158)
+    with pytest.raises(ValueError, match=r"similarity takes one query \[Lq, dim\], got a batch"):
+        index.similarity(queries[:2], 3)
+
+
+def test_similarity_of_a_document_without_tokens(queries):
+    index = Index.build(
+        [np.eye(32, dtype=np.float32)[:2], np.empty((0, 32), np.float32)], progress=False, allow_empty=True
+    )
+    assert index.similarity(queries[0], 1).shape == (len(queries[0]), 0)
+
+
 # ------------------------------------------------------------------------- callers
 
 

@@ -1,0 +1,192 @@
+"""The measurements of `python -m benchmarks.serving`: each takes an empty folder and gives plain numbers."""
+
+import base64
+import os
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import server_kills
+
+from benchmarks.serving import frameworks as two
+from benchmarks.serving import load
+from lateint import Index
+from lateint.client import RemoteIndex
+
+DIM, TOKENS, QUERY, K = 128, 60, 32, 10
+SEARCH = "/v1/indexes/it/search"
+
+
+def collection(rng, documents, length, noise=0.7):
+    """Documents ``[length, DIM]`` of unit tokens around 300 centres."""
+    centres = np.random.default_rng(0).standard_normal((300, DIM)).astype(np.float32)
+    tokens = centres[rng.integers(0, 300, documents * length)]
+    tokens += noise * rng.standard_normal(tokens.shape, dtype=np.float32)
+    tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
+    return list(tokens.reshape(documents, length, DIM))
+
+
+@contextmanager
+def served(folder, documents, *options):
+    """A server of an index, in a process of its own: the index, the address, and queries."""
+    rng = np.random.default_rng(1)
+    index = Index.build(collection(rng, documents, TOKENS), folder / "index", progress=False)
+    server = server_kills.Server(folder / "index", *options)
+    try:
+        port = int(server.address.rsplit(":", 1)[1])
+        yield index, ("127.0.0.1", port), collection(rng, 256, QUERY), server.url, server.process.pid
+    finally:
+        server.end()
+
+
+def binary(query):
+    return {"query": {"data": query.tobytes(), "dtype": "float32", "shape": query.shape}, "k": K}
+
+
+def in_base64(query):
+    data = base64.b64encode(query.tobytes()).decode()
+    return {"query": {"base64": data, "dtype": "float32", "shape": query.shape}, "k": K}
+
+
+def latency(folder, count):
+    """Milliseconds of one search at a time, in the process and over HTTP, each query in all ways before the next."""
+    with served(folder, 5000) as (index, address, queries, url, process):
+        connection, remote = load.Connection(address), RemoteIndex(url)
+        ways = {
+            "in the process": [lambda query=query: index.search(query, K) for query in queries],
+            "MessagePack": _asking(connection, [load.request(address, SEARCH, binary(query)) for query in queries]),
+            "base64": _asking(
+                connection, [load.request(address, SEARCH, in_base64(query), binary=False) for query in queries]
+            ),
+            "JSON lists": _asking(
+                connection,
+                [load.request(address, SEARCH, {"query": query.tolist(), "k": K}, binary=False) for query in queries],
+            ),
+            "lateint.client": [lambda query=query: remote.search(query, K) for query in queries],
+            "no search": _asking(connection, [b"GET /healthz HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n"] * len(queries)),
+        }
+        times = {name: [] for name in ways}
+        for number in range(count or 2000):
+            for name, calls in ways.items():
+                start = time.perf_counter()
+                calls[number % len(calls)]()
+                times[name].append(1e3 * (time.perf_counter() - start))
+        cpu = {name: _cpu(ways[name], process) for name in ("MessagePack", "base64", "JSON lists")}
+        cpu["in the process"] = _cpu(ways["in the process"], os.getpid())
+        remote.close()
+        connection.close()
+    p50 = {name: float(np.median(of)) for name, of in times.items()}
+    p25 = {name: float(np.quantile(of, 0.25)) for name, of in times.items()}
+    return {
+        "p50 ms": p50,
+        "p25 ms": p25,
+        "p50 over the process, ms": {name: p50[name] - p50["in the process"] for name in p50 if name != "no search"},
+        "p25 over the process, ms": {name: p25[name] - p25["in the process"] for name in p25 if name != "no search"},
+        "CPU of the server over that of the process, ms a search": {
+            name: of - cpu["in the process"] for name, of in cpu.items() if name != "in the process"
+        },
+        "documents": 5000,
+        "searches": count or 2000,
+    }
+
+
+def _cpu(calls, process):
+    """Milliseconds of CPU that a process takes for a call, which other processes disturb less than they do a clock."""
+    before = _ticks(process)
+    for _ in range(4):
+        for call in calls:
+            call()
+    return 1e3 * (_ticks(process) - before) / os.sysconf("SC_CLK_TCK") / (4 * len(calls))
+
+
+def _ticks(process):
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def _asking(connection, requests):
+    def ask(sent):
+        status, _ = connection.ask(sent)
+        assert status == 200
+
+    return [lambda sent=sent: ask(sent) for sent in requests]
+
+
+def throughput(folder, count):
+    """Queries a second of 16 clients, and of the library with batches of 64, in turn."""
+    with served(folder, 20_000) as (index, address, queries, _, _):
+        requests = [load.request(address, SEARCH, binary(query)) for query in queries]
+        library, clients = [], []
+        for _ in range(count or 5):
+            start, done = time.perf_counter(), 0
+            while time.perf_counter() - start < 3:
+                index.search(queries[done % 256 : done % 256 + 64], K)
+                done += 64
+            library.append(done / (time.perf_counter() - start))
+            answers, seconds = load.closed(address, requests, 16, 3)
+            assert all(status == 200 for status, _ in answers)
+            clients.append(len(answers) / seconds)
+    ratios = [one / other for one, other in zip(clients, library, strict=True)]
+    return {
+        "16 clients, queries a second": float(np.median(clients)),
+        "library, batches of 64": float(np.median(library)),
+        "ratio": float(np.median(ratios)),
+        "ratios": ratios,
+        "documents": 20_000,
+    }
+
+
+def overload(folder, count):
+    """What becomes of answers when three times as much is asked as the server can do."""
+    seconds = count or 6
+    with served(folder, 20_000) as (_, address, queries, _, _):
+        requests = [load.request(address, SEARCH, binary(query)) for query in queries]
+        load.closed(address, requests, 16, 1)
+        answers, took = load.closed(address, requests, 16, seconds)
+        capacity = len(answers) / took
+        rows = {"16 clients": _answers(answers, took)}
+        for times in (1, 3):
+            rows[f"{times} x capacity"] = _answers(*load.paced(address, requests, 96, seconds, times * capacity))
+    return {
+        "capacity, queries a second": capacity,
+        **rows,
+        "p99 of 3 x over 1 x": rows["3 x capacity"]["p99 ms"] / rows["1 x capacity"]["p99 ms"],
+        "p99 of 3 x over 16 clients": rows["3 x capacity"]["p99 ms"] / rows["16 clients"]["p99 ms"],
+    }
+
+
+def _answers(answers, took):
+    taken = [1e3 * seconds for status, seconds in answers if status == 200]
+    refused = [1e3 * seconds for status, seconds in answers if status == 429]
+    assert len(taken) + len(refused) == len(answers)
+    return {
+        "asked a second": len(answers) / took,
+        "answered a second": len(taken) / took,
+        "refused with 429": len(refused),
+        "p50 ms": float(np.median(taken)),
+        "p99 ms": float(np.quantile(taken, 0.99)),
+        "p99 of refusals ms": float(np.quantile(refused, 0.99)) if refused else None,
+    }
+
+
+def kills(folder, count):
+    """Mixed requests with ``kill -9`` of the server among them."""
+    requests = count or 10_000
+    return server_kills.run(folder / "index", requests=requests, kills=max(2, requests // 250))
+
+
+def openapi(folder, count):
+    """Random requests against the OpenAPI document; an error if an answer is a 5xx or not documented."""
+    import schemathesis
+    from openapi_checks import check
+    from servers import serving, tokens
+
+    Index.build(tokens(30, seed=0), folder / "index", progress=False)
+    with serving({"it": Index.open(folder / "index")}) as url:
+        return check(schemathesis, url, "it", count or 100)
+
+
+def frameworks(folder, count):
+    """The same route in FastAPI and in Litestar."""
+    return two.compare(count or 2000)

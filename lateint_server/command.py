@@ -1,0 +1,101 @@
+"""``lateint serve``: opens indexes and answers until SIGTERM or Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import socket
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import uvicorn
+
+from lateint import Index, inputs
+from lateint_server.application import application
+from lateint_server.keys import Keys
+from lateint_server.patience import protocol
+from lateint_server.settings import Settings
+from lateint_server.watching import log_to_stderr
+
+LOG = logging.getLogger("lateint_server")
+CONNECTIONS = 1024  # at once
+
+
+def serve(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
+    """Runs a server as the options say.
+
+    Raises:
+        ValueError, OSError: an option is wrong, an index cannot be opened, or the address is in use.
+    """
+    given = vars(options)
+    chosen = {one.name: given[one.name] for one in fields(Settings) if one.name in given}
+    settings = Settings(**{**chosen, "keys": Keys.read(options.keys, environment)})
+    encoder = inputs.encoder_of(options)
+    indexes = {
+        name: Index.open(path, encoder=encoder, verify=options.verify, device=options.device)
+        for name, path in named(options.paths).items()
+    }
+    log_to_stderr(options.log_level)
+    with _bound(settings) as listening:
+        host = f"[{settings.host}]" if ":" in settings.host else settings.host
+        url = f"http://{host}:{listening.getsockname()[1]}"
+        about = {name: f"{len(index):,} documents" for name, index in indexes.items()}
+        LOG.info("serving", extra={"url": url, "indexes": about, "keys": bool(settings.keys)})
+        running = server(indexes, settings)
+        # While uvicorn runs, it hears signals; one may come before, and it raises them again when all is done.
+        signal.signal(signal.SIGTERM, lambda *_: setattr(running, "should_exit", True))
+        print(f"lateint: open {url}/ in a browser; Ctrl-C ends", flush=True)
+        running.run([listening])
+    LOG.info("ended")
+
+
+def server(indexes: Mapping[str, Index], settings: Settings) -> uvicorn.Server:
+    """uvicorn around the application."""
+    return uvicorn.Server(
+        uvicorn.Config(
+            application(indexes, settings),
+            http=protocol(settings.client_timeout),
+            ws="none",
+            lifespan="on",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            limit_concurrency=CONNECTIONS,
+            timeout_graceful_shutdown=max(1, round(settings.shutdown)),
+        )
+    )
+
+
+def named(paths: Sequence[str]) -> dict[str, Path]:
+    """Indexes by name: ``NAME=PATH``, or a path whose last part is the name.
+
+    Raises:
+        ValueError: two have one name, or a name is none.
+    """
+    found: dict[str, Path] = {}
+    for text in paths:
+        before, equals, after = text.partition("=")
+        name, path = (before, after) if equals and "/" not in before else (Path(text).resolve().name, text)
+        if not name or not all(character.isalnum() or character in "-_." for character in name) or name[0] == ".":
+            raise ValueError(f"an index needs a name of letters, digits, - _ and ., got {name!r}; give NAME=PATH")
+        if name in found:
+            raise ValueError(f"two indexes are called {name!r}; give NAME=PATH")
+        found[name] = Path(path)
+    return found
+
+
+def _bound(settings: Settings) -> socket.socket:
+    """A socket that listens: an address in use is known before anything else, and clients may come at once."""
+    host = settings.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    one = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        one.bind((host, settings.port))
+        one.listen(CONNECTIONS)
+    except OSError as error:
+        one.close()
+        raise OSError(f"{settings.host}:{settings.port} cannot be listened on: {error.strerror}") from None
+    return one

@@ -1,0 +1,97 @@
+"""What is asked of a search, and what it gives: hits, and why they were found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from numpy.typing import NDArray
+
+from lateint import Document, Hits, Index
+
+RESERVED = "lateint"  # in metadata: where the tokens of a document are
+
+
+@dataclass(frozen=True)
+class Query:
+    """Queries of one request, and what holds for all of them.
+
+    Attributes:
+        how: keyword arguments of `Index.search`.
+        fields: to read for each hit; None: all.
+        explain: whether similarities are wanted.
+    """
+
+    queries: list[Any]
+    how: dict[str, Any]
+    fields: tuple[str, ...] | None
+    explain: bool
+
+    @property
+    def group(self) -> str:
+        """Queries of one group can be searched for in one call."""
+        return repr((isinstance(self.queries[0], str), sorted(self.how.items())))
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found, and in which generation of the index.
+
+    Attributes:
+        documents: of each hit of each query, where fields were asked for.
+        similarities: likewise, ``[Lq, Ld]``, where explanations were.
+        spans: likewise, where tokens begin and end in the text; None where that is not known.
+        query_tokens: of each query that is a text, where the encoder tells.
+    """
+
+    hits: list[Hits]
+    generation: int
+    documents: list[list[Document]] | None = None
+    similarities: list[list[NDArray[Any]]] | None = None
+    spans: list[list[Any]] | None = None
+    query_tokens: list[list[str]] | None = None
+
+
+def found(asked: Query, tokens: list[Any], hits: list[Hits], view: Index) -> Found:
+    """What a request gets for its queries, whose tokens these are."""
+    documents = None if asked.fields == () else [one.documents(asked.fields) for one in hits]
+    if not asked.explain:
+        return Found(hits, view.generation, documents)
+    similarities = [[view.similarity(query, id) for id, _ in own] for query, own in zip(tokens, hits, strict=True)]
+    spans, names = None, None
+    if documents is not None:
+        spans = [
+            [_spans(view, document, alike.shape[1]) for document, alike in zip(*pair, strict=True)]
+            for pair in zip(documents, similarities, strict=True)
+        ]
+    if isinstance(asked.queries[0], str):
+        names = _names(view, asked.queries, [len(query) for query in tokens])
+    return Found(hits, view.generation, documents, similarities, spans, names)
+
+
+def _spans(view: Index, document: Document, length: int) -> Any:
+    """Where the tokens of a document are in its text: as its metadata say, or else its encoder; None: unknown."""
+    stored = document.metadata.get(RESERVED)
+    if isinstance(stored, Mapping) and "spans" in stored:
+        return stored["spans"] if _fit(stored["spans"], length) else None
+    tell = getattr(view.encoder, "spans", None)
+    if document.text is None or tell is None:
+        return None
+    (spans,) = tell([document.text])
+    return [[int(first), int(last)] for first, last in spans] if len(spans) == length else None
+
+
+def _fit(spans: Any, length: int) -> bool:
+    if not isinstance(spans, Sequence) or len(spans) != length:
+        return False
+    return all(isinstance(one, Sequence) and len(one) == 2 and all(type(at) is int for at in one) for one in spans)
+
+
+def _names(view: Index, texts: list[str], lengths: list[int]) -> list[list[str]] | None:
+    """The tokens of queries as text."""
+    tell = getattr(view.encoder, "spans", None)
+    if tell is None:
+        return None
+    found = [[text[first:last] for first, last in spans] for text, spans in zip(texts, tell(texts), strict=True)]
+    return found if [len(one) for one in found] == lengths else None
