@@ -645,9 +645,9 @@ class Index:
                 dtype. Or a text, or a list of texts, which `encoder` encodes. None: ``text`` alone counts.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
             text: words to be found, a string for each query, in an index with ``text_search``: alone, documents are
-                ordered by BM25. With ``Q``, each score brings its best k (40 at least) as candidates, every candidate
-                gets both, and what they become together decides (`Hits.parts` has the two). True: the texts in ``Q``.
-                docs/text.md has more.
+                ordered by BM25. With ``Q``, each score brings its best as candidates, every candidate gets both, and
+                what they become together decides (`Hits.parts` has the two). True: the texts in ``Q``. docs/text.md has
+                more.
             alpha: how much MaxSim counts beside BM25, from 0 to 1; None: 0.7, and 0.5 with ``fusion="rrf"``.
             fusion: ``"relative"`` (None), by scores, or ``"rrf"``, by ranks; see `lateint.retrieval.fusion.Fusion`.
             rerank: order so many of the best documents by BM25 by MaxSim instead.

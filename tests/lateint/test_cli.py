@@ -396,7 +396,7 @@ def test_text(saved, tmp_path, capsys):
     for arguments, message in [
         (["search", path, *queries, "--text", "one"], "--text must be a list of 6 strings for a batch"),
         (["search", path, "--text", "one", "--alpha", 0.5], "--alpha goes with both"),
-        (["search", path, *queries[:2], "--text", "one"], "--lengths"),
+        (["search", path, *queries[:2], "--text", "one"], "--tokens needs --lengths"),
         (["search", path], "give QUERY, with --encoder, --tokens and --lengths, or --text"),
         (["build", path, *tokens, "--text-search", "english"], "--text-search must be a JSON object"),
         (["build", path, *tokens, "--text-search", "[]"], "--text-search must be a JSON object: got list"),
