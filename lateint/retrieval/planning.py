@@ -13,7 +13,7 @@ from lateint.retrieval.limits import for_share
 from lateint.retrieval.selection import Selection
 from lateint_kernels.codes.engine import Limits
 
-PRUNED, SCAN, EXHAUSTIVE = "pruned", "scan", "exhaustive"
+PRUNED, SCAN, EXHAUSTIVE, WORDS = "pruned", "scan", "exhaustive", "words"
 CENTROID = 0.25  # what a centroid that is looked at costs a pruned search
 CANDIDATES = 192  # documents that a pruned search scores, about, for each 512 candidates that it may
 
@@ -24,7 +24,8 @@ class Plan:
 
     Attributes:
         kind: ``"pruned"``: candidates were found by lists of centroids; ``"scan"``: the documents that a filter or
-            subset leaves were few, and all of them were scored; ``"exhaustive"``: that is what was asked for.
+            subset leaves were few, and all of them were scored; ``"exhaustive"``: that is what was asked for;
+            ``"words"``: candidates were found by BM25 alone.
         documents: how many could be found.
         nprobe: centroids that each query token looked into; None where lists played no part.
     """

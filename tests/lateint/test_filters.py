@@ -181,7 +181,7 @@ def ours(rows, condition):
     return np.flatnonzero(found).tolist()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(rows=rows, condition=conditions())
 @example([{"a": 2**53 + 1}, {"a": float(2**53)}], {"a": {"$gt": float(2**53)}})
 @example([{"a": float(2**63)}, {"a": 2**63 - 1}], {"a": {"$lt": float(2**63)}})
