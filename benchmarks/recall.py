@@ -6,8 +6,8 @@
 Each EMBEDDINGS is a folder that ``benchmarks.embed`` made of one collection. Queries are its own, and excerpts of its
 documents. 200 times, one half of a set chooses a rung of the ladder (`lateint.retrieval.limits.RUNGS`), and the other
 half says whether its mean recall is what was asked for. The cost of a setting is CPU time on one thread, where all
-settings are asked the same queries in turn; the cheapest fixed setting is sought among the rungs and ``FIXED``, with all
-queries, so it knows what the halves do not. Then each set chooses for the other, which is none of its kind.
+settings are asked the same queries in turn. The cheapest fixed setting is sought among the rungs and ``FIXED``, with
+all queries, so it knows what the halves do not. Then each set chooses for the other, which is none of its kind.
 """
 
 from __future__ import annotations
@@ -110,7 +110,11 @@ def collection(folder: Path, nbits: int) -> dict[str, Any]:
         found[kind] = {
             "queries": len(queries),
             "rungs": [
-                {"recall": float(1 - losses[:, i].mean()), "worst": float(1 - losses[:, i].max()), "ms": float(spent[i])}
+                {
+                    "recall": float(1 - losses[:, i].mean()),
+                    "worst": float(1 - losses[:, i].max()),
+                    "ms": float(spent[i]),
+                }
                 for i in range(len(ladder))
             ],
             "exhaustive_ms": float(spent[-1]),

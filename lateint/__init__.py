@@ -11,12 +11,14 @@ from lateint.index import Index, search
 from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
 from lateint.retrieval.hits import Explanation, Hit, Hits
+from lateint.text.analyzer import Analyzer
 from lateint.version import __version__
 from lateint_kernels import Ragged
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
+    "Analyzer",
     "Codec",
     "Document",
     "Explanation",

@@ -23,7 +23,7 @@ QUERIES, EXCERPTS = "queries", "excerpts"  # what was asked
 ROUNDING = 1e-9  # of what a promise is held to: 1 - 0.9 is less than 0.1
 MOST = 1 << 48, 1 << 32  # of tokens and queries; of a setting
 MOST_RUNGS, MOST_LADDERS = 64, 64
-SETTINGS = ("nprobe", "candidates", "patience", "cells")
+SETTINGS = ("nprobe", "candidates", "patience", "cells", "deviations")
 
 
 @dataclass(frozen=True)
@@ -159,10 +159,10 @@ class Calibration:
         kind = "queries" if self.source == QUERIES else "excerpts of documents, which need not be like queries"
         lines = [f"{self.queries:,} {kind}"]
         for ladder in self.ladders:
-            lines.append(f"k {ladder.k}: recall  nprobe  candidates  patience  cells  deviations")
+            lines.append(f"k {ladder.k}: recall  {'  '.join(SETTINGS)}")
             for rung in ladder.rungs:
-                settings = "exhaustive" if rung.limits is None else "  ".join(f"{one:g}" for one in rung.limits)
-                lines.append(f"  {rung.recall:.4f}  {settings}")
+                settings = ["exhaustive"] if rung.limits is None else _settings(rung.limits).values()
+                lines.append(f"  {rung.recall:.4f}  " + "  ".join(map(str, settings)))
         return "\n".join(lines)
 
 
@@ -174,7 +174,11 @@ def needed(recall: float) -> int:
 def _rungs_to_json(ladder: Ladder) -> Iterator[dict[str, Any]]:
     for rung in ladder.rungs:
         if rung.limits is not None:
-            yield {**rung.limits._asdict(), "loss": rung.loss}
+            yield {**_settings(rung.limits), "loss": rung.loss}
+
+
+def _settings(limits: Limits) -> dict[str, Any]:
+    return {name: getattr(limits, name) for name in SETTINGS}
 
 
 def _ladder(values: Mapping[str, Any]) -> Ladder:
@@ -190,7 +194,7 @@ def _ladder(values: Mapping[str, Any]) -> Ladder:
 
 def _rung(values: Mapping[str, Any]) -> Rung:
     nprobe, candidates = (_integer(values, name, 1, MOST[1]) for name in SETTINGS[:2])
-    patience, cells = (_integer(values, name, 0, MOST[1]) for name in SETTINGS[2:])
+    patience, cells = (_integer(values, name, 0, MOST[1]) for name in SETTINGS[2:4])
     limits = Limits(nprobe, candidates, patience, cells, _number(values, "deviations", 1e6))
     return Rung(limits, _number(values, "loss", 1.0))
 

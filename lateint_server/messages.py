@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+)
 
 from lateint_server.arrays import Embedding, Query
 
@@ -38,6 +48,26 @@ Metadata = Annotated[
 ]
 
 
+def _filter(value: Any) -> Any:
+    if not isinstance(value, (str, dict)):
+        raise ValueError(f"must be a string or an object, got {type(value).__name__}")
+    return value
+
+
+Filter = Annotated[
+    Any,
+    PlainValidator(_filter),
+    WithJsonSchema(
+        {
+            "title": "Filter",
+            "description": "A condition on metadata: an object, or a string in SQL, as `Index.search` takes them.",
+            "anyOf": [{"type": "object"}, {"type": "string"}],
+        }
+    ),
+]
+Params = Annotated[dict[str, Any], Field(description="values for the names that a filter in SQL has after a colon")]
+
+
 class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -53,6 +83,8 @@ class HowToSearch(Message):
         None, gt=0, lt=1, description="to reach, where the index was calibrated, instead of settings"
     )
     subset: list[Id] | None = Field(None, description="ids to choose from")
+    filter: Filter | None = None
+    params: Params | None = None
     fields: list[StrictStr] = Field(
         [], description="of metadata, to give with each hit; `text` for the text, `*` for all"
     )
@@ -61,7 +93,11 @@ class HowToSearch(Message):
 
 
 class Search(HowToSearch):
-    query: Query
+    query: Query | None = Field(None, description="left out where `text` alone counts")
+    text: StrictStr | None = Field(None, min_length=1, description="words to find, by BM25")
+    alpha: StrictFloat | StrictInt | None = Field(None, ge=0, le=1, description="how much the query counts beside text")
+    fusion: Literal["relative", "rrf"] | None = Field(None, description="how both become one score")
+    rerank: Count | None = Field(None, description="order so many of the best by BM25 by the query instead")
 
 
 class SearchBatch(HowToSearch):
@@ -115,13 +151,29 @@ class BesidesOfDocuments(Message):
     documents: list[Besides] = Field(min_length=1)
 
 
-class Ids(Message):
-    ids: list[Id] = Field(min_length=1)
+class Which(Message):
+    """Documents: either those of ids, or those for which a condition holds."""
+
+    ids: list[Id] | None = Field(None, min_length=1)
+    filter: Filter | None = None
+    params: Params | None = None
+
+
+class Condition(Message):
+    filter: Filter
+    params: Params | None = None
+
+
+class Counted(Message):
+    documents: int
+    generation: int
 
 
 class Rerank(Message):
     query: Query
     ids: list[Id] = Field(min_length=1)
+    filter: Filter | None = None
+    params: Params | None = None
     k: Count | None = None
 
 
@@ -177,6 +229,7 @@ class IndexInfo(Message):
     tokens: int
     dim: int
     nbits: int
+    text_search: bool = Field(description="whether documents are found by their words")
     encoder: bool = Field(description="whether queries and documents may be texts")
 
 

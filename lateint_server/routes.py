@@ -36,7 +36,7 @@ reading = APIRouter(
 writing = APIRouter(
     prefix=PREFIX, route_class=WriteRoute, responses=PROBLEMS, dependencies=[Depends(bearer)], tags=["change"]
 )
-HOW = ("k", "nprobe", "candidates", "exhaustive", "recall", "subset")
+HOW = ("k", "nprobe", "candidates", "exhaustive", "recall", "subset", "filter", "params")
 
 
 async def settings_of(request: Request) -> Settings:
@@ -71,7 +71,12 @@ async def stats(request: Request, at: At, by: By) -> Response:
 
 @reading.post("/{name}/search", summary="The documents that match a query best", response_model=messages.Hits)
 async def search(request: Request, at: At, by: By, data: messages.Search) -> Response:
-    found = await at.search(_query([data.query], data, by), _timeout(data, by))
+    if data.query is None and (data.text is None or data.explain):
+        raise HTTPException(422, "query must be given" + (", for explain" if data.explain else ", or text"))
+    queries = [] if data.query is None else [data.query]
+    texts = None if data.text is None else [data.text]
+    mixing = {"alpha": data.alpha, "fusion": data.fusion, "rerank": data.rerank}
+    found = await at.search(_query(queries, data, by, texts, mixing), _timeout(data, by))
     content = {"hits": _hits(found, 0, wants_binary(request)), "generation": found.generation}
     if found.query_tokens is not None:
         content["query_tokens"] = found.query_tokens[0]
@@ -91,7 +96,9 @@ async def rerank(request: Request, at: At, by: By, data: messages.Rerank) -> Res
     _at_most(len(data.ids), by.max_documents, "ids")
 
     def scored(view: Index) -> Found:
-        return Found([view.rerank(data.query, data.ids, data.k)], view.generation)
+        return Found(
+            [view.rerank(data.query, data.ids, data.k, filter=data.filter, params=data.params)], view.generation
+        )
 
     found = await at.read(scored, by.timeout)
     return answer(request, {"hits": _hits(found, 0, False), "generation": found.generation})
@@ -113,6 +120,14 @@ async def explain(request: Request, at: At, by: By, data: messages.Explain) -> R
         }
 
     return answer(request, await at.read(explained, by.timeout))
+
+
+@reading.post("/{name}/count", summary="How many documents a filter leaves", response_model=messages.Counted)
+async def count(request: Request, at: At, by: By, data: messages.Condition) -> Response:
+    def counted(view: Index) -> dict[str, Any]:
+        return {"documents": view.count(data.filter, data.params), "generation": view.generation}
+
+    return answer(request, await at.read(counted, by.timeout))
 
 
 @reading.get("/{name}/documents/{id:path}", summary="A document", response_model=messages.StoredDocument)
@@ -166,9 +181,11 @@ async def update(request: Request, at: At, by: By, data: messages.BesidesOfDocum
 
 
 @writing.delete("/{name}/documents", summary="Delete documents", response_model=messages.Written)
-async def delete(request: Request, at: At, by: By, data: messages.Ids) -> Response:
-    _at_most(len(data.ids), by.max_documents, "ids")
-    return await _written(request, at, by, lambda index: index.delete(data.ids))
+async def delete(request: Request, at: At, by: By, data: messages.Which) -> Response:
+    _at_most(len(data.ids or ()), by.max_documents, "ids")
+    if (data.ids is None) == (data.filter is None):
+        raise HTTPException(422, "either ids must be given, or a filter")
+    return await _written(request, at, by, lambda index: index.delete(data.ids, filter=data.filter, params=data.params))
 
 
 @writing.post("/{name}/compact", summary="Join segments, which makes searches faster", response_model=messages.Written)
@@ -210,11 +227,17 @@ def _how(data: messages.HowToSearch, by: Settings) -> dict[str, Any]:
     return {name: getattr(data, name) for name in HOW}
 
 
-def _query(queries: list[Any], data: messages.HowToSearch, by: Settings) -> Query:
+def _query(
+    queries: list[Any],
+    data: messages.HowToSearch,
+    by: Settings,
+    texts: list[str] | None = None,
+    mixing: dict[str, Any] | None = None,
+) -> Query:
     if len({isinstance(query, str) for query in queries}) > 1:
         raise HTTPException(422, "queries must all be texts, or none of them")
     fields = None if "*" in data.fields else tuple(data.fields)
-    return Query(queries, _how(data, by), fields, data.explain)
+    return Query(queries, texts, _how(data, by) | (mixing or {}), fields, data.explain)
 
 
 def _all(values: list[Any], name: str) -> list[Any] | None:
@@ -264,6 +287,7 @@ def _described(name: str, view: Index) -> dict[str, Any]:
         "tokens": view.tokens,
         "dim": view.dim,
         "nbits": view.nbits,
+        "text_search": view.analyzer is not None,
         "encoder": view.encoder is not None,
     }
 

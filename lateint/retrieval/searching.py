@@ -44,7 +44,7 @@ def search(
     plans = [Plan(PRUNED, selection.documents, limits.nprobe, limits)] * len(rankings)
     short = list(range(len(queries)))
     while limits.nprobe < centroids:
-        few = (i for i in short if len(rankings[i][0]) < k)
+        few = (i for i in short if len(rankings[i][0]) < limits.first(k))
         short = [i for i in few if len(rankings[i][0]) < selection.findable]
         if not short:
             break
