@@ -1,6 +1,7 @@
 """Whether recall that is asked for is reached: on unseen queries, at what cost, and with queries of another kind.
 
     python -m benchmarks.recall EMBEDDINGS... --out benchmarks/results/recall.json
+    python -m benchmarks.recall --shift EMBEDDINGS OTHERS... --out benchmarks/results/recall.json
     python -m benchmarks.recall --page docs/recall.md
 
 Each EMBEDDINGS is a folder that ``benchmarks.embed`` made of one collection. Queries are its own, and excerpts of its
@@ -8,6 +9,9 @@ documents. 200 times, one half of a set chooses a rung of the ladder (`lateint.r
 half says whether its mean recall is what was asked for. The cost of a setting is CPU time on one thread, where all
 settings are asked the same queries in turn. The cheapest fixed setting is sought among the rungs and ``FIXED``, with
 all queries, so it knows what the halves do not. Then each set chooses for the other, which is none of its kind.
+
+``--shift`` has the queries of one collection choose for queries that are unlike them: those of others, and its own cut
+to ``SHORT`` tokens. What was measured before and is not measured again stays in the file.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ from lateint_kernels.codes.engine import Limits
 
 K, SPLITS, QUERIES, EXCERPTS, TOGETHER = 10, 200, 300, 220, 20
 TARGETS = (0.9, 0.95, 0.98, 0.99)
+SHORT, SHIFTED = 3, 100
 FIXED = [(probes, deviations) for probes in (0.5, 0.75, 1.0) for deviations in (1.0, 1.5, 2.0, 2.5, 3.0, 3.5)]
 MARKS = "<!-- recall -->", "<!-- /recall -->"
 
@@ -97,7 +102,7 @@ def collection(folder: Path, nbits: int) -> dict[str, Any]:
     """One collection at one width."""
     data, (name,) = load(folder), collections_of(folder)
     index = Index.build(Ragged.from_lengths(data.tokens, data.lengths), nbits=nbits, threads=1, progress=False)
-    own = [np.ascontiguousarray(query, np.float32) for query in queries_of(folder, name).values()]
+    own = _queries(folder)
     picked = np.sort(np.random.default_rng(0).permutation(len(own))[:QUERIES])
     sets = {
         "queries": read([own[i] for i in picked], index.dim),
@@ -131,6 +136,28 @@ def collection(folder: Path, nbits: int) -> dict[str, Any]:
             "sets": found, "shifted": shifted}  # fmt: skip
 
 
+def shifted(folder: Path, others: list[Path], nbits: int) -> dict[str, Any]:
+    """What queries unlike those that chose find, by target."""
+    data, (name,) = load(folder), collections_of(folder)
+    index = Index.build(Ragged.from_lengths(data.tokens, data.lengths), nbits=nbits, threads=1, progress=False)
+    ladder, _ = settings_of(index)
+    own = _queries(folder)
+    asked = {"its own": own, f"its own, {SHORT} tokens": [np.ascontiguousarray(query[:SHORT]) for query in own]}
+    asked |= {f"those of {collections_of(other)[0]}": _queries(other)[:SHIFTED] for other in others}
+    losses = {kind: measured(index, read(queries, index.dim), ladder)[0] for kind, queries in asked.items()}
+    rungs_of = {target: chosen(losses["its own"], ladder, target) for target in TARGETS}
+    reached = {
+        kind: {str(target): float(1 - lost[:, rung].mean()) for target, rung in rungs_of.items() if rung is not None}
+        for kind, lost in losses.items()
+    }
+    return {"collection": name, "nbits": nbits, "queries": len(own), "reached": reached}
+
+
+def _queries(folder: Path) -> list[NDArray[np.float32]]:
+    (name,) = collections_of(folder)
+    return [np.ascontiguousarray(query, np.float32) for query in queries_of(folder, name).values()]
+
+
 def page(report: dict[str, Any]) -> str:
     """The tables in docs/recall.md."""
     lines = [
@@ -146,31 +173,37 @@ def page(report: dict[str, Any]) -> str:
                 cells.append(few if one is None else f"{one['recall']:.3f}, {one['met']:.0%}, {one['cost_ratio']:.2f}x")
             first = [f"{row['collection']}, {row['nbits']}", kind, str(found["queries"] // 2)]
             lines.append("| " + " | ".join([*first, *cells]) + " |")
-    lines += ["", "| collection, bits | " + " | ".join(f"{by} for {of}, {t}" for by, of in _SHIFTS for t in TARGETS[1:])
-              + " |", "| --- |" + " --- |" * (2 * len(TARGETS[1:]))]  # fmt: skip
-    for row in report["collections"]:
-        reached = [row["shifted"].get(f"{by} choose for {of}, {t}") for by, of in _SHIFTS for t in TARGETS[1:]]
-        cells = ["too few" if one is None else f"{one:.3f}" for one in reached]
-        lines.append("| " + " | ".join([f"{row['collection']}, {row['nbits']}", *cells]) + " |")
+    one = report["shifted"]
+    lines += ["", f"| asked of {one['collection']} | " + " | ".join(map(str, TARGETS)) + " |"]
+    lines += ["| --- |" + " --- |" * len(TARGETS)]
+    for kind, reached in one["reached"].items():
+        lines.append(f"| {kind} | " + " | ".join(f"{reached[str(target)]:.3f}" for target in TARGETS) + " |")
     return "\n".join(lines)
-
-
-_SHIFTS = (("excerpts", "queries"), ("queries", "excerpts"))
 
 
 def main() -> None:
     """Measures, or writes the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", type=Path, nargs="*")
+    parser.add_argument("--shift", type=Path, nargs="+", default=[])
     parser.add_argument("--nbits", type=int, nargs="+", default=[2, 4])
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recall.json"))
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
-    rows = []
+    report = json.loads(options.out.read_text()) if options.out.exists() else {}
+    rows = report.get("collections", [])
+    if options.folders or options.shift:
+        report |= {"machine": machine([0]), "k": K, "splits": SPLITS, "collections": rows}
+    if options.shift:
+        report["shifted"] = shifted(options.shift[0], options.shift[1:], options.nbits[-1])
+        write_json(options.out, report)
     for folder in options.folders:
         for nbits in options.nbits:
-            rows.append(collection(folder, nbits))
-            write_json(options.out, {"machine": machine([0]), "k": K, "splits": SPLITS, "collections": rows})
+            row = collection(folder, nbits)
+            same = [i for i, old in enumerate(rows) if (old["collection"], old["nbits"]) == (row["collection"], nbits)]
+            first = same[0] if same else len(rows)
+            rows[first : first + 1] = [row]
+            write_json(options.out, report)
     if options.page:
         text = options.page.read_text()
         before, rest = text.split(MARKS[0], 1)

@@ -85,7 +85,8 @@ def excerpts(state: State, codec: Codec, n: int) -> Queries:
 def _moved(tokens: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     lengths = np.linalg.norm(tokens, axis=1, keepdims=True)
     away = rng.standard_normal(tokens.shape, np.float32) * np.float32(MOVED / tokens.shape[1] ** 0.5)
-    return tokens + lengths * away
+    moved: NDArray[np.float32] = tokens + lengths * away
+    return moved
 
 
 def _checksum(state: State, codec: Codec) -> int:
