@@ -173,7 +173,8 @@ def page(report: dict[str, Any]) -> str:
                 cells.append(few if one is None else f"{one['recall']:.3f}, {one['met']:.0%}, {one['cost_ratio']:.2f}x")
             first = [f"{row['collection']}, {row['nbits']}", kind, str(found["queries"] // 2)]
             lines.append("| " + " | ".join([*first, *cells]) + " |")
-    one = report["shifted"]
+    if (one := report.get("shifted")) is None:
+        return "\n".join(lines)
     lines += ["", f"| asked of {one['collection']} | " + " | ".join(map(str, TARGETS)) + " |"]
     lines += ["| --- |" + " --- |" * len(TARGETS)]
     for kind, reached in one["reached"].items():

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from lateint.calibration import EXCERPTS, QUERIES, Calibration
 from lateint.changing.drift import RATIO, residual_norm
 from lateint.changing.rebuilding import decoded
+from lateint.disk.manifest import FormatError
 from lateint.indexing.codec import Codec
 from lateint.retrieval import calibrating
 from lateint.retrieval.queries import Queries, read
@@ -68,16 +69,23 @@ def sample(queries: Queries, n: int) -> Queries:
 
 
 def excerpts(state: State, codec: Codec, n: int) -> Queries:
-    """Of at most ``n`` documents, at random but always the same: a few tokens in a row, each moved a little."""
+    """Of at most ``n`` documents, at random but always the same: a few tokens in a row, each moved a little.
+
+    Raises:
+        FormatError: the index is damaged, in a part that was not verified.
+    """
     rng, found = np.random.default_rng(0), []
     live = np.arange(len(state.ids)) if state.live is None else np.flatnonzero(state.live)
     lengths = np.concatenate([np.empty(0, np.int64), *(part.lengths for part in state.parts)])
     filled = live[lengths[live] > 0]
     for position in np.sort(rng.permutation(filled)[:n]).tolist():
         number = int(np.searchsorted(state.firsts, position, side="right")) - 1
-        part, length = state.parts[number], int(lengths[position])
-        size = min(EXCERPT, length)
-        first = int(part.arrays.offsets[position - state.firsts[number]]) + int(rng.integers(0, length - size + 1))
+        part, local = state.parts[number], position - int(state.firsts[number])
+        begin, end = (int(offset) for offset in part.arrays.offsets[local : local + 2])
+        if not 0 <= begin < end <= part.entry.tokens:
+            raise FormatError(f"{part.entry.name}/offsets must not decrease; the index is damaged")
+        size = min(EXCERPT, end - begin)
+        first = begin + int(rng.integers(0, end - begin - size + 1))
         found.append(_moved(decoded(part, np.arange(first, first + size), codec), rng))
     return read(found, codec.dim)
 

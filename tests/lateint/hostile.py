@@ -51,6 +51,7 @@ def templates(folder):
             index.add([tokens(rng, [3]), tokens(rng, [4])])
             index.delete([5])
             index.add([tokens(rng, [2])])
+            index.calibrate(k=(2, 3))
         if i == 1:
             index.add([tokens(rng, [3])], ids=["more"], texts=["more"], metadata=[{"s": "more", "n": 7}])
         paths = [path for path in (folder / f"{i}").rglob("*") if path.is_file()]
@@ -134,6 +135,7 @@ def use(rng, folder):
             lambda: index.search(query, 9, nprobe=1),
             lambda: index.search(query, 9, exhaustive=True),
             lambda: index.search(query, 2, subset=few),
+            lambda: _promised(index, query),
             lambda: index.get(few),
             lambda: index.search(None, 5, text=["\u00e9 often", "more 1 2 4", "nothing"]),
             lambda: index.search(query, 5, text="more often 1"),
@@ -171,6 +173,11 @@ def use(rng, folder):
             raise
         return "damage found"
     return "used"
+
+
+def _promised(index, query):
+    with contextlib.suppress(ValueError):  # nothing can be known of recall
+        index.search(query, 2, recall=0.6)
 
 
 def _filtered(index, query, condition):
