@@ -831,6 +831,12 @@ class Index:
             return False
         return True
 
+    def has(self, ids: Iterable[Any]) -> NDArray[np.bool_]:
+        """``[n]``: which of these ids a document has."""
+        ours = self._snapshot.ids
+        _, keys, fit = ours.keys(ids, "ids")
+        return fit & (ours.find(keys) >= 0)
+
     def __copy__(self) -> Index:
         """Another one that searches what this one searches now; what becomes of either does not concern the other."""
         copy = Index(self._snapshot, self.path, self._build_seconds)
@@ -908,6 +914,8 @@ class Index:
             "tokens": self.tokens,
             "dim": self.dim,
             "nbits": self.nbits,
+            "codec": snapshot.codec.crc32 if (kept := snapshot.manifest.codec_crc32) is None else kept,
+            "ids": snapshot.manifest.ids,
             "centroids": snapshot.manifest.centroids,
             "cells": snapshot.manifest.cells,
             "segments": len(snapshot.manifest.segments),
@@ -1039,6 +1047,11 @@ def _check_resumable(doc_embs: Any, path: Any, records: Records) -> None:
         raise ValueError(
             f"resume needs {records.read_once} that can be read again, got an iterator, which runs only once"
         )
+
+
+def sources(indexes: Iterable[Index]) -> list[merging.Source]:
+    """Indexes as `merging` takes them, named as they are."""
+    return [merging.Source(str(one.path or one), None, one._snapshot.state) for one in indexes]
 
 
 def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source:

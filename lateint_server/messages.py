@@ -162,6 +162,11 @@ class StoredDocuments(Message):
     generation: int
 
 
+class There(Message):
+    there: list[bool] = Field(description="of each id, whether a document has it")
+    generation: int
+
+
 class StoredDocument(Stored):
     tokens: int
     generation: int
@@ -182,6 +187,8 @@ class IndexList(Message):
 
 
 class Stats(IndexInfo):
+    codec: int = Field(description="its checksum: indexes with the same one can be searched as shards of one")
+    ids: str = Field(description="int64 or string")
     centroids: int
     cells: int
     segments: int
