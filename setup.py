@@ -37,8 +37,8 @@ def isa_of(source: str) -> str | None:
 
 def flags_of(source: str) -> list[str]:
     """Flags of one source, after those of all."""
-    if CHECKS and Path(source).parent.name == "bindings":  # mostly pybind11: not ours, and long to compile
-        return ["-O0", "-fno-sanitize=undefined"]
+    if Path(source).parent.name == "bindings":  # mostly pybind11: not ours, long to compile, and no loops of ours
+        return ["-O0", "-fno-sanitize=undefined"] if CHECKS else ["-O1"]
     return ISA_FLAGS.get(isa_of(source) or "", [])
 
 

@@ -31,6 +31,7 @@ RELEASES: dict[str, dict[str, list[str]]] = {
     "pylate": {"lowest": ["pylate==1.4.0"], "newest": ["pylate==1.6.0"]},
     "mteb": {"lowest": ["mteb==2.6.0"], "newest": ["mteb==2.26.24"]},
 }
+WHICH = ("newest", "lowest")
 OUTCOMES = ("passed", "failed", "error", "skipped")
 
 
@@ -67,11 +68,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--room", type=Path, required=True, help="folder of the environments")
     parser.add_argument("--only", nargs="*", choices=RELEASES, help="frameworks; the others keep their counts")
+    parser.add_argument("--which", nargs="*", choices=WHICH, default=WHICH, help="releases")
     options = parser.parse_args()
     room = options.room.absolute()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for framework in options.only or RELEASES:
-        for which, packages in RELEASES[framework].items():
+    for which in options.which:
+        for framework in options.only or RELEASES:
+            packages = RELEASES[framework][which]
             python = environment(room, f"{framework}-{which}", packages)
             entry = {"packages": packages, **counts(python, framework)}
             results.setdefault(framework, {})[which] = entry

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import time
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from lateint.collection import Collection
 from lateint.quality.evaluation import exact_run, index_run
 
 ROOT = Path(__file__).resolve().parent.parent
+INDEX = ROOT / ".demo" / "scifact"
 QUESTIONS = (
     "Why do some people live longer than others?",
     "What makes bacteria resistant to antibiotics?",
@@ -57,7 +59,15 @@ def main() -> None:
     )
 
     started = time.perf_counter()
-    index = lateint.Index.build(documents.tokens, lengths=documents.lengths, ids=collection.doc_ids)
+    index = lateint.Index.build(
+        documents.tokens,
+        INDEX,
+        lengths=documents.lengths,
+        ids=collection.doc_ids,
+        texts=collection.documents,
+        metadata=[{"title": title} for title in collection.titles],
+        overwrite=True,
+    )
     build_seconds = time.perf_counter() - started
 
     titles = dict(zip(collection.doc_ids, collection.titles, strict=True))
@@ -79,12 +89,13 @@ def main() -> None:
         print(f"{name:20} {ndcg:7.3f} {recall:11.3f}")
     print(f"{'BM25, published':20} {BM25:7.3f}")
     print(f"\nbuilt in {build_seconds:.1f} s; a search takes {1e3 * float(np.median(seconds)):.2f} ms (p50, k=100)")
+    print("\nmake demo-page   serves this collection: a page that shows which words matched, on http://127.0.0.1:8080/")
 
 
 def embeddings(encoder: Encoder, texts: list[str]) -> lateint_kernels.Ragged:
     """The documents' token embeddings, float16: encoded once, then read from .demo/."""
     made_by = (ROOT / "examples" / "encoder.py").read_text() + repr((encoder.max_tokens, encoder.bf16, texts))
-    saved = ROOT / ".demo" / f"scifact-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}.npz"
+    saved = INDEX.parent / f"scifact-{hashlib.sha256(made_by.encode()).hexdigest()[:12]}.npz"
     if not saved.exists():
         encoder.fit(texts, sample=1000)
         tokens = encoder.encode(texts, "encode abstracts")
@@ -98,6 +109,8 @@ def embeddings(encoder: Encoder, texts: list[str]) -> lateint_kernels.Ragged:
             basis=encoder.basis,
         )
         unfinished.replace(saved)
+    options = {"path": str(saved), "max_tokens": encoder.max_tokens}
+    (INDEX.parent / "encoder.json").write_text(json.dumps(options))  # for `make demo-page`
     with np.load(saved) as arrays:
         encoder.mean, encoder.basis = arrays["mean"], arrays["basis"]
         return lateint_kernels.Ragged.from_lengths(arrays["tokens"], arrays["lengths"])

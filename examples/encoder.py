@@ -63,19 +63,24 @@ class Encoder:
         assert self.mean is not None and self.basis is not None, "call fit first"
         return [self._project(states) for states in self._states(texts, label)]
 
+    def spans(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """``[tokens, 2]`` a text: where the tokens that ``encode`` gives begin and end, in characters."""
+        rows = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
+        return [np.array(row[: self.max_tokens], np.int64).reshape(-1, 2) for row in rows]
+
     def _project(self, states: np.ndarray) -> np.ndarray:
         tokens = ((states - self.mean) @ self.basis).astype(np.float32)
         return tokens / np.linalg.norm(tokens, axis=1, keepdims=True)
 
     @torch.inference_mode()
-    def _states(self, texts: Sequence[str], label: str, tokens_per_batch: int = 8192) -> list[np.ndarray]:
+    def _states(self, texts: Sequence[str], label: str | None, tokens_per_batch: int = 8192) -> list[np.ndarray]:
         ids = self.tokenizer(list(texts), add_special_tokens=True, truncation=False)["input_ids"]
         self.truncated += sum(len(x) - 2 > self.max_tokens for x in ids)
         ids = [[*x[: self.max_tokens + 1], x[-1]] if len(x) - 2 > self.max_tokens else x for x in ids]
         order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
         states: list[np.ndarray] = [np.empty(0)] * len(ids)
         start = 0
-        with tqdm(total=len(ids), desc=label, unit="text") as bar:
+        with tqdm(total=len(ids), desc=label, unit="text", disable=label is None) as bar:
             while start < len(order):
                 stop = start + 1
                 while stop < len(order) and len(ids[order[stop]]) * (stop + 1 - start) <= tokens_per_batch:
@@ -94,3 +99,19 @@ class Encoder:
                 bar.update(len(batch))
                 start = stop
         return states
+
+
+class Fitted(Encoder):
+    """An encoder as examples/demo.py has left it: ``--encoder examples.encoder:Fitted`` for a server."""
+
+    def __init__(self, path: str, max_tokens: int) -> None:
+        super().__init__(max_tokens=max_tokens)
+        with np.load(path) as arrays:
+            self.mean, self.basis = arrays["mean"], arrays["basis"]
+        self.dim = self.basis.shape[1]
+
+    def encode_query(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """As `encode`, without a bar."""
+        return [self._project(states) for states in self._states(texts, None)]
+
+    encode_document = encode_query

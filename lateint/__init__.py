@@ -13,12 +13,14 @@ from lateint.indexing.training import train_codec
 from lateint.retrieval.hits import Explanation, Hit, Hits
 from lateint.sharding.calling import LostError
 from lateint.sharding.shards import Shards
+from lateint.text.analyzer import Analyzer
 from lateint.version import __version__
 from lateint_kernels import Ragged
 
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 __all__ = [
+    "Analyzer",
     "Codec",
     "Document",
     "Explanation",

@@ -26,6 +26,7 @@ from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
 from lateint.version import __version__
 
+TEXT = ("text", "alpha", "fusion", "rerank")
 _CARRIED = {"texts": "--documents:", "metadata": "--documents:"}  # how messages begin that name these arguments
 SHOWN = 80  # characters of a text in a table
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
@@ -74,6 +75,13 @@ def _parser() -> argparse.ArgumentParser:
         "--allow-empty", action="store_true", help="keep documents without tokens; no search finds them"
     )
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
+    command.add_argument(
+        "--text-search",
+        nargs="?",
+        const="{}",
+        metavar="JSON",
+        help='search texts by their words; JSON: settings of lateint.Analyzer, such as {"stem": "english"}',
+    )
     command.add_argument("--codec", help="folder of a codec, see train-codec; nothing is learned then")
     command.add_argument("--resume", action="store_true", help="go on with what a killed build of the same left")
     _add_threads(command)
@@ -110,11 +118,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--overwrite", action="store_true", help="replace an index that is already there")
     command.set_defaults(command=merge)
 
-    command = commands.add_parser("search", help="search an index with saved queries")
+    command = commands.add_parser("search", help="search an index with saved queries, texts or both")
     command.add_argument("path", help="an index")
     command.add_argument("queries", nargs="*", metavar="QUERY", help="texts, with --encoder")
     inputs.add_encoder(command)
     inputs.add_tokens(command, "", required=False)
+    _add_text(command)
     command.add_argument("-k", type=inputs.count, default=5, help="hits a query (5)")
     _add_search_settings(command)
     _add_filter(command)
@@ -185,6 +194,15 @@ def _add_documents(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_text(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--text", action="append", help="words to be found, once for each query: alone, or with --tokens"
+    )
+    parser.add_argument("--alpha", type=float, help="how much MaxSim counts beside BM25, from 0 to 1")
+    parser.add_argument("--fusion", help="relative (by scores) or rrf (by ranks)")
+    parser.add_argument("--rerank", type=inputs.count, metavar="N", help="order the best N by BM25 by MaxSim instead")
+
+
 def _add_filter(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--filter", help="a condition: JSON, or SQL such as \"lang = 'en' AND year >= 2020\"")
     parser.add_argument("--params", metavar="JSON", help="values for the :names in a filter in SQL")
@@ -234,6 +252,7 @@ def build(options: argparse.Namespace) -> None:
             overwrite=options.overwrite,
             resume=options.resume,
             codec=None if options.codec is None else Codec.load(options.codec),
+            text_search=inputs.analyzer(options.text_search),
             device=options.device,
             **inputs.build_settings(options),
         )
@@ -285,8 +304,8 @@ def search(options: argparse.Namespace) -> None:
     """Prints the hits of every saved query."""
     if options.queries and options.tokens is not None:
         raise ValueError("give either QUERY, with --encoder, or --tokens and --lengths")
-    if not options.queries and options.tokens is None:
-        raise ValueError("give QUERY, with --encoder, or --tokens and --lengths")
+    if not options.queries and options.tokens is None and options.text is None:
+        raise ValueError("give QUERY, with --encoder, --tokens and --lengths, or --text")
     with inputs.options_for(device="--device", device_memory="--device-memory"):
         index = Index.open(
             options.path,
@@ -302,10 +321,15 @@ def search(options: argparse.Namespace) -> None:
         offsets="--lengths",
         filter="--filter",
         params="--params",
+        **{name: f"--{name}" for name in TEXT},
     ):
-        queries = options.queries or list(inputs.packed_queries(options))
+        queries: Any = options.queries or None
+        if options.tokens is not None:
+            queries = list(inputs.packed_queries(options))
         chosen = inputs.condition(options.filter, options.params)
-        results = index.search(queries, options.k, **chosen, **inputs.search_settings(options))
+        results = index.search(
+            queries, options.k, **chosen, **_text_settings(options), **inputs.search_settings(options)
+        )
     for number, hits in enumerate(results):
         found: list[dict[str, Any]] = [{"id": id, "score": score} for id, score in hits]
         if fields is None:
@@ -406,6 +430,10 @@ def verify(options: argparse.Namespace) -> None:
 def snapshot(options: argparse.Namespace) -> None:
     """Makes a second index of the same files."""
     Index.open(options.path).snapshot(options.target, overwrite=options.overwrite)
+
+
+def _text_settings(options: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name in TEXT if (value := getattr(options, name)) is not None}
 
 
 def _plain(value: Any) -> Any:

@@ -65,9 +65,12 @@ class RemoteIndex:
         candidates: int | None = None,
         exhaustive: bool = False,
         subset: Iterable[Any] | None = None,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
     ) -> Any:
         """The k documents with the highest MaxSim for each query, see `Index.search`."""
         how = {"k": k, "nprobe": nprobe, "candidates": candidates, "exhaustive": exhaustive, "subset": _ids(subset)}
+        how |= _condition(filter, params)
         how = {name: value for name, value in how.items() if value is not None}
         queries = _matrices(Q)
         if queries is None:
@@ -77,9 +80,18 @@ class RemoteIndex:
         answer = self._ask("POST", "/search/batch", {"queries": [self._query(query) for query in queries], **how})
         return [_hits(hits, self.get) for hits in answer["results"]]
 
-    def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None) -> Hits:
+    def rerank(
+        self,
+        Q: Any,
+        ids: Iterable[Any],
+        k: int | None = None,
+        *,
+        filter: Any = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Hits:
         """Scores of the documents ``ids``, best first, see `Index.rerank`."""
         message = {"query": self._query(Q), "ids": _ids(ids), **({} if k is None else {"k": k})}
+        message |= _condition(filter, params)
         return _hits(self._ask("POST", "/rerank", message)["hits"], self.get)
 
     def explain(self, Q: Any, id: Any) -> Explanation:
@@ -146,8 +158,19 @@ class RemoteIndex:
         _put(documents, "metadata", metadata, "metadata")
         return self._changed("PATCH", "/documents", {"documents": documents}) if documents else self.generation
 
-    def delete(self, ids: Iterable[Any]) -> int:
-        """Deletes documents; returns how many."""
+    def count(self, filter: Any, params: Mapping[str, Any] | None = None) -> int:
+        """For how many documents a condition holds, see `Index.count`."""
+        counted: int = self._ask("POST", "/count", _condition(filter, params))["documents"]
+        return counted
+
+    def delete(
+        self, ids: Iterable[Any] | None = None, *, filter: Any = None, params: Mapping[str, Any] | None = None
+    ) -> int:
+        """Deletes documents, of ids or for which a condition holds; returns how many, see `Index.delete`."""
+        if filter is not None:
+            message = _condition(filter, params) | ({} if ids is None else {"ids": _ids(ids)})
+            deleted: int = self._ask("DELETE", "/documents", message)["changed"]
+            return deleted
         names = _ids(ids)
         changed: int = self._ask("DELETE", "/documents", {"ids": names})["changed"] if names else 0
         return changed
@@ -254,6 +277,11 @@ def _matrices(Q: Any) -> Sequence[Any] | None:
         return Q
     array = as_array(Q, "Q")
     return list(array) if array.ndim == 3 else None
+
+
+def _condition(filter: Any, params: Mapping[str, Any] | None) -> dict[str, Any]:
+    given = {"filter": filter, "params": params}
+    return {name: as_json(value) for name, value in given.items() if value is not None}
 
 
 def _put(documents: list[dict[str, Any]], name: str, values: Iterable[Any] | None, argument: str) -> None:

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 
 from lateint.arguments import positive, thread_count
 from lateint.changing import copying, merging
-from lateint.changing.draft import DUPLICATES, Draft, Encoders
+from lateint.changing.draft import DUPLICATES, Draft
 from lateint.changing.drift import Drift, measure
+from lateint.changing.encoders import Encoders
 from lateint.changing.rebuilding import Rebuilt
 from lateint.changing.verification import Report, check_groups, verify
 from lateint.changing.writing import Writing, newer, writing
@@ -34,6 +35,8 @@ from lateint.ids import UnknownIdError, listed
 from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
+from lateint.retrieval import texts as text_queries
+from lateint.retrieval.fusion import Fusion
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.planning import SCAN, Plan
@@ -41,6 +44,7 @@ from lateint.retrieval.queries import ManyQueries, OneQuery, Queries, read
 from lateint.retrieval.selection import Selection
 from lateint.snapshot import Snapshot, Subset
 from lateint.state import State
+from lateint.text.analyzer import Analyzer
 from lateint_kernels.devices import HOST, Place
 
 log = logging.getLogger(__name__)
@@ -90,6 +94,7 @@ class Index:
         mask: Any = None,
         ids: Any = None,
         metadata: Any = None,
+        text_search: bool | Analyzer = False,
         nbits: int | None = None,
         ncentroids: int | None = None,
         seed: int | None = None,
@@ -128,6 +133,8 @@ class Index:
             metadata: a mapping for each document, or None, likewise: of strings to strings, numbers, booleans, dates
                 (`datetime.date` or `datetime.datetime`), None, lists of these and mappings. docs/filters.md says how
                 searches choose by them.
+            text_search: whether searches find ``texts`` by their words, those that are added later too: True, or a
+                `lateint.Analyzer` that says what a word is. docs/text.md has more.
             nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
             ncentroids: how many centroids; None: about one for 48 tokens up to 16,384, fewer beyond.
             seed: of the random rotation and of k-means; None: 0.
@@ -154,6 +161,7 @@ class Index:
             ValueError: wrong shapes, a document without tokens, a token that is zero or not finite, duplicate ids,
                 ``max_ram`` too small. The message names the document.
             BackendError: ``device`` needs torch, which is not installed.
+            ImportError: the analyzer needs PyStemmer, which is not installed.
             MemoryError: ``device`` has not enough memory left.
             OSError: ``path`` exists or cannot be written. Nothing is left half-written, unless with ``resume``.
 
@@ -175,10 +183,11 @@ class Index:
         )
         place = Place.of(device, device_memory)
         _make_room(place)
+        analyzer = Analyzer.of(text_search)
         if resume:
-            _check_resumable(doc_embs, path, Records(texts, metadata))
+            _check_resumable(doc_embs, path, Records(texts, metadata, analyzer))
         doc_embs, texts = _embeddings(doc_embs, texts, encoder, shown=progress)
-        records = Records(texts, metadata)
+        records = Records(texts, metadata, analyzer)
         once = (
             codec is not None
             and isinstance(doc_embs, Iterator)
@@ -595,6 +604,10 @@ class Index:
         Q: OneQuery,
         k: int = 5,
         *,
+        text: Any = None,
+        alpha: float | None = None,
+        fusion: str | None = None,
+        rerank: int | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
         cells: int | None = None,
@@ -611,6 +624,10 @@ class Index:
         Q: ManyQueries,
         k: int = 5,
         *,
+        text: Any = None,
+        alpha: float | None = None,
+        fusion: str | None = None,
+        rerank: int | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
         cells: int | None = None,
@@ -627,6 +644,10 @@ class Index:
         Q: Any,
         k: int = 5,
         *,
+        text: Any = None,
+        alpha: float | None = None,
+        fusion: str | None = None,
+        rerank: int | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
         cells: int | None = None,
@@ -642,6 +663,10 @@ class Index:
         Q: Any,
         k: int = 5,
         *,
+        text: Any = None,
+        alpha: float | None = None,
+        fusion: str | None = None,
+        rerank: int | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
         cells: int | None = None,
@@ -652,12 +677,19 @@ class Index:
         mask: Any = None,
         threads: int | None = None,
     ) -> Any:
-        """The k documents with the highest MaxSim for each query.
+        """The k documents with the highest MaxSim for each query, or BM25, or both together.
 
         Args:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
-                dtype. Or a text, or a list of texts, which `encoder` encodes.
+                dtype. Or a text, or a list of texts, which `encoder` encodes. None: ``text`` alone counts.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
+            text: words to be found, a string for each query, in an index with ``text_search``: alone, documents are
+                ordered by BM25. With ``Q``, each score brings its best k (40 at least) as candidates, every candidate
+                gets both, and what they become together decides (`Hits.parts` has the two). True: the texts in ``Q``.
+                docs/text.md has more.
+            alpha: how much MaxSim counts beside BM25, from 0 to 1; None: 0.7, and 0.5 with ``fusion="rrf"``.
+            fusion: ``"relative"`` (None), by scores, or ``"rrf"``, by ranks; see `lateint.retrieval.fusion.Fusion`.
+            rerank: order so many of the best documents by BM25 by MaxSim instead.
             nprobe: centroids that each query token looks into; None: half the square root of their number, from 16 to
                 96, and more for k over 10.
             candidates: documents scored on their codes; None: as many as it takes, best first, until what is left can
@@ -680,24 +712,61 @@ class Index:
             the order in which documents were given.
 
         Raises:
-            TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1.
+            TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1; there is
+                neither ``Q`` nor ``text``, or texts of this index are not searched.
+            ImportError: the index's analyzer needs PyStemmer, which is not installed.
             UnknownIdError: a KeyError that names the id in ``subset``.
             FilterError, FieldError: ValueErrors: ``filter`` is no condition, or on a field that no document has.
             RuntimeError: the index is damaged, in a part that `open` did not verify.
         """
         snapshot = self._snapshot
-        queries, k, workers = self._queries(Q, mask), positive(k, "k"), thread_count(threads)
+        if Q is None and text is None:
+            raise ValueError("search needs Q, text or both, got neither")
+        mixed = Fusion.of(alpha, fusion, rerank, both=Q is not None and text is not None)
+        if text is True:
+            if not is_text(Q):
+                raise ValueError(
+                    "text may be True where Q is a text, or a list of texts; beside tokens, pass the texts"
+                )
+            text = Q
+        queries = None if Q is None else self._queries(Q, mask)
+        k, workers = positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
         scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most, tokens=snapshot.state.tokens)
         k = min(k, max(1, most))
         selection = _selection(snapshot, subset, filter, params)
+        if text is not None:
+            texts, single = text_queries.read(text, queries)
+            terms = snapshot.terms(texts)
+            if queries is None:
+                found = text_queries.search(snapshot.text_engine, terms, k, selection, threads=workers)
+            else:
+                found = text_queries.search_both(
+                    snapshot.engine,
+                    snapshot.text_engine,
+                    queries,
+                    terms,
+                    k,
+                    scope,
+                    selection,
+                    mixed,
+                    exhaustive=exhaustive,
+                    centroids=centroids,
+                    threads=workers,
+                )
+            hits = [_hits(snapshot, one.positions, one.scores, one.plan, one.parts) for one in found]
+            return hits[0] if single else hits
+        assert queries is not None
         if exhaustive:
             rankings, plans = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
         else:
             rankings, plans = searching.search(
                 snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
             )
-        hits = [_hits(snapshot, *ranking, plan) for ranking, plan in zip(rankings, plans, strict=True)]
+        hits = [
+            _hits(snapshot, *ranking, plan, {"maxsim": ranking[1]})
+            for ranking, plan in zip(rankings, plans, strict=True)
+        ]
         return hits[0] if queries.single else hits
 
     def subset(self, ids: Any) -> Subset:
@@ -799,7 +868,7 @@ class Index:
                 positions = positions[chosen[positions] != 0]
             most = max(1, len(positions)) if keep is None else keep
             best, scores = searching.score(snapshot.engine, queries[number], positions, most, threads=workers)
-            hits.append(_hits(snapshot, best, scores, Plan(SCAN, len(positions))))
+            hits.append(_hits(snapshot, best, scores, Plan(SCAN, len(positions)), {"maxsim": scores}))
         return hits[0] if queries.single else hits
 
     def get(
@@ -921,6 +990,11 @@ class Index:
     def codec(self) -> Codec:
         """What tokens are compressed with; `build` takes it for other documents."""
         return self._snapshot.codec
+
+    @property
+    def analyzer(self) -> Analyzer | None:
+        """What makes terms of texts; None: they are not searched."""
+        return self._snapshot.manifest.analyzer
 
     @property
     def nbits(self) -> int:
@@ -1061,8 +1135,14 @@ def _embeddings(doc_embs: Any, texts: Any, encoder: Encoder | None, *, shown: bo
     return kept_and_encoded(encoder, texts, shown=shown)
 
 
-def _hits(snapshot: Snapshot, positions: NDArray[np.int64], scores: NDArray[np.float32], plan: Plan) -> Hits:
-    return Hits(snapshot.ids.at(positions), scores, plan, partial(snapshot.documents.at, positions))
+def _hits(
+    snapshot: Snapshot,
+    positions: NDArray[np.int64],
+    scores: NDArray[np.float32],
+    plan: Plan,
+    parts: Mapping[str, NDArray[np.float32]],
+) -> Hits:
+    return Hits(snapshot.ids.at(positions), scores, plan, partial(snapshot.documents.at, positions), parts)
 
 
 def _selection(snapshot: Snapshot, subset: Any, condition: Any, params: Any) -> Selection:

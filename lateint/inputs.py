@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import re
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 from lateint.documents import Document
 from lateint.fields.values import flattened
 from lateint.quality.collection import json_object, lines
+from lateint.text.analyzer import Analyzer
 from lateint_kernels import Ragged
 
 
@@ -181,6 +183,22 @@ def _carried(path: str | None) -> dict[str, Any]:
             metadata.append(row.get("metadata"))
     found = {"texts": texts, "metadata": metadata}
     return {name: values for name, values in found.items() if any(value is not None for value in values)}
+
+
+def analyzer(text: str | None) -> bool | Analyzer:
+    """What ``--text-search`` says, as `lateint.Index.build` takes it."""
+    if text is None:
+        return False
+    try:
+        settings = json.loads(text)
+        if not isinstance(settings, dict):
+            raise ValueError(f"got {type(settings).__name__}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"--text-search must be a JSON object: {error}") from None
+    known = [field.name for field in dataclasses.fields(Analyzer)]
+    if unknown := sorted(settings.keys() - set(known)):
+        raise ValueError(f"--text-search must have {', '.join(known)} only, got {unknown[0][:64]!r}")
+    return Analyzer(**settings)
 
 
 def condition(text: str | None, params: str | None) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -20,9 +21,11 @@ from lateint.indexing.codec import Codec
 from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
 from lateint.state import State, out_of_range, same_codec
+from lateint.text.analyzer import Analyzer
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.devices import HOST, Place
+from lateint_kernels.text.engine import Terms, TextEngine
 
 KEPT, KEPT_BYTES = 64, 1 << 26  # filters whose documents are known, and what these may take
 
@@ -97,6 +100,33 @@ class Snapshot:
         """What it keeps of them besides tokens."""
         return Documents(self.state)
 
+    @property
+    def _analyzer(self) -> Analyzer:
+        if self.manifest.analyzer is None:
+            raise ValueError("text needs an index whose texts are searched: build it with texts= and text_search=True")
+        return self.manifest.analyzer
+
+    def terms(self, texts: Iterable[str]) -> list[Terms]:
+        """Those of queries.
+
+        Raises:
+            ValueError: see `text_engine`.
+            ImportError: see `lateint.Analyzer`.
+        """
+        analyzer = self._analyzer
+        return [analyzer.query(text) for text in texts]
+
+    @cached_property
+    def text_engine(self) -> TextEngine:
+        """What searches texts; it is made when it is first asked for.
+
+        Raises:
+            ValueError: texts are not searched.
+        """
+        analyzer = self._analyzer
+        segments = [part.fields.postings for part in self.state.parts]
+        return TextEngine(segments, self.state.live, k1=analyzer.k1, b=analyzer.b)
+
     def subset(self, ids: Any) -> Selection:
         """The documents of these ids, or of a mask ``[n]`` in the order of ids.
 
@@ -133,7 +163,8 @@ class Snapshot:
         return found
 
     def _selection(self, chosen: NDArray[np.uint8]) -> Selection:
-        return Selection(self.everything.offsets, self.everything.live, chosen)
+        chosen.flags.writeable = False  # so that a device may keep it
+        return Selection(self.everything.offsets, self.everything.live, chosen, self.everything)
 
     def decoded(self, id: Any) -> NDArray[np.uint8]:
         """The tokens of a document as bytes ``[Ld, width]``.

@@ -128,9 +128,11 @@ class State:
         """``[N]``, zero where a document is deleted; None if none is."""
         if all(part.live is None for part in self.parts):
             return None
-        return np.concatenate(
+        live = np.concatenate(
             [np.ones(part.entry.documents, np.uint8) if part.live is None else part.live for part in self.parts]
         )
+        live.flags.writeable = False  # so that a device may keep it
+        return live
 
     def sizes(self) -> dict[str, int]:
         """Bytes of the files by the part of the index that they hold; the manifest is not counted."""

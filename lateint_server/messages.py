@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, WithJsonSchema
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictBool, StrictInt, StrictStr, WithJsonSchema
 
 from lateint_server.arrays import Embedding, Query
 
@@ -38,6 +38,26 @@ Metadata = Annotated[
 ]
 
 
+def _filter(value: Any) -> Any:
+    if not isinstance(value, (str, dict)):
+        raise ValueError(f"must be a string or an object, got {type(value).__name__}")
+    return value
+
+
+Filter = Annotated[
+    Any,
+    PlainValidator(_filter),
+    WithJsonSchema(
+        {
+            "title": "Filter",
+            "description": "A condition on metadata: an object, or a string in SQL, as `Index.search` takes them.",
+            "anyOf": [{"type": "object"}, {"type": "string"}],
+        }
+    ),
+]
+Params = Annotated[dict[str, Any], Field(description="values for the names that a filter in SQL has after a colon")]
+
+
 class Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
@@ -50,6 +70,8 @@ class HowToSearch(Message):
     candidates: Count | None = Field(None, description="documents that are scored exactly")
     exhaustive: StrictBool = Field(False, description="score every document")
     subset: list[Id] | None = Field(None, description="ids to choose from")
+    filter: Filter | None = None
+    params: Params | None = None
     fields: list[StrictStr] = Field(
         [], description="of metadata, to give with each hit; `text` for the text, `*` for all"
     )
@@ -112,13 +134,29 @@ class BesidesOfDocuments(Message):
     documents: list[Besides] = Field(min_length=1)
 
 
-class Ids(Message):
-    ids: list[Id] = Field(min_length=1)
+class Which(Message):
+    """Documents: either those of ids, or those for which a condition holds."""
+
+    ids: list[Id] | None = Field(None, min_length=1)
+    filter: Filter | None = None
+    params: Params | None = None
+
+
+class Condition(Message):
+    filter: Filter
+    params: Params | None = None
+
+
+class Counted(Message):
+    documents: int
+    generation: int
 
 
 class Rerank(Message):
     query: Query
     ids: list[Id] = Field(min_length=1)
+    filter: Filter | None = None
+    params: Params | None = None
     k: Count | None = None
 
 

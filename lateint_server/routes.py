@@ -36,7 +36,7 @@ reading = APIRouter(
 writing = APIRouter(
     prefix=PREFIX, route_class=WriteRoute, responses=PROBLEMS, dependencies=[Depends(bearer)], tags=["change"]
 )
-HOW = ("k", "nprobe", "candidates", "exhaustive", "subset")
+HOW = ("k", "nprobe", "candidates", "exhaustive", "subset", "filter", "params")
 
 
 async def settings_of(request: Request) -> Settings:
@@ -91,7 +91,9 @@ async def rerank(request: Request, at: At, by: By, data: messages.Rerank) -> Res
     _at_most(len(data.ids), by.max_documents, "ids")
 
     def scored(view: Index) -> Found:
-        return Found([view.rerank(data.query, data.ids, data.k)], view.generation)
+        return Found(
+            [view.rerank(data.query, data.ids, data.k, filter=data.filter, params=data.params)], view.generation
+        )
 
     found = await at.read(scored, by.timeout)
     return answer(request, {"hits": _hits(found, 0, False), "generation": found.generation})
@@ -113,6 +115,14 @@ async def explain(request: Request, at: At, by: By, data: messages.Explain) -> R
         }
 
     return answer(request, await at.read(explained, by.timeout))
+
+
+@reading.post("/{name}/count", summary="How many documents a filter leaves", response_model=messages.Counted)
+async def count(request: Request, at: At, by: By, data: messages.Condition) -> Response:
+    def counted(view: Index) -> dict[str, Any]:
+        return {"documents": view.count(data.filter, data.params), "generation": view.generation}
+
+    return answer(request, await at.read(counted, by.timeout))
 
 
 @reading.get("/{name}/documents/{id:path}", summary="A document", response_model=messages.StoredDocument)
@@ -176,9 +186,11 @@ async def update(request: Request, at: At, by: By, data: messages.BesidesOfDocum
 
 
 @writing.delete("/{name}/documents", summary="Delete documents", response_model=messages.Written)
-async def delete(request: Request, at: At, by: By, data: messages.Ids) -> Response:
-    _at_most(len(data.ids), by.max_documents, "ids")
-    return await _written(request, at, by, lambda index: index.delete(data.ids))
+async def delete(request: Request, at: At, by: By, data: messages.Which) -> Response:
+    _at_most(len(data.ids or ()), by.max_documents, "ids")
+    if (data.ids is None) == (data.filter is None):
+        raise HTTPException(422, "either ids must be given, or a filter")
+    return await _written(request, at, by, lambda index: index.delete(data.ids, filter=data.filter, params=data.params))
 
 
 @writing.post("/{name}/compact", summary="Join segments, which makes searches faster", response_model=messages.Written)

@@ -136,7 +136,7 @@ def _tried(call: Callable[[Index], Any], index: Index) -> Any:
         return call(index)
     except FormatError as error:
         return error
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError) as error:  # the last: of what a filter in SQL needs
         argument, space, rest = str(error).partition(" ")
         return Refused(FIELDS.get(argument, argument) + space + rest)
     except Exception as error:

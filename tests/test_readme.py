@@ -15,11 +15,16 @@ ROOT = Path(__file__).parents[1]
 PAGES = ["README.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
 # Pages whose Python is not run as it stands, and why.
 NOT_RUN = {
+    "docs/converting.md": "tests/lateint/test_converting.py converts indexes that the other libraries wrote",
+    "docs/integrations.md": "`python -m benchmarks.integrations` runs tests/integrations beside the frameworks",
     "docs/format.md": "tests/lateint/test_storage.py runs the reader on indexes of every kind",
+    "docs/serving.md": "needs a server; tests/lateint_server/test_guide.py has one",
     "docs/preflmr.md": "needs the model and the pictures that `make demo-preflmr` makes in minutes",
 }
 # Commands of a shell that are not run here, and why.
 COMMANDS_NOT_RUN = {
+    "docs/converting.md": "tests/lateint/test_converting.py converts indexes that the other libraries wrote",
+    "docs/integrations.md": "`python -m benchmarks.integrations` runs tests/integrations beside the frameworks",
     "git": "needs the network",
     "cd": "belongs to git clone",
     "pip": "needs the network; .ci/run installs a wheel into an empty environment",
@@ -66,8 +71,7 @@ def test_python_blocks_run(page, program, tmp_path, monkeypatch):
         program = program.replace(
             '"index"', 'f"index-{__import__("os").urandom(4).hex()}"'
         )  # three ways, one at a time
-    if "matplotlib" in program:
-        pytest.importorskip("matplotlib")
+    if "heatmap" in program:
         program = program.replace("(32, 32)", "(3, 4)")  # the model that stands in has twelve patches
     if "pages" in program:
         from PIL import Image

@@ -1,11 +1,11 @@
-"""Tests the adapters against the packages they are for, each in an environment of its own, and measures them.
+"""Tests adapters and encoders against the packages they are for, each in an environment of its own, and measures them.
 
     python -m benchmarks.adapters.run --envs ENVS --out benchmarks/results/adapters.json
 
 Run it from the repository's root. For each package it makes an environment in the folder ENVS (kept, and used again),
-installs the pinned package with the versions that it asks for itself and this tree, runs its test_adapters_*.py there,
-and times one training step and one scoring with and without the adapter. The default builds of torch take some 5 GB in
-each environment; pip's own settings (an index with CPU builds) apply.
+installs the pinned package with the versions that it asks for itself and this tree, and runs its test_adapters_*.py and
+its part of test_encoders.py there. It times one training step and one scoring with and without the adapter. The default
+builds of torch take some 5 GB in each environment; pip's own settings (an index with CPU builds) apply.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from collections import Counter
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,12 @@ from typing import Any
 # What is installed for each adapter, besides this tree. PyLate brings the torch that it pins. colpali-engine takes any,
 # but it must be of the same build as torchvision, of which an index may have fewer.
 PACKAGES = {
-    "pylate": ["pylate==1.6.0"],
+    "pylate": ["pylate==1.6.0", "onnx", "onnxruntime"],
     "sentence_transformers": ["sentence-transformers==6.2.0"],
     "colpali": ["colpali-engine==0.3.18", "torch==2.11.0", "torchvision==0.26.0"],
 }
+# Which of tests/lateint/test_encoders.py run there.
+ENCODERS = {"pylate": "pylate or onnx", "sentence_transformers": "sentence", "colpali": "colpali"}
 REPORTED = ("pylate", "sentence-transformers", "colpali-engine", "torch", "transformers", "numpy", "lateint")
 
 
@@ -70,7 +73,12 @@ def measured(name: str, env: Path, wheel: Path) -> dict[str, Any]:
     print(f"{name}: testing ...", flush=True)
     tests = [f"tests/kernels/test_adapters{suffix}.py" for suffix in ("", f"_{name}")]
     done = subprocess.run([python, "-m", "pytest", "-q", "-rfEs", *tests], capture_output=True, text=True)
-    counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout)}
+    encoders = [python, "-m", "pytest", "-q", "-rfEs", "tests/lateint/test_encoders.py", "-k", ENCODERS[name]]
+    also = subprocess.run(encoders, capture_output=True, text=True)
+    done.stdout, done.returncode = done.stdout + also.stdout, done.returncode or also.returncode
+    counts: Counter[str] = Counter()
+    for n, word in re.findall(r"(\d+) (passed|failed|skipped|error)", done.stdout):
+        counts[word] += int(n)
     failed = counts.get("failed", 0) + counts.get("error", 0) + counts.get("skipped", 0) or int(done.returncode != 0)
     if failed:
         print(done.stdout[-4000:], done.stderr[-2000:])

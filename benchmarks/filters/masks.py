@@ -102,10 +102,10 @@ def _table(every):
 def _duckdb(folder, every):
     import duckdb
 
-    table = _table(every)
+    documents = _table(every)
     base = duckdb.connect(str(folder / "duckdb"), config={"threads": 1})
-    base.execute("CREATE TABLE t AS SELECT * FROM table")
-    del table
+    base.execute("CREATE TABLE t AS SELECT * FROM documents")  # the table above, by its name
+    del documents
 
     def call(where):
         return lambda: base.execute(f"SELECT n FROM t WHERE {where}").fetchnumpy()["n"]
@@ -125,10 +125,7 @@ def _pyarrow(folder, every):
     conditions.append((source == "site77") & (year > 2015))
     return {
         name: lambda condition=condition: (
-            table.select(["n", "year", "lang", "price", "source"])
-            .filter(condition, use_threads=False)
-            .column("n")
-            .to_numpy()
+            table.select(["n", "year", "lang", "price", "source"]).filter(condition).column("n").to_numpy()
         )
         for name, condition in zip(CONDITIONS, conditions, strict=False)
     }

@@ -1,8 +1,10 @@
 """The measurements of `python -m benchmarks.serving`: each takes an empty folder and gives plain numbers."""
 
 import base64
+import os
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import server_kills
@@ -33,7 +35,7 @@ def served(folder, documents, *options):
     server = server_kills.Server(folder / "index", *options)
     try:
         port = int(server.address.rsplit(":", 1)[1])
-        yield index, ("127.0.0.1", port), collection(rng, 256, QUERY), server.url
+        yield index, ("127.0.0.1", port), collection(rng, 256, QUERY), server.url, server.process.pid
     finally:
         server.end()
 
@@ -49,7 +51,7 @@ def in_base64(query):
 
 def latency(folder, count):
     """Milliseconds of one search at a time, in the process and over HTTP, each query in all ways before the next."""
-    with served(folder, 5000) as (index, address, queries, url):
+    with served(folder, 5000) as (index, address, queries, url, process):
         connection, remote = load.Connection(address), RemoteIndex(url)
         ways = {
             "in the process": [lambda query=query: index.search(query, K) for query in queries],
@@ -70,6 +72,8 @@ def latency(folder, count):
                 start = time.perf_counter()
                 calls[number % len(calls)]()
                 times[name].append(1e3 * (time.perf_counter() - start))
+        cpu = {name: _cpu(ways[name], process) for name in ("MessagePack", "base64", "JSON lists")}
+        cpu["in the process"] = _cpu(ways["in the process"], os.getpid())
         remote.close()
         connection.close()
     p50 = {name: float(np.median(of)) for name, of in times.items()}
@@ -79,9 +83,26 @@ def latency(folder, count):
         "p25 ms": p25,
         "p50 over the process, ms": {name: p50[name] - p50["in the process"] for name in p50 if name != "no search"},
         "p25 over the process, ms": {name: p25[name] - p25["in the process"] for name in p25 if name != "no search"},
+        "CPU of the server over that of the process, ms a search": {
+            name: of - cpu["in the process"] for name, of in cpu.items() if name != "in the process"
+        },
         "documents": 5000,
         "searches": count or 2000,
     }
+
+
+def _cpu(calls, process):
+    """Milliseconds of CPU that a process takes for a call, which other processes disturb less than they do a clock."""
+    before = _ticks(process)
+    for _ in range(4):
+        for call in calls:
+            call()
+    return 1e3 * (_ticks(process) - before) / os.sysconf("SC_CLK_TCK") / (4 * len(calls))
+
+
+def _ticks(process):
+    fields = Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()
+    return int(fields[11]) + int(fields[12])
 
 
 def _asking(connection, requests):
@@ -94,7 +115,7 @@ def _asking(connection, requests):
 
 def throughput(folder, count):
     """Queries a second of 16 clients, and of the library with batches of 64, in turn."""
-    with served(folder, 20_000) as (index, address, queries, _):
+    with served(folder, 20_000) as (index, address, queries, _, _):
         requests = [load.request(address, SEARCH, binary(query)) for query in queries]
         library, clients = [], []
         for _ in range(count or 5):
@@ -119,7 +140,7 @@ def throughput(folder, count):
 def overload(folder, count):
     """What becomes of answers when three times as much is asked as the server can do."""
     seconds = count or 6
-    with served(folder, 20_000) as (_, address, queries, _):
+    with served(folder, 20_000) as (_, address, queries, _, _):
         requests = [load.request(address, SEARCH, binary(query)) for query in queries]
         load.closed(address, requests, 16, 1)
         answers, took = load.closed(address, requests, 16, seconds)

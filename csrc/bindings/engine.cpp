@@ -13,6 +13,7 @@
 
 #include "bindings/arrays.hpp"
 #include "bindings/families.hpp"
+#include "bindings/fields.hpp"
 #include "bindings/gil.hpp"
 #include "codes/int8.hpp"
 #include "platform/threads.hpp"
@@ -21,31 +22,6 @@ namespace py = pybind11;
 
 namespace lateint::bindings {
 namespace {
-
-// Reads the arrays of an index, checks their shapes and keeps them alive.
-class Fields {
-public:
-    // The array of a field. `shape` is what it must be, -1 for any length.
-    template <class T>
-    Array<T> get(const py::object& arrays, const char* name, const std::vector<int64_t>& shape) {
-        Array<T> array = array_of<T>(arrays, name);
-        bool fits = array.ndim() == static_cast<py::ssize_t>(shape.size());
-        for (size_t i = 0; fits && i < shape.size(); ++i) fits = shape[i] < 0 || array.shape(i) == shape[i];
-        if (!fits) {
-            std::string wanted, got;
-            for (const int64_t size : shape)
-                wanted += (wanted.empty() ? "" : ", ") + (size < 0 ? "any" : std::to_string(size));
-            for (py::ssize_t i = 0; i < array.ndim(); ++i)
-                got += (got.empty() ? "" : ", ") + std::to_string(array.shape(i));
-            codes::damaged(std::string(name) + " must be [" + wanted + "], got [" + got + "]");
-        }
-        kept_.push_back(array);
-        return array;
-    }
-
-private:
-    std::vector<py::object> kept_;
-};
 
 class PyEngine {
 public:
@@ -57,22 +33,22 @@ public:
 private:
     std::unique_ptr<codes::Engine> make(const py::object& arrays, const std::vector<py::object>& segments) {
         const int nbits = arrays.attr("nbits").cast<int>();
-        if (nbits != 1 && nbits != 2 && nbits != 4 && nbits != 8) codes::damaged("nbits must be 1, 2, 4 or 8");
+        if (nbits != 1 && nbits != 2 && nbits != 4 && nbits != 8) damaged("nbits must be 1, 2, 4 or 8");
         const auto permutation = fields_.get<int32_t>(arrays, "permutation", {-1});
         const int64_t width = permutation.shape(0), depth = codes::round_up(width, codes::kDepthStep);
         if (width < 8 || width % 8 != 0 || width > codes::kMaxWidth) {
-            codes::damaged("permutation must have a multiple of 8 numbers, at most 4096, got " + std::to_string(width));
+            damaged("permutation must have a multiple of 8 numbers, at most 4096, got " + std::to_string(width));
         }
         const auto mean = fields_.get<float>(arrays, "mean", {-1});
         const auto rotation = fields_.get<float>(arrays, "rotation", {-1, -1, -1});
         const int64_t block = rotation.shape(1);
         if (block != rotation.shape(2) || rotation.shape(0) * block != width) {
-            codes::damaged("rotation must be square blocks of " + std::to_string(width) + " components together");
+            damaged("rotation must be square blocks of " + std::to_string(width) + " components together");
         }
         const auto centroids = fields_.get<uint8_t>(arrays, "centroids", {-1, depth});
         const auto cells = fields_.get<uint8_t>(arrays, "cells", {-1, depth});
         const auto cell_offsets = fields_.get<int64_t>(arrays, "cell_offsets", {cells.shape(0) + 1});
-        if (centroids.shape(0) == 0 || cells.shape(0) == 0) codes::damaged("it has no centroids");
+        if (centroids.shape(0) == 0 || cells.shape(0) == 0) damaged("it has no centroids");
         const codes::Codec codec(nbits, width, depth, centroids.data());
         std::vector<codes::Segment> views;
         for (const py::object& segment : segments) views.push_back(view(segment, codec, centroids.shape(0)));
@@ -86,7 +62,7 @@ private:
 
     codes::Segment view(const py::object& arrays, const codes::Codec& codec, int64_t count) {
         const auto offsets = fields_.get<int64_t>(arrays, "offsets", {-1});
-        if (offsets.shape(0) == 0) codes::damaged("offsets must have a number, got none");
+        if (offsets.shape(0) == 0) damaged("offsets must have a number, got none");
         const auto ids = fields_.get<uint16_t>(arrays, "centroid_ids", {-1});
         const int64_t tokens = ids.shape(0);
         return {offsets.shape(0) - 1,
@@ -162,8 +138,8 @@ struct Batch {
 
 // k hits for each query. With nprobe < 0 every document is scored.
 std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t k,
-                            int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells, double deviations,
-                            const py::object& allowed, int threads) {
+                            int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells, int64_t watched,
+                            double deviations, const py::object& allowed, int threads) {
     const Batch batch(*self, queries, offsets);
     if (k < 1) throw py::value_error("k must be at least 1, got " + std::to_string(k));
     const uint8_t* const mask = optional_data(allowed);
@@ -174,9 +150,9 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
     std::vector<std::vector<codes::Hit>> hits(batch.count);
     without_gil([&] {
         batch.each(threads, [&](int64_t i, const codes::Query& query, int inside) {
-            hits[i] = nprobe < 0
-                          ? self->exhaustive(query, k, mask, inside)
-                          : self->search(query, {k, nprobe, candidates, patience, cells, deviations}, mask, inside);
+            hits[i] = nprobe < 0 ? self->exhaustive(query, k, mask, inside)
+                                 : self->search(query, {k, nprobe, candidates, patience, cells, watched, deviations},
+                                                mask, inside);
         });
     });
     std::vector<Ranking> rankings;

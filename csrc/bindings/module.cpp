@@ -8,4 +8,5 @@ PYBIND11_MODULE(_cpu, m) {
     lateint::bindings::bind_train(m);
     lateint::bindings::bind_codes(m);
     lateint::bindings::bind_engine(m);
+    lateint::bindings::bind_text(m);
 }

@@ -148,11 +148,13 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
     Lease lease(*this);
     Scratch& scratch = *lease;
     find_candidates(query, limits, allowed, threads, scratch, counts);
-    TopK top(limits.k);
+    const int64_t watched = limits.watched > 0 ? std::min(limits.watched, limits.k) : limits.k;
+    TopK all(limits.k), few(watched);
+    TopK& top = watched < limits.k ? few : all;
     Line line(scratch.unit);
     const auto size = static_cast<int64_t>(scratch.chosen.size());
     const auto coarse = [&](int64_t i) { return static_cast<uint32_t>(scratch.keys[i] >> 32); };
-    int64_t idle = 0;  // candidates since the best k last changed
+    int64_t idle = 0;  // candidates since the watched ones last changed
     int64_t positions[kRound];
     float scores[kRound];
     for (int64_t first = 0; first < size; first += kRound) {
@@ -164,6 +166,7 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
         bool changed = false;
         for (int64_t i = 0; i < count; ++i) {
             changed |= top.offer({scores[i], positions[i]});
+            if (watched < limits.k) all.offer({scores[i], positions[i]});
             line.add(coarse(first + i), scores[i]);
         }
         idle = changed ? 0 : idle + count;

@@ -1,7 +1,7 @@
 #include "codes/lists.hpp"
 
 #include <algorithm>
-#include <stdexcept>
+#include <string>
 #include <vector>
 
 #include "platform/threads.hpp"
@@ -50,8 +50,6 @@ void InvertedLists::refuse(Run run, uint32_t centroid) const {
     damaged("list_offsets of centroid " + std::to_string(centroid) + " are " + std::to_string(run.first) + ".." +
             std::to_string(run.end) + " of " + std::to_string(entries_));
 }
-
-void damaged(const std::string& what) { throw std::runtime_error("the index is damaged: " + what); }
 
 void count_postings(const uint32_t* centroid_ids, const int64_t* offsets, int64_t documents, int64_t count,
                     int64_t* list_offsets) {

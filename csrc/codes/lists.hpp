@@ -2,8 +2,9 @@
 #pragma once
 
 #include <cstdint>
-#include <string>
 #include <vector>
+
+#include "platform/damaged.hpp"
 
 namespace lateint::codes {
 
@@ -12,9 +13,6 @@ struct Run {
     int64_t first, end;
     int64_t size() const { return end - first; }
 };
-
-// For what only a damaged file can say. Throws std::runtime_error.
-[[noreturn]] void damaged(const std::string& what);
 
 // Inverted lists: for each centroid the distinct documents with a token at it, ascending. Small segments store only the
 // lists that are not empty, and which ones these are; a bit for each centroid then finds them.

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
+from lateint_kernels.text.segment_text import SegmentText
 
 def best_isa() -> str: ...
 def isa_limit() -> str: ...
@@ -98,6 +99,7 @@ class Engine:
         candidates: int,
         patience: int,
         cells: int,
+        watched: int,
         deviations: float,
         allowed: NDArray[np.uint8] | None,
         threads: int,
@@ -111,6 +113,26 @@ class Engine:
     def score(self, query: NDArray[np.float32], positions: NDArray[np.int64], threads: int) -> NDArray[np.float32]: ...
     def prepare(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float64], float]: ...
     def decode(self, segment: int, first: int, n: int) -> NDArray[np.uint8]: ...
+
+class TextEngine:
+    """Reads the arrays off the fields of `SegmentText` and keeps them alive; terms of a query ascend."""
+
+    def __init__(
+        self, segments: Sequence[SegmentText], k1: float, b: float, live: NDArray[np.uint8] | None
+    ) -> None: ...
+    def search(
+        self,
+        queries: Sequence[Sequence[tuple[bytes, float]]],
+        k: int,
+        allowed: NDArray[np.uint8] | None,
+        threads: int,
+    ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]: ...
+    def score(self, terms: Sequence[tuple[bytes, float]], positions: NDArray[np.int64]) -> NDArray[np.float32]: ...
+    def statistics(self, terms: Sequence[tuple[bytes, float]]) -> tuple[int, int, NDArray[np.int64]]: ...
+
+def invert_text(numbers: NDArray[np.uint32], offsets: NDArray[np.int64], terms: int) -> dict[str, NDArray[Any]]: ...
+def join_text(segments: Sequence[SegmentText], places: Sequence[NDArray[np.uint32]]) -> dict[str, NDArray[Any]]: ...
+def check_text(segment: SegmentText) -> None: ...
 
 class TrainProblem:
     """Tensors are addresses of contiguous memory that the caller keeps alive; 0: not given."""

@@ -1,6 +1,8 @@
 """What every operator means, in float64 or integers and loops; all fast code is measured against this."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections import Counter
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -257,6 +259,32 @@ def coarse_scores(
             found = found or bool(seen)
             score += float(scales[i]) * max(seen, default=row[order[i][min(2 * nprobe, len(row)) - 1]])
         scores.append(score if found else None)
+    return scores
+
+
+def bm25(
+    query: Mapping[Hashable, float], documents: Sequence[Sequence[Hashable]], *, k1: float = 1.2, b: float = 0.75
+) -> list[float]:
+    """``sum_t n_t idf_t f / (f + k1 (1 - b + b |d| / mean length))`` over the terms t that query and document share.
+
+    n_t and f are how often query and document have t, and ``idf_t = ln(1 + (N - df_t + 1/2) / (df_t + 1/2))``, df_t
+    being how many documents have t. N and the mean length are of documents that have a term at least (Robertson and
+    Zaragoza, The Probabilistic Relevance Framework, 2009; with the idf of Lucene, which is never negative).
+
+    >>> scores = bm25({"red": 1}, [["red", "fox"], ["fox"], []])
+    >>> [round(score, 4) for score in scores]
+    [0.2852, 0.0, 0.0]
+    """
+    counts = [Counter(document) for document in documents]
+    texts = [document for document in documents if len(document)]
+    mean = sum(map(len, texts)) / max(1, len(texts))
+    scores = [0.0] * len(documents)
+    for term, wanted in query.items():
+        frequency = sum(term in count for count in counts)
+        idf = math.log(1 + (len(texts) - frequency + 0.5) / (frequency + 0.5))
+        for d, count in enumerate(counts):
+            if f := count[term]:
+                scores[d] += wanted * idf * f / (f + k1 * (1 - b + b * len(documents[d]) / mean))
     return scores
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from lateint import ids as ids_module
 from lateint.changing import compaction, rebuilding
+from lateint.changing.chosen import Kept, Some
+from lateint.changing.encoders import Encoders, Residuals
 from lateint.changing.rebuilding import Decoded, Rebuilt
 from lateint.changing.sinks import Sink
 from lateint.disk.manifest import INT, VERSION, Bundle, File, Manifest, Segment
@@ -18,10 +20,10 @@ from lateint.disk.segment_files import Rows
 from lateint.disk.store import Arrays, MemoryStore
 from lateint.fields.groups import attached
 from lateint.fields.records import NOTHING, Given
-from lateint.indexing import builder, clustering
+from lateint.indexing import builder
 from lateint.indexing.codec import Codec
 from lateint.indexing.documents import Documents
-from lateint.indexing.encoding import Encoder, Stream
+from lateint.indexing.encoding import Stream
 from lateint.state import State, deletion
 from lateint.timings import Timings
 from lateint_kernels.codes.building import HostOperators
@@ -29,7 +31,6 @@ from lateint_kernels.codes.building import HostOperators
 MOST_TOKENS = 1 << 22  # of a segment that is added
 WORK = 4  # times what an add adds, or LEAST_WORK, it may compact
 LEAST_WORK = 1 << 15
-MEASURED = 4096  # tokens of an add whose distance to their centroids is measured
 DUPLICATES = ("raise", "replace", "skip")
 
 Files = dict[str, File | Bundle]
@@ -69,6 +70,7 @@ class Draft:
                 encoded.
         """
         self._check_dim(documents)
+        given = replace(given, analyzer=self.state.manifest.analyzer)
         names = self._names(ids, len(documents.lengths))
         positions = self.state.ids.find(names if isinstance(names, np.ndarray) else ids_module.packed(names))
         known = np.flatnonzero(positions >= 0)
@@ -100,7 +102,7 @@ class Draft:
         """
         if not len(positions):
             return
-        before = self.state
+        before, given = self.state, replace(given, analyzer=self.state.manifest.analyzer)
         numbers = np.searchsorted(before.firsts, positions, side="right") - 1
         kept = Kept(before, numbers, positions - before.firsts[numbers])
         state = self._without(before, positions)
@@ -307,88 +309,6 @@ class Draft:
             groups, norm = attached(NOTHING, joined.groups()), compaction.residual_norm(parts)
             self.state = self._with_segment(self.state, first, last, new, groups, norm)
         self.changed = True
-
-
-class Encoders:
-    """Encoders of one codec after the other; what takes long to make is kept."""
-
-    def __init__(self, threads: int = 0) -> None:
-        self._threads = threads
-        self._codec: Codec | None = None
-        self._nearest: Callable[[Any, int], Any]
-
-    def encoder(self, codec: Codec, residuals: Residuals) -> Encoder:
-        """One that measures residuals."""
-        operators = HostOperators(self._threads)
-        if codec is not self._codec:
-            self._nearest = clustering.assigner(codec.centroids, operators)
-            self._codec = codec
-        return Encoder(
-            codec, builder.CELLS_SEARCHED, operators, Timings(), nearest=self._nearest, measure=residuals.add
-        )
-
-
-class Residuals:
-    """How far the first tokens of a stream are from their centroids."""
-
-    def __init__(self, codec: Codec) -> None:
-        self._codec, self._sum, self._count = codec, 0.0, 0
-
-    def add(self, rows: NDArray[np.uint8], ids: NDArray[np.uint32]) -> None:
-        """Measures some tokens: bytes ``[n, depth]``, centroids ``[n]``."""
-        some = min(len(rows), MEASURED - self._count)
-        if some > 0:
-            apart = rows[:some].astype(np.int32) - self._codec.centroids.rows[ids[:some]]
-            self._sum += float(np.sqrt((apart * apart).sum(1)).sum())
-            self._count += some
-
-    @property
-    def norm(self) -> float | None:
-        """On average, on the scale of tokens."""
-        return self._codec.rotation.step * self._sum / self._count if self._count else None
-
-
-class Kept:
-    """Documents of a state, by the numbers of their segments and their rows there."""
-
-    def __init__(self, state: State, numbers: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
-        self._parts, self._numbers, self._rows = state.parts, numbers, rows
-
-    @property
-    def lengths(self) -> NDArray[np.int64]:
-        """Their tokens."""
-        found = np.empty(len(self._rows), np.int64)
-        for number in np.unique(self._numbers).tolist():
-            here = self._numbers == number
-            found[here] = self._parts[number].lengths[self._rows[here]]
-        return found
-
-    def pieces(self, first: int, last: int) -> list[compaction.Piece]:
-        """Some of them, which are neighbours here, as runs of neighbours in their segments."""
-        return compaction.runs_of(self._parts, self._numbers[first:last], self._rows[first:last])
-
-
-class Some:
-    """Some documents of others."""
-
-    def __init__(self, documents: Documents, which: NDArray[np.int64]) -> None:
-        self._documents, self.dim = documents, documents.dim
-        self._wanted = np.zeros(len(documents.lengths), bool)
-        self._wanted[which] = True
-        self.lengths = documents.lengths[which]
-
-    def chunks(self, most: int) -> Iterator[Any]:
-        """Their tokens."""
-        wanted, at = np.repeat(self._wanted, self._documents.lengths), 0
-        for chunk in self._documents.chunks(most):
-            part = chunk[wanted[at : at + len(chunk)]]
-            at += len(chunk)
-            if len(part):
-                yield part
-
-    def pilot(self, most: int) -> Any:
-        """Not of use here: nothing is learned from them."""
-        raise NotImplementedError
 
 
 def _taken(names: NDArray[np.int64] | list[str], which: NDArray[np.int64]) -> NDArray[np.int64] | list[str]:

@@ -41,8 +41,8 @@ def merge(sources: Sequence[Source], target: Path, *, overwrite: bool) -> None:
     Files are linked, or copied where a file system cannot link; nothing is encoded.
 
     Raises:
-        ValueError: there is no source, one has another codec or another kind of ids, an id is in two of them, or there
-            are too many documents.
+        ValueError: there is no source, one has another codec, another analyzer or another kind of ids, an id is in two
+            of them, or there are too many documents.
         OSError: as `store.writing`.
     """
     if not sources:
@@ -124,6 +124,11 @@ def _check_alike(sources: Sequence[Source]) -> None:
             raise ValueError(
                 f"parts must have ids of one kind, but those of {source.what} are {kinds[0]} and those of {first.what} "
                 f"{kinds[1]}"
+            )
+        if source.state.manifest.analyzer != first.state.manifest.analyzer:
+            raise ValueError(
+                f"parts must have the same analyzer of texts, but that of {source.what} is "
+                f"{source.state.manifest.analyzer} and that of {first.what} {first.state.manifest.analyzer}"
             )
     if (documents := sum(part.entry.documents for source in sources for part in source.state.parts)) > MOST_DOCUMENTS:
         raise ValueError(f"an index holds up to {MOST_DOCUMENTS:,} documents, got {documents:,} with deleted ones")

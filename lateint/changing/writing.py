@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from lateint.changing.draft import Draft, Encoders
+from lateint.changing.draft import Draft
+from lateint.changing.encoders import Encoders
 from lateint.changing.sinks import Files, Memory
 from lateint.disk import commits, store
 from lateint.disk.disk import Disk

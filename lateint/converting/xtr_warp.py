@@ -89,7 +89,7 @@ def _fields(folder: Folder, numbers: NDArray[np.int64]) -> list[dict[str, Any]]:
         import duckdb
     except ImportError:
         raise ImportError(
-            f"{path} holds metadata, which duckdb reads: pip install duckdb, or pass metadata=False to leave them out"
+            f"{path} holds metadata, which duckdb reads: pip install duckdb; metadata=False leaves them out"
         ) from None
     place = {number: row for row, number in enumerate(numbers.tolist())}
     fields: list[dict[str, Any]] = [{} for _ in place]

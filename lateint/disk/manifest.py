@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lateint.text.analyzer import Analyzer
 from lateint_kernels.codes.residual import NBITS
 
 FORMAT, VERSION = "lateint", 3
-WITHOUT_GROUPS = 2  # the version of an index none of whose segments has groups
+WITHOUT_GROUPS = 2  # the version of an index none of whose segments has groups, and whose texts are not searched
 MANIFEST = "index.json"
 INT, STRING = "int64", "string"  # kinds of ids
 STEPS = 1e-21, 1e17  # between which a step must be, for scores are float32
@@ -129,6 +130,7 @@ class Manifest:
         codec: folder of the codec's files; empty: that of the manifest.
         codec_crc32: of the codec's numbers; None: not known.
         training: what the codec was learned from: ``tokens`` and ``residual_norm``; None: not known.
+        analyzer: that makes terms of texts; None: they are not searched.
         encoder: what made the tokens: its ``name`` and ``settings``; None: not known.
     """
 
@@ -150,6 +152,7 @@ class Manifest:
     codec: str = ""
     codec_crc32: int | None = None
     training: Mapping[str, Any] | None = None
+    analyzer: Analyzer | None = None
     encoder: Mapping[str, Any] | None = None
 
     def to_json(self) -> dict[str, Any]:
@@ -166,6 +169,7 @@ class Manifest:
             "next_segment": self.segment_number,
             **({"codec": self.codec} if self.codec else {}),
             **{key: value for key in optional if (value := getattr(self, key)) is not None},
+            **({} if self.analyzer is None else {"analyzer": self.analyzer.to_json()}),
             "segments": [segment.to_json() for segment in self.segments],
             "files": {name: file.to_json() for name, file in self.files.items()},
         }
@@ -173,7 +177,8 @@ class Manifest:
     @property
     def version_to_write(self) -> int:
         """The first version that can say all of this."""
-        return VERSION if any(segment.groups for segment in self.segments) else WITHOUT_GROUPS
+        more = self.analyzer is not None or any(segment.groups for segment in self.segments)
+        return VERSION if more else WITHOUT_GROUPS
 
     @property
     def segment_number(self) -> int:
@@ -230,6 +235,7 @@ class Manifest:
             codec=_name(values["codec"]) if values.get("codec") else "",
             codec_crc32=_size(values, "codec_crc32") if "codec_crc32" in values else None,
             training=None if training is None else {key: training[key] for key in _TRAINING},
+            analyzer=_analyzer(values) if version >= VERSION else None,
             encoder=_encoder(values),
         )
 
@@ -289,6 +295,15 @@ def _groups(values: Mapping[str, Any]) -> tuple[str, ...]:
     if not isinstance(groups, list) or len(set(groups)) < len(groups):
         raise ValueError(f"groups cannot be {groups!r}")
     return tuple(_name(group) for group in groups)
+
+
+def _analyzer(values: Mapping[str, Any]) -> Analyzer | None:
+    analyzer = values.get("analyzer")
+    if analyzer is None:
+        return None
+    if not isinstance(analyzer, dict):
+        raise ValueError(f"analyzer cannot be {analyzer!r}")
+    return Analyzer.from_json(analyzer)
 
 
 def _file(entry: Mapping[str, Any]) -> File | Bundle:

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from lateint.disk.segment_files import Rows
-from lateint.fields import metadata, texts
+from lateint.fields import metadata, postings, texts
 from lateint.fields.records import Given
 from lateint.fields.stored import Leaves, Piece
 
@@ -42,7 +42,8 @@ class Group(Protocol):
         """
 
 
-GROUPS: Mapping[str, Group] = {"texts": texts, "metadata": metadata}  # in the order of docs/format.md
+# In the order of docs/format.md.
+GROUPS: Mapping[str, Group] = {"texts": texts, "metadata": metadata, "postings": postings}
 
 
 def attached(given: Given, kept: Mapping[str, Sequence[Piece]] | None = None) -> dict[str, dict[str, Rows]]:

@@ -36,14 +36,8 @@ def join(pieces: Sequence[Piece]) -> dict[str, Rows]:
     arrays = stored.joined("metadata", pieces, b"")
     if arrays["metadata_bytes"].shape[0] == 0:
         return {}
-    places: dict[int, tuple[Leaves, NDArray[np.int64]]] = {}
-    at = 0
-    for leaves, documents, first, last in pieces:
-        if leaves is not None:
-            rows = places.setdefault(id(leaves), (leaves, np.full(documents, -1, np.int64)))[1]
-            rows[first:last] = np.arange(at, at + last - first)
-        at += last - first
-    found = columns.joined([(columns_of(leaves, len(rows)), rows) for leaves, rows in places.values()], at)
+    places, count = stored.places(pieces)
+    found = columns.joined([(columns_of(leaves, len(rows)), rows) for leaves, rows in places], count)
     return arrays | {name: Rows.of(array) for name, array in columns.written(found).items()}
 
 

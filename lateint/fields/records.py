@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 from lateint.fields.values import flattened
+from lateint.text.analyzer import Analyzer
 
 
 @dataclass(frozen=True)
@@ -20,11 +21,13 @@ class Given:
         texts: for each document, checked; None for one without.
         metadata: for each document, as users pass them. Those of a stream can be read once.
         first: number of the first document, for messages.
+        analyzer: that makes terms of texts; None: they are not searched.
     """
 
     texts: Sequence[str | None] | None = None
     metadata: Iterable[Mapping[str, Any] | None] | None = None
     first: int = 0
+    analyzer: Analyzer | None = None
 
     def some(self, rows: Iterable[int]) -> Given:
         """Of some of the documents, for which this must hold lists."""
@@ -53,12 +56,14 @@ class Records:
     Args:
         texts: a str or None for each document; None: no document has one.
         metadata: a mapping or None for each, likewise.
+        analyzer: see `Given`.
 
     Raises:
         TypeError: one of them is no list and nothing else that can be iterated over.
     """
 
-    def __init__(self, texts: Any = None, metadata: Any = None) -> None:
+    def __init__(self, texts: Any = None, metadata: Any = None, analyzer: Analyzer | None = None) -> None:
+        self.analyzer = analyzer
         self._given = {"texts": _column(texts, "texts"), "metadata": _column(metadata, "metadata")}
         self._iterators = {name: iter(column) for name, column in self._given.items() if column is not None}
         self._taken = 0
@@ -89,7 +94,7 @@ class Records:
             found[name] = self._next(name, first, count)
         if "texts" in found:
             found["texts"] = [_text(one, first + i) for i, one in enumerate(found["texts"])]
-        return Given(**found, first=first)
+        return Given(**found, first=first, analyzer=self.analyzer)
 
     def _next(self, name: str, first: int, count: int) -> Iterator[Any]:
         there = 0
@@ -116,9 +121,9 @@ class Records:
         """The name of one that cannot be read again."""
         return next((name for name, column in self._given.items() if isinstance(column, Iterator)), None)
 
-    def fingerprint(self) -> dict[str, int]:
+    def fingerprint(self) -> dict[str, Any]:
         """What tells them from others; reads all of them, which must not be `read_once`."""
-        found = {}
+        found: dict[str, Any] = {} if self.analyzer is None else {"analyzer": self.analyzer.to_json()}
         for name, column in self._given.items():
             if column is not None:
                 crc = 0

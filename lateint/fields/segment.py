@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from lateint.fields import metadata, texts
+from lateint.fields import metadata, postings, texts
 from lateint.fields.columns import Column, Key
 from lateint.fields.groups import GROUPS
 from lateint.fields.stored import Leaves, Piece
+from lateint_kernels.text.segment_text import SegmentText
 
 
 class SegmentFields:
@@ -42,6 +43,11 @@ class SegmentFields:
         """Of a document; empty where it has none."""
         leaves = self.groups.get("metadata")
         return {} if leaves is None else metadata.at(leaves, row)
+
+    @cached_property
+    def postings(self) -> SegmentText:
+        """Which documents have which terms."""
+        return postings.of(self.groups.get("postings"), self.documents)
 
     def pieces(self, first: int, last: int) -> dict[str, Piece]:
         """Some neighbouring documents, for each group."""

@@ -79,6 +79,20 @@ def _lengths(name: str, piece: Piece, missing: int) -> NDArray[np.int64]:
     return lengths
 
 
+def places(pieces: Sequence[Piece]) -> tuple[list[tuple[Leaves, NDArray[np.int64]]], int]:
+    """Where the documents of pieces come: of each segment, ``[n]`` the new number of each of its documents, -1 where it
+    is left out; and how many there are. Segments without the group are left out."""
+    found: dict[int, tuple[Leaves, NDArray[np.int64]]] = {}
+    at = 0
+    for leaves, documents, first, last in pieces:
+        if leaves is not None:
+            if id(leaves) not in found:
+                found[id(leaves)] = leaves, np.full(documents, -1, np.int64)
+            found[id(leaves)][1][first:last] = np.arange(at, at + last - first)
+        at += last - first
+    return list(found.values()), at
+
+
 def problem(leaves: Leaves, name: str) -> str | None:
     """What is wrong with where documents begin and end; None: nothing."""
     offsets, data = leaves[f"{name}_offsets"], leaves[f"{name}_bytes"]

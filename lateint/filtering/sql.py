@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, lru_cache
 from typing import Any
 
 from lateint.fields.values import plain
@@ -48,8 +48,9 @@ def parse(condition: str, params: Mapping[str, Any] | None = None) -> Tree:
     return found
 
 
+@lru_cache(64)  # for the same one comes with every search
 def _parsed(condition: str) -> Any:
-    """What sqlglot makes of it."""
+    """What sqlglot makes of it; nothing changes it afterwards."""
     language, errors = _language()
     try:
         dialect = language()

@@ -247,7 +247,13 @@ def build_passing(
     if not lengths.sum():
         raise ValueError(f"doc_embs must hold at least one token, got {len(lengths)} documents without any")
     encoder.overflow.warn(int(lengths.sum()))
-    manifest = Manifest(**codec.described, segments=tuple(segments), ids=INT, next_segment=len(segments))
+    manifest = Manifest(
+        **codec.described,
+        segments=tuple(segments),
+        ids=INT,
+        next_segment=len(segments),
+        analyzer=records.analyzer,
+    )
     _commit(manifest, ids.check(names, len(lengths)), store, settings)
     return timings.seconds
 
@@ -347,7 +353,13 @@ def _build(
     stream.close()
     records.close()
     encoder.overflow.warn(int(documents.lengths.sum()))
-    return Manifest(**codec.described, segments=tuple(segments), ids=INT, next_segment=len(segments))
+    return Manifest(
+        **codec.described,
+        segments=tuple(segments),
+        ids=INT,
+        next_segment=len(segments),
+        analyzer=records.analyzer,
+    )
 
 
 def train(documents: Documents, plan: Plan, operators: Operators, timings: Timings) -> Codec:

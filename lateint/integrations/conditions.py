@@ -46,6 +46,9 @@ def negated(condition: Condition) -> Condition:
         return any_of([negated(one) for one in condition["$and"]])
     if "$or" in condition:
         return all_of([negated(one) for one in condition["$or"]])
+    if "$not" in condition:
+        inner = condition["$not"]
+        return any_of([inner, {next(iter(inner)): {"$exists": False}}])
     ((field, test),) = condition.items()
     ((operator, value),) = test.items()
     if operator == "$exists":

@@ -10,7 +10,10 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-import dspy
+try:
+    import dspy
+except ImportError:
+    raise ImportError('dspy is not installed: pip install "lateint[dspy]"') from None
 
 from lateint.integrations.store import TextStore
 

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from haystack import Document, component, default_from_dict, default_to_dict
-from haystack.core.serialization import import_class_by_name
-from haystack.document_stores.errors import DuplicateDocumentError
-from haystack.document_stores.types import DuplicatePolicy
+try:
+    from haystack import Document, component, default_from_dict, default_to_dict
+    from haystack.core.serialization import import_class_by_name
+    from haystack.document_stores.errors import DuplicateDocumentError
+    from haystack.document_stores.types import DuplicatePolicy
+except ImportError:
+    raise ImportError('haystack-ai is not installed: pip install "lateint[haystack]"') from None
 
 from lateint.documents import Document as Stored
 from lateint.integrations.haystack_filters import condition
@@ -47,14 +50,12 @@ class LateIntDocumentStore:
         """What `from_dict` makes such a store of."""
         if not isinstance(self.arguments["encoder"], str):
             raise ValueError("encoder must be the full name of a class for a store that is saved")
-        made: dict[str, Any] = default_to_dict(self, **self.arguments)
-        return made
+        return dict(default_to_dict(self, **self.arguments))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> LateIntDocumentStore:
+    def from_dict(cls, data: dict[str, Any]) -> Any:
         """The store that `to_dict` described."""
-        made: LateIntDocumentStore = default_from_dict(cls, data)
-        return made
+        return default_from_dict(cls, data)
 
     def count_documents(self) -> int:
         """How many documents there are."""
@@ -123,18 +124,16 @@ class LateIntRetriever:
     def to_dict(self) -> dict[str, Any]:
         """What `from_dict` makes such a retriever of."""
         store = self.document_store.to_dict()
-        made: dict[str, Any] = default_to_dict(self, document_store=store, top_k=self.top_k, filters=self.filters)
-        return made
+        return dict(default_to_dict(self, document_store=store, top_k=self.top_k, filters=self.filters))
 
     @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> LateIntRetriever:
+    def from_dict(cls, data: dict[str, Any]) -> Any:
         """The retriever that `to_dict` described."""
         arguments = dict(data["init_parameters"])
         store = arguments["document_store"]
         if not isinstance(store, LateIntDocumentStore):
             arguments["document_store"] = LateIntDocumentStore.from_dict(store)
-        made: LateIntRetriever = default_from_dict(cls, {**data, "init_parameters": arguments})
-        return made
+        return default_from_dict(cls, {**data, "init_parameters": arguments})
 
 
 def _metadata(document: Document) -> dict[str, Any]:

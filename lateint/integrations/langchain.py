@@ -12,8 +12,11 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from langchain_core.documents import Document
-from langchain_core.vectorstores import VectorStore
+try:
+    from langchain_core.documents import Document
+    from langchain_core.vectorstores import VectorStore
+except ImportError:
+    raise ImportError('langchain-core is not installed: pip install "lateint[langchain]"') from None
 
 from lateint.documents import Document as Stored
 from lateint.integrations.store import TextStore

@@ -14,8 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pylate.indexes.base import Base
-from pylate.rank import RerankResult
+
+try:
+    from pylate.indexes.base import Base
+    from pylate.rank import RerankResult
+except ImportError:
+    raise ImportError('pylate is not installed: pip install "lateint[pylate]"') from None
 
 from lateint.index import Index
 

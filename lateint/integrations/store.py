@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from lateint.encoders.protocol import Encoder, adapted
 from lateint.index import Index
 from lateint.integrations.conditions import EVERYTHING, NOTHING, Condition, known
 
-GROWTH = 4  # a codec is learned again when there are so many times the tokens that it was learned from,
+FEW = 1 << 11  # tokens; a codec that was learned from fewer is learned again whenever documents are added,
+GROWTH = 4  # and another one when there are so many times the tokens,
 MOST = 1 << 18  # unless it was learned from so many: from there on, see `Index.drift`
 BATCH = 256  # documents that are encoded together then
 
@@ -65,9 +67,14 @@ class TextStore:
                     texts=kept, ids=names, metadata=fields, encoder=self.encoder, path=self.path, **self.settings
                 )
                 return
-            self.index.add(texts=kept, ids=names, metadata=fields, on_duplicate=on_duplicate)
-            training, growth = self.index.codec.training, self.index.drift().growth
-            if training is not None and training.tokens < MOST and growth is not None and growth >= GROWTH:
+            training = self.index.codec.training
+            trained = MOST if training is None else training.tokens
+            with warnings.catch_warnings():
+                if trained < FEW:
+                    warnings.filterwarnings("ignore", ".*tokens have components up to")
+                self.index.add(texts=kept, ids=names, metadata=fields, on_duplicate=on_duplicate)
+            growth = self.index.drift().growth or 1
+            if trained < FEW or (trained < MOST and growth >= GROWTH):
                 self.index.rebuild(self._embeddings())
 
     def _embeddings(self) -> Iterator[Any]:

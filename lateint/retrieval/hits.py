@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,7 +26,9 @@ class Hits:
 
     Attributes:
         ids: ``[n]`` int64, or objects of type str if the index was built with string ids.
-        scores: ``[n]`` float32, MaxSim on the scale of the original embeddings.
+        scores: ``[n]`` float32: MaxSim on the scale of the original embeddings; with a text, BM25 or what both became.
+        parts: ``"maxsim"`` and ``"bm25"`` of each, ``[n]`` float32, as far as there are tokens and a text; MaxSim is
+            -inf for a document without tokens.
         plan: what the search did, see `lateint.retrieval.planning.Plan`; None: these hits come from no search.
         read: reads them for `documents`; None: they come from no index.
         coverage: the share of all documents that was searched; 1.0 but where shards were lost, see `lateint.Shards`.
@@ -43,6 +45,7 @@ class Hits:
     scores: NDArray[np.float32]
     plan: Plan | None = None
     read: Callable[[Iterable[str] | None], list[Any]] | None = field(default=None, repr=False)
+    parts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
     coverage: float = 1.0
     lost: tuple[str, ...] = ()
 

@@ -14,7 +14,7 @@ CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
 WIDER = 8  # times as many lists, for a query that found too few documents
-MORE = 4  # times as many lists at most, for a search among a share of the documents
+MORE = 2  # times as many lists at most, for a search among a share of the documents
 
 
 def limits(

@@ -7,13 +7,14 @@ has the measurements.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 
 from lateint.retrieval.limits import for_share
 from lateint.retrieval.selection import Selection
 from lateint_kernels.codes.engine import Limits
 
-PRUNED, SCAN, EXHAUSTIVE = "pruned", "scan", "exhaustive"
-CENTROID = 0.25  # what a centroid costs a pruned search
+PRUNED, SCAN, EXHAUSTIVE, WORDS = "pruned", "scan", "exhaustive", "words"
+CENTROID = 0.25  # what a centroid that is looked at costs a pruned search
 CANDIDATES = 192  # documents that a pruned search scores, about, for each 512 candidates that it may
 
 
@@ -23,7 +24,8 @@ class Plan:
 
     Attributes:
         kind: ``"pruned"``: candidates were found by lists of centroids; ``"scan"``: the documents that a filter or
-            subset leaves were few, and all of them were scored; ``"exhaustive"``: that is what was asked for.
+            subset leaves were few, and all of them were scored; ``"exhaustive"``: that is what was asked for;
+            ``"words"``: candidates were found by BM25 alone.
         documents: how many could be found.
         nprobe: centroids that each query token looked into; None where lists played no part.
     """
@@ -39,9 +41,10 @@ def scans(selection: Selection, limits: Limits, centroids: int) -> bool:
         return False
     if selection.documents <= limits.candidates // 4:
         return True
-    total = sum(int(offsets[-1]) for offsets in selection.offsets)
-    documents = max(1, sum(len(offsets) - 1 for offsets in selection.offsets))
-    pruned = CENTROID * centroids + CANDIDATES * limits.candidates / 512 * total / documents
+    whole = selection.whole or selection  # deleted documents decide nothing, so that a fresh build does the same
+    mean = whole.tokens / max(1, whole.documents)
+    looked_at = centroids if limits.cells == 0 else (1 + limits.cells) * isqrt(centroids)  # cells, and what is in them
+    pruned = CENTROID * looked_at + CANDIDATES * limits.candidates / 512 * mean
     return selection.tokens <= pruned
 
 

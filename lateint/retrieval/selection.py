@@ -18,11 +18,13 @@ class Selection:
         offsets: of the tokens of each segment, ``[n + 1]``.
         live: ``[N]``, zero where a document is deleted; None: none is.
         chosen: ``[N]``, one where a document is in the subset, which holds none that is deleted; None: all of those.
+        whole: what it is a subset of: all documents that are not deleted; None: it is that itself.
     """
 
     offsets: Sequence[NDArray[np.int64]]
     live: NDArray[np.uint8] | None = None
     chosen: NDArray[np.uint8] | None = None
+    whole: Selection | None = None
 
     @property
     def mask(self) -> NDArray[np.uint8] | None:
@@ -42,9 +44,7 @@ class Selection:
     @cached_property
     def share(self) -> float:
         """How many of the documents that are not deleted are selected."""
-        if self.chosen is None:
-            return 1.0
-        return self.documents / max(1, self._all if self.live is None else int(np.count_nonzero(self.live)))
+        return 1.0 if self.whole is None else self.documents / max(1, self.whole.documents)
 
     @cached_property
     def tokens(self) -> int:
@@ -74,4 +74,4 @@ class Selection:
         """What is selected here and there."""
         if self.chosen is None or other.chosen is None:
             return other if self.chosen is None else self
-        return Selection(self.offsets, self.live, self.chosen & other.chosen)
+        return Selection(self.offsets, self.live, self.chosen & other.chosen, self.whole)

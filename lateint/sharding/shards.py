@@ -88,7 +88,9 @@ class Shards:
             Q, k, mask: see `Index.search`. Texts need an ``encoder``.
             subset: ids to choose from; None: all.
             partial, timeout: None: as `Shards` was given.
-            settings: the others of `Index.search`, for each shard; those that a place does not know are refused.
+            settings: the others of `Index.search`, for each shard; those that a place does not know are refused. A
+                ``filter`` may name fields only that each shard has. There is no ``text``: what a word weighs depends on
+                all documents, which no shard knows.
 
         Returns:
             `Hits` for one query, a list of them for a batch. Ties are in the order of shards, then of documents.
@@ -98,6 +100,8 @@ class Shards:
             TypeError, ValueError, UnknownIdError: as `Index.search`; or a document is in two shards.
         """
         queries, k = self._queries(Q, mask), positive(k, "k")
+        if "text" in settings:
+            raise TypeError("text cannot be searched over shards: what a word weighs depends on all documents")
         if not len(queries):
             return []
         tokens = queries.tokens if queries.single else Ragged(queries.tokens, queries.offsets)

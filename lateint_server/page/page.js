@@ -59,14 +59,11 @@ function chosen() {
 function show() {
   const one = chosen();
   if (!one) return;
-  const words = one.encoder || one.text_search;
   $("about").textContent = `${indexes.length < 2 ? `${one.name}: ` : ""}${one.documents.toLocaleString("en")} documents`;
-  $("query").placeholder = words ? "What are you looking for?" : "[[0.12, -0.03, …], …]";
-  $("query-help").textContent = words
+  $("query").placeholder = one.encoder ? "What are you looking for?" : "[[0.12, -0.03, …], …]";
+  $("query-help").textContent = one.encoder
     ? "Words, or token embeddings as JSON."
     : "Token embeddings as JSON; this server has no encoder that would make them of words.";
-  $("filter-field").hidden = !one.filter;
-  $("alpha-field").hidden = !(one.encoder && one.text_search);
 }
 
 // ---------------------------------------------------------------- a search
@@ -83,13 +80,10 @@ function request() {
     message.query = embedding;
   } else if (one.encoder) {
     message.query = words;
-    if (one.text_search) Object.assign(message, { text: words, alpha: Number($("alpha").value) });
-  } else if (one.text_search) {
-    message.text = words;
   } else {
     throw new Error("The query must be token embeddings as JSON, a list of lists of numbers.");
   }
-  const filter = one.filter ? $("filter").value.trim() : "";
+  const filter = $("filter").value.trim();
   if (filter) message.filter = filter.startsWith("{") ? JSON.parse(filter) : filter;
   return message;
 }

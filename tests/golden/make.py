@@ -1,4 +1,7 @@
-"""``python tests/golden/make.py FOLDER`` writes the golden index of format 2, and what searches of it must find."""
+"""``python tests/golden/make.py FOLDER [fields]`` writes a golden index, and what searches of it must find.
+
+Of format 2; or, with ``fields``, of format 3.
+"""
 
 import json
 import sys
@@ -36,5 +39,45 @@ def main(folder):
     Path(f"{folder}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
+CONDITIONS = [
+    {"lang": "en"},
+    {"year": {"$gte": 2005.5}},
+    {"tags": {"$contains": "é"}},
+    {"author.name": {"$like": "a%"}},
+    {"when": {"$lt": {"$date": "2001-01-01"}}},
+    {"rare": True},
+    {"year": {"$exists": False}},
+]
+
+
+def metadata(i):
+    """Of document i: fields of every kind, dense and sparse, or nothing."""
+    if i % 7 == 3:
+        return {}
+    found = {"lang": ["en", "de", None][i % 3], "year": [2000 + i, i / 2, "n.d.", 10**12][i % 4]}
+    found |= {"tags": [i, "é", 0.5, True, {"$date": "1999-12-31"}][: i % 6], "author": {"name": f"a{i % 4}"}}
+    found["when"] = {"$date": f"{1990 + i % 30}-05-17T09:30:00+02:00"}
+    return found | ({"rare": True, "parts": [{"x": i}]} if i % 17 == 0 else {})
+
+
+def fields(folder):
+    """A built segment, one that was added, an update of metadata alone, and a deletion."""
+    rng = np.random.default_rng(0)
+    texts = [None if i % 5 == 0 else f"Text {i}, é" for i in range(50)]
+    given = {"texts": texts[:40], "metadata": [metadata(i) for i in range(40)]}
+    index = Index.build(documents(rng, 40), folder, ncentroids=20, progress=False, **given)
+    index.add(documents(rng, 10), texts=texts[40:], metadata=[metadata(i) for i in range(40, 50)])
+    index.update([1, 41], metadata=[{"lang": "fr"}, None])
+    index.delete([2])
+    report = {
+        "ids": index.ids.tolist(),
+        "hits": [list(index.search(query, 5, exhaustive=True)) for query in queries()],
+        "texts": [one.text for one in index.documents],
+        "metadata": [repr(one.metadata) for one in index.documents],
+        "found": [index.select(condition).tolist() for condition in CONDITIONS],
+    }
+    Path(f"{folder}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    (fields if sys.argv[2:] == ["fields"] else main)(sys.argv[1])

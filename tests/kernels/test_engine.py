@@ -315,6 +315,20 @@ def test_a_batch_is_its_queries_one_by_one(isa):
     assert made.engine.search(queries[:0], np.zeros(1, np.int64), 4, Limits(3, 9)) == []
 
 
+def test_more_documents_of_the_same_search(isa):
+    rng = np.random.default_rng(5)
+    made = make(rng, rng.integers(1, 9, 2000).tolist(), nbits=2, count=40)
+    fewer = 0
+    for _ in range(5):
+        query = rng.standard_normal((4, 40)).astype(np.float32)
+        few = one(made.engine.search(query, whole(query), 5, Limits(20, 2000, patience=32)))
+        more = one(made.engine.search(query, whole(query), 1000, Limits(20, 2000, patience=32, watched=5)))
+        assert tuple(part[:5] for part in more) == few
+        most = one(made.engine.search(query, whole(query), 1000, Limits(20, 2000, patience=32)))
+        fewer += len(more[0]) < len(most[0])
+    assert fewer
+
+
 def test_equal_centroids(isa):
     """No probe is better than another: the coarse scores are all the same."""
     rng = np.random.default_rng(0)

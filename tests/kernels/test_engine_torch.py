@@ -95,7 +95,7 @@ def test_search(nbits, cuts):
     choices = list(itertools.product((1, 10, 100, 1000), (1, 4, 60), (50, 400), (0, 32, 96), (None, allowed)))
     for number in rng.permutation(len(choices))[:24]:
         k, nprobe, candidates, patience, mask = choices[number]
-        limits = Limits(nprobe, candidates, patience, deviations=patience / 32)
+        limits = Limits(nprobe, candidates, patience, watched=int(rng.choice([0, 1, 10])), deviations=patience / 32)
         same(*(engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine)))
     for k, mask in itertools.product((1, 10, 1000), (None, allowed)):
         same(

@@ -51,7 +51,7 @@ def same_searches(ours, made):
     choices = itertools.product((1, 10, 1000), (1, 60), (50, 400), (0, 32), (None, ALLOWED))
     for number, (k, nprobe, candidates, patience, mask) in enumerate(choices):
         if number % 7 == 0:
-            limits = Limits(nprobe, candidates, patience, deviations=patience / 32)
+            limits = Limits(nprobe, candidates, patience, watched=number % 3, deviations=patience / 32)
             same(*(engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine)))
     for k, mask in itertools.product((1, 1000), (None, ALLOWED)):
         expected = made.engine.exhaustive(queries, offsets, k, allowed=mask)

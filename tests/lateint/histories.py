@@ -21,7 +21,10 @@ def documents(rng, count):
 def fields(rng, count):
     """Of ``count`` documents: a text and metadata, often none."""
     texts = [
-        str(rng.choice(["red fox", "\u00fcber", "", "x" * 50])) if rng.random() < 0.7 else None for _ in range(count)
+        str(rng.choice(["red fox", "\u00fcber", "", "x" * 50, "fox " * 260, "dog \u00fcber dog"]))
+        if rng.random() < 0.7
+        else None
+        for _ in range(count)
     ]
     return list(zip(texts, (_metadata(rng) for _ in range(count)), strict=True))
 
@@ -36,6 +39,7 @@ def _metadata(rng):
 
 
 QUERIES = documents(np.random.default_rng(99), 3)
+TEXTS = ["red fox", "\u00fcber dog fox", "nothing"]
 
 
 def answers(index, queries=QUERIES):
@@ -44,6 +48,10 @@ def answers(index, queries=QUERIES):
     for k, settings in ((len(index) + 1, {"exhaustive": True}), (4, {}), (4, {"nprobe": 1, "candidates": 3})):
         for hits in index.search(queries, k, **settings):
             found.append((hits.ids.tolist(), hits.scores.tobytes()))
+    if index.analyzer is not None:
+        for Q in (None, queries):
+            for hits in index.search(Q, 4, text=TEXTS):
+                found.append((hits.ids.tolist(), hits.scores.tobytes()))
     for condition in CONDITIONS:
         try:
             hits = index.search(queries[0], 4, filter=condition)
@@ -64,17 +72,17 @@ CONDITIONS = [
 
 
 def expected(live, codec):
-    """`answers` of an index built from these documents by id, in order, with this codec."""
+    """`answers` of an index built from these documents by id, in order, with this codec, whose texts are searched."""
     if not live:
         nothing = ([], b"")
-        return [[], [], {}, *[nothing] * (3 * len(QUERIES)), *[None] * len(CONDITIONS)]
+        return [[], [], {}, *[nothing] * (5 * len(QUERIES)), *[None] * len(CONDITIONS)]
     return answers(built(live, codec=codec))
 
 
 def built(live, path=None, **settings):
-    """An index of documents by id: tokens alone, or (tokens, text, metadata)."""
-    columns = _columns(live.values())
-    return Index.build(columns.pop("doc_embs"), path, ids=list(live), progress=False, **columns, **settings)
+    """An index of documents by id, whose texts are searched: tokens alone, or (tokens, text, metadata)."""
+    settings = _columns(live.values()) | {"text_search": True} | settings
+    return Index.build(settings.pop("doc_embs"), path, ids=list(live), progress=False, **settings)
 
 
 def _columns(documents):

@@ -140,7 +140,9 @@ def test_segments_with_long_and_with_no_tokens(monkeypatch, tmp_path, lengths):
     rng = np.random.default_rng(0)
     tokens = rng.standard_normal((sum(lengths), 16)).astype(np.float32)
     whole = Index.build(tokens, lengths=lengths, ncentroids=3, allow_empty=True, progress=False)
-    monkeypatch.setattr(builder, "plan", lambda *_: builder.Plan(4, 3, 96, 64, 0, 0, False))
+    monkeypatch.setattr(
+        builder, "plan", lambda *_: builder.Plan(4, 3, 3 * builder.SAMPLE_PER_CENTROID, 64, 0, 0, False)
+    )
     cut = Index.build(tokens, tmp_path / "cut", lengths=lengths, allow_empty=True, progress=False)
     assert cut.stats()["segments"] == len(builder.cut_into_segments(np.array(lengths), 64)) > 1
     query = rng.standard_normal((4, 16)).astype(np.float32)

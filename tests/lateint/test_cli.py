@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from lateint import Index
+from lateint import Analyzer, Index
 from lateint.cli import main
 
 DIM = 16
@@ -371,3 +371,37 @@ def test_fields_and_filters_from_a_shell(saved, tmp_path, capsys):
     ):
         with pytest.raises(ValueError, match=match):
             main(arguments)
+
+
+def test_text(saved, tmp_path, capsys):
+    documents, path = tmp_path / "documents.jsonl", tmp_path / "words"
+    rows = [{"text": f"the fox number {i % 7}"} if i else {"text": "a hen"} for i in range(30)]
+    documents.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    tokens = ["--tokens", saved / "tokens.npy", "--lengths", saved / "lengths.npy"]
+    queries = ["--tokens", saved / "q_tokens.npy", "--lengths", saved / "q_lengths.npy"]
+    settings = '{"stopwords": "english"}'
+    lateint("build", path, *tokens, "--documents", documents, "--text-search", settings)
+    assert Index.open(path).analyzer == Analyzer(stopwords="english")
+    capsys.readouterr()
+    lateint("search", path, "--text", "the hen", "--text", "number 3", "-k", 2, "--json")
+    found = [json.loads(line)["hits"] for line in capsys.readouterr().out.splitlines()]
+    assert [[hit["id"] for hit in hits] for hits in found] == [[0], [3, 10]]
+    texts = [part for i in range(6) for part in ("--text", f"fox {i}")]
+    for options in ([], ["--alpha", 0], ["--fusion", "rrf"], ["--rerank", 5]):
+        lateint("search", path, *queries, *texts, *options, "--json", "-k", 3)
+        found = [[hit["id"] for hit in json.loads(line)["hits"]] for line in capsys.readouterr().out.splitlines()]
+        assert len(found) == 6
+        if options == ["--alpha", 0]:
+            assert found[3] == [3, 10, 17]
+    for arguments, message in [
+        (["search", path, *queries, "--text", "one"], "--text must be a list of 6 strings for a batch"),
+        (["search", path, "--text", "one", "--alpha", 0.5], "--alpha goes with both"),
+        (["search", path, *queries[:2], "--text", "one"], "--lengths"),
+        (["search", path], "give QUERY, with --encoder, --tokens and --lengths, or --text"),
+        (["build", path, *tokens, "--text-search", "english"], "--text-search must be a JSON object"),
+        (["build", path, *tokens, "--text-search", "[]"], "--text-search must be a JSON object: got list"),
+        (["build", path, *tokens, "--text-search", '{"stemmer": 1}'], "--text-search must have stem, stopwords"),
+    ]:
+        with pytest.raises(ValueError) as raised:
+            lateint(*arguments)
+        assert str(raised.value).startswith(message)

@@ -107,6 +107,20 @@ def test_more_than_one_round_of_probing_finds(large, questions, device):
     same(on(large, device).search(questions[:2], 2400, nprobe=1), large.search(questions[:2], 2400, nprobe=1))
 
 
+def test_a_prepared_subset_is_copied_to_the_device_once(large, questions, device, monkeypatch):
+    monkeypatch.setattr("lateint.retrieval.searching.scans", lambda *_: False)
+    ours = on(large, device)
+    engine, prepared = ours._snapshot.engine, ours.subset(large.ids[::2])
+    for subset in (prepared, prepared, ours.subset(large.ids[1::2]), np.asarray(large.ids < "document 2", bool)):
+        same(ours.search(questions, 10, subset=subset), large.search(questions, 10, subset=_plain(subset)))
+    mask = prepared.of(ours._snapshot).mask
+    assert engine.mask(mask) is engine.mask(mask) and engine.mask(mask.copy()) is not engine.mask(mask)
+
+
+def _plain(subset):
+    return subset if isinstance(subset, np.ndarray) else subset._ids
+
+
 @pytest.mark.parametrize("size", [1, 20, 1500])
 @pytest.mark.parametrize("small", [4096, 100])
 def test_subset(large, questions, device, size, small, monkeypatch):

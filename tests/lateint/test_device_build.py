@@ -468,7 +468,7 @@ def test_memory(device, clustered, monkeypatch, ncentroids, nbits, given):
     with counted(device, tokens) as peak:
         Index.build(forms[given], device=device, ncentroids=ncentroids, nbits=nbits, progress=False)
     formula = building.device_bytes(**sizes[0])
-    assert sizes[0]["segment_tokens"] == 7 * 8000 and sizes[0]["sample"] == 32 * ncentroids
+    assert sizes[0]["segment_tokens"] == 7 * 8000 and sizes[0]["sample"] == builder.SAMPLE_PER_CENTROID * ncentroids
     assert formula // 2 < told[0] <= formula
 
 

@@ -71,6 +71,24 @@ def test_pylate(colbert, tmp_path):
     colbert.document_length = 16
 
 
+def test_a_journey_with_pylate(colbert, tmp_path):
+    """Build, search with a filter, rerank, add, delete, and open again."""
+    metadata = [{"colour": colour} for colour in ("red", "blue", "green", "black", None)]
+    index = Index.build(
+        texts=TEXTS, metadata=metadata, ids=list("abcde"), encoder=colbert, path=tmp_path / "index", progress=False
+    )
+    assert index.search("the sky", k=5, filter={"colour": {"$in": ["green", "black"]}}).ids.tolist() in (
+        ["c", "d"],
+        ["d", "c"],
+    )
+    ranked = index.rerank("red rose", ["b", "a", "e"])
+    assert len(ranked) == 3 and ranked[0].score >= ranked[1].score >= ranked[2].score
+    index.add(texts=["white snow"], metadata=[{"colour": "white"}], ids=["f"])
+    index.delete(["a"])
+    again = Index.open(tmp_path / "index", encoder=colbert)
+    assert "a" not in again and again.search("white snow", k=5, filter={"colour": "white"}).texts == ["white snow"]
+
+
 def test_pylate_by_name(folder, tmp_path):
     pytest.importorskip("pylate.models", reason="PyLate is not installed")
     encoder = PyLate(str(folder), device="cpu", embedding_size=16)

@@ -2,7 +2,10 @@
 
 import json
 import math
+import runpy
+import shutil
 from datetime import date, datetime, timedelta, timezone
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -462,3 +465,22 @@ def test_arrays_of_a_change_lie_in_one_file(tmp_path):
     index.add(documents(np.random.default_rng(2), 1), texts=["one"], metadata=[{"lang": "en"}])
     bundles = [file for file in index._snapshot.manifest.files.values() if isinstance(file, Bundle)]
     assert len(bundles) == 1 and {"text_bytes", "field_data"} <= bundles[0].arrays.keys()
+
+
+def test_the_golden_index_of_version_3(tmp_path):
+    """Written once by tests/golden/make.py, and read for ever."""
+    folder = Path(__file__).parents[1] / "golden" / "index-v3"
+    expected = json.loads(folder.with_name("index-v3.json").read_text(encoding="utf-8"))
+    make = runpy.run_path(str(folder.with_name("make.py")))
+    shutil.copytree(folder, tmp_path / "copy")
+    for index in (Index.open(folder, verify=True), Index.open(tmp_path / "copy")):
+        if index.path == tmp_path / "copy":
+            index.compact(full=True)
+        assert json.loads((index.path / "index.json").read_text())["version"] == 3
+        assert index.ids.tolist() == expected["ids"]
+        assert [one.text for one in index.documents] == expected["texts"]
+        assert [repr(one.metadata) for one in index.documents] == expected["metadata"]
+        assert [index.select(condition).tolist() for condition in make["CONDITIONS"]] == expected["found"]
+        found = [[list(hit) for hit in index.search(query, 5, exhaustive=True)] for query in make["queries"]()]
+        assert found == expected["hits"]
+    assert all(expected["found"]) and Index.verify(tmp_path / "copy").problems == []

@@ -181,7 +181,7 @@ def ours(rows, condition):
     return np.flatnonzero(found).tolist()
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True, database=None)
 @given(rows=rows, condition=conditions())
 @example([{"a": 2**53 + 1}, {"a": float(2**53)}], {"a": {"$gt": float(2**53)}})
 @example([{"a": float(2**63)}, {"a": 2**63 - 1}], {"a": {"$lt": float(2**63)}})
@@ -304,7 +304,7 @@ INJECTIONS = [
     "lang = 'a' LIMIT 1",
     "PRAGMA table_info(t)",
     "ATTACH DATABASE 'x' AS y",
-    "COPY t TO '/tmp/x'",
+    "COPY t TO 'x'",
     "{x: 1}",
     "year = - - 5",
     "year = ~5",
@@ -642,3 +642,19 @@ def test_dates():
     assert index.count({"d": datetime(2024, 1, 1, 12)}) == 2
     assert index.count({"d": np.datetime64("2024-01-01T12:00")}) == 2
     assert index.count({"d": "2024"}) == 1
+
+
+def test_deleted_documents_decide_nothing(clustered):
+    """A search under a filter goes about it as in an index that never had them, and finds the same."""
+    lengths = [4] * 1500 + [40] * 500
+    documents = clustered(lengths)
+    metadata = [{"n": i} for i in range(len(lengths))]
+    index = Index.build(documents, metadata=metadata, progress=False)
+    index.delete(range(1500, 2000))
+    fresh = Index.build(list(documents)[:1500], metadata=metadata[:1500], codec=index.codec, progress=False)
+    queries = list(clustered([6] * 4, seed=5))
+    for most in range(100, 1500, 100):
+        ours, theirs = (one.search(queries, 5, filter={"n": {"$lt": most}}) for one in (index, fresh))
+        for mine, other in zip(ours, theirs, strict=True):
+            assert mine.plan == other.plan
+            assert list(mine) == list(other)

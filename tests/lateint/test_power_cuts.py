@@ -71,7 +71,7 @@ def test_the_recording_disk_notices_a_folder_that_is_not_flushed(tmp_path, monke
 def test_a_disk_that_fails_at_any_call(tmp_path, error):
     rng = np.random.default_rng(5)
     live = dict(enumerate(documents(rng, 6)))
-    Index.build(list(live.values()), tmp_path / "index", progress=False, ncentroids=2)
+    Index.build(list(live.values()), tmp_path / "index", text_search=True, progress=False, ncentroids=2)
     at, failed = 1, True
     while failed:
         shutil.rmtree(tmp_path / "copy", ignore_errors=True)
@@ -104,7 +104,7 @@ def index_failed_silently(at):
 
 def test_a_disk_that_writes_less_than_it_was_told(tmp_path):
     rng = np.random.default_rng(5)
-    index = Index.build(documents(rng, 6), tmp_path / "index", progress=False, ncentroids=2)
+    index = Index.build(documents(rng, 6), tmp_path / "index", text_search=True, progress=False, ncentroids=2)
     for at in range(1, 30):
         index._disk = FailingDisk(at, short=True)
         index.add(documents(rng, 1))

@@ -12,7 +12,7 @@ from words import Words, rows
 import lateint_ray
 from lateint import Index, LostError, Shards, UnknownIdError, train_codec
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 
 
 @pytest.fixture(scope="module")

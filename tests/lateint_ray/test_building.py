@@ -9,7 +9,7 @@ from words import Killing, Words, files, rows
 import lateint_ray
 from lateint import Index, train_codec
 
-pytestmark = pytest.mark.usefixtures("cluster")
+pytestmark = [pytest.mark.usefixtures("cluster"), pytest.mark.filterwarnings("ignore::DeprecationWarning")]
 HOW = {"workers": 2, "progress": False}
 
 

@@ -98,3 +98,15 @@ def test_texts_and_metadata(remote, path, documents):
         remote.add(documents[:2], texts=["one"])
     with pytest.raises(ValueError, match="no document has a field 'author'"):
         remote.get([5], ["author"])
+
+
+def test_filters(remote, path, documents):
+    remote.update(range(10), metadata=[{"day": date(2024, 1, n + 1)} for n in range(10)])
+    index, condition = Index.open(path), {"day": {"$gt": date(2024, 1, 8)}}
+    same(remote.search(documents[1], 20, filter=condition), index.search(documents[1], 20, filter=condition))
+    same(remote.rerank(documents[1], [3, 9], filter=condition), index.rerank(documents[1], [3, 9], filter=condition))
+    assert remote.count(condition) == index.count(condition) == 2
+    assert remote.delete(filter=condition) == 2
+    with pytest.raises(ValueError, match="either ids must be given, or a filter"):
+        remote.delete([1], filter=condition)
+    assert len(remote) == 58

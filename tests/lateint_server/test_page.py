@@ -143,6 +143,12 @@ def test_patches_lie_over_the_picture(page):
     assert patch["y"] == pytest.approx(image["y"] + image["height"] / 2, abs=1)
 
 
+def test_a_filter_leaves_some(page):
+    page.fill("#filter", '{"year": {"$gte": 2001}}')
+    search(page, unit(0, 3), k=4)
+    assert sorted(page.locator(".hit h2 span:nth-child(2)").all_inner_texts()) == ["Text 1", "Text 2"]
+
+
 def test_what_is_wrong_is_said(page):
     page.fill("#query", "some words")
     page.click("#search")

@@ -244,3 +244,33 @@ def test_several_documents_at_once(served, documents):
     answer = client.post(f"{AT}/documents/get", json={"ids": [3]}).json()
     assert answer["documents"] == [{"id": 3, "text": "three", "metadata": {"n": 3, "m": 1}}]
     assert client.post(f"{AT}/documents/get", json={"ids": [99]}).status_code == 404
+
+
+def test_filters(served, documents):
+    pytest.importorskip("sqlglot")
+    client = served()
+    about = [{"id": n, "metadata": {"n": n, "day": {"$date": f"2024-01-{n + 1:02}"}}} for n in range(30)]
+    client.patch(f"{AT}/documents", json={"documents": about})
+    query = {"query": documents[0].tolist(), "k": 60}
+    for condition, expected in (
+        ({"filter": {"n": {"$lt": 4}}}, {0, 1, 2, 3}),
+        ({"filter": "n < :most AND n <> 2", "params": {"most": 4}}, {0, 1, 3}),
+        ({"filter": {"day": {"$gte": {"$date": "2024-01-29"}}}}, {28, 29}),
+    ):
+        hits = client.post(f"{AT}/search", json={**query, **condition}).json()["hits"]
+        assert {hit["id"] for hit in hits} == expected
+        assert client.post(f"{AT}/count", json=condition).json() == {"documents": len(expected), "generation": 1}
+        ranked = {"query": query["query"], "ids": list(range(60)), **condition}
+        assert {hit["id"] for hit in client.post(f"{AT}/rerank", json=ranked).json()["hits"]} == expected
+    for wrong, detail in (
+        ({"filter": "n <"}, ""),
+        ({"filter": {"author": 3}}, "author"),
+        ({"filter": 3}, "filter: must be a string or an object, got int"),
+        ({"filter": "1=0 UNION SELECT 1"}, ""),
+    ):
+        answer = client.post(f"{AT}/search", json={**query, **wrong})
+        assert answer.status_code == 422 and detail in answer.json()["detail"], wrong
+    gone = client.request("DELETE", f"{AT}/documents", json={"filter": {"n": {"$lt": 4}}})
+    assert gone.json() == {"generation": 2, "documents": 56, "changed": 4}
+    neither = client.request("DELETE", f"{AT}/documents", json={})
+    assert neither.json() == {"detail": "either ids must be given, or a filter"}

@@ -23,8 +23,9 @@ class Limits(NamedTuple):
             of a document for each query token, and the score of the ``2 nprobe``-th best centroid where there is none
             (imputation as in XTR, arXiv 2304.01982, and WARP, arXiv 2501.17788).
         patience: candidates are scored best first (in rounds of 32); stop when so many in a row changed nothing among
-            the best k; 0: score them all.
+            the best ``watched``; 0: score them all.
         cells: look for centroids in the best ``cells`` cells of each query token (`Engine.probe`); 0: in all.
+        watched: see ``patience``; 0: the best k, which more never are.
         deviations: stop too when a line through coarse and exact scores so far has the next candidate more than so many
             standard deviations below the k-th best score (csrc/codes/stopping.hpp); 0: do not.
     """
@@ -33,7 +34,12 @@ class Limits(NamedTuple):
     candidates: int
     patience: int = 0
     cells: int = 0
+    watched: int = 0
     deviations: float = 0.0
+
+    def first(self, k: int) -> int:
+        """Those among which something must change, in a search for the best k."""
+        return min(self.watched or k, k)
 
 
 class Candidates(NamedTuple):
@@ -104,7 +110,7 @@ class Engine:
         threads: int = 0,
     ) -> list[Ranking]:
         """As `search`, but every document is scored."""
-        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, 0.0, allowed, threads)
+        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, 0, 0.0, allowed, threads)
         return rankings
 
     def probe(

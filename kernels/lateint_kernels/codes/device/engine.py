@@ -1,5 +1,6 @@
 """`lateint_kernels.codes.engine.Engine` on a device: the same searches on the same arrays, the same results."""
 
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
@@ -67,6 +68,7 @@ class DeviceEngine:
         self._rotation = RotationTensors.of(codec, self.device)
         self._mean, self._step = codec.mean.astype(np.float64), float(np.float32(codec.step))
         self._cache = None
+        self._mask: tuple[weakref.ref[NDArray[np.uint8]], Tensor] | None = None  # the last one that was copied
         if isinstance(segments, IndexTensors):
             self.index = segments
         elif memory is None or size(codec, segments) <= memory:
@@ -225,8 +227,12 @@ class DeviceEngine:
         return QueryTensors(bytes, scales.double() * self._step, constants, offsets, cuts)
 
     def mask(self, allowed: NDArray[np.uint8] | None) -> Tensor | None:
-        """Documents that may be found, ``[n]`` bool on the device."""
-        return None if allowed is None else self._tensor(allowed != 0)
+        """Documents that may be found, ``[n]`` bool on the device. An array that is read-only is copied once."""
+        if allowed is None or allowed.flags.writeable:
+            return None if allowed is None else self._tensor(allowed != 0)
+        if (known := self._mask) is None or known[0]() is not allowed:
+            self._mask = known = weakref.ref(allowed), self._tensor(allowed != 0)
+        return known[1]
 
     def _constants(self, tokens: NDArray[np.float32], cuts: NDArray[np.int64]) -> NDArray[np.float64]:
         """``sum_i <q_i, mean>`` of each query: on the host, for the sum runs over components in order."""

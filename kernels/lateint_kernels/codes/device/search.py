@@ -121,9 +121,10 @@ def stop(found: Gathered, scores: Tensor, k: int, limits: Limits) -> Tensor:
     """Scores with -inf for the candidates that a search with such limits would not have come to.
 
     Candidates come best first, in rounds of 32. A round changes something if one of its candidates is among the best k
-    of those up to it; after ``patience`` in a row that changed nothing, no further one counts, nor does any after the
-    first round that `below_line` sees no use in.
+    of those up to it (`Limits.first`); after ``patience`` in a row that changed nothing, no further one counts, nor
+    does any after the first round that `below_line` sees no use in.
     """
+    k = limits.first(k)
     Nq, count = scores.shape
     if not (limits.patience or limits.deviations) or not count:
         return scores

@@ -1,0 +1,1 @@
+"""Search by words: postings, and BM25 over them."""

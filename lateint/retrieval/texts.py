@@ -1,0 +1,111 @@
+"""Searches with a text: BM25 alone, or together with MaxSim."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lateint.retrieval import searching
+from lateint.retrieval.fusion import Fusion
+from lateint.retrieval.planning import WORDS, Plan
+from lateint.retrieval.queries import Queries
+from lateint.retrieval.searching import AnyEngine
+from lateint.retrieval.selection import Selection
+from lateint_kernels.codes.engine import Limits
+from lateint_kernels.text.engine import Terms, TextEngine
+
+DEPTH = 40  # candidates that each of the two brings at least
+
+
+class Found(NamedTuple):
+    """The best documents for one query: positions, scores, what these are made of, and what the search did."""
+
+    positions: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    parts: Mapping[str, NDArray[np.float32]]
+    plan: Plan
+
+
+def read(text: Any, queries: Queries | None) -> tuple[list[str], bool]:
+    """The text of each query, and whether it is one that came without a batch around it.
+
+    Raises:
+        TypeError, ValueError: they are no strings, or not one for each query.
+    """
+    single = isinstance(text, str)
+    if not single and not isinstance(text, (list, tuple)):
+        raise TypeError(f"text must be a string, or a list of strings for a batch, got {type(text).__name__}")
+    texts = [text] if single else list(text)
+    if wrong := [one for one in texts if not isinstance(one, str)]:
+        raise TypeError(f"text must hold strings, got {type(wrong[0]).__name__}")
+    if queries is not None and (single != queries.single or len(texts) != len(queries)):
+        wanted = "one string for one query" if queries.single else f"a list of {len(queries)} strings for a batch"
+        found = "one" if single else f"a list of {len(texts)}"
+        raise ValueError(f"text must be {wanted}, got {found}")
+    return texts, single
+
+
+def search(engine: TextEngine, terms: Sequence[Terms], k: int, selection: Selection, *, threads: int) -> list[Found]:
+    """The k best by BM25."""
+    rankings = engine.search(terms, k, allowed=selection.mask, threads=threads)
+    plan = Plan(WORDS, selection.documents)
+    return [Found(positions, scores, {"bm25": scores}, plan) for positions, scores in rankings]
+
+
+def search_both(
+    engine: AnyEngine,
+    text_engine: TextEngine,
+    queries: Queries,
+    terms: Sequence[Terms],
+    k: int,
+    limits: Limits,
+    selection: Selection,
+    fusion: Fusion,
+    *,
+    exhaustive: bool,
+    centroids: int,
+    threads: int,
+) -> list[Found]:
+    """The k best by both scores: each brings candidates, and every candidate gets both."""
+    depth = max(k, DEPTH)
+    if fusion.rerank is not None:
+        words = text_engine.search(terms, fusion.rerank, allowed=selection.mask, threads=threads)
+        nothing = np.empty(0, np.int64), np.empty(0, np.float32)
+        tokens, plans = [nothing] * len(queries), [Plan(WORDS, selection.documents)] * len(queries)
+    else:
+        words = text_engine.search(terms, depth, allowed=selection.mask, threads=threads)
+        if exhaustive:
+            tokens, plans = searching.exhaustive(engine, queries, depth, selection, threads=threads)
+        else:
+            limits = limits._replace(watched=k)
+            tokens, plans = searching.search(
+                engine, queries, depth, limits, selection, centroids=centroids, threads=threads
+            )
+    found = []
+    for i, plan in enumerate(plans):
+        positions = np.unique(np.concatenate([tokens[i][0], words[i][0]]))
+        maxsim = _completed(positions, *tokens[i], lambda left, i=i: engine.score(queries[i], left, threads=threads))
+        bm25 = _completed(positions, *words[i], lambda left, i=i: text_engine.score(terms[i], left))
+        scores = fusion.fused(maxsim, bm25) if fusion.rerank is None else maxsim
+        best = np.argsort(-scores, kind="stable")[:k]
+        if fusion.rerank is not None:
+            best = best[np.isfinite(maxsim[best])]
+        found.append(Found(positions[best], scores[best], {"maxsim": maxsim[best], "bm25": bm25[best]}, plan))
+    return found
+
+
+def _completed(
+    positions: NDArray[np.int64], known: NDArray[np.int64], scores: NDArray[np.float32], score: Any
+) -> NDArray[np.float32]:
+    """The score of each position (ascending), those that are not known by a call of ``score``."""
+    out = np.empty(len(positions), np.float32)
+    there = np.zeros(len(positions), bool)
+    at = np.searchsorted(positions, known)
+    out[at], there[at] = scores, True
+    left = positions[~there]
+    if len(left):
+        out[~there] = score(left)
+    return out

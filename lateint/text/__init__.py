@@ -1,0 +1,1 @@
+"""From texts to terms and their postings; knows no index."""
