@@ -200,6 +200,10 @@ class StoredDocuments(Message):
     generation: int
 
 
+class Ids(Message):
+    ids: list[Id] = Field(min_length=1)
+
+
 class There(Message):
     there: list[bool] = Field(description="of each id, whether a document has it")
     generation: int
