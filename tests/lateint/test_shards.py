@@ -260,15 +260,14 @@ def test_a_late_answer_is_asked_for_a_second_time(whole_and_parts, queries):
         for _ in range(60):
             shards.search(queries[1])
         before = slow.asked + fast.asked
-        fast.delay = slow.delay = 0.0
         used = slow if shards._shards[0].begin()[0].index is slow else fast
-        used.delay = 1.0
+        used.delay = 3.0
+        shards._shards[0]._allowance = asking.BURST  # which a busy machine may have used up
         started = time.monotonic()
         for _ in range(10):
             same(shards.search(queries[1], exhaustive=True), whole.search(queries[1], exhaustive=True))
-        assert time.monotonic() - started < 0.9  # nobody waited for it
-        assert slow.asked + fast.asked - before <= 10 + 3
-        assert shards.stats()["shards"][0]["extra"] <= 0.05 * shards.stats()["shards"][0]["requests"]
+        assert time.monotonic() - started < 2.5  # nobody waited for it
+        assert 10 < slow.asked + fast.asked - before <= 10 + asking.BURST
 
 
 def test_no_more_than_one_in_twenty_requests_is_sent_twice(whole_and_parts):
