@@ -11,6 +11,8 @@ from lateint.index import Index, search
 from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
 from lateint.retrieval.hits import Explanation, Hit, Hits
+from lateint.sharding.calling import LostError
+from lateint.sharding.shards import Shards
 from lateint.text.analyzer import Analyzer
 from lateint.version import __version__
 from lateint_kernels import Ragged
@@ -29,7 +31,9 @@ __all__ = [
     "Hits",
     "Index",
     "LockedError",
+    "LostError",
     "Ragged",
+    "Shards",
     "UnknownIdError",
     "__version__",
     "search",

@@ -128,6 +128,11 @@ class RemoteIndex:
         found = self._ask("POST", "/documents/get", message)["documents"]
         return [Document(one["id"], one["text"], from_json(json.dumps(one["metadata"]))) for one in found]
 
+    def has(self, ids: Iterable[Any]) -> NDArray[np.bool_]:
+        """``[n]``: which of these ids a document has."""
+        names = _ids(ids)
+        return np.array(self._ask("POST", "/documents/has", {"ids": names})["there"] if names else [], bool)
+
     def add(
         self,
         doc_embs: Any = None,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -24,7 +25,7 @@ from lateint.changing.rebuilding import Rebuilt
 from lateint.changing.verification import Report, check_groups, verify
 from lateint.changing.writing import Writing, newer, writing
 from lateint.converting import reading
-from lateint.disk import resuming, store
+from lateint.disk import remote, resuming, store
 from lateint.disk.disk import Disk
 from lateint.documents import Document, Documents
 from lateint.encoders.batches import encoded_queries, is_text, kept_and_encoded
@@ -76,6 +77,7 @@ class Index:
         self._snapshot, self.path, self._build_seconds = snapshot, path, dict(build_seconds or {})
         self._encoder: Encoder | None = None
         self.encoder = encoder
+        self._remote: tuple[str, Path] | None = None  # a url, and the folder of local copies
         self._changing = threading.RLock()
         self._writing: Writing | None = None
         self._encoders = Encoders()
@@ -220,13 +222,18 @@ class Index:
         *,
         encoder: Any = None,
         verify: bool = False,
+        cache: str | os.PathLike[str] | None = None,
         device: Any = None,
         device_memory: int | None = None,
     ) -> Index:
         """Opens an index by mapping its files into memory, which takes milliseconds whatever their size.
 
         Args:
-            path: the folder that `build` wrote.
+            path: the folder that `build` wrote; or the url of one in an object store (``"s3://bucket/index"``), which
+                `push` wrote, for searching. That needs fsspec (``pip install lateint[remote]``) and what it needs for
+                the store.
+            cache: for a url, the folder of local copies: files are copied once, compared with their checksums, and
+                mapped; of the same url only the newest are kept. Any number of processes may share one.
             encoder: what encodes texts, see `build`; it must be the one with which the index was built.
             verify: compare every file with its checksum and check all numbers in it first, which reads all of them;
                 small files always are. For an index that somebody else made, see docs/security.md.
@@ -245,6 +252,10 @@ class Index:
         """
         place = Place.of(device, device_memory)
         _make_room(place)
+        if isinstance(path, str) and remote.is_url(path):
+            return _last(_copied(path, cache, place, encoder, verify=verify))
+        if cache is not None:
+            raise ValueError(f"cache goes with the url of an index, and path is {os.fspath(path)!r}")
         return _last(_opened(path, place, encoder, verify=verify))
 
     @classmethod
@@ -475,10 +486,15 @@ class Index:
 
         Searches that run meanwhile go on with what they have. Only what is new is read, and copied to a device.
         """
-        if self.path is None:
+        if self.path is None and self._remote is None:
             return False
         with self._changing:
-            state = newer(self.path, self._snapshot.state)
+            if self._remote is None:
+                assert self.path is not None
+                state = newer(self.path, self._snapshot.state)
+            else:
+                with remote.copied(*self._remote) as folder:
+                    state = newer(folder, self._snapshot.state)
             if state is not None:
                 self._snapshot = self._snapshot.followed_by(state)
         return state is not None
@@ -497,6 +513,24 @@ class Index:
             self.save(path, overwrite=overwrite)
         else:
             copying.link(self.path, Path(path).absolute(), overwrite=overwrite)
+
+    def push(self, url: str) -> None:
+        """Copies the index, as it is committed now, to an object store: ``"s3://bucket/index"``, or any url of fsspec.
+
+        Files that are there already are not copied again. The manifest comes last, so that whoever opens the url finds
+        what was there before or all of this.
+
+        Raises:
+            ImportError: fsspec, or what it needs for this store, is not installed.
+            FileExistsError: another index is at ``url``, or a later state of this one.
+            FormatError: a file here is damaged.
+        """
+        if self.path is not None:
+            remote.push(self.path, url)
+            return
+        with tempfile.TemporaryDirectory(prefix="lateint-") as folder:
+            self.save(Path(folder, "index"))
+            remote.push(Path(folder, "index"), url)
 
     def rebuild(
         self,
@@ -575,6 +609,11 @@ class Index:
 
     @contextmanager
     def _draft(self, timeout: float = 0) -> Iterator[Draft]:
+        if self._remote is not None:
+            raise ValueError(
+                f"an index of a url cannot be changed: change a copy in a folder (snapshot) and push it to "
+                f"{self._remote[0]}"
+            )
         with self._changing:
             if self._writing is not None:  # of a transaction, which commits
                 yield self._writing.draft
@@ -953,22 +992,29 @@ class Index:
             return False
         return True
 
+    def has(self, ids: Iterable[Any]) -> NDArray[np.bool_]:
+        """``[n]``: which of these ids a document has."""
+        ours = self._snapshot.ids
+        _, keys, fit = ours.keys(ids, "ids")
+        return fit & (ours.find(keys) >= 0)
+
     def __copy__(self) -> Index:
         """Another one that searches what this one searches now; what becomes of either does not concern the other."""
         copy = Index(self._snapshot, self.path, self._build_seconds)
-        copy._encoder = self._encoder
+        copy._encoder, copy._remote = self._encoder, self._remote
         return copy
 
     def __reduce__(self) -> Any:
         """An index is pickled as its path, which a process that loads it opens again. Its encoder stays behind."""
-        if self.path is None:
+        if self.path is None and self._remote is None:
             raise TypeError("an index in memory cannot be pickled: save it, and open it by its path")
         names, place = list(self._snapshot.place.names), self._snapshot.place
         device = None if place.on_host else names if len(names) > 1 else names[0]
-        return _unpickled, (self.path, device, place.memory)
+        where, cache = (self.path, None) if self._remote is None else self._remote
+        return _unpickled, (where, device, place.memory, cache)
 
     def __repr__(self) -> str:
-        place = "in memory" if self.path is None else str(self.path)
+        place = self._remote[0] if self._remote is not None else str(self.path or "in memory")
         return f"Index({len(self):,} documents, {self.tokens:,} tokens, dim {self.dim}, {self.nbits} bits, {place})"
 
     @property
@@ -1035,6 +1081,8 @@ class Index:
             "tokens": self.tokens,
             "dim": self.dim,
             "nbits": self.nbits,
+            "codec": snapshot.codec.crc32 if (kept := snapshot.manifest.codec_crc32) is None else kept,
+            "ids": snapshot.manifest.ids,
             "centroids": snapshot.manifest.centroids,
             "cells": snapshot.manifest.cells,
             "segments": len(snapshot.manifest.segments),
@@ -1174,6 +1222,11 @@ def _check_resumable(doc_embs: Any, path: Any, records: Records) -> None:
         )
 
 
+def sources(indexes: Iterable[Index]) -> list[merging.Source]:
+    """Indexes as `merging` takes them, named as they are."""
+    return [merging.Source(str(one.path or one), None, one._snapshot.state) for one in indexes]
+
+
 def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source:
     """A part of `Index.merge`, as it is on disk where it is there."""
     if isinstance(part, Index) and part.path is None:
@@ -1183,10 +1236,10 @@ def _source(number: int, part: Index | str | os.PathLike[str]) -> merging.Source
     return merging.Source(f"part {number} ({folder})", folder, State.of(*store.load(folder)))
 
 
-def _unpickled(path: Path, device: Any, memory: int | None) -> Index:
+def _unpickled(path: Any, device: Any, memory: int | None, cache: Path | None = None) -> Index:
     place = Place.of(device, memory)
     _make_room(place)
-    return _opened(path, place)
+    return _opened(path, place) if cache is None else _copied(path, cache, place)
 
 
 def _opened(path: str | os.PathLike[str], place: Place = HOST, encoder: Any = None, *, verify: bool = False) -> Index:
@@ -1195,3 +1248,13 @@ def _opened(path: str | os.PathLike[str], place: Place = HOST, encoder: Any = No
     if verify:
         check_groups(snapshot.state)
     return Index(snapshot, folder, encoder=encoder)
+
+
+def _copied(url: str, cache: Any, place: Place, encoder: Any = None, *, verify: bool = False) -> Index:
+    if cache is None:
+        raise ValueError(f"cache must be a folder for local copies, for path is a url: {url}")
+    local = Path(cache).absolute()
+    with remote.copied(url, local) as folder:
+        opened = _opened(folder, place, encoder, verify=verify)
+    opened.path, opened._remote = None, (url, local)
+    return opened

@@ -217,6 +217,15 @@ class StoredDocuments(Message):
     generation: int
 
 
+class Ids(Message):
+    ids: list[Id] = Field(min_length=1)
+
+
+class There(Message):
+    there: list[bool] = Field(description="of each id, whether a document has it")
+    generation: int
+
+
 class StoredDocument(Stored):
     tokens: int
     generation: int
@@ -238,6 +247,8 @@ class IndexList(Message):
 
 
 class Stats(IndexInfo):
+    codec: int = Field(description="its checksum: indexes with the same one can be searched as shards of one")
+    ids: str = Field(description="int64 or string")
     centroids: int
     cells: int
     segments: int

@@ -153,6 +153,16 @@ async def get(request: Request, at: At, by: By, data: messages.Wanted) -> Respon
     return answer(request, await at.read(read, by.timeout))
 
 
+@reading.post("/{name}/documents/has", summary="Which ids a document has", response_model=messages.There)
+async def has(request: Request, at: At, by: By, data: messages.Ids) -> Response:
+    _at_most(len(data.ids), by.max_documents, "ids")
+
+    def looked_up(view: Index) -> dict[str, Any]:
+        return {"there": view.has(data.ids).tolist(), "generation": view.generation}
+
+    return answer(request, await at.read(looked_up, by.timeout))
+
+
 @writing.post("/{name}/documents", summary="Add documents; ids must be new", response_model=messages.Written)
 async def add(request: Request, at: At, by: By, data: messages.Documents) -> Response:
     return await _add(request, at, by, data, "raise")
@@ -296,7 +306,9 @@ def _stats(name: str, view: Index) -> dict[str, Any]:
     sizes, drift = view.stats(), view.drift()
     return {
         **_described(name, view),
-        **{part: sizes[part] for part in ("centroids", "cells", "segments", "bytes", "bytes_per_token")},
+        **{
+            part: sizes[part] for part in ("codec", "ids", "centroids", "cells", "segments", "bytes", "bytes_per_token")
+        },
         "residual_ratio": drift.residual_ratio,
         "growth": drift.growth,
         "advice": drift.advice,

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import textwrap
+import warnings
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,12 +47,17 @@ def programs():
 
 
 @pytest.mark.parametrize(("page", "program"), programs())
-def test_python_blocks_run(page, program, tmp_path, monkeypatch):
+def test_python_blocks_run(page, program, tmp_path, monkeypatch, request):
     if "import torch" in program:
         pytest.importorskip("torch")
     if "colpali_engine" in program:
         pytest.importorskip("torch")
         pytest.importorskip("PIL")
+    if "memory://" in program:
+        pytest.importorskip("fsspec")
+    if "lateint_ray" in program:
+        request.addfinalizer(pytest.importorskip("ray").shutdown)
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray Data's own
     if "Safetensors" in program:
         pytest.importorskip("safetensors")
     monkeypatch.chdir(tmp_path)

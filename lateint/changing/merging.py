@@ -48,7 +48,7 @@ def merge(sources: Sequence[Source], target: Path, *, overwrite: bool) -> None:
     if not sources:
         raise ValueError("parts must hold at least one index, got none")
     _check_alike(sources)
-    _check_ids(sources)
+    check_ids(sources, "parts")
     encoder = _encoder(sources)
     first = sources[0].state.manifest
     files: dict[str, File | Bundle] = {}
@@ -156,8 +156,12 @@ def _codec_crc32(source: Source) -> int:
     return Codec.of(manifest, source.state.arrays).crc32 if manifest.codec_crc32 is None else manifest.codec_crc32
 
 
-def _check_ids(sources: Sequence[Source]) -> None:
-    """Two documents with one id have one hash; those with one hash are looked at."""
+def check_ids(sources: Sequence[Source], argument: str) -> None:
+    """Refuses a document that is in two of them: two of one id have one hash, and those of one hash are looked at.
+
+    Raises:
+        ValueError: names the id and both.
+    """
     hashes = [np.empty(0, np.uint64)]
     for source in sources:
         live = [None if part.live is None else part.live != 0 for part in source.state.parts]
@@ -171,7 +175,9 @@ def _check_ids(sources: Sequence[Source]) -> None:
     owners: dict[object, str] = {}
     for source, name in _named(sources, twice):
         if name in owners:
-            raise ValueError(f"ids must differ between parts, but {name!r} is in {owners[name]} and in {source.what}")
+            raise ValueError(
+                f"ids must differ between {argument}, but {name!r} is in {owners[name]} and in {source.what}"
+            )
         owners[name] = source.what
 
 

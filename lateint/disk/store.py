@@ -254,11 +254,20 @@ def _images(manifest: Manifest) -> dict[str, tuple[str, int, File]]:
 
 
 def _load_manifest(folder: Folder) -> tuple[Manifest, bytes]:
-    target = folder.path / MANIFEST
     try:
         text = folder.read(MANIFEST)
     except FormatError as error:
         raise FormatError(f"{folder.path} is not an index: it has no {MANIFEST}") from error
+    return parsed(text, str(folder.path)), text
+
+
+def parsed(text: bytes, place: str) -> Manifest:
+    """A manifest of its bytes; ``place`` is the folder or url that they are from.
+
+    Raises:
+        FormatError: they are none, or one of a newer format.
+    """
+    target = f"{place}/{MANIFEST}"
     try:
         values = json.loads(text.decode("utf-8"))
         name, version = values["format"], values["version"]
@@ -268,12 +277,12 @@ def _load_manifest(folder: Folder) -> tuple[Manifest, bytes]:
         raise FormatError(f"{target} says format {name!r}, an index of lateint says {FORMAT!r}")
     if type(version) is not int or not 1 <= version <= VERSION:
         raise FormatError(
-            f"{folder.path} was written in format version {version}, this lateint reads versions 1 to {VERSION}"
+            f"{place} was written in format version {version}, this lateint reads versions 1 to {VERSION}"
         )
     try:
         manifest = Manifest.from_json(values)
         layout.kinds(manifest)  # no two arrays have one name
-        return manifest, text
+        return manifest
     except KeyError as error:
         raise FormatError(f"{target} is damaged: it lacks {error}") from error
     except (TypeError, ValueError, AttributeError, IndexError) as error:

@@ -31,6 +31,8 @@ class Hits:
             -inf for a document without tokens.
         plan: what the search did, see `lateint.retrieval.planning.Plan`; None: these hits come from no search.
         read: reads them for `documents`; None: they come from no index.
+        coverage: the share of all documents that was searched; 1.0 but where shards were lost, see `lateint.Shards`.
+        lost: the names of these shards.
 
     >>> hits = Hits(np.array([7, 3]), np.array([1.5, 0.5], np.float32))
     >>> hits[0], len(hits)
@@ -44,6 +46,8 @@ class Hits:
     plan: Plan | None = None
     read: Callable[[Iterable[str] | None], list[Any]] | None = field(default=None, repr=False)
     parts: Mapping[str, NDArray[np.float32]] = field(default_factory=dict, repr=False)
+    coverage: float = 1.0
+    lost: tuple[str, ...] = ()
 
     def documents(self, fields: Iterable[str] | None = None) -> list[Any]:
         """Texts and metadata of the documents, in this order, as they were when they were found.
@@ -74,7 +78,8 @@ class Hits:
 
     def __repr__(self) -> str:
         shown = ", ".join(f"{id!r}: {score:.4g}" for id, score in itertools.islice(self, 5))
-        return f"Hits({shown}{', ...' if len(self) > 5 else ''})"
+        missing = f"; coverage {self.coverage:.3g}" if self.lost else ""
+        return f"Hits({shown}{', ...' if len(self) > 5 else ''}{missing})"
 
 
 @dataclass(frozen=True, eq=False)

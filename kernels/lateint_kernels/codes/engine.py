@@ -51,6 +51,11 @@ class Candidates(NamedTuple):
     touched: int
 
 
+def best(scores: Sequence[NDArray[np.float32]], k: int) -> NDArray[np.int64]:
+    """Which k of the scores of several shards, laid end to end, are highest, in their order; ties as they lie."""
+    return np.argsort(-np.concatenate(scores), kind="stable")[:k]
+
+
 class Engine:
     """Searches segments of residual codes; positions count documents over the segments in order.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from lateint_kernels.codes.device import search
 from lateint_kernels.codes.device.engine import DeviceEngine, candidates_of, packed, rankings_of, runs
 from lateint_kernels.codes.device.search import Gathered
-from lateint_kernels.codes.engine import Candidates, Engine, Limits, Ranking
+from lateint_kernels.codes.engine import Candidates, Engine, Limits, Ranking, best
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.codes.index_tensors import QueryTensors
 
@@ -70,8 +70,8 @@ class ShardedEngine:
                 for shard, batch, mask in zip(self.shards, batches, masks, strict=True)
             ]
             positions, sums = self._merged(found, limits.candidates)
-            best = found[0]._replace(positions=positions, sums=sums)
-            scores = search.stop(best, self._scores(batches, positions), k, limits)
+            merged = found[0]._replace(positions=positions, sums=sums)
+            scores = search.stop(merged, self._scores(batches, positions), k, limits)
             rankings += rankings_of(packed(*search.top_k(positions, scores, k)).cpu())
         return rankings
 
@@ -92,9 +92,9 @@ class ShardedEngine:
         rankings = []
         for of_query in zip(*found, strict=True):
             positions = np.concatenate([p + first for (p, _), first in zip(of_query, self._first, strict=False)])
-            scores = np.concatenate([s for _, s in of_query])
-            best = np.argsort(-scores, kind="stable")[:k]  # ties by position, which shards have in order
-            rankings.append((positions[best], scores[best]))
+            scores = [s for _, s in of_query]
+            order = best(scores, k)  # ties by position, which shards have in order
+            rankings.append((positions[order], np.concatenate(scores)[order]))
         return rankings
 
     def gather(self, query: NDArray[np.float32], limits: Limits) -> Candidates:

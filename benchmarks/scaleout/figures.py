@@ -1,0 +1,198 @@
+"""What docs/scale-out.md says, measured on generated tokens around a few hundred centres."""
+
+import os
+import signal
+import threading
+import time
+from itertools import pairwise
+
+import numpy as np
+
+from lateint import Index, Shards, train_codec
+
+DIM, LENGTH, SLOW = 64, 16, 0.2
+
+
+def tokens(count, length, seed):
+    """``count`` documents or queries of unit tokens."""
+    rng = np.random.default_rng(seed)
+    centres = np.random.default_rng(1).standard_normal((300, DIM))
+    made = centres[rng.integers(0, 300, (count, length))] + 0.6 * rng.standard_normal((count, length, DIM))
+    return list((made / np.linalg.norm(made, axis=2, keepdims=True)).astype(np.float32))
+
+
+def cut(documents, count, folder=None):
+    """One index of the documents, and ``count`` of runs of them, with one codec."""
+    codec = train_codec(documents, progress=False)
+    whole = Index.build(documents, codec=codec, progress=False)
+    parts = []
+    for first, last in pairwise(np.linspace(0, len(documents), count + 1).astype(int).tolist()):
+        path = None if folder is None else folder / f"part-{first:06d}"
+        ids = np.arange(first, last)
+        parts.append(Index.build(documents[first:last], path, ids=ids, codec=codec, progress=False))
+    return whole, parts
+
+
+def same(found, expected):
+    return found.ids.tolist() == expected.ids.tolist() and found.scores.tobytes() == expected.scores.tobytes()
+
+
+def shards(folder, count):
+    """Ten shards beside one index."""
+    count = count or 200
+    documents, queries = tokens(3000, LENGTH, 0), tokens(count, 8, 2)
+    whole, parts = cut(documents, 10)
+    with Shards(parts, timeout=60) as many:
+        exact = whole.search(queries, 10, exhaustive=True)
+        equal = sum(same(*pair) for pair in zip(many.search(queries, 10, exhaustive=True), exact, strict=True))
+        recall = {
+            name: float(np.mean([len({*found.ids.tolist()} & {*best.ids.tolist()}) / 10 for found, best in pairs]))
+            for name, pairs in (
+                ("one index", list(zip(whole.search(queries, 10), exact, strict=True))),
+                ("ten shards", list(zip(many.search(queries, 10), exact, strict=True))),
+            )
+        }
+    return {"documents": len(documents), "queries": count, "equal bit for bit": equal, "recall": recall}
+
+
+class Slow:
+    """A place whose answers come later, when told to."""
+
+    def __init__(self, index, path):
+        self.index, self.path, self.delay = index, path, 0.0
+
+    def __getattr__(self, name):
+        return getattr(self.index, name)
+
+    def stats(self):
+        return self.index.stats()
+
+    def search(self, *arguments, **settings):
+        time.sleep(0.005 + self.delay)  # as long as a network takes
+        return self.index.search(*arguments, **settings)
+
+
+def hedging(folder, count):
+    """Two places of one shard, of which one becomes slow and quick again, in turn."""
+    count = count or 2000
+    documents, queries = tokens(1000, LENGTH, 0), tokens(50, 8, 2)
+    whole, _ = cut(documents, 1)
+    places = [Slow(whole, name) for name in ("a", "b")]
+    took = {"quiet": [], "slow": []}
+    with Shards(places[:1], replicas=places[1:]) as one:
+        for query in queries * 2:
+            one.search(query)
+        before = one.stats()["shards"][0]
+        for turn in range(10):
+            kind = "slow" if turn % 2 else "quiet"
+            places[turn // 2 % 2].delay = SLOW if kind == "slow" else 0.0
+            for number in range(count // 10):
+                started = time.perf_counter()
+                found = one.search(queries[number % 50])
+                took[kind].append(time.perf_counter() - started)
+                assert found.coverage == 1.0
+            places[turn // 2 % 2].delay = 0.0
+            time.sleep(SLOW)
+        after = one.stats()["shards"][0]
+    p50, p99 = ({kind: 1000 * float(np.quantile(times, q)) for kind, times in took.items()} for q in (0.5, 0.99))
+    return {
+        "queries": count,
+        "p50 ms": p50,
+        "p99 ms": p99,
+        "p99 slow / quiet": p99["slow"] / p99["quiet"],
+        "sent on top": (after["extra"] - before["extra"]) / (after["requests"] - before["requests"]),
+    }
+
+
+def merge(folder, count):
+    """Parts of 20 documents each."""
+    count = count or 100
+    whole, parts = cut(tokens(20 * count, LENGTH, 0), count, folder)
+    times = []
+    for number in range(3):
+        started = time.perf_counter()
+        merged = Index.merge([part.path for part in parts], folder / f"merged-{number}")
+        times.append(time.perf_counter() - started)
+    (query,) = tokens(1, 8, 3)
+    equal = same(merged.search(query, 100, exhaustive=True), whole.search(query, 100, exhaustive=True))
+    return {"parts": count, "seconds": times, "equal": equal}
+
+
+def kills(folder, count):
+    """Queries to four actors, of which one is killed now and then."""
+    import lateint_ray
+
+    count = count or 3
+    documents, queries = tokens(1000, LENGTH, 0), tokens(50, 8, 2)
+    whole, parts = cut(documents, 4, folder)
+    masks = [np.setdiff1d(np.arange(len(documents)), part.ids) for part in parts]
+    expected = [whole.search(query, 10, exhaustive=True) for query in queries]
+    without = [[whole.search(query, 10, exhaustive=True, subset=mask) for query in queries] for mask in masks]
+    lateint_ray.start(num_cpus=4, object_store_memory=100 << 20, logging_level="error")
+    actors = [lateint_ray.ActorIndex(part.path, num_cpus=0.1, threads=1, timeout=20) for part in parts]
+    answers, wrong, flagged, away = 0, 0, 0, []
+    names, killed = [str(part.path) for part in parts], None
+    with Shards(actors, timeout=20) as many:
+        for number in range(count):
+            victim = number % len(actors)
+            process = _process(actors[victim])
+            killer = threading.Timer(0.5, os.kill, (process, signal.SIGKILL))
+            killer.start()
+            started, killed, whole_again = time.monotonic(), None, None
+            while time.monotonic() - started < 60:
+                query = answers % len(queries)
+                found = many.search(queries[query], 10, exhaustive=True, partial=True)
+                answers += 1
+                lost = [names.index(name) for name in found.lost]
+                best = expected[query] if not lost else without[lost[0]][query]
+                wrong += not same(found, best) or len(lost) > 1
+                flagged += bool(lost)
+                if killed is None and (lost or not _alive(process)):
+                    killed = time.monotonic()
+                if killed is not None and not lost:
+                    whole_again = time.monotonic() - killed
+                    break
+            away.append(whole_again)
+    for actor in actors:
+        actor.close()
+    return {"kills": count, "answers": answers, "wrong": wrong, "flagged": flagged, "seconds until whole": away}
+
+
+def _process(actor):
+    import ray
+
+    return ray.get(actor.actor.__ray_call__.remote(lambda _: os.getpid()))
+
+
+def _alive(process):
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def build(folder, count):
+    """The same rows built by workers that are killed at some texts, and by workers that are not."""
+    import json
+
+    from words import Killing, Words, files, rows
+
+    import lateint_ray
+
+    kills, texts = count or 6, rows(200)
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
+    (folder / "kills").mkdir()
+    lateint_ray.start(num_cpus=2, object_store_memory=100 << 20, logging_level="error")
+    how = {"parts": 20, "workers": 2, "metadata": ["year"], "progress": False}
+    lateint_ray.build(str(folder / "rows.jsonl"), folder / "quiet", encoder=Words, **how)
+    killing = Killing(str(folder / "kills"), every=len(texts) // kills)
+    started = time.perf_counter()
+    lateint_ray.build(str(folder / "rows.jsonl"), folder / "killed", encoder=killing, **how)
+    return {
+        "documents": len(texts),
+        "parts": 20,
+        "workers killed": len(list((folder / "kills").iterdir())),
+        "identical files": files(folder / "quiet") == files(folder / "killed"),
+        "seconds": time.perf_counter() - started,
+    }

@@ -1,0 +1,15 @@
+"""Ray on this machine for the tests of a session; none of them runs without it."""
+
+import pytest
+
+ray = pytest.importorskip("ray", minversion="2.60")
+
+import lateint_ray  # noqa: E402
+
+
+@pytest.fixture(scope="session")
+def cluster():
+    # Small: nothing but a few actors of tests lives in it.
+    lateint_ray.start(num_cpus=4, object_store_memory=100 << 20, logging_level="error")
+    yield ray
+    ray.shutdown()
