@@ -596,6 +596,7 @@ class Index:
         """
         ks, most, workers = ascending(k, "k"), positive(n, "n"), thread_count(threads)
         asked = None if queries is None else self._queries(queries)
+        self._check_local()
         self.refresh()
         calibration = self._snapshot.calibrated(asked, ks, most, threads=workers)
         with self._draft() as draft:
@@ -607,13 +608,16 @@ class Index:
         """What `calibrate` measured last; None: nothing."""
         return self._snapshot.manifest.calibration
 
-    @contextmanager
-    def _draft(self, timeout: float = 0) -> Iterator[Draft]:
+    def _check_local(self) -> None:
         if self._remote is not None:
             raise ValueError(
                 f"an index of a url cannot be changed: change a copy in a folder (snapshot) and push it to "
                 f"{self._remote[0]}"
             )
+
+    @contextmanager
+    def _draft(self, timeout: float = 0) -> Iterator[Draft]:
+        self._check_local()
         with self._changing:
             if self._writing is not None:  # of a transaction, which commits
                 yield self._writing.draft
