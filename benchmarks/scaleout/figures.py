@@ -108,14 +108,15 @@ def merge(folder, count):
     """Parts of 20 documents each."""
     count = count or 100
     whole, parts = cut(tokens(20 * count, LENGTH, 0), count, folder)
-    times = []
+    times, cpu = [], []
     for number in range(3):
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         merged = Index.merge([part.path for part in parts], folder / f"merged-{number}")
         times.append(time.perf_counter() - started)
+        cpu.append(time.process_time() - worked)
     (query,) = tokens(1, 8, 3)
     equal = same(merged.search(query, 100, exhaustive=True), whole.search(query, 100, exhaustive=True))
-    return {"parts": count, "seconds": times, "equal": equal}
+    return {"parts": count, "seconds": times, "seconds of CPU": cpu, "equal": equal}
 
 
 def kills(folder, count):
