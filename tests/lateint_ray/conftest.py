@@ -10,6 +10,6 @@ import lateint_ray  # noqa: E402
 @pytest.fixture(scope="session")
 def cluster():
     # Small: nothing but a few actors of tests lives in it.
-    lateint_ray.start(num_cpus=4, object_store_memory=100 << 20, logging_level="error")
+    lateint_ray.start(num_cpus=4, object_store_memory=1 << 30, logging_level="error")
     yield ray
     ray.shutdown()
