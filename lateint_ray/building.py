@@ -134,7 +134,8 @@ def _pool(encoder: Any, blocks: int, workers: int | None, num_cpus: float, num_g
         rooms = [there.get(kind, 0) / each for kind, each in (("CPU", num_cpus), ("GPU", num_gpus)) if each]
         workers = int(min(rooms)) if rooms else blocks
     most = max(1, min(positive(max(1, workers), "workers"), blocks))
-    return {"concurrency": (1, most), "num_cpus": num_cpus, "num_gpus": num_gpus}
+    size = ray().data.ActorPoolStrategy(min_size=1, max_size=most)
+    return {"compute": size, "num_cpus": num_cpus, "num_gpus": num_gpus}
 
 
 def _mapped(blocks: Any, work: type, arguments: tuple[Any, ...], pool: dict[str, Any]) -> Any:
