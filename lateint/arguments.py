@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -26,6 +27,32 @@ def positive(value: Any, name: str) -> int:
     if number < 1:
         raise ValueError(f"{name} must be at least 1, got {number}")
     return number
+
+
+def fraction(value: Any, name: str) -> float:
+    """A number above 0 and below 1, whoever's it is."""
+    if isinstance(value, (bool, str, bytes)) or not hasattr(value, "__float__"):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    number = float(value)
+    if not 0 < number < 1:
+        raise ValueError(f"{name} must be above 0 and below 1, got {number:g}")
+    return number
+
+
+def ascending(values: Any, name: str) -> list[int]:
+    """Integers from 1, or one of them, each once and in order."""
+    if not isinstance(values, Iterable) or isinstance(values, (str, bytes)):
+        return [positive(values, name)]
+    found = sorted({positive(value, name) for value in values})
+    if not found:
+        raise ValueError(f"{name} must hold at least one number, got none")
+    return found
+
+
+def alone(name: str, **others: Any) -> None:
+    """Refuses an argument beside others that say the same, which are None where they are not given."""
+    if given := [other for other, value in others.items() if value is not None]:
+        raise ValueError(f"{name} stands for {' and '.join(given)}; give one or the other")
 
 
 def positive_or_none(value: Any, name: str) -> int | None:

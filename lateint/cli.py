@@ -167,6 +167,19 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--full", action="store_true", help="into one segment, which takes the least room")
     command.set_defaults(command=compact)
 
+    command = commands.add_parser(
+        "calibrate", help="measure which settings of a search reach which recall, and keep it"
+    )
+    command.add_argument("path", help="the index")
+    command.add_argument("queries", nargs="*", metavar="QUERY", help="texts, with --encoder")
+    inputs.add_encoder(command)
+    inputs.add_tokens(command, "", required=False)
+    command.add_argument("-k", type=inputs.count, nargs="+", default=[10, 100], help="hits a query will want (10 100)")
+    command.add_argument("-n", type=inputs.count, default=400, help="queries to ask at most (400); 0.99 needs 99")
+    command.add_argument("--device", help="where to measure: cpu, cuda or cuda:N (cpu); the result is the same")
+    _add_threads(command)
+    command.set_defaults(command=calibrate)
+
     command = commands.add_parser("verify", help="read all of an index and say whether it is sound; status 1 if not")
     command.add_argument("path", help="the index")
     command.set_defaults(command=verify)
@@ -218,6 +231,7 @@ def _add_build_settings(parser: argparse.ArgumentParser) -> None:
 def _add_search_settings(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--nprobe", type=inputs.count, help="centroids a query token looks into")
     parser.add_argument("--candidates", type=inputs.count, help="documents that are scored exactly")
+    parser.add_argument("--recall", type=float, help="to reach, such as 0.99, instead of settings; see calibrate")
     parser.add_argument("--exhaustive", action="store_true", help="score every document of the index")
     parser.add_argument("--device", help="where to search: cpu, cuda, cuda:N or several: cuda:0,cuda:1 (cpu)")
 
@@ -321,6 +335,7 @@ def search(options: argparse.Namespace) -> None:
         offsets="--lengths",
         filter="--filter",
         params="--params",
+        recall="--recall",
         **{name: f"--{name}" for name in TEXT},
     ):
         queries: Any = options.queries or None
@@ -412,6 +427,17 @@ def compact(options: argparse.Namespace) -> None:
         f"segments: {before['segments']} before, {after['segments']} now; "
         f"bytes: {before['bytes']:,} before, {after['bytes']:,} now"
     )
+
+
+def calibrate(options: argparse.Namespace) -> None:
+    """Measures recall by saved queries, by texts, or by excerpts of documents, and prints it."""
+    if options.queries and options.tokens is not None:
+        raise ValueError("give either QUERY, with --encoder, or --tokens and --lengths")
+    with inputs.options_for(device="--device"):
+        index = Index.open(options.path, encoder=inputs.encoder_of(options), device=options.device)
+    with inputs.options_for(Q="QUERY" if options.queries else "--tokens", tokens="--tokens", lengths="--lengths"):
+        queries = options.queries or (None if options.tokens is None else list(inputs.packed_queries(options)))
+        print(index.calibrate(queries, k=options.k, n=options.n, threads=options.threads))
 
 
 def verify(options: argparse.Namespace) -> None:

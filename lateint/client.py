@@ -61,20 +61,37 @@ class RemoteIndex:
         Q: Any,
         k: int = 5,
         *,
+        text: str | None = None,
+        alpha: float | None = None,
+        fusion: str | None = None,
+        rerank: int | None = None,
         nprobe: int | None = None,
         candidates: int | None = None,
         exhaustive: bool = False,
+        recall: float | None = None,
         subset: Iterable[Any] | None = None,
         filter: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The k documents with the highest MaxSim for each query, see `Index.search`."""
-        how = {"k": k, "nprobe": nprobe, "candidates": candidates, "exhaustive": exhaustive, "subset": _ids(subset)}
+        """The k documents with the highest MaxSim for each query, see `Index.search`; ``text`` goes with one query."""
+        how: dict[str, Any] = {
+            "k": k,
+            "nprobe": nprobe,
+            "candidates": candidates,
+            "exhaustive": exhaustive,
+            "recall": recall,
+            "subset": _ids(subset),
+        }
         how |= _condition(filter, params)
         how = {name: value for name, value in how.items() if value is not None}
-        queries = _matrices(Q)
+        mixing = {"text": text, "alpha": alpha, "fusion": fusion, "rerank": rerank}
+        mixing = {name: value for name, value in mixing.items() if value is not None}
+        queries = None if Q is None else _matrices(Q)
         if queries is None:
-            return _hits(self._ask("POST", "/search", {"query": self._query(Q), **how})["hits"], self.get)
+            how |= mixing if Q is None else {"query": self._query(Q), **mixing}
+            return _hits(self._ask("POST", "/search", how)["hits"], self.get)
+        if mixing:
+            raise ValueError(f"{next(iter(mixing))} goes with one query, got a batch")
         if not queries:
             return []
         answer = self._ask("POST", "/search/batch", {"queries": [self._query(query) for query in queries], **how})

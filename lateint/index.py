@@ -15,7 +15,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.arguments import positive, thread_count
+from lateint.arguments import alone, ascending, positive, thread_count
+from lateint.calibration import Calibration
 from lateint.changing import copying, merging
 from lateint.changing.draft import DUPLICATES, Draft
 from lateint.changing.drift import Drift, measure
@@ -574,6 +575,38 @@ class Index:
         """
         return verify(Path(path).absolute())
 
+    def calibrate(
+        self, queries: Any = None, *, k: int | Iterable[int] = (10, 100), n: int = 400, threads: int | None = None
+    ) -> Calibration:
+        """Measures what searches of growing cost find of what the exhaustive scan finds, and keeps it with the index.
+
+        Searches then take ``recall=0.99`` instead of settings: docs/recall.md. Others may write in the meantime. It is
+        the same on every machine and device.
+
+        Args:
+            queries: such as will be asked, as in `search`; none that were used to choose settings. None: excerpts of
+                documents, which real queries need not be like.
+            k: how many of the best documents searches will ask for; one between two of these is searched for like the
+                larger one.
+            n: at most so many queries are asked, chosen at random, but always the same. A recall of 0.99 needs 99.
+
+        Raises:
+            TypeError, ValueError: a query as in `search`, or there is nothing to find.
+            LockedError, OSError: as `add`.
+        """
+        ks, most, workers = ascending(k, "k"), positive(n, "n"), thread_count(threads)
+        asked = None if queries is None else self._queries(queries)
+        self.refresh()
+        calibration = self._snapshot.calibrated(asked, ks, most, threads=workers)
+        with self._draft() as draft:
+            draft.calibrate(calibration)
+        return calibration
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """What `calibrate` measured last; None: nothing."""
+        return self._snapshot.manifest.calibration
+
     @contextmanager
     def _draft(self, timeout: float = 0) -> Iterator[Draft]:
         if self._remote is not None:
@@ -612,6 +645,7 @@ class Index:
         candidates: int | None = None,
         cells: int | None = None,
         exhaustive: bool = False,
+        recall: float | None = None,
         subset: Any = None,
         filter: Any = None,
         params: Mapping[str, Any] | None = None,
@@ -632,6 +666,7 @@ class Index:
         candidates: int | None = None,
         cells: int | None = None,
         exhaustive: bool = False,
+        recall: float | None = None,
         subset: Any = None,
         filter: Any = None,
         params: Mapping[str, Any] | None = None,
@@ -652,6 +687,7 @@ class Index:
         candidates: int | None = None,
         cells: int | None = None,
         exhaustive: bool = False,
+        recall: float | None = None,
         subset: Any = None,
         filter: Any = None,
         params: Mapping[str, Any] | None = None,
@@ -671,6 +707,7 @@ class Index:
         candidates: int | None = None,
         cells: int | None = None,
         exhaustive: bool = False,
+        recall: float | None = None,
         subset: Any = None,
         filter: Any = None,
         params: Mapping[str, Any] | None = None,
@@ -684,9 +721,9 @@ class Index:
                 dtype. Or a text, or a list of texts, which `encoder` encodes. None: ``text`` alone counts.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
             text: words to be found, a string for each query, in an index with ``text_search``: alone, documents are
-                ordered by BM25. With ``Q``, each score brings its best k (40 at least) as candidates, every candidate
-                gets both, and what they become together decides (`Hits.parts` has the two). True: the texts in ``Q``.
-                docs/text.md has more.
+                ordered by BM25. With ``Q``, each score brings its best as candidates, every candidate gets both, and
+                what they become together decides (`Hits.parts` has the two). True: the texts in ``Q``. docs/text.md has
+                more.
             alpha: how much MaxSim counts beside BM25, from 0 to 1; None: 0.7, and 0.5 with ``fusion="rrf"``.
             fusion: ``"relative"`` (None), by scores, or ``"rrf"``, by ranks; see `lateint.retrieval.fusion.Fusion`.
             rerank: order so many of the best documents by BM25 by MaxSim instead.
@@ -697,6 +734,9 @@ class Index:
             cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 24 if there are
                 more than 4,096 centroids, else 0.
             exhaustive: score every document instead; ``nprobe``, ``candidates`` and ``cells`` then do nothing.
+            recall: above 0 and below 1: take the cheapest settings with which searches find such a share of the best k,
+                on average, as `calibrate` measured it. docs/recall.md says what that promises. With a filter or a
+                subset, more centroids are looked into, as always.
             subset: what to choose from: ids; a mask ``[n]`` of bools in the order of `ids`; or what `subset` made of
                 either, which costs nothing when it is used again. None: all.
             filter: a condition on metadata, as a mapping (``{"lang": "en", "year": {"$gte": 2020}}``) or in SQL
@@ -708,8 +748,8 @@ class Index:
                 tokens, where centroids are looked for, and over documents, where they are scored.
 
         Returns:
-            `Hits` for one query, a list of them for a batch; `Hits.plan` says how a subset was searched. Ties are in
-            the order in which documents were given.
+            `Hits` for one query, a list of them for a batch; `Hits.plan` says how a subset was searched, and with what
+            settings. Ties are in the order in which documents were given.
 
         Raises:
             TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1; there is
@@ -717,7 +757,11 @@ class Index:
             ImportError: the index's analyzer needs PyStemmer, which is not installed.
             UnknownIdError: a KeyError that names the id in ``subset``.
             FilterError, FieldError: ValueErrors: ``filter`` is no condition, or on a field that no document has.
+            ValueError: it cannot be known which settings reach ``recall``; the message says why.
             RuntimeError: the index is damaged, in a part that `open` did not verify.
+
+        Warns:
+            UserWarning: the index has changed so much since `calibrate` that ``recall`` may be missed.
         """
         snapshot = self._snapshot
         if Q is None and text is None:
@@ -733,6 +777,11 @@ class Index:
         k, workers = positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
         scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most, tokens=snapshot.state.tokens)
+        if recall is not None:
+            if text is not None:
+                raise ValueError("recall is of searches by tokens alone, and text is given")
+            alone("recall", nprobe=nprobe, candidates=candidates, cells=cells, exhaustive=exhaustive or None)
+            choice = snapshot.choose(recall, k)
         k = min(k, max(1, most))
         selection = _selection(snapshot, subset, filter, params)
         if text is not None:
@@ -757,7 +806,11 @@ class Index:
             hits = [_hits(snapshot, one.positions, one.scores, one.plan, one.parts) for one in found]
             return hits[0] if single else hits
         assert queries is not None
-        if exhaustive:
+        if recall is not None:
+            rankings, plans = searching.promised(
+                snapshot.engine, queries, k, choice, selection, centroids=centroids, threads=workers
+            )
+        elif exhaustive:
             rankings, plans = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
         else:
             rankings, plans = searching.search(

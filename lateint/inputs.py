@@ -61,7 +61,7 @@ def build_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def search_settings(options: argparse.Namespace) -> dict[str, Any]:
     """What the user set; the rest is left to the index."""
-    settings = {name: getattr(options, name) for name in ("nprobe", "candidates", "threads")}
+    settings = {name: getattr(options, name) for name in ("nprobe", "candidates", "recall", "threads")}
     settings = {name: value for name, value in settings.items() if value is not None}
     return {**settings, "exhaustive": True} if options.exhaustive else settings
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.arguments import fraction
+from lateint.calibration import Calibration, Choice
+from lateint.changing import calibrating
 from lateint.disk.manifest import FormatError, Manifest
 from lateint.disk.store import Arrays
 from lateint.documents import Documents
@@ -18,10 +21,13 @@ from lateint.filtering import resolving
 from lateint.filtering.tree import Tree
 from lateint.ids import Ids, listed
 from lateint.indexing.codec import Codec
+from lateint.retrieval.limits import fitting
+from lateint.retrieval.queries import Queries
 from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
 from lateint.state import State, out_of_range, same_codec
 from lateint.text.analyzer import Analyzer
+from lateint.warning import warn
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.devices import HOST, Place
@@ -161,6 +167,31 @@ class Snapshot:
             while len(self._filtered) > KEPT or len(self._filtered) * len(self.ids) > KEPT_BYTES:
                 self._filtered.pop(next(iter(self._filtered)))
         return found
+
+    @cached_property
+    def stale(self) -> str | None:
+        """Why what was calibrated is no longer so; None: it still is."""
+        calibration = self.manifest.calibration
+        return None if calibration is None else calibrating.stale(calibration, self.state, self.codec)
+
+    def calibrated(self, queries: Queries | None, ks: list[int], n: int, *, threads: int) -> Calibration:
+        """What searches of this snapshot miss; see `lateint.changing.calibrating.calibrate`."""
+        return calibrating.calibrate(self.state, self.codec, self.engine, queries, ks, n, threads=threads)
+
+    def choose(self, recall: Any, k: int) -> Choice:
+        """Settings that hold a recall for the best ``k``; with a warning, some with more, if that is not sure any more.
+
+        Raises:
+            TypeError, ValueError: it is no recall, or that cannot be known.
+        """
+        goal, calibration = fraction(recall, "recall"), self.manifest.calibration
+        if calibration is None:
+            raise ValueError("recall needs a calibrated index, and this one is not: call calibrate(queries) first")
+        choice = calibration.choose(goal, k, higher=0 if self.stale is None else 1)
+        if self.stale is not None:
+            warn(f"recall {goal:g} may not be reached: {self.stale}; call calibrate(queries) again")
+        limits = choice.limits and fitting(choice.limits, self.manifest.centroids, len(self))
+        return replace(choice, k=min(choice.k, max(1, len(self))), limits=limits)
 
     def _selection(self, chosen: NDArray[np.uint8]) -> Selection:
         chosen.flags.writeable = False  # so that a device may keep it

@@ -18,12 +18,15 @@ class Query:
     """Queries of one request, and what holds for all of them.
 
     Attributes:
+        queries: embeddings, or texts to encode; empty where words alone count.
+        texts: words, one string a query; None: none.
         how: keyword arguments of `Index.search`.
         fields: to read for each hit; None: all.
         explain: whether similarities are wanted.
     """
 
     queries: list[Any]
+    texts: list[str] | None
     how: dict[str, Any]
     fields: tuple[str, ...] | None
     explain: bool
@@ -31,7 +34,11 @@ class Query:
     @property
     def group(self) -> str:
         """Queries of one group can be searched for in one call."""
-        return repr((isinstance(self.queries[0], str), sorted(self.how.items())))
+        kinds = (bool(self.queries) and isinstance(self.queries[0], str), not self.queries, self.texts is None)
+        return repr((kinds, sorted(self.how.items())))
+
+    def __len__(self) -> int:
+        return len(self.queries or self.texts or ())
 
 
 @dataclass(frozen=True)

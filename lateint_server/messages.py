@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, StrictBool, StrictInt, StrictStr, WithJsonSchema
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+)
 
 from lateint_server.arrays import Embedding, Query
 
@@ -69,6 +79,9 @@ class HowToSearch(Message):
     nprobe: Count | None = Field(None, description="centroids that each query token looks into")
     candidates: Count | None = Field(None, description="documents that are scored exactly")
     exhaustive: StrictBool = Field(False, description="score every document")
+    recall: StrictFloat | None = Field(
+        None, gt=0, lt=1, description="to reach, where the index was calibrated, instead of settings"
+    )
     subset: list[Id] | None = Field(None, description="ids to choose from")
     filter: Filter | None = None
     params: Params | None = None
@@ -80,7 +93,11 @@ class HowToSearch(Message):
 
 
 class Search(HowToSearch):
-    query: Query
+    query: Query | None = Field(None, description="left out where `text` alone counts")
+    text: StrictStr | None = Field(None, min_length=1, description="words to find, by BM25")
+    alpha: StrictFloat | StrictInt | None = Field(None, ge=0, le=1, description="how much the query counts beside text")
+    fusion: Literal["relative", "rrf"] | None = Field(None, description="how both become one score")
+    rerank: Count | None = Field(None, description="order so many of the best by BM25 by the query instead")
 
 
 class SearchBatch(HowToSearch):
@@ -221,6 +238,7 @@ class IndexInfo(Message):
     tokens: int
     dim: int
     nbits: int
+    text_search: bool = Field(description="whether documents are found by their words")
     encoder: bool = Field(description="whether queries and documents may be texts")
 
 

@@ -36,7 +36,7 @@ reading = APIRouter(
 writing = APIRouter(
     prefix=PREFIX, route_class=WriteRoute, responses=PROBLEMS, dependencies=[Depends(bearer)], tags=["change"]
 )
-HOW = ("k", "nprobe", "candidates", "exhaustive", "subset", "filter", "params")
+HOW = ("k", "nprobe", "candidates", "exhaustive", "recall", "subset", "filter", "params")
 
 
 async def settings_of(request: Request) -> Settings:
@@ -71,7 +71,12 @@ async def stats(request: Request, at: At, by: By) -> Response:
 
 @reading.post("/{name}/search", summary="The documents that match a query best", response_model=messages.Hits)
 async def search(request: Request, at: At, by: By, data: messages.Search) -> Response:
-    found = await at.search(_query([data.query], data, by), _timeout(data, by))
+    if data.query is None and (data.text is None or data.explain):
+        raise HTTPException(422, "query must be given" + (", for explain" if data.explain else ", or text"))
+    queries = [] if data.query is None else [data.query]
+    texts = None if data.text is None else [data.text]
+    mixing = {"alpha": data.alpha, "fusion": data.fusion, "rerank": data.rerank}
+    found = await at.search(_query(queries, data, by, texts, mixing), _timeout(data, by))
     content = {"hits": _hits(found, 0, wants_binary(request)), "generation": found.generation}
     if found.query_tokens is not None:
         content["query_tokens"] = found.query_tokens[0]
@@ -232,11 +237,17 @@ def _how(data: messages.HowToSearch, by: Settings) -> dict[str, Any]:
     return {name: getattr(data, name) for name in HOW}
 
 
-def _query(queries: list[Any], data: messages.HowToSearch, by: Settings) -> Query:
+def _query(
+    queries: list[Any],
+    data: messages.HowToSearch,
+    by: Settings,
+    texts: list[str] | None = None,
+    mixing: dict[str, Any] | None = None,
+) -> Query:
     if len({isinstance(query, str) for query in queries}) > 1:
         raise HTTPException(422, "queries must all be texts, or none of them")
     fields = None if "*" in data.fields else tuple(data.fields)
-    return Query(queries, _how(data, by), fields, data.explain)
+    return Query(queries, texts, _how(data, by) | (mixing or {}), fields, data.explain)
 
 
 def _all(values: list[Any], name: str) -> list[Any] | None:
@@ -286,6 +297,7 @@ def _described(name: str, view: Index) -> dict[str, Any]:
         "tokens": view.tokens,
         "dim": view.dim,
         "nbits": view.nbits,
+        "text_search": view.analyzer is not None,
         "encoder": view.encoder is not None,
     }
 

@@ -103,14 +103,13 @@ class Served:
 
     def _alike(self, view: Index, asked: list[Query]) -> list[Any]:
         """Searches of one group in one call, or one by one if one of them is wrong."""
-        queries = [query for one in asked for query in one.queries]
-        self._together.observe(len(queries))
-        found = _tried(partial(_search, queries, asked[0].how), view)
+        self._together.observe(sum(len(one) for one in asked))
+        found = _tried(partial(_search, asked), view)
         if isinstance(found, Exception):
             return [found] if len(asked) == 1 else [self._alike(view, [one])[0] for one in asked]
         (tokens, hits), results, first = found, [], 0
         for one in asked:
-            last = first + len(one.queries)
+            last = first + len(one)
             results.append(_tried(partial(explaining.found, one, tokens[first:last], hits[first:last]), view))
             first = last
         return results
@@ -143,8 +142,10 @@ def _tried(call: Callable[[Index], Any], index: Index) -> Any:
         return error
 
 
-def _search(queries: list[Any], how: dict[str, Any], view: Index) -> tuple[list[Any], list[Hits]]:
+def _search(asked: list[Query], view: Index) -> tuple[list[Any], list[Hits]]:
     """The tokens of queries, and what is found for them."""
-    if isinstance(queries[0], str) and view.encoder is not None:
+    queries = [query for one in asked for query in one.queries]
+    texts = [text for one in asked for text in one.texts or ()]
+    if queries and isinstance(queries[0], str) and view.encoder is not None:
         queries = list(encoded_queries(view.encoder, queries))
-    return queries, view.search(queries, **how)
+    return queries, view.search(queries or None, text=texts or None, **asked[0].how)

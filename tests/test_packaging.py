@@ -62,6 +62,7 @@ assert lateint.Index.build(list(documents), progress=False).search(documents[3],
 
 def test_public_names():
     assert sorted(lateint.__all__) == [
+        "Analyzer",
         "Codec",
         "Document",
         "Explanation",

@@ -24,8 +24,6 @@ NOT_RUN = {
 }
 # Commands of a shell that are not run here, and why.
 COMMANDS_NOT_RUN = {
-    "docs/converting.md": "tests/lateint/test_converting.py converts indexes that the other libraries wrote",
-    "docs/integrations.md": "`python -m benchmarks.integrations` runs tests/integrations beside the frameworks",
     "git": "needs the network",
     "cd": "belongs to git clone",
     "pip": "needs the network; .ci/run installs a wheel into an empty environment",

@@ -14,7 +14,7 @@ from benchmarks.serving import load
 from lateint import Index
 from lateint.client import RemoteIndex
 
-DIM, TOKENS, QUERY, K = 128, 60, 32, 10
+DIM, DOCUMENTS, TOKENS, QUERY, K = 128, 5000, 60, 32, 10
 SEARCH = "/v1/indexes/it/search"
 
 
@@ -28,10 +28,10 @@ def collection(rng, documents, length, noise=0.7):
 
 
 @contextmanager
-def served(folder, documents, *options):
+def served(folder, *options):
     """A server of an index, in a process of its own: the index, the address, and queries."""
     rng = np.random.default_rng(1)
-    index = Index.build(collection(rng, documents, TOKENS), folder / "index", progress=False)
+    index = Index.build(collection(rng, DOCUMENTS, TOKENS), folder / "index", progress=False)
     server = server_kills.Server(folder / "index", *options)
     try:
         port = int(server.address.rsplit(":", 1)[1])
@@ -51,7 +51,7 @@ def in_base64(query):
 
 def latency(folder, count):
     """Milliseconds of one search at a time, in the process and over HTTP, each query in all ways before the next."""
-    with served(folder, 5000) as (index, address, queries, url, process):
+    with served(folder) as (index, address, queries, url, process):
         connection, remote = load.Connection(address), RemoteIndex(url)
         ways = {
             "in the process": [lambda query=query: index.search(query, K) for query in queries],
@@ -86,7 +86,7 @@ def latency(folder, count):
         "CPU of the server over that of the process, ms a search": {
             name: of - cpu["in the process"] for name, of in cpu.items() if name != "in the process"
         },
-        "documents": 5000,
+        "documents": DOCUMENTS,
         "searches": count or 2000,
     }
 
@@ -94,10 +94,9 @@ def latency(folder, count):
 def _cpu(calls, process):
     """Milliseconds of CPU that a process takes for a call, which other processes disturb less than they do a clock."""
     before = _ticks(process)
-    for _ in range(4):
-        for call in calls:
-            call()
-    return 1e3 * (_ticks(process) - before) / os.sysconf("SC_CLK_TCK") / (4 * len(calls))
+    for call in calls:
+        call()
+    return 1e3 * (_ticks(process) - before) / os.sysconf("SC_CLK_TCK") / len(calls)
 
 
 def _ticks(process):
@@ -115,7 +114,7 @@ def _asking(connection, requests):
 
 def throughput(folder, count):
     """Queries a second of 16 clients, and of the library with batches of 64, in turn."""
-    with served(folder, 20_000) as (index, address, queries, _, _):
+    with served(folder) as (index, address, queries, _, _):
         requests = [load.request(address, SEARCH, binary(query)) for query in queries]
         library, clients = [], []
         for _ in range(count or 5):
@@ -133,14 +132,14 @@ def throughput(folder, count):
         "library, batches of 64": float(np.median(library)),
         "ratio": float(np.median(ratios)),
         "ratios": ratios,
-        "documents": 20_000,
+        "documents": DOCUMENTS,
     }
 
 
 def overload(folder, count):
     """What becomes of answers when three times as much is asked as the server can do."""
     seconds = count or 6
-    with served(folder, 20_000) as (_, address, queries, _, _):
+    with served(folder) as (_, address, queries, _, _):
         requests = [load.request(address, SEARCH, binary(query)) for query in queries]
         load.closed(address, requests, 16, 1)
         answers, took = load.closed(address, requests, 16, seconds)

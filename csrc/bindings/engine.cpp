@@ -138,8 +138,8 @@ struct Batch {
 
 // k hits for each query. With nprobe < 0 every document is scored.
 std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t k,
-                            int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells, int64_t watched,
-                            double deviations, const py::object& allowed, int threads) {
+                            int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells, double deviations,
+                            int64_t watched, const py::object& allowed, int threads) {
     const Batch batch(*self, queries, offsets);
     if (k < 1) throw py::value_error("k must be at least 1, got " + std::to_string(k));
     const uint8_t* const mask = optional_data(allowed);
@@ -151,7 +151,7 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
     without_gil([&] {
         batch.each(threads, [&](int64_t i, const codes::Query& query, int inside) {
             hits[i] = nprobe < 0 ? self->exhaustive(query, k, mask, inside)
-                                 : self->search(query, {k, nprobe, candidates, patience, cells, watched, deviations},
+                                 : self->search(query, {k, nprobe, candidates, patience, cells, deviations, watched},
                                                 mask, inside);
         });
     });

@@ -150,7 +150,7 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
     find_candidates(query, limits, allowed, threads, scratch, counts);
     const int64_t watched = limits.watched > 0 ? std::min(limits.watched, limits.k) : limits.k;
     TopK all(limits.k), few(watched);
-    TopK& top = watched < limits.k ? few : all;
+    TopK& top = watched < limits.k ? few : all;  // that decide when to stop
     Line line(scratch.unit);
     const auto size = static_cast<int64_t>(scratch.chosen.size());
     const auto coarse = [&](int64_t i) { return static_cast<uint32_t>(scratch.keys[i] >> 32); };
@@ -172,7 +172,7 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
         idle = changed ? 0 : idle + count;
         if (counts) counts->scored += count;
     }
-    return top.sorted();
+    return all.sorted();
 }
 
 }  // namespace lateint::codes

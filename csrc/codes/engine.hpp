@@ -36,8 +36,8 @@ struct SearchLimits {
     int64_t candidates;  // documents scored on their codes
     int64_t patience;    // stop when so many candidates in a row, best first, changed nothing; <= 0: score them all
     int64_t cells;       // cells looked into for centroids; <= 0: all centroids are scored
-    int64_t watched;     // how many of the best candidates must not change; <= 0: k
     double deviations;  // stop when the next candidate is so many deviations too low (`Line`); <= 0: it does not matter
+    int64_t watched;    // how many of the best candidates must not change; <= 0: k
 };
 
 // What happened in a search, for tuning and tests.

@@ -99,8 +99,8 @@ class Engine:
         candidates: int,
         patience: int,
         cells: int,
-        watched: int,
         deviations: float,
+        watched: int,
         allowed: NDArray[np.uint8] | None,
         threads: int,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]: ...

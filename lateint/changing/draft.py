@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint import ids as ids_module
+from lateint.calibration import Calibration
 from lateint.changing import compaction, rebuilding
 from lateint.changing.chosen import Kept, Some
 from lateint.changing.encoders import Encoders, Residuals
@@ -168,6 +169,12 @@ class Draft:
         self.changed = True
         lost = rebuilding.error(source, self.state, codec)
         return Rebuilt(documents is None, lost, (len(before.centroids), len(codec.centroids)))
+
+    def calibrate(self, calibration: Calibration) -> None:
+        """Keeps what was measured."""
+        state = self.state
+        self.state = State(replace(state.manifest, calibration=calibration), state.arrays, state.parts)
+        self.changed = True
 
     def finished(self) -> State:
         """The state with its deletions written."""

@@ -35,8 +35,8 @@ def measure(state: State, codec: Codec) -> Drift:
     tokens = sum(part.tokens for part in state.parts)
     if codec.training is None:
         return Drift(None, None, "The codec does not say what it was learned from; a rebuild would.")
-    norms = [(part.tokens, _norm(part, codec)) for part in state.parts if part.tokens]
-    ratio = sum(n * norm for n, norm in norms) / max(1, tokens) / codec.training.residual_norm if norms else 1.0
+    norm = residual_norm(state, codec)
+    ratio = 1.0 if norm is None else norm / codec.training.residual_norm
     growth = tokens / codec.training.tokens
     if ratio >= RATIO:
         advice = f"Tokens are {ratio:.2f} times as far from their centroids as at first: consider rebuild(source)."
@@ -45,6 +45,12 @@ def measure(state: State, codec: Codec) -> Drift:
     else:
         advice = "The codec fits; nothing is to be done."
     return Drift(ratio, growth, advice)
+
+
+def residual_norm(state: State, codec: Codec) -> float | None:
+    """How far tokens are from their centroids, on average; None: there are none."""
+    norms = [(part.tokens, _norm(part, codec)) for part in state.parts if part.tokens]
+    return sum(n * norm for n, norm in norms) / sum(n for n, _ in norms) if norms else None
 
 
 def _norm(part: Part, codec: Codec) -> float:

@@ -76,6 +76,7 @@ def merge(sources: Sequence[Source], target: Path, *, overwrite: bool) -> None:
             next_segment=len(segments),
             next_id=max(following) if following else None,
             encoder=encoder,
+            calibration=None,
         )
         (written.folder / MANIFEST).write_text(json.dumps(manifest.to_json()), encoding="utf-8")
         written.committed = True

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from lateint.calibration import Calibration
 from lateint.text.analyzer import Analyzer
 from lateint_kernels.codes.residual import NBITS
 
@@ -132,6 +133,7 @@ class Manifest:
         training: what the codec was learned from: ``tokens`` and ``residual_norm``; None: not known.
         analyzer: that makes terms of texts; None: they are not searched.
         encoder: what made the tokens: its ``name`` and ``settings``; None: not known.
+        calibration: what was measured of the recall of searches; None: nothing was.
     """
 
     dim: int
@@ -154,6 +156,7 @@ class Manifest:
     training: Mapping[str, Any] | None = None
     analyzer: Analyzer | None = None
     encoder: Mapping[str, Any] | None = None
+    calibration: Calibration | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As ``index.json`` holds it, in `version_to_write`."""
@@ -169,6 +172,7 @@ class Manifest:
             "next_segment": self.segment_number,
             **({"codec": self.codec} if self.codec else {}),
             **{key: value for key in optional if (value := getattr(self, key)) is not None},
+            **({} if self.calibration is None else {"calibration": self.calibration.to_json()}),
             **({} if self.analyzer is None else {"analyzer": self.analyzer.to_json()}),
             "segments": [segment.to_json() for segment in self.segments],
             "files": {name: file.to_json() for name, file in self.files.items()},
@@ -182,11 +186,10 @@ class Manifest:
 
     @property
     def segment_number(self) -> int:
-        """Of the next segment: no segment had it."""
-        if self.next_segment is not None:
-            return self.next_segment
+        """Of the next segment: no segment had it, and none has it, whatever the manifest says."""
         numbers = [int(end) for segment in self.segments if (end := segment.name.rsplit("/")[-1]).isdecimal()]
-        return 1 + max([len(self.segments) - 1, *numbers])
+        free = 1 + max([-1, *numbers])
+        return max(free, len(self.segments) if self.next_segment is None else self.next_segment)
 
     def codec_array(self, name: str) -> str:
         """The full name of an array of the codec."""
@@ -237,6 +240,7 @@ class Manifest:
             training=None if training is None else {key: training[key] for key in _TRAINING},
             analyzer=_analyzer(values) if version >= VERSION else None,
             encoder=_encoder(values),
+            calibration=Calibration.from_json(known) if (known := values.get("calibration")) is not None else None,
         )
 
 

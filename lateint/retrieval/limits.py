@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isqrt
+from math import ceil, isqrt
 
 from lateint.arguments import integer, positive
 from lateint_kernels.codes.engine import Limits
@@ -15,6 +15,26 @@ PATIENCE = 96  # candidates in a row that change nothing before a search stops o
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
 WIDER = 8  # times as many lists, for a query that found too few documents
 MORE = 2  # times as many lists at most, for a search among a share of the documents
+MOST_DOCUMENTS = 1 << 32  # of an index
+# Of growing cost, around the defaults: times their probes (and cells, where these are more), patience, deviations, and
+# times their candidates.
+RUNGS = (
+    (0.25, 48, 1.0, 1),
+    (0.5, 48, 1.0, 1),
+    (0.5, 48, 1.5, 1),
+    (0.625, 64, 1.75, 1),
+    (0.625, 64, 2.0, 1),
+    (0.75, 96, 2.25, 1),
+    (0.75, 96, 2.5, 1),
+    (0.875, 96, 2.75, 1),
+    (1.0, 96, 3.0, 1),
+    (1.0, 144, 3.5, 1),
+    (1.25, 192, 4.0, 2),
+    (1.5, 256, 4.5, 2),
+    (2.0, 384, 5.0, 2),
+    (4.0, 768, 6.0, 4),
+    (8.0, 1536, 8.0, 8),
+)
 
 
 def limits(
@@ -61,3 +81,24 @@ def wider(narrow: Limits, centroids: int) -> Limits:
 def for_share(usual: Limits, share: float, centroids: int) -> Limits:
     """For a search among a share of the documents: a list holds few of them, so more lists are read."""
     return usual._replace(nprobe=min(int(usual.nprobe / share), MORE * usual.nprobe, centroids))
+
+
+def rungs(k: int, *, centroids: int, tokens: int) -> list[Limits]:
+    """Settings of growing cost for the best ``k``, around the defaults; nothing in them becomes less."""
+    usual = limits(k, centroids=centroids, documents=MOST_DOCUMENTS, tokens=tokens)
+    found = []
+    for probes, patience, deviations, more in RUNGS:
+        nprobe = min(max(1, round(probes * usual.nprobe)), centroids)
+        cells = max(usual.cells, ceil(probes * usual.cells))
+        found.append(Limits(nprobe, more * usual.candidates, patience, cells, deviations if usual.deviations else 0.0))
+    return found
+
+
+def fitting(rung: Limits, centroids: int, documents: int) -> Limits:
+    """For an index that has perhaps fewer centroids or documents."""
+    nprobe = min(rung.nprobe, centroids)
+    return rung._replace(
+        nprobe=nprobe,
+        candidates=min(rung.candidates, max(1, documents)),
+        cells=min(rung.cells, centroids) if nprobe < centroids else 0,
+    )

@@ -28,11 +28,15 @@ class Plan:
             ``"words"``: candidates were found by BM25 alone.
         documents: how many could be found.
         nprobe: centroids that each query token looked into; None where lists played no part.
+        limits: all settings of a pruned search; None where lists played no part.
+        recall: that was asked for, and for which these settings were calibrated; None: none was.
     """
 
     kind: str
     documents: int
     nprobe: int | None = None
+    limits: Limits | None = None
+    recall: float | None = None
 
 
 def scans(selection: Selection, limits: Limits, centroids: int) -> bool:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.calibration import Choice
 from lateint.retrieval.hits import Explanation
 from lateint.retrieval.limits import wider
 from lateint.retrieval.planning import EXHAUSTIVE, PRUNED, SCAN, Plan, scans, widened
@@ -39,17 +41,17 @@ def search(
         return rankings, [Plan(SCAN, selection.documents)] * len(rankings)
     limits = widened(selection, limits, centroids)
     rankings = engine.search(queries.tokens, queries.offsets, k, limits, allowed=selection.mask, threads=threads)
-    plans = [Plan(PRUNED, selection.documents, limits.nprobe)] * len(rankings)
+    plans = [Plan(PRUNED, selection.documents, limits.nprobe, limits)] * len(rankings)
     short = list(range(len(queries)))
     while limits.nprobe < centroids:
-        few = (i for i in short if len(rankings[i][0]) < k)
+        few = (i for i in short if len(rankings[i][0]) < limits.first(k))
         short = [i for i in few if len(rankings[i][0]) < selection.findable]
         if not short:
             break
         limits, some = wider(limits, centroids), queries.some(short)
         again = engine.search(some.tokens, some.offsets, k, limits, allowed=selection.mask, threads=threads)
         for i, ranking in zip(short, again, strict=True):
-            rankings[i], plans[i] = ranking, Plan(PRUNED, selection.documents, limits.nprobe)
+            rankings[i], plans[i] = ranking, Plan(PRUNED, selection.documents, limits.nprobe, limits)
     return rankings, plans
 
 
@@ -59,6 +61,27 @@ def exhaustive(
     """As `search`, but every document that is selected is scored."""
     rankings = _scan(engine, queries, k, selection, threads=threads)
     return rankings, [Plan(EXHAUSTIVE, selection.documents)] * len(rankings)
+
+
+def promised(
+    engine: AnyEngine,
+    queries: Queries,
+    k: int,
+    choice: Choice,
+    selection: Selection,
+    *,
+    centroids: int,
+    threads: int,
+) -> tuple[list[Ranking], list[Plan]]:
+    """As `search`, with settings that were calibrated for at least ``k``."""
+    if choice.limits is None:
+        rankings, plans = exhaustive(engine, queries, k, selection, threads=threads)
+    else:
+        rankings, plans = search(
+            engine, queries, choice.k, choice.limits, selection, centroids=centroids, threads=threads
+        )
+    cut = [(positions[:k], scores[:k]) for positions, scores in rankings]
+    return cut, [replace(plan, recall=choice.recall) for plan in plans]
 
 
 def _scan(engine: AnyEngine, queries: Queries, k: int, selection: Selection, *, threads: int) -> list[Ranking]:

@@ -17,7 +17,7 @@ from lateint.retrieval.selection import Selection
 from lateint_kernels.codes.engine import Limits
 from lateint_kernels.text.engine import Terms, TextEngine
 
-DEPTH = 40  # candidates that each of the two brings at least
+DEPTH = 40  # candidates that each of the two brings, as far as there are so many
 
 
 class Found(NamedTuple):

@@ -60,10 +60,11 @@ function show() {
   const one = chosen();
   if (!one) return;
   $("about").textContent = `${indexes.length < 2 ? `${one.name}: ` : ""}${one.documents.toLocaleString("en")} documents`;
-  $("query").placeholder = one.encoder ? "What are you looking for?" : "[[0.12, -0.03, …], …]";
-  $("query-help").textContent = one.encoder
+  $("query").placeholder = one.encoder || one.text_search ? "What are you looking for?" : "[[0.12, -0.03, …], …]";
+  $("query-help").textContent = one.encoder || one.text_search
     ? "Words, or token embeddings as JSON."
     : "Token embeddings as JSON; this server has no encoder that would make them of words.";
+  $("alpha-field").hidden = !(one.encoder && one.text_search);
 }
 
 // ---------------------------------------------------------------- a search
@@ -80,6 +81,9 @@ function request() {
     message.query = embedding;
   } else if (one.encoder) {
     message.query = words;
+    if (one.text_search) Object.assign(message, { text: words, alpha: Number($("alpha").value) });
+  } else if (one.text_search) {
+    Object.assign(message, { text: words, explain: false });
   } else {
     throw new Error("The query must be token embeddings as JSON, a list of lists of numbers.");
   }

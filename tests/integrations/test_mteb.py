@@ -44,7 +44,11 @@ class Model:
 
     @property
     def mteb_model_meta(self):
-        return ModelMeta.create_empty({"name": "lateint/words", "revision": "1"})
+        unknown = (
+            "loader release_date languages n_parameters memory_usage_mb max_tokens embed_dim license open_weights "
+            "public_training_code public_training_data similarity_fn_name use_instructions training_datasets"
+        )
+        return ModelMeta(name="lateint/words", revision="1", framework=[], **dict.fromkeys(unknown.split()))
 
     def encode(self, inputs, **kwargs):
         tokens = self.words.encode_document([text for batch in inputs for text in batch["text"]])

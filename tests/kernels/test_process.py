@@ -15,6 +15,7 @@ from lateint_kernels import maxsim
 from lateint_kernels.codes.engine import Limits
 from random_index import make
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores it
 rng = np.random.default_rng(0)
 
 def engine(documents=3, length=1):

@@ -373,6 +373,22 @@ def test_fields_and_filters_from_a_shell(saved, tmp_path, capsys):
             main(arguments)
 
 
+def test_recall_is_calibrated_and_asked_for(index, saved, capsys):
+    queries = ["--tokens", saved / "q_tokens.npy", "--lengths", saved / "q_lengths.npy"]
+    capsys.readouterr()
+    lateint("calibrate", index, *queries, "-k", 3, 5, "-n", 4)
+    printed = capsys.readouterr().out
+    assert printed == f"{Index.open(index).calibration}\n"
+    assert printed.startswith("4 queries\nk 3: recall  nprobe")
+    lateint("search", index, *queries, "-k", 4, "--recall", 0.8, "--json")
+    found = [json.loads(line)["hits"] for line in capsys.readouterr().out.splitlines()]
+    assert [hits[0]["id"] for hits in found] == [f"d{i}" for i in range(0, 30, 5)]
+    with pytest.raises(ValueError, match=r"--recall 0\.99 needs a calibration with at least 99 queries"):
+        lateint("search", index, *queries, "--recall", 0.99)
+    lateint("calibrate", index, "-k", 3)
+    assert capsys.readouterr().out.startswith("30 excerpts of documents")
+
+
 def test_text(saved, tmp_path, capsys):
     documents, path = tmp_path / "documents.jsonl", tmp_path / "words"
     rows = [{"text": f"the fox number {i % 7}"} if i else {"text": "a hen"} for i in range(30)]
@@ -396,7 +412,7 @@ def test_text(saved, tmp_path, capsys):
     for arguments, message in [
         (["search", path, *queries, "--text", "one"], "--text must be a list of 6 strings for a batch"),
         (["search", path, "--text", "one", "--alpha", 0.5], "--alpha goes with both"),
-        (["search", path, *queries[:2], "--text", "one"], "--lengths"),
+        (["search", path, *queries[:2], "--text", "one"], "--tokens needs --lengths"),
         (["search", path], "give QUERY, with --encoder, --tokens and --lengths, or --text"),
         (["build", path, *tokens, "--text-search", "english"], "--text-search must be a JSON object"),
         (["build", path, *tokens, "--text-search", "[]"], "--text-search must be a JSON object: got list"),

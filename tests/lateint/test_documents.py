@@ -270,7 +270,7 @@ def broken(value, document=2, token=1):
         ("text", None, TypeError, "doc_embs must be arrays, a list or an iterable of arrays, got str"),
         ({"a": ONE}, None, TypeError, "doc_embs must be arrays, a list or an iterable of arrays, got dict"),
         (7, None, TypeError, "doc_embs must be arrays, a list or an iterable of arrays, got int"),
-        (None, None, TypeError, "doc_embs must be arrays, a list or an iterable of arrays, got NoneType"),
+        (None, None, TypeError, "doc_embs must be given, or texts with an encoder"),
         (ONE.astype(np.int8), [2], TypeError, "doc_embs must be float32, .* got int8"),
         (Ragged.from_lengths(ONE.astype(np.int8), [2]), None, TypeError, "doc_embs must be float32, .* got int8"),
         (ONE, None, ValueError, r"doc_embs is one \[T, dim\] array: say with lengths= where its documents end"),

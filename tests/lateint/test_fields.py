@@ -484,3 +484,13 @@ def test_the_golden_index_of_version_3(tmp_path):
         found = [[list(hit) for hit in index.search(query, 5, exhaustive=True)] for query in make["queries"]()]
         assert found == expected["hits"]
     assert all(expected["found"]) and Index.verify(tmp_path / "copy").problems == []
+
+
+def test_a_manifest_that_calls_a_number_free_that_is_not(tmp_path):
+    build(tmp_path / "i")
+    manifest = json.loads((tmp_path / "i" / "index.json").read_text())
+    (tmp_path / "i" / "index.json").write_text(json.dumps({**manifest, "next_segment": 0}))
+    index = Index.open(tmp_path / "i")
+    index.update([1, 2], texts=["a", "b"])
+    assert [one.text for one in index.documents][-2:] == ["a", "b"] and len(index) == COUNT
+    assert Index.verify(tmp_path / "i").problems == []

@@ -58,6 +58,16 @@ def test_settings_of_a_search(standing, path, documents):
         assert answer.json()["hits"] == [{"id": id, "score": s} for id, s in index.search(query, 5, **how)], how
 
 
+def test_a_recall_stands_for_settings(served, path, documents):
+    index = Index.open(path)
+    index.calibrate([tokens[:4] for tokens in documents], k=7)
+    client, query = served(), documents[9][:3]
+    answer = client.post(f"{AT}/search", json={"query": query.tolist(), "k": 5, "recall": 0.95})
+    assert answer.json()["hits"] == [{"id": id, "score": s} for id, s in index.search(query, 5, recall=0.95)]
+    answer = client.post(f"{AT}/search", json={"query": query.tolist(), "k": 8, "recall": 0.95})
+    assert answer.json()["detail"] == "recall is known for k up to 7, got k 8: calibrate(k=...) with a larger one"
+
+
 def test_a_batch_and_its_explanations(standing, path, documents):
     index = Index.open(path)
     answer = standing.post(
@@ -114,7 +124,7 @@ def test_documents_without_ids_are_numbered(served, documents):
 def test_what_a_server_says_of_its_indexes(standing):
     client = standing
     (about,) = client.get("/v1/indexes").json()["indexes"]
-    assert about.pop("encoder") is False
+    assert about.pop("encoder") is about.pop("text_search") is False
     assert about == {"name": "passages", "generation": 0, "documents": 60, "tokens": 720, "dim": 16, "nbits": 4}
     stats = client.get(AT).json()
     assert stats["segments"] == 1 and stats["advice"] == "The codec fits; nothing is to be done."
@@ -132,7 +142,7 @@ def test_commits_of_others_are_taken_up(served, path, documents):
 @pytest.mark.parametrize(
     ("message", "detail"),
     [
-        ({}, "query: field required"),
+        ({}, "query must be given, or text"),
         ({"query": 3}, "query: must be a list of lists of numbers, or an object"),
         ({"query": [[1, 2], [3]]}, "query: must be a list of token embeddings of one length"),
         ({"query": [["1", "2"]]}, "each a list of numbers"),
@@ -145,6 +155,8 @@ def test_commits_of_others_are_taken_up(served, path, documents):
         ({"query": [[0.0] * 16], "k": 0}, "k: input should be greater than or equal to 1"),
         ({"query": [[0.0] * 16], "k": 2000}, "k must be at most 1,000, got 2,000"),
         ({"query": [[1e300] * 16]}, "query must hold numbers up to 1e+18"),
+        ({"query": [[0.0] * 16], "recall": 1.0}, "recall: input should be less than 1"),
+        ({"query": [[0.0] * 16], "recall": 0.9}, "recall needs a calibrated index, and this one is not"),
         ({"query": [[0.0] * 16], "limit": 3}, "limit: extra inputs are not permitted"),
     ],
 )

@@ -13,7 +13,7 @@ TEXTS = ["red fish swim", "blue birds fly high", "old trees stand still", "red t
 
 @pytest.fixture
 def url(tmp_path):
-    Index.build(texts=TEXTS, encoder=Words(), path=tmp_path / "it", nbits=8, progress=False)
+    Index.build(texts=TEXTS, encoder=Words(), path=tmp_path / "it", nbits=8, progress=False, text_search=True)
     with serving({"it": Index.open(tmp_path / "it", encoder=Words())}) as url:
         yield f"{url}/v1/indexes/it"
 
@@ -68,3 +68,21 @@ def test_without_an_encoder_a_text_is_refused(standing):
     assert answer.status_code == 422 and answer.json()["detail"].startswith("query is text, and the index was opened")
     answer = standing.post("/v1/indexes/passages/documents", json={"documents": [{"text": "a"}]})
     assert answer.status_code == 422 and "needs an encoder" in answer.json()["detail"]
+
+
+def test_words_are_found_alone_and_beside_a_query(url, tmp_path):
+    index = Index.open(tmp_path / "it", encoder=Words())
+    assert httpx.get(url).json()["text_search"] is True
+    with RemoteIndex(url) as remote:
+        for query, how in (
+            (None, {"text": "trees"}),
+            ("red fish", {"text": "trees", "alpha": 0.25}),
+            ("red fish", {"text": "trees", "fusion": "rrf"}),
+            ("red fish", {"text": "trees", "rerank": 1}),
+        ):
+            assert list(remote.search(query, 3, **how)) == list(index.search(query, 3, **how)), how
+        with pytest.raises(ValueError, match="text goes with one query, got a batch"):
+            remote.search(["red", "fish"], text="trees")
+    for wrong in ({}, {"text": "trees", "explain": True}):
+        answer = httpx.post(f"{url}/search", json=wrong)
+        assert answer.status_code == 422 and answer.json()["detail"].startswith("query must be given")

@@ -25,17 +25,17 @@ class Limits(NamedTuple):
         patience: candidates are scored best first (in rounds of 32); stop when so many in a row changed nothing among
             the best ``watched``; 0: score them all.
         cells: look for centroids in the best ``cells`` cells of each query token (`Engine.probe`); 0: in all.
-        watched: see ``patience``; 0: the best k, which more never are.
         deviations: stop too when a line through coarse and exact scores so far has the next candidate more than so many
             standard deviations below the k-th best score (csrc/codes/stopping.hpp); 0: do not.
+        watched: of the best documents, that decide when to stop (k is then their number); 0: k, and never more.
     """
 
     nprobe: int
     candidates: int
     patience: int = 0
     cells: int = 0
-    watched: int = 0
     deviations: float = 0.0
+    watched: int = 0
 
     def first(self, k: int) -> int:
         """Those among which something must change, in a search for the best k."""
@@ -110,7 +110,7 @@ class Engine:
         threads: int = 0,
     ) -> list[Ranking]:
         """As `search`, but every document is scored."""
-        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, 0, 0.0, allowed, threads)
+        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, 0.0, 0, allowed, threads)
         return rankings
 
     def probe(
