@@ -79,9 +79,10 @@ def build(
     start()
     folder = place.with_name(f"{place.name}.parts")
     with _in_order(_dataset(source), progress) as rows:
-        columns.check(rows.columns() or [], encoder is not None)
-        count = rows.count()
-        blocks = rows.repartition(min(parts, max(1, count))).materialize()
+        there = rows.materialize()  # which reads the source once
+        columns.check(there.columns() or [], encoder is not None)
+        count = there.count()
+        blocks = there.repartition(min(parts, max(1, count))).materialize()
         pool = _pool(encoder, blocks.num_blocks(), workers, num_cpus, num_gpus)
         known = _described(encoder, num_cpus, num_gpus)
         folder.mkdir(parents=True, exist_ok=True)
@@ -134,7 +135,8 @@ def _pool(encoder: Any, blocks: int, workers: int | None, num_cpus: float, num_g
         rooms = [there.get(kind, 0) / each for kind, each in (("CPU", num_cpus), ("GPU", num_gpus)) if each]
         workers = int(min(rooms)) if rooms else blocks
     most = max(1, min(positive(max(1, workers), "workers"), blocks))
-    return {"concurrency": (1, most), "num_cpus": num_cpus, "num_gpus": num_gpus}
+    size = ray().data.ActorPoolStrategy(min_size=1, max_size=most)
+    return {"compute": size, "num_cpus": num_cpus, "num_gpus": num_gpus}
 
 
 def _mapped(blocks: Any, work: type, arguments: tuple[Any, ...], pool: dict[str, Any]) -> Any:
@@ -162,9 +164,7 @@ def _learned(
 ) -> Path:
     """The folder of the codec of some documents, which may be there from an earlier try."""
     share = -(-sample // blocks.num_blocks())
-    some = blocks.map_batches(
-        sampled, batch_size=None, batch_format="numpy", fn_kwargs={"count": share}, max_retries=-1
-    ).materialize()
+    some = blocks.map_batches(sampled, batch_size=None, batch_format="numpy", fn_kwargs={"count": share}).materialize()
     names = [
         Rows.of(block, columns).fingerprint() for block in some.iter_batches(batch_size=None, batch_format="numpy")
     ]

@@ -14,7 +14,9 @@ import tempfile
 from pathlib import Path
 
 os.environ["LATEINT_NUM_THREADS"] = "1"  # before anything is imported; workers inherit it
-sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "lateint_ray"))
+TESTS = str(Path(__file__).parents[2] / "tests" / "lateint_ray")
+sys.path.insert(0, TESTS)
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))  # of workers
 
 
 def main():

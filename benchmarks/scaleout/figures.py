@@ -108,14 +108,15 @@ def merge(folder, count):
     """Parts of 20 documents each."""
     count = count or 100
     whole, parts = cut(tokens(20 * count, LENGTH, 0), count, folder)
-    times = []
+    times, cpu = [], []
     for number in range(3):
-        started = time.perf_counter()
+        started, worked = time.perf_counter(), time.process_time()
         merged = Index.merge([part.path for part in parts], folder / f"merged-{number}")
         times.append(time.perf_counter() - started)
+        cpu.append(time.process_time() - worked)
     (query,) = tokens(1, 8, 3)
     equal = same(merged.search(query, 100, exhaustive=True), whole.search(query, 100, exhaustive=True))
-    return {"parts": count, "seconds": times, "equal": equal}
+    return {"parts": count, "seconds": times, "seconds of CPU": cpu, "equal": equal}
 
 
 def kills(folder, count):
@@ -128,7 +129,7 @@ def kills(folder, count):
     masks = [np.setdiff1d(np.arange(len(documents)), part.ids) for part in parts]
     expected = [whole.search(query, 10, exhaustive=True) for query in queries]
     without = [[whole.search(query, 10, exhaustive=True, subset=mask) for query in queries] for mask in masks]
-    lateint_ray.start(num_cpus=4, object_store_memory=100 << 20, logging_level="error")
+    lateint_ray.start(num_cpus=4, object_store_memory=1 << 30, logging_level="error")
     actors = [lateint_ray.ActorIndex(part.path, num_cpus=0.1, threads=1, timeout=20) for part in parts]
     answers, wrong, flagged, away = 0, 0, 0, []
     names, killed = [str(part.path) for part in parts], None
@@ -183,7 +184,7 @@ def build(folder, count):
     kills, texts = count or 6, rows(200)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     (folder / "kills").mkdir()
-    lateint_ray.start(num_cpus=2, object_store_memory=100 << 20, logging_level="error")
+    lateint_ray.start(num_cpus=2, object_store_memory=1 << 30, logging_level="error")
     how = {"parts": 20, "workers": 2, "metadata": ["year"], "progress": False}
     lateint_ray.build(str(folder / "rows.jsonl"), folder / "quiet", encoder=Words, **how)
     killing = Killing(str(folder / "kills"), every=len(texts) // kills)
