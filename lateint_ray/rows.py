@@ -69,7 +69,7 @@ class Rows:
 
 
 def _matrix(tokens: Any) -> NDArray[Any]:
-    if tokens.dtype == object:  # a list of lists
+    if isinstance(tokens, list) or tokens.dtype == object:  # a list of lists
         return np.stack([np.asarray(row, np.float32) for row in tokens])
     matrix: NDArray[Any] = tokens
     return matrix

@@ -98,7 +98,7 @@ def run(path, *, requests, kills, clients=4, seed=0):
         server, stop = Server(path), threading.Event()
         threads = []
         for number, one in enumerate(told):
-            arguments = (server.url, one, next_id + 1_000_000 * number, seed + 1000 * turn + number, stop)
+            arguments = (server.url, one, next_id + 1_000_000_000 * number, seed + 1000 * turn + number, stop)
             threads.append(threading.Thread(target=mixed, args=arguments))
         next_id += 100_000
         for thread in threads:
