@@ -99,7 +99,7 @@ def test_only_our_packages_are_installed():
     if not installed or any("__editable__" in str(file) for file in files):
         pytest.skip("an editable install lists no packages")
     tops = {file.parts[0] for file in files if file.parts[0] != ".." and not file.parts[0].endswith(".dist-info")}
-    assert tops == {"lateint", "lateint_kernels", "lateint_server", "preflmr"}
+    assert tops == {"lateint", "lateint_kernels", "lateint_ray", "lateint_server", "preflmr"}
 
 
 @pytest.mark.parametrize("package", [lateint, lateint_kernels, lateint_server])

@@ -177,7 +177,7 @@ def build(folder, count):
     """The same rows built by workers that are killed at some texts, and by workers that are not."""
     import json
 
-    from words import Killing, Words, files, rows
+    from ray_rows import Killing, Words, files, rows
 
     import lateint_ray
 

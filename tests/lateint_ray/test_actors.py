@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 import ray
-from words import Words, rows
+from ray_rows import Words, rows
 
 import lateint_ray
 from lateint import Index, LostError, Shards, UnknownIdError, train_codec

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from words import Killing, Words, files, rows
+from ray_rows import Killing, Words, files, rows
 
 import lateint_ray
 from lateint import Index, train_codec
