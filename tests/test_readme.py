@@ -60,6 +60,7 @@ def test_python_blocks_run(page, program, tmp_path, monkeypatch, request):
         warnings.simplefilter("ignore", DeprecationWarning)  # Ray Data's own
     if "Safetensors" in program:
         pytest.importorskip("safetensors")
+    datasets = pytest.importorskip("datasets") if "sources.Column" in program else None
     monkeypatch.chdir(tmp_path)
     names = {}
     if "import torch" not in program:
@@ -72,9 +73,9 @@ def test_python_blocks_run(page, program, tmp_path, monkeypatch, request):
         from safetensors.numpy import save_file
 
         save_file({f"{i:03}": rows for i, rows in enumerate(stand_ins.tokens(40))}, "documents.safetensors")
-        program = program.replace(
-            '"index"', 'f"index-{__import__("os").urandom(4).hex()}"'
-        )  # three ways, one at a time
+        program = program.replace('"index"', '__import__("os").urandom(4).hex()')  # three ways, one at a time
+    if datasets is not None:
+        names["dataset"] = datasets.Dataset.from_dict({"embeddings": [one.tolist() for one in stand_ins.tokens(40)]})
     if "heatmap" in program:
         program = program.replace("(32, 32)", "(3, 4)")  # the model that stands in has twelve patches
     if "pages" in program:
