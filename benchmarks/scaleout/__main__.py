@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 os.environ["LATEINT_NUM_THREADS"] = "1"  # before anything is imported; workers inherit it
+os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # Ray's default is 15: whatever else runs goes first
 TESTS = str(Path(__file__).parents[2] / "tests" / "lateint_ray")
 sys.path.insert(0, TESTS)
 os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [TESTS, os.environ.get("PYTHONPATH")]))  # of workers

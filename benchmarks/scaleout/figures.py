@@ -4,11 +4,13 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 
-from lateint import Index, Shards, train_codec
+from lateint import Index, LostError, Shards, train_codec
 
 DIM, LENGTH, SLOW = 64, 16, 0.2
 
@@ -120,57 +122,74 @@ def merge(folder, count):
 
 
 def kills(folder, count):
-    """Queries to four actors, of which one is killed now and then."""
+    """Queries to four actors, of which one is killed again and again while a query is under way.
+
+    Every other query takes what there is, the rest want all or an error. An answer is wrong unless its documents and
+    scores are those of the shards that it claims, bit for bit.
+    """
     import lateint_ray
 
-    count = count or 3
+    count = count or 10_000
+    between = min(400, count // 5)
     documents, queries = tokens(1000, LENGTH, 0), tokens(50, 8, 2)
     whole, parts = cut(documents, 4, folder)
-    masks = [np.setdiff1d(np.arange(len(documents)), part.ids) for part in parts]
-    expected = [whole.search(query, 10, exhaustive=True) for query in queries]
-    without = [[whole.search(query, 10, exhaustive=True, subset=mask) for query in queries] for mask in masks]
+    names = [str(part.path) for part in parts]
+
+    @cache
+    def expected(query, lost):
+        left = np.concatenate([part.ids for part, name in zip(parts, names, strict=True) if name not in lost])
+        return whole.search(queries[query], 10, exhaustive=True, subset=left)
+
     lateint_ray.start(num_cpus=4, object_store_memory=1 << 30, logging_level="error")
     actors = [lateint_ray.ActorIndex(part.path, num_cpus=0.1, threads=1, timeout=20) for part in parts]
-    answers, wrong, flagged, away = 0, 0, 0, []
-    names, killed = [str(part.path) for part in parts], None
+    seen, away, killed, next_kill = Counter(), [], None, between
+    rng = np.random.default_rng(3)
     with Shards(actors, timeout=20) as many:
+        many.search(queries[0], 10)
         for number in range(count):
-            victim = number % len(actors)
-            process = _process(actors[victim])
-            killer = threading.Timer(0.5, os.kill, (process, signal.SIGKILL))
-            killer.start()
-            started, killed, whole_again = time.monotonic(), None, None
-            while time.monotonic() - started < 60:
-                query = answers % len(queries)
-                found = many.search(queries[query], 10, exhaustive=True, partial=True)
-                answers += 1
-                lost = [names.index(name) for name in found.lost]
-                best = expected[query] if not lost else without[lost[0]][query]
-                wrong += not same(found, best) or len(lost) > 1
-                flagged += bool(lost)
-                if killed is None and (lost or not _alive(process)):
-                    killed = time.monotonic()
-                if killed is not None and not lost:
-                    whole_again = time.monotonic() - killed
-                    break
-            away.append(whole_again)
+            query, partial = number % len(queries), number % 2 == 0
+            if number == next_kill:
+                killed = _kill(actors[number // between % len(actors)], float(rng.uniform(0, 0.02)))
+                next_kill = None
+            began, lost = time.monotonic(), None
+            try:
+                found = many.search(queries[query], 10, exhaustive=True, partial=partial)
+                lost = frozenset(found.lost)
+                seen["wrong"] += not same(found, expected(query, lost)) or bool(lost and not partial)
+                seen["flagged"] += bool(lost)
+            except LostError:
+                seen["raised"] += 1
+                seen["wrong"] += partial
+            if killed and killed.is_set() and began > killed.at and lost == frozenset():
+                away.append(time.monotonic() - killed.at)
+                killed, next_kill = None, number + between
     for actor in actors:
         actor.close()
-    return {"kills": count, "answers": answers, "wrong": wrong, "flagged": flagged, "seconds until whole": away}
+    assert killed is None or next_kill is None
+    return {
+        "queries": count,
+        "kills": len(away),
+        **{name: seen[name] for name in ("wrong", "flagged", "raised")},
+        "seconds from a kill to the end of the next whole answer": {
+            "median": float(np.median(away)),
+            "most": max(away),
+        },
+    }
 
 
-def _process(actor):
+def _kill(actor, after):
+    """Kills the process of an actor after some seconds; the event says that it has happened, and ``at`` when."""
     import ray
 
-    return ray.get(actor.actor.__ray_call__.remote(lambda _: os.getpid()))
+    process, done = ray.get(actor.actor.__ray_call__.remote(lambda _: os.getpid())), threading.Event()
 
+    def now():
+        os.kill(process, signal.SIGKILL)
+        done.at = time.monotonic()
+        done.set()
 
-def _alive(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    threading.Timer(after, now).start()
+    return done
 
 
 def build(folder, count):
@@ -181,18 +200,20 @@ def build(folder, count):
 
     import lateint_ray
 
-    kills, texts = count or 6, rows(200)
+    count = count or 50
+    parts, texts = 2 * count, rows(20 * count)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     (folder / "kills").mkdir()
     lateint_ray.start(num_cpus=2, object_store_memory=1 << 30, logging_level="error")
-    how = {"parts": 20, "workers": 2, "metadata": ["year"], "progress": False}
+    how = {"parts": parts, "workers": 2, "sample": 5 * count, "metadata": ["year"], "progress": False}
     lateint_ray.build(str(folder / "rows.jsonl"), folder / "quiet", encoder=Words, **how)
-    killing = Killing(str(folder / "kills"), every=len(texts) // kills)
+    deadly = [row["text"] for row in texts[::20]]
     started = time.perf_counter()
+    killing = Killing(str(folder / "kills"), deadly, late=0.03)
     lateint_ray.build(str(folder / "rows.jsonl"), folder / "killed", encoder=killing, **how)
     return {
         "documents": len(texts),
-        "parts": 20,
+        "parts": parts,
         "workers killed": len(list((folder / "kills").iterdir())),
         "identical files": files(folder / "quiet") == files(folder / "killed"),
         "seconds": time.perf_counter() - started,
