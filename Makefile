@@ -32,11 +32,12 @@ INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint lateint_server kernels -name '*.py')
 
-.PHONY: help demo demo-page demo-preflmr docs test test-preflmr sanitize fuzz check lint bench dist format clean
+.PHONY: help demo demo-page demo-preflmr demo-preflmr-page docs test test-preflmr sanitize fuzz check lint bench dist format clean
 help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
 	@echo "make demo-page   the demo's collection in a browser: which words of a hit matched which of the question"
 	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (20 minutes on two cores)"
+	@echo "make demo-preflmr-page   its pictures in a browser: which patch of a picture matched which word"
 	@echo "make test    the suite in a fresh environment"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
 	@echo "make sanitize   the compiled kernels with the sanitizers of the compiler (three minutes on two cores)"
@@ -57,6 +58,10 @@ demo-page: $(DEMO)/ready
 
 demo-preflmr: $(PREFLMR)/ready
 	$(PREFLMR)/bin/python examples/preflmr_demo.py
+
+# The pictures of the demo, which must have run.
+demo-preflmr-page: $(PREFLMR)/ready
+	$(PREFLMR)/bin/lateint serve pictures=.demo-preflmr/page/index --images .demo-preflmr/page/pictures --encoder examples.preflmr_page:Words --encoder-options "$$(cat .demo-preflmr/page/encoder.json)"
 
 # Not editable and from nothing: what is tested is what a user installs.
 test:

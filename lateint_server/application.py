@@ -77,6 +77,7 @@ def application(indexes: Mapping[str, Index], settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # `Watch` is ours
     )
     app.state.indexes, app.state.settings, app.state.figures = served, settings, figures
     app.include_router(routes.reading)

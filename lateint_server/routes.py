@@ -69,7 +69,7 @@ async def search(request: Request, at: At, by: By, data: messages.Search) -> Res
     texts = None if data.text is None else [data.text]
     mixing = {"alpha": data.alpha, "fusion": data.fusion, "rerank": data.rerank}
     found = await at.search(_query(queries, data, by, texts, mixing), _timeout(data, by))
-    content = {"hits": _hits(found, 0, wants_binary(request)), "generation": found.generation}
+    content = {"hits": _hits(found, 0, request), "generation": found.generation}
     if found.query_tokens is not None:
         content["query_tokens"] = found.query_tokens[0]
     return answer(request, content)
@@ -79,7 +79,7 @@ async def search(request: Request, at: At, by: By, data: messages.Search) -> Res
 async def search_batch(request: Request, at: At, by: By, data: messages.SearchBatch) -> Response:
     _at_most(len(data.queries), by.max_queries, "queries")
     found = await at.search(_query(data.queries, data, by), _timeout(data, by))
-    results = [_hits(found, number, wants_binary(request)) for number in range(len(data.queries))]
+    results = [_hits(found, number, request) for number in range(len(data.queries))]
     return answer(request, {"results": results, "generation": found.generation})
 
 
@@ -93,7 +93,7 @@ async def rerank(request: Request, at: At, by: By, data: messages.Rerank) -> Res
         )
 
     found = await at.read(scored, by.timeout)
-    return answer(request, {"hits": _hits(found, 0, False), "generation": found.generation})
+    return answer(request, {"hits": _hits(found, 0, request), "generation": found.generation})
 
 
 @reading.post(
@@ -262,12 +262,13 @@ def _at_most(value: int, most: int, name: str) -> None:
         raise HTTPException(422, f"{name} must be at most {most:,}, got {value:,}")
 
 
-def _hits(found: Found, number: int, binary: bool) -> list[dict[str, Any]]:
+def _hits(found: Found, number: int, request: Request) -> list[dict[str, Any]]:
     hits: list[dict[str, Any]] = [{"id": id, "score": score} for id, score in found.hits[number]]
     if found.documents is not None:
         for hit, document in zip(hits, found.documents[number], strict=True):
             hit |= _document(document)
     if found.similarities is not None:
+        binary = wants_binary(request)
         for hit, similarity in zip(hits, found.similarities[number], strict=True):
             hit["similarity"] = written(similarity, binary=binary)
     if found.spans is not None:

@@ -124,9 +124,10 @@ async def message(request: Request, model: type[Model]) -> Model:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise HTTPException(422, f"the body must be {'MessagePack' if binary else 'JSON'}: {error}") from None
     try:
-        return model.model_validate(value)
+        checked: Model = model.model_validate(value)
     except ValidationError as error:
         raise RequestValidationError(error.errors(include_url=False, include_context=False)) from None
+    return checked
 
 
 def authorize(request: Request, role: str) -> None:
@@ -144,7 +145,8 @@ def authorize(request: Request, role: str) -> None:
 
 def content_type(request: Request) -> str:
     """That of a request, without its parameters."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    kind: str = request.headers.get("content-type", "")
+    return kind.partition(";")[0].strip().lower()
 
 
 def wants_binary(request: Request) -> bool:

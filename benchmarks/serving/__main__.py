@@ -1,9 +1,10 @@
 """``python -m benchmarks.serving WHAT --out results/serving.json``: figures of docs/serving.md, each under its own key.
 
 WHAT is one of: latency (a search over HTTP and in the process, in turn), throughput (16 clients and the library's
-batches, in turn), overload (three times as much as the server can do), kills (10,000 mixed requests with ``kill -9``
-among them), openapi (random requests of schemathesis), frameworks (FastAPI and Litestar, in turn). Everything runs on
-one thread for searches (``LATEINT_NUM_THREADS=1``), so that clients and server have the other cores.
+batches, in turn), overload (three times as much as the server can do), queues (different room for what waits, in turn),
+kills (10,000 mixed requests with ``kill -9`` among them), openapi (random requests of schemathesis), frameworks
+(FastAPI and Litestar, in turn). Everything runs on one thread for searches (``LATEINT_NUM_THREADS=1``), so that clients
+and server have the other cores.
 """
 
 import argparse
@@ -17,10 +18,14 @@ from pathlib import Path
 os.environ["LATEINT_NUM_THREADS"] = "1"  # before anything is imported; servers inherit it
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests" / "lateint_server"))
 
+WHAT = ("latency", "throughput", "overload", "queues", "kills", "openapi", "frameworks")
+
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["latency", "throughput", "overload", "kills", "openapi", "frameworks"])
+    parser.add_argument(
+        "what", choices=["latency", "throughput", "overload", "queues", "kills", "openapi", "frameworks"]
+    )
     parser.add_argument("--count", type=int, help="how many, where that can be chosen")
     parser.add_argument("--folder", help="where to work; a temporary folder if left out")
     parser.add_argument("--out", default="benchmarks/results/serving.json")
