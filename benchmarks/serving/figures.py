@@ -35,12 +35,14 @@ def collection(rng, documents, length, noise=0.7):
 @contextmanager
 def served(folder, *options):
     """A server of an index, in a process of its own: the index, the address, and queries."""
-    rng = np.random.default_rng(1)
-    index = Index.build(collection(rng, DOCUMENTS, TOKENS), folder / "index", progress=False)
-    server = server_kills.Server(folder / "index", *options)
+    path = folder / "index"
+    if not path.exists():
+        Index.build(collection(np.random.default_rng(1), DOCUMENTS, TOKENS), path, progress=False)
+    server = server_kills.Server(path, *options)
     try:
         port = int(server.address.rsplit(":", 1)[1])
-        yield index, ("127.0.0.1", port), collection(rng, 256, QUERY), server.url, server.process.pid
+        queries = collection(np.random.default_rng(2), 256, QUERY)
+        yield Index.open(path), ("127.0.0.1", port), queries, server.url, server.process.pid
     finally:
         server.end()
 
@@ -238,8 +240,7 @@ def queues(folder, count):
     """Servers with different room for what waits, in turn: 64 clients that each ask again at once, and overload."""
     seconds, rows = count or 3, {}
     for room in (8, 16, 32, 64, 128, 256):
-        (folder / str(room)).mkdir()
-        with served(folder / str(room), "--queue", str(room)) as (_, address, queries, _, _):
+        with served(folder, "--queue", str(room)) as (_, address, queries, _, _):
             requests = [load.request(address, SEARCH, binary(query)) for query in queries]
             load.closed(address, requests, min(room, 16), 1)
             answers, took = load.closed(address, requests, min(room, 16), seconds)
