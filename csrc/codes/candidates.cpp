@@ -155,7 +155,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     keep_best(keys, candidates);
     std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
     for (uint64_t key : keys)
-        scratch.chosen.push_back({static_cast<float>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
+        scratch.chosen.push_back({static_cast<int64_t>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
 }
 
 }  // namespace lateint::codes
