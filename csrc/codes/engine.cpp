@@ -20,7 +20,10 @@ Engine::Engine(const Codec& codec, const Centroids& centroids, const Rotation& r
       step(step),
       segments(std::move(segments)),
       first_position_{0} {
-    for (const Segment& segment : this->segments) first_position_.push_back(first_position_.back() + segment.documents);
+    for (const Segment& segment : this->segments) {
+        first_position_.push_back(first_position_.back() + segment.documents);
+        postings_ += segment.lists.entries();
+    }
     if (documents() > int64_t{std::numeric_limits<uint32_t>::max()}) damaged("it has more than 4294967295 documents");
     if (!(step > 0 && std::isfinite(step))) damaged("step must be a positive number");
     if (!std::all_of(rotation.mean, rotation.mean + rotation.dim, [](float x) { return std::isfinite(x); })) {

@@ -12,7 +12,7 @@
 namespace lateint::codes {
 namespace {
 
-constexpr int64_t kRound = 32;      // candidates scored between two looks at whether they still change anything
+constexpr int64_t kRound = 32;       // candidates scored between two looks at whether they still change anything
 constexpr int64_t kRoundsAhead = 4;  // at most so many are scored together, by as many threads
 constexpr int64_t kSafety = 3;       // times the watched hits: those of a part of the query that must not change
 

@@ -7,9 +7,9 @@
 
 namespace lateint::codes {
 
-// Candidates come by an estimate c of their scores, best first, and get a score s. A line through what was scored, s ~ a + b c with
-// residuals of deviation sigma, foretells the next ones; a search has enough when the next candidate would need to be
-// more than so many deviations above the line to be among the best k.
+// Candidates come by an estimate c of their scores, best first, and get a score s. A line through what was scored, s ~
+// a + b c with residuals of deviation sigma, foretells the next ones; a search has enough when the next candidate would
+// need to be more than so many deviations above the line to be among the best k.
 //
 // Sums are exact integers, so that everybody who computes them in whatever order stops at the same candidate: estimates
 // have at most 23 bits here, and scores are on the same scale, as a difference to the first one.
@@ -35,7 +35,8 @@ public:
         const double spread = double(cc_) / n - c * c, together = double(cs_) / n - c * s;
         const double slope = spread > 0 ? together / spread : 0.0;
         const double rest = double(ss_) / n - s * s - slope * together;
-        const double reached = s + slope * (double(estimate >> kBits) - c) + deviations * std::sqrt(std::max(rest, 0.0));
+        const double reached =
+            s + slope * (double(estimate >> kBits) - c) + deviations * std::sqrt(std::max(rest, 0.0));
         return reached < double(scaled(least));
     }
 

@@ -11,7 +11,9 @@
 
 namespace lateint::codes {
 
-inline bool better(const Hit& a, const Hit& b) { return a.score != b.score ? a.score > b.score : a.position < b.position; }
+inline bool better(const Hit& a, const Hit& b) {
+    return a.score != b.score ? a.score > b.score : a.position < b.position;
+}
 
 // Keeps the k best of what is offered.
 class TopK {

@@ -77,7 +77,7 @@ def limits(
 
 def wider(narrow: Limits, centroids: int) -> Limits:
     """For a search that found too few documents."""
-    return narrow._replace(nprobe=min(WIDER * narrow.nprobe, centroids), cells=0)
+    return narrow._replace(nprobe=min(WIDER * narrow.nprobe, centroids), cells=0, sampled=0)
 
 
 def for_share(usual: Limits, share: float, centroids: int) -> Limits:

@@ -133,9 +133,7 @@ def hits(
     return top_k(found.positions, stop(found, score(batch, found.positions), k, limits), k)
 
 
-def again(
-    batch: QueryTensors, few: QueryTensors, found: Gathered, scores: Tensor, k: int, limits: Limits
-) -> Gathered:
+def again(batch: QueryTensors, few: QueryTensors, found: Gathered, scores: Tensor, k: int, limits: Limits) -> Gathered:
     """Candidates in the order of what some tokens of long queries score, with these scores as estimates.
 
     As `Engine::search` in csrc/codes/ranking.cpp. Queries of which ``few`` has all tokens stay as they are.
