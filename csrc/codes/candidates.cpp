@@ -48,16 +48,16 @@ void Engine::choose_lists(const Query& query, Scratch& scratch) const {
     scratch.lists.resize(scratch.wanted.size());
 }
 
-// The inverted lists that the query reads in a segment, but for empty ones. Returns their postings.
-int64_t Engine::open_lists(const Segment& segment, Scratch& scratch) const {
+// The inverted lists that the query reads in a run of documents, but for empty ones. Returns their postings.
+int64_t Engine::open_lists(const InvertedLists& inverted, Scratch& scratch) const {
     const std::vector<Wanted>& wanted = scratch.wanted;
-    const uint32_t* documents = segment.lists.documents();
+    const uint32_t* documents = inverted.documents();
     List* const lists = scratch.lists.data();
     size_t count = 0;
     int64_t postings = 0;
     for (size_t w = 0; w < wanted.size(); ++w) {
-        if (w + kProbesAhead < wanted.size()) segment.lists.prefetch(wanted[w + kProbesAhead].centroid);
-        const Run list = segment.lists.of(wanted[w].centroid);
+        if (w + kProbesAhead < wanted.size()) inverted.prefetch(wanted[w + kProbesAhead].centroid);
+        const Run list = inverted.of(wanted[w].centroid);
         lists[count] = {documents + list.first, documents + list.end, wanted[w].gain, wanted[w].token};
         count += list.size() > 0;
         postings += list.size();
@@ -66,7 +66,7 @@ int64_t Engine::open_lists(const Segment& segment, Scratch& scratch) const {
     return postings;
 }
 
-// Adds up the coarse scores of documents [first, first + size) of a segment; returns how many were touched. The range
+// Adds up the coarse scores of documents [first, first + size) of a run; returns how many were touched. The range
 // is small enough for its scoreboard to stay in the second-level cache.
 int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scratch& scratch) const {
     Entry* board = scratch.board.data();
@@ -126,16 +126,17 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     std::vector<uint64_t>& keys = scratch.keys;
     keys.clear();
     uint64_t least = 0;
-    for (size_t s = 0; s < segments.size(); ++s) {
-        const int64_t postings = open_lists(segments[s], scratch);
+    int64_t before = 0;  // documents of earlier runs
+    for (const ListedRun& run : lists_.runs()) {
+        const int64_t postings = open_lists(*run.lists, scratch);
         if (counts) counts->postings += postings;
-        for (int64_t first = 0; first < segments[s].documents; first += kRange) {
+        for (int64_t first = 0; first < run.documents; first += kRange) {
             check_interrupt();
-            const int64_t touched = score_range(query, first, std::min(kRange, segments[s].documents - first), scratch);
+            const int64_t touched = score_range(query, first, std::min(kRange, run.documents - first), scratch);
             if (counts) counts->touched += touched;
             for (int64_t t = 0; t < touched; ++t) {
                 const uint32_t local = scratch.touched[t];
-                const int64_t position = first_position_[s] + first + local;
+                const int64_t position = before + first + local;
                 const uint64_t key = key_of(scratch.board[local].sum, position);
                 if (key < least || (allowed && !allowed[position])) continue;
                 keys.push_back(key);
@@ -148,10 +149,12 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
             const List& list = scratch.lists[l];
             if (list.next < list.end) {
                 damaged("list_documents holds " + std::to_string(*list.next) + " out of order, or beyond the " +
-                        std::to_string(segments[s].documents) + " documents of its segment");
+                        std::to_string(run.documents) + " documents of its segment");
             }
         }
+        before += run.documents;
     }
+    lists_.opened(static_cast<int64_t>(scratch.wanted.size()));
     keep_best(keys, candidates);
     std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
     for (uint64_t key : keys)

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "codes/centroids.hpp"
+#include "codes/joined.hpp"
 #include "codes/lists.hpp"
 #include "codes/prober.hpp"
 #include "codes/query.hpp"
@@ -48,9 +49,10 @@ struct SearchCounts {
 class Engine {
 public:
     // Throws std::runtime_error if something other than segments is damaged; their contents are looked at when they
-    // are read, by all other functions, which throw the same.
+    // are read, by all other functions, which throw the same. `before`: an engine of the same codec, perhaps with some
+    // of the same segments, or null; it is not needed afterwards.
     Engine(const Codec& codec, const Centroids& centroids, const Rotation& rotation, float step,
-           std::vector<Segment> segments);
+           std::vector<Segment> segments, const Engine* before = nullptr);
     ~Engine();
 
     const Codec codec;
@@ -102,7 +104,7 @@ private:
         std::vector<uint32_t> touched;
         std::vector<Wanted> wanted;
         std::vector<List> lists;     // by token, best first
-        size_t open = 0;             // of them: those of a segment that are not empty
+        size_t open = 0;             // of them: those of a run of documents that are not empty
         std::vector<uint64_t> keys;  // of candidates, best first: the coarse sum is in the upper half
         double unit = 0;             // coarse sums per unit of score
         std::vector<Hit> chosen;
@@ -113,7 +115,7 @@ private:
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
                          SearchCounts*) const;
     void choose_lists(const Query&, Scratch&) const;
-    int64_t open_lists(const Segment&, Scratch&) const;
+    int64_t open_lists(const InvertedLists&, Scratch&) const;
     int64_t score_range(const Query&, int64_t first, int64_t size, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
@@ -124,6 +126,7 @@ private:
     void prefetch_document_centroids(int64_t position) const;
 
     std::vector<int64_t> first_position_;  // of each segment, and the number of documents
+    mutable ReadLists lists_;
     // Scratch space of past calls for calls to come. No lock: whoever forks in the middle of a call leaves none behind.
     mutable std::array<std::atomic<Scratch*>, 64> idle_{};
 };
