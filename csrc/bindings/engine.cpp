@@ -236,6 +236,7 @@ Array<uint8_t> decode(const PyEngine& self, int64_t segment, int64_t first, int6
 void bind_engine(py::module_& m) {
     py::class_<PyEngine>(m, "Engine")
         .def(py::init<py::object, std::vector<py::object>, const PyEngine*>())
+        .def("runs", [](const PyEngine& self) { return self->runs(); })
         .def("search", &search)
         .def("probe", &probe)
         .def("gather", &gather)

@@ -80,6 +80,9 @@ public:
     std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed,
                             SearchCounts* counts = nullptr) const;
 
+    // Runs of documents that have lists of their own for searches: segments, and neighbours joined; for tests.
+    int64_t runs() const { return static_cast<int64_t>(lists_.runs().size()); }
+
     // Tokens [first, first + n) of a segment as bytes [n, width].
     void decode(int64_t segment, int64_t first, int64_t n, uint8_t* bytes) const;
 

@@ -75,15 +75,18 @@ class Engine:
         RuntimeError: an array is damaged. Segments are noticed by whichever call reads the damaged part.
     """
 
-    def __init__(
-        self, codec: CodecArrays, segments: Sequence[SegmentArrays], *, before: Engine | None = None
-    ) -> None:
+    def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays], *, before: Engine | None = None) -> None:
         self._codec = codec
         self._engine = _cpu.Engine(codec, segments, None if before is None else before._engine)
 
     def with_segments(self, segments: Sequence[SegmentArrays]) -> Engine:
         """An engine with the same codec for other segments; what was joined of those that stay it has from this one."""
         return Engine(self._codec, segments, before=self)
+
+    @property
+    def runs(self) -> int:
+        """In how many pieces searches read an inverted list: segments, less those whose lists are joined; for tests."""
+        return self._engine.runs()
 
     def search(
         self,
