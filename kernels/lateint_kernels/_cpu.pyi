@@ -89,7 +89,8 @@ class Assigner:
 class Engine:
     """Reads the arrays off the fields of `CodecArrays` and `SegmentArrays` and keeps them alive."""
 
-    def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays]) -> None: ...
+    def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays], before: Engine | None) -> None: ...
+    def runs(self) -> int: ...
     def search(
         self,
         queries: NDArray[np.float32],
