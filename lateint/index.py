@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,16 +37,23 @@ from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
 from lateint.retrieval import texts as text_queries
+from lateint.retrieval.answering import Asked, answer
 from lateint.retrieval.fusion import Fusion
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.planning import SCAN, Plan
 from lateint.retrieval.queries import ManyQueries, OneQuery, Queries, read
 from lateint.retrieval.selection import Selection
+from lateint.retrieval.texts import Found
 from lateint.snapshot import Snapshot, Subset
 from lateint.state import State
 from lateint.text.analyzer import Analyzer
 from lateint_kernels.devices import HOST, Place
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from lateint.retrieval.settings import RerankSettings, SearchSettings
 
 log = logging.getLogger(__name__)
 
@@ -636,68 +643,11 @@ class Index:
                     log.info("changed %s: generation %d", self, self.generation)
 
     @overload
-    def search(
-        self,
-        Q: OneQuery,
-        k: int = 5,
-        *,
-        text: Any = None,
-        alpha: float | None = None,
-        fusion: str | None = None,
-        rerank: int | None = None,
-        nprobe: int | None = None,
-        candidates: int | None = None,
-        cells: int | None = None,
-        exhaustive: bool = False,
-        recall: float | None = None,
-        subset: Any = None,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
-    ) -> Hits: ...
+    def search(self, Q: OneQuery, k: int = 5, **settings: Unpack[SearchSettings]) -> Hits: ...
     @overload
-    def search(
-        self,
-        Q: ManyQueries,
-        k: int = 5,
-        *,
-        text: Any = None,
-        alpha: float | None = None,
-        fusion: str | None = None,
-        rerank: int | None = None,
-        nprobe: int | None = None,
-        candidates: int | None = None,
-        cells: int | None = None,
-        exhaustive: bool = False,
-        recall: float | None = None,
-        subset: Any = None,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
-    ) -> list[Hits]: ...
+    def search(self, Q: ManyQueries, k: int = 5, **settings: Unpack[SearchSettings]) -> list[Hits]: ...
     @overload
-    def search(
-        self,
-        Q: Any,
-        k: int = 5,
-        *,
-        text: Any = None,
-        alpha: float | None = None,
-        fusion: str | None = None,
-        rerank: int | None = None,
-        nprobe: int | None = None,
-        candidates: int | None = None,
-        cells: int | None = None,
-        exhaustive: bool = False,
-        recall: float | None = None,
-        subset: Any = None,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
-    ) -> Any: ...
+    def search(self, Q: Any, k: int = 5, **settings: Unpack[SearchSettings]) -> Any: ...
     def search(
         self,
         Q: Any,
@@ -770,7 +720,7 @@ class Index:
         snapshot = self._snapshot
         if Q is None and text is None:
             raise ValueError("search needs Q, text or both, got neither")
-        mixed = Fusion.of(alpha, fusion, rerank, both=Q is not None and text is not None)
+        fused = Fusion.of(alpha, fusion, rerank, both=Q is not None and text is not None)
         if text is True:
             if not is_text(Q):
                 raise ValueError(
@@ -781,50 +731,18 @@ class Index:
         k, workers = positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
         scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most, tokens=snapshot.state.tokens)
+        choice = None
         if recall is not None:
             if text is not None:
                 raise ValueError("recall is of searches by tokens alone, and text is given")
             alone("recall", nprobe=nprobe, candidates=candidates, cells=cells, exhaustive=exhaustive or None)
             choice = snapshot.choose(recall, k)
-        k = min(k, max(1, most))
         selection = _selection(snapshot, subset, filter, params)
-        if text is not None:
-            texts, single = text_queries.read(text, queries)
-            terms = snapshot.terms(texts)
-            if queries is None:
-                found = text_queries.search(snapshot.text_engine, terms, k, selection, threads=workers)
-            else:
-                found = text_queries.search_both(
-                    snapshot.engine,
-                    snapshot.text_engine,
-                    queries,
-                    terms,
-                    k,
-                    scope,
-                    selection,
-                    mixed,
-                    exhaustive=exhaustive,
-                    centroids=centroids,
-                    threads=workers,
-                )
-            hits = [_hits(snapshot, one.positions, one.scores, one.plan, one.parts) for one in found]
-            return hits[0] if single else hits
-        assert queries is not None
-        if recall is not None:
-            rankings, plans = searching.promised(
-                snapshot.engine, queries, k, choice, selection, centroids=centroids, threads=workers
-            )
-        elif exhaustive:
-            rankings, plans = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
-        else:
-            rankings, plans = searching.search(
-                snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
-            )
-        hits = [
-            _hits(snapshot, *ranking, plan, {"maxsim": ranking[1]})
-            for ranking, plan in zip(rankings, plans, strict=True)
-        ]
-        return hits[0] if queries.single else hits
+        words = None if text is None else snapshot.words(*text_queries.read(text, queries))
+        asked = Asked(queries, words, min(k, max(1, most)), scope, fused, choice, exhaustive)
+        found = answer(snapshot.engine, asked, selection, centroids=centroids, threads=workers)
+        hits = [_hits(snapshot, one) for one in found]
+        return hits[0] if asked.single else hits
 
     def subset(self, ids: Any) -> Subset:
         """Ids, or a mask ``[n]`` of bools in the order of `ids`, looked up once, for any number of searches.
@@ -850,40 +768,14 @@ class Index:
 
     @overload
     def rerank(
-        self,
-        Q: OneQuery,
-        ids: Iterable[Any],
-        k: int | None = None,
-        *,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
+        self, Q: OneQuery, ids: Iterable[Any], k: int | None = None, **settings: Unpack[RerankSettings]
     ) -> Hits: ...
     @overload
     def rerank(
-        self,
-        Q: ManyQueries,
-        ids: Iterable[Iterable[Any]],
-        k: int | None = None,
-        *,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
+        self, Q: ManyQueries, ids: Iterable[Iterable[Any]], k: int | None = None, **settings: Unpack[RerankSettings]
     ) -> list[Hits]: ...
     @overload
-    def rerank(
-        self,
-        Q: Any,
-        ids: Iterable[Any],
-        k: int | None = None,
-        *,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
-    ) -> Any: ...
+    def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None, **settings: Unpack[RerankSettings]) -> Any: ...
     def rerank(
         self,
         Q: Any,
@@ -925,7 +817,7 @@ class Index:
                 positions = positions[chosen[positions] != 0]
             most = max(1, len(positions)) if keep is None else keep
             best, scores = searching.score(snapshot.engine, queries[number], positions, most, threads=workers)
-            hits.append(_hits(snapshot, best, scores, Plan(SCAN, len(positions)), {"maxsim": scores}))
+            hits.append(_hits(snapshot, Found(best, scores, {"maxsim": scores}, Plan(SCAN, len(positions)))))
         return hits[0] if queries.single else hits
 
     def get(
@@ -1192,14 +1084,9 @@ def _embeddings(doc_embs: Any, texts: Any, encoder: Encoder | None, *, shown: bo
     return kept_and_encoded(encoder, texts, shown=shown)
 
 
-def _hits(
-    snapshot: Snapshot,
-    positions: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    plan: Plan,
-    parts: Mapping[str, NDArray[np.float32]],
-) -> Hits:
-    return Hits(snapshot.ids.at(positions), scores, plan, partial(snapshot.documents.at, positions), parts)
+def _hits(snapshot: Snapshot, found: Found) -> Hits:
+    read = partial(snapshot.documents.at, found.positions)
+    return Hits(snapshot.ids.at(found.positions), found.scores, found.plan, read, found.parts)
 
 
 def _selection(snapshot: Snapshot, subset: Any, condition: Any, params: Any) -> Selection:

@@ -25,13 +25,14 @@ from lateint.retrieval.limits import fitting
 from lateint.retrieval.queries import Queries
 from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
+from lateint.retrieval.texts import Words
 from lateint.state import State, out_of_range, same_codec
 from lateint.text.analyzer import Analyzer
 from lateint.warning import warn
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.devices import HOST, Place
-from lateint_kernels.text.engine import Terms, TextEngine
+from lateint_kernels.text.engine import TextEngine
 
 KEPT, KEPT_BYTES = 64, 1 << 26  # filters whose documents are known, and what these may take
 
@@ -112,15 +113,15 @@ class Snapshot:
             raise ValueError("text needs an index whose texts are searched: build it with texts= and text_search=True")
         return self.manifest.analyzer
 
-    def terms(self, texts: Iterable[str]) -> list[Terms]:
-        """Those of queries.
+    def words(self, texts: Iterable[str], single: bool) -> Words:
+        """The words of texts, as `lateint.retrieval.texts.read` gives them, and the engine that finds them.
 
         Raises:
             ValueError: see `text_engine`.
             ImportError: see `lateint.Analyzer`.
         """
         analyzer = self._analyzer
-        return [analyzer.query(text) for text in texts]
+        return Words(self.text_engine, [analyzer.query(text) for text in texts], single)
 
     @cached_property
     def text_engine(self) -> TextEngine:
