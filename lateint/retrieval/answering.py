@@ -10,7 +10,7 @@ from lateint.retrieval.fusion import Fusion
 from lateint.retrieval.queries import Queries
 from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
-from lateint.retrieval.texts import Found, Words
+from lateint.retrieval.texts import MAXSIM, Found, Words
 from lateint_kernels.codes.engine import Limits
 
 
@@ -20,7 +20,7 @@ class Asked:
 
     Attributes:
         queries: tokens; None: words alone count.
-        words: None: tokens alone count.
+        words: or sparse vectors; None: tokens alone count.
         limits: how much is looked at.
         choice: settings that hold a recall, instead of ``limits``; None: no recall was asked for.
         exhaustive: whether every document is scored.
@@ -72,4 +72,4 @@ def answer(engine: AnyEngine, asked: Asked, selection: Selection, *, centroids: 
             engine, queries, k, asked.limits, selection, centroids=centroids, threads=threads
         )
     found = zip(rankings, plans, strict=True)
-    return [Found(positions, scores, {"maxsim": scores}, plan) for (positions, scores), plan in found]
+    return [Found(positions, scores, {MAXSIM: scores}, plan) for (positions, scores), plan in found]

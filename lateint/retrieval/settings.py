@@ -19,6 +19,7 @@ class SearchSettings(RerankSettings, total=False):
     """Those of `lateint.Index.search`, which says what they mean."""
 
     text: Any
+    sparse: Any
     alpha: float | None
     fusion: str | None
     rerank: int | None
