@@ -1,5 +1,7 @@
 // Text search. A segment's arrays are read off an object of Python by the names of its fields
 // (lateint_kernels.text.segment_text.SegmentText); they stay alive as long as what holds them.
+#pragma once
+
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -9,7 +11,6 @@
 #include <vector>
 
 #include "bindings/arrays.hpp"
-#include "bindings/families.hpp"
 #include "bindings/fields.hpp"
 #include "bindings/gil.hpp"
 #include "platform/threads.hpp"
@@ -87,8 +88,8 @@ private:
 
 using Ranking = std::pair<Array<int64_t>, Array<float>>;
 
-std::vector<Ranking> search(const PyTextEngine& self, const std::vector<Terms>& queries, int64_t k,
-                            const py::object& allowed, int threads) {
+std::vector<Ranking> search_text(const PyTextEngine& self, const std::vector<Terms>& queries, int64_t k,
+                                 const py::object& allowed, int threads) {
     if (k < 1) throw py::value_error("k must be at least 1, got " + std::to_string(k));
     const uint8_t* const mask = mask_of(allowed, self->documents(), "allowed");
     std::vector<text::Query> prepared;
@@ -110,7 +111,7 @@ std::vector<Ranking> search(const PyTextEngine& self, const std::vector<Terms>& 
     return rankings;
 }
 
-Array<float> score(const PyTextEngine& self, const Terms& terms, const Array<int64_t>& positions) {
+Array<float> score_text(const PyTextEngine& self, const Terms& terms, const Array<int64_t>& positions) {
     const text::Query query = query_of(terms);
     const int64_t n = positions.shape(0);
     const auto inside = [&](int64_t position) { return position >= 0 && position < self->documents(); };
@@ -150,7 +151,7 @@ py::dict arrays_of(const text::Postings& postings) {
     return arrays;
 }
 
-py::dict invert(const Array<uint32_t>& numbers, const Array<int64_t>& offsets, int64_t terms) {
+py::dict invert_text(const Array<uint32_t>& numbers, const Array<int64_t>& offsets, int64_t terms) {
     text::Postings postings;
     without_gil([&] { postings = text::invert(numbers.data(), offsets.data(), offsets.shape(0) - 1, terms); });
     return arrays_of(postings);
@@ -181,13 +182,13 @@ void check(const py::object& segment) {
 
 }  // namespace
 
-void bind_text(py::module_& m) {
+inline void bind_text(py::module_& m) {
     py::class_<PyTextEngine>(m, "TextEngine")
         .def(py::init<std::vector<py::object>, double, double, py::object>())
-        .def("search", &search)
-        .def("score", &score)
+        .def("search", &search_text)
+        .def("score", &score_text)
         .def("statistics", &statistics);
-    m.def("invert_text", &invert);
+    m.def("invert_text", &invert_text);
     m.def("join_text", &join);
     m.def("check_text", &check);
 }
