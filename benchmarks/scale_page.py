@@ -54,10 +54,10 @@ def machines(results: Row) -> str:
     head = ("tokens", "machines", "indexes", "machine time of a build", "processor time of a query", "10 hits of each")
     return (
         f"{table(head, rows)}\n\nEach machine builds its own part in {number(largest['build']['seconds'])} s, and "
-        f"answers in about {number(p50)} ms on one thread. A query waits for the slowest machine. Among so many that is "
-        f"at least the 95th percentile, {number(largest['search']['p95_ms'])} ms. Every machine answers every query, so "
-        f"all of them together answer as many as one: {number(2e3 / p50)} a second on two threads, if both run as fast "
-        "as one. Twice the machines, with each part on two of them, answer twice as many."
+        f"answers in about {number(p50)} ms on one thread. A query waits for the slowest machine. Among so many that "
+        f"is at least the 95th percentile, {number(largest['search']['p95_ms'])} ms. Every machine answers every "
+        f"query, so all of them together answer as many as one: {number(2e3 / p50)} a second on two threads, if both "
+        "run as fast as one. Twice the machines, with each part on two of them, answer twice as many."
     )
 
 
