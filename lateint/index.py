@@ -42,7 +42,8 @@ from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.planning import SCAN, Plan
 from lateint.retrieval.queries import ManyQueries, OneQuery, Queries, read
-from lateint.retrieval.selection import Selection
+from lateint.retrieval.requests import Request
+from lateint.retrieval.selection import Selection, by_query
 from lateint.snapshot import Snapshot, Subset
 from lateint.state import State
 from lateint.text.analyzer import Analyzer
@@ -742,7 +743,8 @@ class Index:
                 on average, as `calibrate` measured it. docs/recall.md says what that promises. With a filter or a
                 subset, more centroids are looked into, as always.
             subset: what to choose from: ids; a mask ``[n]`` of bools in the order of `ids`; or what `subset` made of
-                either, which costs nothing when it is used again. None: all.
+                either, which costs nothing when it is used again. None: all. For a batch, it may be a list with one of
+                these for each query; queries with the same object are searched together.
             filter: a condition on metadata, as a mapping (``{"lang": "en", "year": {"$gte": 2020}}``) or in SQL
                 (``"lang = 'en' AND year >= :y"``), which needs sqlglot (``pip install lateint[sql]``). Only documents
                 are found for which it holds; docs/filters.md has all of it. With ``subset``, both must hold.
@@ -760,6 +762,7 @@ class Index:
                 neither ``Q`` nor ``text``, or texts of this index are not searched.
             ImportError: the index's analyzer needs PyStemmer, which is not installed.
             UnknownIdError: a KeyError that names the id in ``subset``.
+            ValueError: ``subset`` is a list of more or fewer than there are queries.
             FilterError, FieldError: ValueErrors: ``filter`` is no condition, or on a field that no document has.
             ValueError: it cannot be known which settings reach ``recall``; the message says why.
             RuntimeError: the index is damaged, in a part that `open` did not verify.
@@ -781,50 +784,32 @@ class Index:
         k, workers = positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
         scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most, tokens=snapshot.state.tokens)
+        choice = None
         if recall is not None:
             if text is not None:
                 raise ValueError("recall is of searches by tokens alone, and text is given")
             alone("recall", nprobe=nprobe, candidates=candidates, cells=cells, exhaustive=exhaustive or None)
             choice = snapshot.choose(recall, k)
-        k = min(k, max(1, most))
-        selection = _selection(snapshot, subset, filter, params)
-        if text is not None:
-            texts, single = text_queries.read(text, queries)
-            terms = snapshot.terms(texts)
-            if queries is None:
-                found = text_queries.search(snapshot.text_engine, terms, k, selection, threads=workers)
-            else:
-                found = text_queries.search_both(
-                    snapshot.engine,
-                    snapshot.text_engine,
-                    queries,
-                    terms,
-                    k,
-                    scope,
-                    selection,
-                    mixed,
-                    exhaustive=exhaustive,
-                    centroids=centroids,
-                    threads=workers,
-                )
-            hits = [_hits(snapshot, one.positions, one.scores, one.plan, one.parts) for one in found]
-            return hits[0] if single else hits
-        assert queries is not None
-        if recall is not None:
-            rankings, plans = searching.promised(
-                snapshot.engine, queries, k, choice, selection, centroids=centroids, threads=workers
-            )
-        elif exhaustive:
-            rankings, plans = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
+        request = Request(min(k, max(1, most)), scope, mixed, centroids, workers, exhaustive, choice)
+        if text is None:
+            assert queries is not None
+            terms, count, single = None, len(queries), queries.single
         else:
-            rankings, plans = searching.search(
-                snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
-            )
-        hits = [
-            _hits(snapshot, *ranking, plan, {"maxsim": ranking[1]})
-            for ranking, plan in zip(rankings, plans, strict=True)
-        ]
-        return hits[0] if queries.single else hits
+            texts, single = text_queries.read(text, queries)
+            terms, count = snapshot.terms(texts), len(texts)
+        each = None if subset is None else by_query(subset, None if single else count)
+        if each is None:
+            found = request.found(snapshot, queries, terms, _selection(snapshot, subset, filter, params))
+            hits = [_hits(snapshot, *one) for one in found]
+            return hits[0] if single else hits
+        hits = [None] * count
+        for part, numbers in each:  # one at a time, for each selection is as long as the index
+            selection = _selection(snapshot, part, filter, params)
+            some = None if queries is None else queries.some(numbers)
+            words = None if terms is None else [terms[number] for number in numbers]
+            for number, one in zip(numbers, request.found(snapshot, some, words, selection), strict=True):
+                hits[number] = _hits(snapshot, *one)
+        return hits
 
     def subset(self, ids: Any) -> Subset:
         """Ids, or a mask ``[n]`` of bools in the order of `ids`, looked up once, for any number of searches.
@@ -925,7 +910,7 @@ class Index:
                 positions = positions[chosen[positions] != 0]
             most = max(1, len(positions)) if keep is None else keep
             best, scores = searching.score(snapshot.engine, queries[number], positions, most, threads=workers)
-            hits.append(_hits(snapshot, best, scores, Plan(SCAN, len(positions)), {"maxsim": scores}))
+            hits.append(_hits(snapshot, best, scores, {"maxsim": scores}, Plan(SCAN, len(positions))))
         return hits[0] if queries.single else hits
 
     def get(
@@ -1196,8 +1181,8 @@ def _hits(
     snapshot: Snapshot,
     positions: NDArray[np.int64],
     scores: NDArray[np.float32],
-    plan: Plan,
     parts: Mapping[str, NDArray[np.float32]],
+    plan: Plan,
 ) -> Hits:
     return Hits(snapshot.ids.at(positions), scores, plan, partial(snapshot.documents.at, positions), parts)
 
