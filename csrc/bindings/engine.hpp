@@ -15,7 +15,6 @@
 #include "bindings/fields.hpp"
 #include "bindings/gil.hpp"
 #include "codes/engine.hpp"
-#include "codes/engine.hpp"
 #include "codes/int8.hpp"
 #include "platform/threads.hpp"
 
