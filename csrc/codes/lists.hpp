@@ -23,6 +23,7 @@ public:
     InvertedLists(const int64_t* offsets, const uint32_t* documents, int64_t entries, const uint32_t* centroids,
                   int64_t lists, int64_t count);
     const uint32_t* documents() const { return documents_; }
+    int64_t entries() const { return entries_; }
     void prefetch(uint32_t centroid) const {
         if (filled_.empty()) __builtin_prefetch(offsets_ + centroid);
     }

@@ -101,6 +101,7 @@ class Engine:
         cells: int,
         deviations: float,
         watched: int,
+        sampled: int,
         allowed: NDArray[np.uint8] | None,
         threads: int,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]: ...
