@@ -1,8 +1,10 @@
+// Instruction sets and threads.
+#pragma once
+
 #include <pybind11/functional.h>
 
 #include <string>
 
-#include "bindings/families.hpp"
 #include "bindings/gil.hpp"
 #include "platform/isa.hpp"
 #include "platform/threads.hpp"
@@ -11,7 +13,7 @@ namespace py = pybind11;
 
 namespace lateint::bindings {
 
-void bind_platform(py::module_& m) {
+inline void bind_platform(py::module_& m) {
     active_isa();  // a wrong LATEINT_ISA or LATEINT_NUM_THREADS fails the import, not some later call
     threads_for(0);
     m.def("best_isa", [] { return isa_name(best_isa()); });
