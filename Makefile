@@ -35,7 +35,7 @@ INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint lateint_server kernels -name '*.py')
 
-.PHONY: help demo demo-page demo-preflmr demo-preflmr-page docs test test-preflmr test-ray sanitize fuzz fuzz-sanitized check lint bench dist format clean
+.PHONY: help demo demo-page demo-preflmr demo-preflmr-page docs test test-preflmr test-ray test-arm sanitize fuzz fuzz-sanitized check lint bench dist format clean
 help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
 	@echo "make demo-page   the demo's collection in a browser: which words of a hit matched which of the question"
@@ -44,6 +44,7 @@ help:
 	@echo "make test    the suite in a fresh environment"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
 	@echo "make test-ray   the tests of lateint_ray, which need Ray"
+	@echo "make test-arm   the kernels of 64-bit ARM on emulated processors (needs g++-aarch64-linux-gnu and qemu-user)"
 	@echo "make sanitize   the compiled kernels with the sanitizers of the compiler (three minutes on two cores)"
 	@echo "make fuzz    a million damaged and hostile indexes (ten minutes on two cores), whose outcome docs/security.md has"
 	@echo "make fuzz-sanitized   the same with AddressSanitizer and UndefinedBehaviorSanitizer (about an hour on one core)"
@@ -84,6 +85,12 @@ test-ray:
 	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
 	$(RAY)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[ray]" pytest
 	$(RAY)/bin/pytest -q tests/lateint_ray
+
+# What apt-get install --no-install-recommends g++-aarch64-linux-gnu qemu-user brings; without it the suite skips these.
+test-arm: $(DEV)/ready
+	@command -v aarch64-linux-gnu-g++ > /dev/null || { echo "there is no aarch64-linux-gnu-g++: apt-get install g++-aarch64-linux-gnu"; exit 1; }
+	@command -v qemu-aarch64 > /dev/null || { echo "there is no qemu-aarch64: apt-get install qemu-user"; exit 1; }
+	$(DEV)/bin/pytest tests/kernels/test_arm.py
 
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests that need numpy only and over hostile indexes, and
 # ThreadSanitizer, which knows no forks, over calls on many threads. A runtime must be there before anything else, and
