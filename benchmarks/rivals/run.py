@@ -27,11 +27,11 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.embeddings import read_json, shorten, write_json
+from benchmarks.embeddings import load, read_json, shorten, write_json
 from benchmarks.rivals.cases import Case, cases
 from benchmarks.rivals.processes import Bench, Entry, build, built, dense, label, opened
 from benchmarks.rivals.systems import SYSTEMS
-from benchmarks.rivals.turns import Contender, batches, take_turns
+from benchmarks.rivals.turns import Contender, Worker, batches, take_turns
 
 ROUNDS = 5  # times that a fast engine answers every query
 BATCHES = 3
@@ -54,13 +54,13 @@ def row(case: Case, contender: Contender, base: Contender, default: bool) -> dic
 def ask(bench: Bench, case: Case, entries: Sequence[Entry], most: float) -> dict[str, dict[str, Any]]:
     """What one case measures of these indexes, by label; the first is what the others' times are divided by."""
     workers = opened(bench, case, entries, 1)
-    open_entries = [entry for entry in entries if label(entry) in workers]
     contenders = {
         label(entry): [
             Contender(label(entry), workers[label(entry)], setting)
             for setting in (entry[1].default or {}, *entry[1].settings)
         ]
-        for entry in open_entries
+        for entry in entries
+        if label(entry) in workers
     }
     print(f"{case.name}: one thread ...", flush=True)
     take_turns([c for several in contenders.values() for c in several], len(case.asked), most, ROUNDS)
@@ -74,25 +74,34 @@ def ask(bench: Bench, case: Case, entries: Sequence[Entry], most: float) -> dict
         }
         for name, several in contenders.items()
     }
-    for worker in workers.values():
-        worker.close()
-
     print(f"{case.name}: two threads ...", flush=True)
-    workers = opened(bench, case, [e for e in open_entries if not contenders[label(e)][0].failed], 2)
-    defaults = [Contender(name, worker, contenders[name][0].setting) for name, worker in workers.items()]
-    take_turns(defaults, len(case.asked), most / 2, ROUNDS)
-    together = [Contender(c.name, c.worker, c.setting, c.cost) for c in defaults if not c.failed]
-    rates = batches(together, len(case.asked), most / 2, BATCHES)
-    for alone, batch in zip(defaults, together, strict=False):
-        first = found[alone.name]["searches"][0]
-        if alone.seconds:
-            one = contenders[alone.name][0]
-            first["two_threads"] = {**alone.latency(), "times_one_thread": alone.times(one)}
-        if batch.name in rates:
-            first |= {**rates[batch.name], "batch_overlap_at_10": case.overlap(batch.found)}
-    for worker in workers.values():
+    working = [entry for entry in entries if label(entry) in workers and not contenders[label(entry)][0].failed]
+    alone = {label(entry): contenders[label(entry)][0] for entry in working}
+    pairs = opened(bench, case, working, 2)
+    for name, measured in two_threads(case, alone, pairs, most / 3).items():
+        found[name]["searches"][0] |= measured
+    for worker in (*workers.values(), *pairs.values()):
         worker.close()
     return found
+
+
+def two_threads(
+    case: Case, alone: dict[str, Contender], workers: dict[str, Worker], most: float
+) -> dict[str, dict[str, Any]]:
+    """Default settings with two threads, in turn with one thread: a query at a time, and then all in a batch."""
+    one = {name: Contender(name, alone[name].worker, alone[name].setting) for name in workers}
+    two = {name: Contender(name, worker, alone[name].setting) for name, worker in workers.items()}
+    take_turns([*one.values(), *two.values()], len(case.asked), most, ROUNDS)
+    together = {name: Contender(name, c.worker, c.setting, c.cost) for name, c in two.items() if not c.failed}
+    rates = batches(list(together.values()), len(case.asked), most, BATCHES)
+    measured: dict[str, dict[str, Any]] = {}
+    for name in workers:
+        found = measured[name] = {}
+        if one[name].seconds and two[name].seconds:
+            found["two_threads"] = {**two[name].latency(), "times_one_thread": two[name].times(one[name])}
+        if name in rates:
+            found |= {**rates[name], "batch_overlap_at_10": case.overlap(together[name].found)}
+    return measured
 
 
 def cpu_model() -> str:
@@ -137,7 +146,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--cases", help="cases to ask, such as scifact or 'scifact, 32 tokens', separated by ;")
     parser.add_argument("--queries", type=int, default=100, help="at most so many a case (default: %(default)s)")
     parser.add_argument(
-        "--seconds", type=float, default=20.0, help="most time a setting and case (default: %(default)s)"
+        "--seconds", type=float, default=10.0, help="most time a setting and case (default: %(default)s)"
     )
     parser.add_argument("--documents", type=int, help="only so many of each collection, to try everything")
     parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
@@ -187,11 +196,13 @@ class Result:
 
 def collection(bench: Bench, data: Path, args: argparse.Namespace, entries: list[Entry], result: Result) -> None:
     """Builds and asks one collection."""
-    ready = []
+    ready, tokens = [], len(load(data).tokens)
     for entry in entries:
         system, variant = entry
+        if system.most_tokens is not None and tokens > system.most_tokens:
+            continue
         made = built(bench, data, entry, args.rebuild or (system.own and not args.resume))
-        if made is None and not (args.no_builds and not system.own):
+        if made is None and (system.own or not args.no_builds):
             made = build(bench, data, entry)
         if made is None:
             print(f"{data.name}: {label(entry)} is left out, it has no index", file=sys.stderr)

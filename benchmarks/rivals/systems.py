@@ -26,6 +26,7 @@ class System:
     module: str
     environment: str | None  # None: that of the driver
     variants: tuple[Variant, ...]
+    most_tokens: int | None = None  # of a collection that it is asked
 
     @property
     def own(self) -> bool:
@@ -68,7 +69,7 @@ SYSTEMS = (
         "fast-plaid",
         "fast_plaid",
         "torch",
-        (Variant("4 bits", {"nbits": 4}, (plaid(256, 4), plaid(1024, 4), plaid(1024, 8)), plaid(4096, 8)),),
+        (Variant("4 bits", {"nbits": 4}, (plaid(256, 4), plaid(1024, 8)), plaid(4096, 8)),),
     ),
     System(
         "xtr-warp-rs",
@@ -97,21 +98,15 @@ SYSTEMS = (
         "colsearch",
         (
             Variant("1.58 bits", {}, ({"k_candidates": 500},)),  # its default
-            Variant("float16", {"compression": "fp16"}, ({"k_candidates": 500},)),
+            Variant("float16", {"compression": "fp16"}),
         ),
     ),
     System(
         "LanceDB",
         "lancedb",
         "lancedb",
-        (
-            Variant(
-                "IVF_PQ",
-                {},
-                ({"refine_factor": 10}, {"nprobes": 50, "refine_factor": 20}, {"bypass_vector_index": True}),
-            ),
-        ),
+        (Variant("IVF_PQ", {}, ({"refine_factor": 10}, {"nprobes": 50, "refine_factor": 20})),),
     ),
-    System("Qdrant local mode", "qdrant", "qdrant", (Variant("float32", {}),)),
+    System("Qdrant local mode", "qdrant", "qdrant", (Variant("float32", {}),), most_tokens=600_000),
     System("torch exact", "torch_exact", "torch", (Variant("float32", {}),)),
 )
