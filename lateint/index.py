@@ -802,14 +802,14 @@ class Index:
             found = request.found(snapshot, queries, terms, _selection(snapshot, subset, filter, params))
             hits = [_hits(snapshot, *one) for one in found]
             return hits[0] if single else hits
-        hits = [None] * count
+        ordered: list[Any] = [None] * count
         for part, numbers in each:  # one at a time, for each selection is as long as the index
             selection = _selection(snapshot, part, filter, params)
             some = None if queries is None else queries.some(numbers)
             words = None if terms is None else [terms[number] for number in numbers]
             for number, one in zip(numbers, request.found(snapshot, some, words, selection), strict=True):
-                hits[number] = _hits(snapshot, *one)
-        return hits
+                ordered[number] = _hits(snapshot, *one)
+        return ordered
 
     def subset(self, ids: Any) -> Subset:
         """Ids, or a mask ``[n]`` of bools in the order of `ids`, looked up once, for any number of searches.
