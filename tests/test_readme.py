@@ -167,6 +167,14 @@ def test_commands_in_sentences_exist(page):
         assert path.with_suffix(".py").exists() or (path / "__main__.py").exists(), module
 
 
+def test_every_command_is_in_the_reference():
+    from lateint.cli import _parser
+
+    (commands,) = [action.choices for action in _parser()._actions if action.choices]
+    page = (ROOT / "docs" / "api" / "commands.md").read_text(encoding="utf-8")
+    assert [name for name in commands if f"`{name}`" not in page] == []
+
+
 def test_make_targets_exist():
     pages = "".join((ROOT / page).read_text(encoding="utf-8") for page in PAGES)
     named = set(re.findall(r"^make ([\w-]+)|`make ([\w-]+)", pages, re.MULTILINE))
