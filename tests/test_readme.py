@@ -23,7 +23,10 @@ NOT_RUN = {
     "docs/preflmr.md": "needs the model and the pictures that `make demo-preflmr` makes in minutes",
 }
 # Programs with this in them are not run, and why.
-PROGRAMS_NOT_RUN = {"http://a:8080": "needs four servers; tests/lateint_server/test_shards.py has some"}
+PROGRAMS_NOT_RUN = {
+    "http://a:8080": "needs four servers; tests/lateint_server/test_shards.py has some",
+    "SparseEncoder": "would download a model; tests/lateint/test_sparse_search.py has vectors as models give them",
+}
 # Commands of a shell that begin so are not run here, and why.
 COMMANDS_NOT_RUN = {
     "git": "needs the network",

@@ -25,13 +25,15 @@ namespace {
 
 class PyEngine {
 public:
-    PyEngine(const py::object& codec, const std::vector<py::object>& segments) : engine_(make(codec, segments)) {}
+    PyEngine(const py::object& codec, const std::vector<py::object>& segments, const PyEngine* before)
+        : engine_(make(codec, segments, before)) {}
 
     const codes::Engine& operator*() const { return *engine_; }
     const codes::Engine* operator->() const { return engine_.get(); }
 
 private:
-    std::unique_ptr<codes::Engine> make(const py::object& arrays, const std::vector<py::object>& segments) {
+    std::unique_ptr<codes::Engine> make(const py::object& arrays, const std::vector<py::object>& segments,
+                                        const PyEngine* before) {
         const int nbits = arrays.attr("nbits").cast<int>();
         if (nbits != 1 && nbits != 2 && nbits != 4 && nbits != 8) damaged("nbits must be 1, 2, 4 or 8");
         const auto permutation = fields_.get<int32_t>(arrays, "permutation", {-1});
@@ -57,7 +59,7 @@ private:
             codes::Centroids{centroids.data(), centroids.shape(0), depth, cells.data(), cell_offsets.data(),
                              cells.shape(0)},
             codes::Rotation{mean.shape(0), width, block, mean.data(), rotation.data(), permutation.data()},
-            arrays.attr("step").cast<float>(), std::move(views));
+            arrays.attr("step").cast<float>(), std::move(views), before ? before->engine_.get() : nullptr);
     }
 
     codes::Segment view(const py::object& arrays, const codes::Codec& codec, int64_t count) {
@@ -234,7 +236,8 @@ Array<uint8_t> decode_tokens(const PyEngine& self, int64_t segment, int64_t firs
 
 inline void bind_engine(py::module_& m) {
     py::class_<PyEngine>(m, "Engine")
-        .def(py::init<py::object, std::vector<py::object>>())
+        .def(py::init<py::object, std::vector<py::object>, const PyEngine*>())
+        .def("runs", [](const PyEngine& self) { return self->runs(); })
         .def("search", &search)
         .def("probe", &probe)
         .def("gather", &gather)

@@ -27,9 +27,9 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
     keys.resize(count);
 }
 
-[[noreturn]] void out_of_order(uint32_t document, const Segment& segment) {
+[[noreturn]] void out_of_order(uint32_t document, const ListedRun& run) {
     damaged("list_documents holds " + std::to_string(document) + " out of order, or beyond the " +
-            std::to_string(segment.documents) + " documents of its segment");
+            std::to_string(run.documents) + " documents of its segment");
 }
 
 }  // namespace
@@ -53,22 +53,21 @@ void Engine::choose_lists(const Query& query, Scratch& scratch) const {
     }
 }
 
-// The inverted lists of a segment that the query reads, but for empty ones: what they have of some documents. Returns
-// their postings.
-int64_t Engine::open_lists(const Segment& segment, const std::vector<Wanted>& wanted, Run documents, Part& part) const {
-    const uint32_t* const all = segment.lists.documents();
+// The inverted lists that the query reads in a run, but for empty ones: what they have of some documents. Returns their
+// postings.
+int64_t Engine::open_lists(const ListedRun& run, const std::vector<Wanted>& wanted, Run documents, Part& part) const {
+    const uint32_t* const all = run.lists->documents();
     List* const lists = part.lists.data();
     size_t count = 0;
     int64_t postings = 0;
     for (size_t w = 0; w < wanted.size(); ++w) {
-        if (w + kProbesAhead < wanted.size()) segment.lists.prefetch(wanted[w + kProbesAhead].centroid);
-        const Run run = segment.lists.of(wanted[w].centroid);
-        const uint32_t *first = all + run.first, *end = all + run.end;
+        if (w + kProbesAhead < wanted.size()) run.lists->prefetch(wanted[w + kProbesAhead].centroid);
+        const Run list = run.lists->of(wanted[w].centroid);
+        const uint32_t *first = all + list.first, *end = all + list.end;
         // Both from the whole list, so that the parts make up the list even if it is damaged and does not rise.
         const uint32_t* const from = documents.first > 0 ? std::lower_bound(first, end, documents.first) : first;
-        const uint32_t* const to =
-            documents.end < segment.documents ? std::lower_bound(first, end, documents.end) : end;
-        if (to < from) out_of_order(*from, segment);
+        const uint32_t* const to = documents.end < run.documents ? std::lower_bound(first, end, documents.end) : end;
+        if (to < from) out_of_order(*from, run);
         lists[count] = {from, to, wanted[w].gain, wanted[w].token};
         count += from < to;
         postings += to - from;
@@ -77,7 +76,7 @@ int64_t Engine::open_lists(const Segment& segment, const std::vector<Wanted>& wa
     return postings;
 }
 
-// Adds up the coarse scores of documents [first, first + size) of a segment; returns how many were touched. The range
+// Adds up the coarse scores of documents [first, first + size) of a run; returns how many were touched. The range
 // is small enough for its scoreboard to stay in the second-level cache.
 int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Part& part) const {
     Entry* board = part.board.data();
@@ -114,9 +113,10 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Par
     return count;
 }
 
-// Coarse scores of the documents of one of `parts` shares of each segment; the best `candidates` are in part.keys.
+// Coarse scores of the documents of one of `parts` shares of each run; the best `candidates` are in part.keys.
 void Engine::gather_part(const Query& query, int64_t candidates, const uint8_t* allowed,
-                         const std::vector<Wanted>& wanted, int64_t number, int64_t parts, Part& part) const {
+                         const std::vector<ListedRun>& runs, const std::vector<Wanted>& wanted, int64_t number,
+                         int64_t parts, Part& part) const {
     const auto room = static_cast<size_t>(std::min(kRange, documents()));
     if (part.board.size() < room) part.board.resize(room, Entry{0, 0});
     if (part.touched.size() < room + 1) part.touched.resize(room + 1);  // one is written before it is known to be new
@@ -126,17 +126,17 @@ void Engine::gather_part(const Query& query, int64_t candidates, const uint8_t* 
     keys.clear();
     part.counts = {};
     uint64_t least = 0;
-    for (size_t s = 0; s < segments.size(); ++s) {
-        const Segment& segment = segments[s];
-        const Run share = {segment.documents * number / parts, segment.documents * (number + 1) / parts};
-        part.counts.postings += open_lists(segment, wanted, share, part);
+    int64_t before = 0;  // documents of earlier runs
+    for (const ListedRun& run : runs) {
+        const Run share = {run.documents * number / parts, run.documents * (number + 1) / parts};
+        part.counts.postings += open_lists(run, wanted, share, part);
         for (int64_t first = share.first; first < share.end; first += kRange) {
             check_interrupt();
             const int64_t touched = score_range(query, first, std::min(kRange, share.end - first), part);
             part.counts.touched += touched;
             for (int64_t t = 0; t < touched; ++t) {
                 const uint32_t local = part.touched[t];
-                const int64_t position = first_position_[s] + first + local;
+                const int64_t position = before + first + local;
                 const uint64_t key = key_of(part.board[local].sum, position);
                 if (key < least || (allowed && !allowed[position])) continue;
                 keys.push_back(key);
@@ -146,7 +146,8 @@ void Engine::gather_part(const Query& query, int64_t candidates, const uint8_t* 
             }
         }
         for (size_t l = 0; l < part.open; ++l)
-            if (part.lists[l].next < part.lists[l].end) out_of_order(*part.lists[l].next, segment);
+            if (part.lists[l].next < part.lists[l].end) out_of_order(*part.lists[l].next, run);
+        before += run.documents;
     }
     keep_best(keys, candidates);
 }
@@ -168,9 +169,11 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     const int64_t postings = postings_ / centroids.count * static_cast<int64_t>(scratch.wanted.size());
     const int64_t parts = std::clamp<int64_t>(postings / kPostingsAPart, 1, threads_for(threads));
     if (static_cast<int64_t>(scratch.parts.size()) < parts) scratch.parts.resize(parts);
+    const std::vector<ListedRun>& runs = lists_.runs();  // the same for all parts
     parallel_for(parts, threads, [&](int64_t part, int) {
-        gather_part(query, candidates, allowed, scratch.wanted, part, parts, scratch.parts[part]);
+        gather_part(query, candidates, allowed, runs, scratch.wanted, part, parts, scratch.parts[part]);
     });
+    lists_.opened(static_cast<int64_t>(scratch.wanted.size()));
     std::vector<uint64_t>& keys = scratch.parts[0].keys;
     for (int64_t part = 0; part < parts; ++part) {
         const Part& one = scratch.parts[part];

@@ -12,17 +12,27 @@
 #include "platform/threads.hpp"
 
 namespace lateint::codes {
+namespace {
+
+std::vector<ListedRun> runs_of(const std::vector<Segment>& segments) {
+    std::vector<ListedRun> runs;
+    for (const Segment& segment : segments) runs.push_back({segment.documents, &segment.lists, nullptr});
+    return runs;
+}
+
+}  // namespace
 Engine::Engine(const Codec& codec, const Centroids& centroids, const Rotation& rotation, float step,
-               std::vector<Segment> segments)
+               std::vector<Segment> segments, const Engine* before)
     : codec(codec),
       centroids(centroids),
       rotation(rotation),
       step(step),
       segments(std::move(segments)),
-      first_position_{0} {
+      first_position_{0},
+      lists_(runs_of(this->segments), centroids.count, before ? &before->lists_ : nullptr) {
     for (const Segment& segment : this->segments) {
         first_position_.push_back(first_position_.back() + segment.documents);
-        postings_ += segment.lists.entries();
+        postings_ += segment.lists.postings();
     }
     if (documents() > int64_t{std::numeric_limits<uint32_t>::max()}) damaged("it has more than 4294967295 documents");
     if (!(step > 0 && std::isfinite(step))) damaged("step must be a positive number");

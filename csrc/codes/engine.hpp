@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "codes/centroids.hpp"
+#include "codes/joined.hpp"
 #include "codes/lists.hpp"
 #include "codes/prober.hpp"
 #include "codes/query.hpp"
@@ -55,9 +56,10 @@ struct Candidate {
 class Engine {
 public:
     // Throws std::runtime_error if something other than segments is damaged; their contents are looked at when they
-    // are read, by all other functions, which throw the same.
+    // are read, by all other functions, which throw the same. `before`: an engine of the same codec, perhaps with some
+    // of the same segments, or null; it is not needed afterwards.
     Engine(const Codec& codec, const Centroids& centroids, const Rotation& rotation, float step,
-           std::vector<Segment> segments);
+           std::vector<Segment> segments, const Engine* before = nullptr);
     ~Engine();
 
     const Codec codec;
@@ -85,6 +87,9 @@ public:
     std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed,
                             SearchCounts* counts = nullptr) const;
 
+    // Runs of documents that have lists of their own for searches: segments, and neighbours joined; for tests.
+    int64_t runs() const { return static_cast<int64_t>(lists_.runs().size()); }
+
     // Tokens [first, first + n) of a segment as bytes [n, width].
     void decode(int64_t segment, int64_t first, int64_t n, uint8_t* bytes) const;
 
@@ -108,7 +113,7 @@ private:
         uint32_t next_tag = 1;
         std::vector<uint32_t> touched;
         std::vector<List> lists;     // by token, best first
-        size_t open = 0;             // of them: those of a segment that are not empty
+        size_t open = 0;             // of them: those of a run that are not empty
         std::vector<uint64_t> keys;  // of candidates: the coarse sum is in the upper half
         SearchCounts counts;
     };
@@ -124,10 +129,10 @@ private:
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
                          SearchCounts*) const;
     void choose_lists(const Query&, Scratch&) const;
-    int64_t open_lists(const Segment&, const std::vector<Wanted>&, Run documents, Part&) const;
+    int64_t open_lists(const ListedRun&, const std::vector<Wanted>&, Run documents, Part&) const;
     int64_t score_range(const Query&, int64_t first, int64_t size, Part&) const;
-    void gather_part(const Query&, int64_t candidates, const uint8_t* allowed, const std::vector<Wanted>&, int64_t part,
-                     int64_t parts, Part&) const;
+    void gather_part(const Query&, int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>&,
+                     const std::vector<Wanted>&, int64_t part, int64_t parts, Part&) const;
     std::vector<Hit> rank(const Query&, int64_t k, int64_t watched, const SearchLimits&, const Scratch&, int threads,
                           SearchCounts*) const;
     void choose_again(const std::vector<Hit>&, double share, Scratch&) const;
@@ -141,6 +146,7 @@ private:
 
     std::vector<int64_t> first_position_;  // of each segment, and the number of documents
     int64_t postings_ = 0;                 // in all lists
+    mutable ReadLists lists_;
     // Scratch space of past calls for calls to come. No lock: whoever forks in the middle of a call leaves none behind.
     mutable std::array<std::atomic<Scratch*>, 64> idle_{};
 };

@@ -69,18 +69,27 @@ class Engine:
     Arrays may be memory maps of files that somebody else made. What they hold is checked when it is read: no number in
     them makes the engine read or write out of range.
 
+    Args:
+        before: an engine with the same codec for some of the same segments, from which it takes over inverted lists
+            that were joined (csrc/codes/joined.hpp): searches join those of small neighbours, where that pays.
+
     Raises:
         TypeError: an array is of another type than its field says.
         RuntimeError: an array is damaged. Segments are noticed by whichever call reads the damaged part.
     """
 
-    def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays]) -> None:
+    def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays], *, before: Engine | None = None) -> None:
         self._codec = codec
-        self._engine = _cpu.Engine(codec, segments)
+        self._engine = _cpu.Engine(codec, segments, None if before is None else before._engine)
 
     def with_segments(self, segments: Sequence[SegmentArrays]) -> Engine:
-        """An engine with the same codec for other segments."""
-        return Engine(self._codec, segments)
+        """An engine with the same codec for other segments; what was joined of those that stay it has from this one."""
+        return Engine(self._codec, segments, before=self)
+
+    @property
+    def runs(self) -> int:
+        """In how many pieces searches read an inverted list: segments, less those whose lists are joined; for tests."""
+        return self._engine.runs()
 
     def search(
         self,
