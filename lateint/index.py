@@ -79,7 +79,7 @@ class Index:
         self.encoder = encoder
         self._remote: tuple[str, Path] | None = None  # a url, and the folder of local copies
         self._changing = threading.RLock()
-        self._writing: Writing | None = None
+        self._writing: Writing[Snapshot] | None = None
         self._encoders = Encoders()
         self._disk = Disk()
 
