@@ -26,8 +26,12 @@ from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
 from lateint.version import __version__
 
-TEXT = ("text", "alpha", "fusion", "rerank")
-_CARRIED = {"texts": "--documents:", "metadata": "--documents:"}  # how messages begin that name these arguments
+TEXT = ("text", "sparse", "alpha", "fusion", "rerank")
+_CARRIED = {
+    "texts": "--documents:",
+    "metadata": "--documents:",
+    "sparse": "--documents:",
+}  # how messages begin that name these arguments
 SHOWN = 80  # characters of a text in a table
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
@@ -203,7 +207,9 @@ def _add_documents(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--texts", metavar="FILE", help="a text a line, or JSON lines with _id or id, text and title")
     inputs.add_encoder(parser)
     parser.add_argument(
-        "--documents", metavar="JSONL", help="what documents carry: a JSON object a line, with text, metadata or both"
+        "--documents",
+        metavar="JSONL",
+        help="what documents carry: a JSON object a line, with text, metadata, sparse or several of them",
     )
 
 
@@ -211,9 +217,16 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", action="append", help="words to be found, once for each query: alone, or with --tokens"
     )
-    parser.add_argument("--alpha", type=float, help="how much MaxSim counts beside BM25, from 0 to 1")
+    parser.add_argument(
+        "--sparse",
+        action="append",
+        type=inputs.vector,
+        metavar="JSON",
+        help="instead of --text, likewise: a sparse vector such as '{\"fox\": 1.5}'",
+    )
+    parser.add_argument("--alpha", type=float, help="how much MaxSim counts beside BM25 or --sparse, from 0 to 1")
     parser.add_argument("--fusion", help="relative (by scores) or rrf (by ranks)")
-    parser.add_argument("--rerank", type=inputs.count, metavar="N", help="order the best N by BM25 by MaxSim instead")
+    parser.add_argument("--rerank", type=inputs.count, metavar="N", help="order the best N by these by MaxSim instead")
 
 
 def _add_filter(parser: argparse.ArgumentParser) -> None:
@@ -318,8 +331,8 @@ def search(options: argparse.Namespace) -> None:
     """Prints the hits of every saved query."""
     if options.queries and options.tokens is not None:
         raise ValueError("give either QUERY, with --encoder, or --tokens and --lengths")
-    if not options.queries and options.tokens is None and options.text is None:
-        raise ValueError("give QUERY, with --encoder, --tokens and --lengths, or --text")
+    if not options.queries and options.tokens is None and options.text is None and options.sparse is None:
+        raise ValueError("give QUERY, with --encoder, --tokens and --lengths, --text or --sparse")
     with inputs.options_for(device="--device", device_memory="--device-memory"):
         index = Index.open(
             options.path,

@@ -35,6 +35,17 @@ def count(text: str) -> int:
     return number
 
 
+def vector(text: str) -> dict[str, Any]:
+    """A sparse vector in JSON; argparse names the option."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"must be JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object of terms and weights, got {type(found).__name__}")
+    return found
+
+
 def add_tokens(parser: Any, prefix: str, required: bool = True) -> None:
     """Options for saved embeddings."""
     parser.add_argument(
@@ -164,24 +175,24 @@ def read_json(path: str, option: str) -> Any:
 
 
 def _carried(path: str | None) -> dict[str, Any]:
-    """Texts and metadata of a file of JSON lines, as `lateint.Index.build` takes them."""
+    """Texts, metadata and sparse vectors of a file of JSON lines, as `lateint.Index.build` takes them."""
     if path is None:
         return {}
-    texts, metadata = list[Any](), list[Any]()
+    found: dict[str, list[Any]] = {"texts": [], "metadata": [], "sparse": []}
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-                unknown = sorted(row.keys() - {"id", "text", "metadata"})
+                unknown = sorted(row.keys() - {"id", "text", "metadata", "sparse"})
             except (ValueError, AttributeError, RecursionError) as error:
                 raise ValueError(f"--documents: line {number} of {path} is no JSON object: {error}") from None
             if unknown:
                 raise ValueError(
-                    f"--documents: line {number} of {path} must have text and metadata only, got {unknown[0][:64]!r}"
+                    f"--documents: line {number} of {path} must have text, metadata and sparse only, got "
+                    f"{unknown[0][:64]!r}"
                 )
-            texts.append(row.get("text"))
-            metadata.append(row.get("metadata"))
-    found = {"texts": texts, "metadata": metadata}
+            for name, values in found.items():
+                values.append(row.get("text" if name == "texts" else name))
     return {name: values for name, values in found.items() if any(value is not None for value in values)}
 
 

@@ -2,7 +2,8 @@
 
 WHAT is one of: masks (filters on 1,000,000 documents to masks, beside DuckDB, SQLite and pyarrow, where they are
 installed), searches (recall and time of searches under filters, and of subsets, on 20,000 documents made of the
-embeddings of ``--data``, a folder of ``benchmarks.embed``).
+embeddings of ``--data``, a folder of ``benchmarks.embed``), outside (1,000,000 searches of small random indexes under
+random filters: how many hits are outside of them, as SQLite has it).
 """
 
 import argparse
@@ -15,18 +16,20 @@ from pathlib import Path
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["masks", "searches"])
+    parser.add_argument("what", choices=["masks", "searches", "outside"])
     parser.add_argument("--data", default="embeddings", help="a folder of benchmarks.embed, for searches")
-    parser.add_argument("--count", type=int, help="how many documents, if not 1,000,000 and 20,000")
+    parser.add_argument("--count", type=int, help="how many documents, or searches, if not 1,000,000 and 20,000")
     parser.add_argument("--out", default="benchmarks/results/filters.json")
     options = parser.parse_args()
     os.environ.setdefault("LATEINT_NUM_THREADS", "1")
-    from benchmarks.filters import masks, searches
+    from benchmarks.filters import masks, outside, searches
 
     folder = Path(tempfile.mkdtemp())
     try:
         if options.what == "masks":
             found = masks.measure(folder, options.count or 1_000_000)
+        elif options.what == "outside":
+            found = outside.measure(options.count or 1_000_000)
         else:
             found = searches.measure(Path(options.data), options.count or 20_000)
     finally:

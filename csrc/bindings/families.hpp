@@ -9,6 +9,6 @@ void bind_dense(pybind11::module_& m);     // exact MaxSim on dense documents
 void bind_train(pybind11::module_& m);     // MaxSim with gradients
 void bind_codes(pybind11::module_& m);     // centroids, residual codes
 void bind_engine(pybind11::module_& m);    // search
-void bind_text(pybind11::module_& m);      // search by words
+void bind_text(pybind11::module_& m);      // search by words and sparse vectors
 
 }  // namespace lateint::bindings

@@ -39,11 +39,18 @@ struct SearchLimits {
     int64_t cells;       // cells looked into for centroids; <= 0: all centroids are scored
     double deviations;  // stop when the next candidate is so many deviations too low (`Line`); <= 0: it does not matter
     int64_t watched;    // how many of the best candidates must not change; <= 0: k
+    int64_t sampled;    // so many tokens of a query that is much longer find candidates; <= 0: all do
 };
 
 // What happened in a search, for tuning and tests.
 struct SearchCounts {
     int64_t postings = 0, touched = 0, scored = 0;
+};
+
+// What a stage of a search hands on to the next, best first.
+struct Candidate {
+    int64_t estimate;  // of its score, on a scale of the stage; more is better
+    int64_t position;
 };
 
 class Engine {
@@ -101,25 +108,34 @@ private:
         int32_t gain;
         uint32_t token;
     };
-    struct Scratch {
+    struct Part {  // of the documents, for a thread
         std::vector<Entry> board;
         uint32_t next_tag = 1;
         std::vector<uint32_t> touched;
-        std::vector<Wanted> wanted;
         std::vector<List> lists;     // by token, best first
-        size_t open = 0;             // of them: those of a run of documents that are not empty
-        std::vector<uint64_t> keys;  // of candidates, best first: the coarse sum is in the upper half
-        double unit = 0;             // coarse sums per unit of score
-        std::vector<Hit> chosen;
+        size_t open = 0;             // of them: those of a run that are not empty
+        std::vector<uint64_t> keys;  // of candidates: the coarse sum is in the upper half
+        SearchCounts counts;
+    };
+    struct Scratch {
         Prober prober;
+        std::vector<Wanted> wanted;
+        std::vector<Part> parts;
+        std::vector<Candidate> chosen;
+        double unit = 0;  // estimates per unit of score
     };
     class Lease;
 
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
                          SearchCounts*) const;
     void choose_lists(const Query&, Scratch&) const;
-    int64_t open_lists(const InvertedLists&, Scratch&) const;
-    int64_t score_range(const Query&, int64_t first, int64_t size, Scratch&) const;
+    int64_t open_lists(const ListedRun&, const std::vector<Wanted>&, Run documents, Part&) const;
+    int64_t score_range(const Query&, int64_t first, int64_t size, Part&) const;
+    void gather_part(const Query&, int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>&,
+                     const std::vector<Wanted>&, int64_t part, int64_t parts, Part&) const;
+    std::vector<Hit> rank(const Query&, int64_t k, int64_t watched, const SearchLimits&, const Scratch&, int threads,
+                          SearchCounts*) const;
+    void choose_again(const std::vector<Hit>&, double share, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
     Run tokens_of(const Segment&, int64_t local) const;
@@ -129,6 +145,7 @@ private:
     void prefetch_document_centroids(int64_t position) const;
 
     std::vector<int64_t> first_position_;  // of each segment, and the number of documents
+    int64_t postings_ = 0;                 // in all lists
     mutable ReadLists lists_;
     // Scratch space of past calls for calls to come. No lock: whoever forks in the middle of a call leaves none behind.
     mutable std::array<std::atomic<Scratch*>, 64> idle_{};

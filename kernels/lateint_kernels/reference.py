@@ -288,5 +288,16 @@ def bm25(
     return scores
 
 
+def sparse_product(query: Mapping[Hashable, float], documents: Sequence[Mapping[Hashable, float]]) -> list[float]:
+    """``sum_t q_t d_t`` over the terms t that query and document share (Formal et al., SPLADE, arXiv 2107.05720).
+
+    >>> sparse_product({"red": 2.0, "fox": 1.0}, [{"red": 0.5, "hen": 9.0}, {}])
+    [1.0, 0]
+    """
+    return [
+        sum(weight * document[term] for term, weight in query.items() if term in document) for document in documents
+    ]
+
+
 def _numbers(tokens: Array) -> NDArray[np.float64]:
     return tokens if tokens.dtype == np.float64 else to_float32(tokens).astype(np.float64)

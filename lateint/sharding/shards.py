@@ -89,8 +89,8 @@ class Shards:
             subset: ids to choose from; None: all.
             partial, timeout: None: as `Shards` was given.
             settings: the others of `Index.search`, for each shard; those that a place does not know are refused. A
-                ``filter`` may name fields only that each shard has. There is no ``text``: what a word weighs depends on
-                all documents, which no shard knows.
+                ``filter`` may name fields only that each shard has. There is no ``text`` and no ``sparse``: what a word
+                weighs, and what fusion makes of scores, depends on all documents, which no shard knows.
 
         Returns:
             `Hits` for one query, a list of them for a batch. Ties are in the order of shards, then of documents.
@@ -102,6 +102,8 @@ class Shards:
         queries, k = self._queries(Q, mask), positive(k, "k")
         if "text" in settings:
             raise TypeError("text cannot be searched over shards: what a word weighs depends on all documents")
+        if "sparse" in settings:
+            raise TypeError("sparse cannot be searched over shards: what becomes of scores depends on all candidates")
         if not len(queries):
             return []
         tokens = queries.tokens if queries.single else Ragged(queries.tokens, queries.offsets)

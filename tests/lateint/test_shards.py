@@ -133,6 +133,8 @@ def test_masks_subsets_and_settings_go_to_shards(whole_and_parts, queries):
             shards.search(queries[1], nprob=3)
         with pytest.raises(TypeError, match="text cannot be searched over shards"):
             shards.search(queries[1], text="words")
+        with pytest.raises(TypeError, match="sparse cannot be searched over shards"):
+            shards.search(queries[1], sparse={"fox": 1})
         with pytest.raises(ValueError, match="nprobe must be at least 1"):
             shards.search(queries[1], nprobe=0)
         with pytest.raises(ValueError, match="k must be at least 1"):

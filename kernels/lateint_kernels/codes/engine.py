@@ -28,6 +28,8 @@ class Limits(NamedTuple):
         deviations: stop too when a line through coarse and exact scores so far has the next candidate more than so many
             standard deviations below the k-th best score (csrc/codes/stopping.hpp); 0: do not.
         watched: of the best documents, that decide when to stop (k is then their number); 0: k, and never more.
+        sampled: of a query with more than 3/2 times as many tokens, so many, evenly spread, find candidates; their
+            MaxSim then says in which order the whole query scores them. 0: all tokens find candidates.
     """
 
     nprobe: int
@@ -36,6 +38,7 @@ class Limits(NamedTuple):
     cells: int = 0
     deviations: float = 0.0
     watched: int = 0
+    sampled: int = 0
 
     def first(self, k: int) -> int:
         """Those among which something must change, in a search for the best k."""
@@ -119,7 +122,7 @@ class Engine:
         threads: int = 0,
     ) -> list[Ranking]:
         """As `search`, but every document is scored."""
-        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, 0.0, 0, allowed, threads)
+        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, 0.0, 0, 0, allowed, threads)
         return rankings
 
     def probe(
