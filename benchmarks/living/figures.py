@@ -211,7 +211,7 @@ def _search(path, count, seed):
 
 
 def _seconds_and_cpu(call):
-    """Of this thread, on which a search with one thread stays: a machine that has much else to do tells less of time."""
+    """CPU of this thread, on which a search with one thread stays: it says more where others use the machine."""
     cpu, start = time.thread_time(), time.perf_counter()
     call()
     return time.perf_counter() - start, time.thread_time() - cpu
