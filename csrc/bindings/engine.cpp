@@ -152,9 +152,10 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
     std::vector<std::vector<codes::Hit>> hits(batch.count);
     without_gil([&] {
         batch.each(threads, [&](int64_t i, const codes::Query& query, int inside) {
-            hits[i] = nprobe < 0 ? self->exhaustive(query, k, mask, inside)
-                                 : self->search(query, {k, nprobe, candidates, patience, cells, deviations, watched, sampled},
-                                                mask, inside);
+            hits[i] = nprobe < 0
+                          ? self->exhaustive(query, k, mask, inside)
+                          : self->search(query, {k, nprobe, candidates, patience, cells, deviations, watched, sampled},
+                                         mask, inside);
         });
     });
     std::vector<Ranking> rankings;
