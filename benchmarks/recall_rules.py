@@ -31,7 +31,7 @@ from lateint import Index
 from lateint.retrieval.queries import read
 from lateint_kernels import Ragged
 
-DRAWS, SIZES, DEVIATIONS = 400, (50, 100, 200, 400, 1000, 4000), 1.645
+DRAWS, SIZES, DEVIATIONS = 200, (50, 100, 200, 400, 2000), 1.645
 SHOWN = 0.99, 0.95
 MARKS = "<!-- rules -->", "<!-- /rules -->"
 

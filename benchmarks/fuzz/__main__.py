@@ -99,7 +99,9 @@ def intact(folder: Path) -> list[Path]:
 
         def fields(count: int, given: bool = nbits != 2) -> dict[str, Any]:
             few = [i % len(TEXTS) for i in range(count)]
-            return {"texts": [TEXTS[i] for i in few], "metadata": [METADATA[i] for i in few]} if given else {}
+            vectors = [{"often": 1.5, f"{i % 3}": 0.25, "more": 60_000} if i % 4 else None for i in range(count)]
+            found = {"texts": [TEXTS[i] for i in few], "metadata": [METADATA[i] for i in few], "sparse": vectors}
+            return found if given else {}
 
         names = [f"document {i}" for i in range(60)] if strings else list(range(60))
         settings = {**fields(60), "text_search": nbits in (4, 8), "ncentroids": 30, "progress": False}
@@ -172,7 +174,7 @@ class Watched:
         on_disk = [folders.Base(source, self.folder / str(i)) for i, source in enumerate(self.sources)]
         opened = [Index.open(base.folder) for base in on_disk]
         in_memory = [engines.Base.of(index) for index in opened]
-        postings = [texts.of(index) for index in opened if index._snapshot.manifest.analyzer is not None]
+        postings = [base for index in opened for base in texts.of(index)]
         for base in in_memory:  # threads, and whatever is made once
             engines.run(np.random.default_rng(0), base)
         if not sanitizers():
