@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from lateint.calibration import Choice
 from lateint.retrieval import searching, texts
@@ -33,6 +34,19 @@ class Asked:
     fusion: Fusion
     choice: Choice | None
     exhaustive: bool
+
+    def __len__(self) -> int:
+        of = self.words.terms if self.queries is None and self.words is not None else self.queries
+        assert of is not None
+        return len(of)
+
+    def some(self, numbers: Sequence[int]) -> Asked:
+        """The same of a few of the queries, as a batch."""
+        return replace(
+            self,
+            queries=None if self.queries is None else self.queries.some(numbers),
+            words=None if self.words is None else self.words.some(numbers),
+        )
 
     @property
     def single(self) -> bool:

@@ -144,7 +144,7 @@ def test_threads_that_search_while_lists_are_joined():
             for _ in range(20):
                 if everything(engine) != expected:
                     failures.append(engine.runs)
-                engine = engine.with_segments(made.segments)  # noqa: B023: it is waited for
+                engine = engine.with_segments(made.segments)  # noqa: B023 - it is waited for
 
         callers = [threading.Thread(target=ask, args=(made.engine,)) for _ in range(4)]
         for caller in callers:
