@@ -106,8 +106,8 @@ def beside_others(rivals: Row) -> list[str]:
         'in turn, ten at a time, so a busy moment of the machine hurts all alike. "Times lateint\'s" is the median, '
         f"query by query, of the processor time divided by that of lateint with {page.FIRST} at its default setting. "
         "Times are of one thread, where the head does not say two. A slow engine answers fewer queries, "
-        f"{slow} at least. Overlap is with the exact top 10 in float32. Memory is the searching process's peak resident size, pages of "
-        "memory-mapped files and imported libraries included.",
+        f"{slow} at least. Overlap is with the exact top 10 in float32. Memory is the searching process's peak "
+        "resident size, with pages of memory-mapped files and imported libraries.",
         page.collections_table(cases),
         "![Overlap with the exact top 10 against latency](benchmarks.svg)",
         "### At equal overlap",

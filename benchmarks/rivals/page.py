@@ -20,6 +20,7 @@ COLOURS = {
     "Qdrant local mode": "#999999",
     "torch exact": "#333333",
 }
+LEGEND = 1.0  # inches above the panels
 BUSY = 0.1  # other work's share of the processors from which on it is said
 
 
@@ -308,7 +309,7 @@ def plot(cases: Sequence[Row], path: Path) -> None:
     matplotlib.rcParams.update({"svg.hashsalt": OURS, "svg.fonttype": "none", "font.family": "sans-serif"})
     down = (len(cases) + 1) // 2
     across = min(len(cases), 2)
-    figure, panels = plt.subplots(down, across, figsize=(4.6 * across, 3.4 * down + 0.7), squeeze=False)
+    figure, panels = plt.subplots(down, across, figsize=(4.6 * across, 3.4 * down + LEGEND), squeeze=False)
     handles: dict[str, Any] = {}
     for axes, case in zip(panels.ravel(), cases, strict=False):
         seen: dict[str, int] = {}
@@ -333,6 +334,6 @@ def plot(cases: Sequence[Row], path: Path) -> None:
     figure.supxlabel("median latency of one query on one thread, ms (log scale)", fontsize=9)
     figure.supylabel("overlap with the exact top 10", fontsize=9)
     figure.legend(list(handles.values()), list(handles), frameon=False, fontsize=8, ncols=3, loc="upper center")
-    figure.tight_layout(rect=(0, 0, 1, 1 - 0.55 / (3.4 * down + 0.7)))
+    figure.tight_layout(rect=(0, 0, 1, 1 - 0.8 * LEGEND / (3.4 * down + LEGEND)))
     figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
     plt.close(figure)
