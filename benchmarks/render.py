@@ -175,8 +175,8 @@ def document(rivals: Row, scale: Row | None) -> str:
                 "- All numbers are of one machine and one encoder.",
                 "- The encoder was not trained for late interaction. nDCG therefore says how little an engine loses, "
                 "not how good the retrieval is.",
-                "- xtr-warp-rs fills in missing similarities as XTR does. With an encoder trained for that, its overlap "
-                "would matter less than its nDCG.",
+                "- xtr-warp-rs fills in missing similarities as XTR does. With an encoder trained for that, its "
+                "overlap would matter less than its nDCG.",
                 "- TACHIOM clusters by the tokens' vocabulary numbers, which it gets.",
                 "- fast-plaid, xtr-warp-rs and colsearch import torch, and their memory includes it. Qdrant is its "
                 "client's local mode, in Python, which is meant for tests; its server is another engine. LanceDB's "
