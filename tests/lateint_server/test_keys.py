@@ -1,6 +1,12 @@
+import asyncio
+
 import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
+from lateint import Index
+from lateint_server.application import application
 from lateint_server.keys import Keys
 from lateint_server.settings import Settings
 
@@ -34,6 +40,20 @@ def test_reading_and_writing_need_their_keys(served, documents):
     answer = client.get("/v1/indexes")
     assert answer.headers["www-authenticate"] == "Bearer"
     assert answer.json() == {"detail": "a key must be given: Authorization: Bearer KEY"}
+
+
+def test_inside_another_application_keys_count_too(path, documents):
+    inner = application({"passages": Index.open(path)}, Settings(keys=KEYS))
+    outer = httpx.ASGITransport(Starlette(routes=[Mount("/behind", inner)]))
+
+    async def ask():
+        async with inner.router.lifespan_context(inner), httpx.AsyncClient(transport=outer) as client:
+            for headers, status in (({}, 401), (bearer(READ), 200)):
+                for what, message in (("search", {"query": documents[0].tolist()}), ("documents/get", {"ids": [0]})):
+                    url = f"http://localhost/behind{AT}/{what}"
+                    assert (await client.post(url, json=message, headers=headers)).status_code == status
+
+    asyncio.run(ask())
 
 
 def test_a_key_in_the_address_counts_for_nothing(served):

@@ -1,5 +1,6 @@
 """The page that ends the demo: pictures found by words."""
 
+import asyncio
 import sys
 from pathlib import Path
 
@@ -69,18 +70,24 @@ def test_words_are_passages_and_say_where_their_tokens_are(made):
 def test_the_server_shows_them(made):
     folder, words = made
     pytest.importorskip("fastapi")
-    client = pytest.importorskip("starlette.testclient")
+    httpx = pytest.importorskip("httpx")
     from lateint import Index
     from lateint_server.application import application
     from lateint_server.settings import Settings
 
     index = Index.open(folder / "index", encoder=words)
     served = application({"pictures": index}, Settings(images=folder / "pictures"))
-    with client.TestClient(served, base_url="http://localhost") as page:
-        message = {"query": "red, and blue", "k": 3, "fields": ["*"], "explain": True}
-        answer = page.post("/v1/indexes/pictures/search", json=message).json()
-        assert len(answer["hits"]) == 3 and answer["query_tokens"][2] == "r"
-        for hit in answer["hits"]:
-            place = hit["metadata"]["lateint"]
-            assert hit["similarity"]["shape"][1] == 8 and place["grid"] == [2, 2] and "spans" not in hit
-            assert page.get(f"/images/{place['image']}").headers["content-type"] == "image/png"
+
+    async def ask():
+        transport = httpx.ASGITransport(served)
+        async with served.router.lifespan_context(served), httpx.AsyncClient(transport=transport) as page:
+            message = {"query": "red, and blue", "k": 3, "fields": ["*"], "explain": True}
+            answer = (await page.post("http://localhost/v1/indexes/pictures/search", json=message)).json()
+            assert len(answer["hits"]) == 3 and answer["query_tokens"][2] == "r"
+            for hit in answer["hits"]:
+                place = hit["metadata"]["lateint"]
+                assert hit["similarity"]["shape"][1] == 8 and place["grid"] == [2, 2] and "spans" not in hit
+                picture = await page.get(f"http://localhost/images/{place['image']}")
+                assert picture.headers["content-type"] == "image/png"
+
+    asyncio.run(ask())
