@@ -210,6 +210,7 @@ def test_losses_are_said_and_exact_engines_do_not_count_as_better_quality() -> N
         "tiny, highest overlap of any setting: 0.970, lateint 0.950.",
         "tiny, bytes/token: lateint, 4 bits (70.0) loses to rival, 2 bits (40.0).",
     ]
+    assert page.losses([case], builds, "2 bits") == ["tiny, highest overlap of any setting: 0.970, lateint 0.950."]
     slower = record("rival", "2 bits", (0.94, 2.0))
     assert page.losses([{"case": "tiny", "systems": [ours, slower, reference]}], builds[:1]) == []
 
