@@ -91,7 +91,8 @@ def repeated() -> list[str]:
         for size in json.loads(path.read_text())["sizes"]
     ]
     return [
-        f"The same searches a few minutes earlier: p50 {', '.join(times)} tokens. Two runs can differ by that much."
+        f"The same searches a few minutes earlier had a p50 of {', '.join(times)} tokens. Two runs can differ by that "
+        "much."
     ]
 
 
@@ -127,31 +128,31 @@ def document(rivals: Row, scale: Row | None) -> str:
     """The whole of ``docs/benchmarks.md``."""
     parts = [
         "# Benchmarks",
-        "Rendered from the JSON files in `benchmarks/results` by `python -m benchmarks.render`; "
+        "`python -m benchmarks.render` writes this page from the JSON files in `benchmarks/results`. "
         "[benchmarks/README.md](../benchmarks/README.md) says how to measure them again.",
         *beside_others(rivals),
     ]
     if rivals["dense"]:
         parts += [
             "### Exact MaxSim kernels",
-            "One query of 32 tokens against 1,000 documents of 300 tokens, real tokens of 128 dimensions, one core. "
-            "NumKong scores documents that were packed before; the packing is in the column beside. Errors are against "
-            "float64 on the float32 input; a score is a sum of 32 cosines.",
+            "A kernel scores one query of 32 tokens with 1,000 documents of 300 tokens, on one core. Tokens are real "
+            "and have 128 dimensions. NumKong packs documents first; the column on preparing has the time of that. "
+            "Errors are against float64 on the float32 input. A score is a sum of 32 cosines.",
             dense_table(rivals["dense"]),
         ]
     if scale:
         build_notes = sorted({size["nbits"] for size in scale["sizes"]})
         parts += [
             "## How cost grows",
-            f"{machine_text(scale['machine'])} Sets made by perturbing real embeddings (what that shows and what it "
-            f"does not is in `benchmarks/scale.py`), {' and '.join(map(str, build_notes))} bits, queries of "
-            f"{scale['sizes'][0]['search']['query_tokens']} tokens, one thread, default settings. Recall is against "
-            "the exhaustive scan of the same codes. Own memory is the build's peak without mapped files, which here "
-            "would count the source of the perturbed tokens.",
+            f"{machine_text(scale['machine'])} The sets are perturbed real embeddings; `benchmarks/scale.py` says what "
+            f"that shows and what it does not. Indexes have {' and '.join(map(str, build_notes))} bits. Searches have "
+            f"queries of {scale['sizes'][0]['search']['query_tokens']} tokens, one thread and default settings. Recall "
+            "is against the exhaustive scan of the same codes. Own memory is the build's peak without memory-mapped "
+            "files, among which is the source of the perturbed tokens.",
             growth(scale),
             *repeated(),
             *(
-                [f"Built in an earlier run of the same command: {', '.join(earlier)} tokens."]
+                [f"An earlier run of the same command built the indexes of {', '.join(earlier)} tokens."]
                 if (
                     earlier := [
                         f"{s['tokens']:.0e}".replace("e+0", "e") for s in scale["sizes"] if s["build"].get("reused")
@@ -163,16 +164,20 @@ def document(rivals: Row, scale: Row | None) -> str:
     lost = page.losses(rivals["cases"], rivals["builds"]) + kernel_losses(rivals["dense"])
     parts += [
         "## Where lateint loses",
-        "\n".join(f"- {sentence[0].upper()}{sentence[1:]}" for sentence in lost)
+        "\n".join(
+            f"- {sentence if sentence.startswith('nDCG') else sentence[0].upper() + sentence[1:]}" for sentence in lost
+        )
         if lost
-        else "At default settings, in this run, nowhere in the tables above.",
+        else "lateint loses nowhere in the tables above, at default settings and in this run.",
         "## Reading these numbers honestly",
         "\n".join(
             (
-                "- They are of one machine and one encoder, which was not trained for late interaction. So nDCG says "
-                "how little an engine loses, not how good the retrieval is.",
-                "- xtr-warp-rs fills in missing similarities as XTR does; with an encoder trained for that its overlap "
-                "would matter less than its nDCG. TACHIOM clusters by the tokens' vocabulary numbers, which it gets.",
+                "- All numbers are of one machine and one encoder.",
+                "- The encoder was not trained for late interaction. nDCG therefore says how little an engine loses, "
+                "not how good the retrieval is.",
+                "- xtr-warp-rs fills in missing similarities as XTR does. With an encoder trained for that, its "
+                "overlap would matter less than its nDCG.",
+                "- TACHIOM clusters by the tokens' vocabulary numbers, which it gets.",
                 "- fast-plaid, xtr-warp-rs and colsearch import torch, and their memory includes it. Qdrant is its "
                 "client's local mode, in Python, which is meant for tests; its server is another engine. LanceDB's "
                 "batches are its queries one by one.",

@@ -96,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("path", help="the index, a new folder")
     command.add_argument("--format", choices=(reading.AUTO, *reading.FORMATS), default=reading.AUTO, help="(auto)")
     command.add_argument("--ids", help="JSON list with one id a document, or object from the numbers there to ids")
+    command.add_argument("--texts", metavar="FILE", help="texts of the documents; line i, from 0, is of number i there")
+    command.add_argument(
+        "--documents", metavar="JSONL", help="what documents carry, in the same order: text, metadata or both"
+    )
     command.add_argument("--nbits", type=int, choices=(1, 2, 4, 8), default=4, help="bits a dimension (4)")
     command.add_argument("--max-ram", type=int, metavar="BYTES", help="of working memory that the build may use")
     command.add_argument("--device", help="where to build: cpu, cuda or cuda:N (cpu); the files are the same")
@@ -171,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--full", action="store_true", help="into one segment, which takes the least room")
     command.set_defaults(command=compact)
 
+    command = commands.add_parser("set-text-search", help="search texts that are stored by their words from now on")
+    command.add_argument("path", help="the index")
+    command.add_argument("--text-search", metavar="JSON", default="{}", help="settings of lateint.Analyzer")
+    command.add_argument("--off", action="store_true", help="do not search them any more")
+    command.set_defaults(command=set_text_search)
+
     command = commands.add_parser(
         "calibrate", help="measure which settings of a search reach which recall, and keep it"
     )
@@ -204,7 +214,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_documents(parser: argparse.ArgumentParser) -> None:
     """Documents as saved embeddings or as texts."""
     inputs.add_tokens(parser, "", required=False)
-    parser.add_argument("--texts", metavar="FILE", help="a text a line, or JSON lines with _id or id, text and title")
+    parser.add_argument(
+        "--texts",
+        metavar="FILE",
+        help="a text a line; .jsonl: objects with _id or id, text and title; .tsv: id, text and title",
+    )
     inputs.add_encoder(parser)
     parser.add_argument(
         "--documents",
@@ -288,16 +302,17 @@ def build(options: argparse.Namespace) -> None:
 
 def convert(options: argparse.Namespace) -> None:
     """Builds an index of one of another library."""
-    ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
-    if isinstance(ids, dict):
-        ids = inputs.by_number(ids, "--ids")
-    with inputs.options_for(source="SOURCE", ids="--ids", max_ram="--max-ram"):
+    beside = inputs.beside(options)
+    texts = "--documents" if options.texts is None else "--texts"
+    with inputs.options_for(
+        source="SOURCE", ids="--ids", max_ram="--max-ram", texts=texts, metadata="--documents", resume="--resume"
+    ):
         index = Index.convert(
             options.source,
             options.path,
             format=options.format,
             nbits=options.nbits,
-            ids=ids,
+            **beside,
             max_ram=options.max_ram,
             overwrite=options.overwrite,
             resume=options.resume,
@@ -428,6 +443,14 @@ def delete(options: argparse.Namespace) -> None:
         condition = inputs.condition(options.filter, options.params)
         count = index.delete(ids if ids or not condition else None, **condition)
     print(f"deleted {count:,}; {len(index):,} documents are left")
+
+
+def set_text_search(options: argparse.Namespace) -> None:
+    """Makes texts searchable by their words, or not any more."""
+    analyzer = False if options.off else inputs.analyzer(options.text_search)
+    index = Index.open(options.path)
+    index.set_text_search(analyzer)
+    print(index.analyzer or "texts are not searched")
 
 
 def compact(options: argparse.Namespace) -> None:

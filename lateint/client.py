@@ -18,6 +18,7 @@ from lateint.documents import Document
 from lateint.fields.values import as_json, from_json
 from lateint.ids import UnknownIdError
 from lateint.retrieval.hits import Explanation, Hits
+from lateint.retrieval.selection import by_query
 from lateint.text import vectors
 from lateint_kernels import Ragged, as_array, to_float32
 
@@ -75,14 +76,16 @@ class RemoteIndex:
         filter: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The k best documents for each query, see `Index.search`; text and sparse go with one query."""
+        """The k best documents for each query, see `Index.search`; text and sparse go with one query.
+
+        For a batch, ``subset`` may be a list of ids for each query; different ones are asked for one after the other.
+        """
         how: dict[str, Any] = {
             "k": k,
             "nprobe": nprobe,
             "candidates": candidates,
             "exhaustive": exhaustive,
             "recall": recall,
-            "subset": _ids(subset),
         }
         how |= _condition(filter, params)
         how = {name: value for name, value in how.items() if value is not None}
@@ -92,13 +95,21 @@ class RemoteIndex:
         queries = None if Q is None else _matrices(Q)
         if queries is None:
             how |= mixing if Q is None else {"query": self._query(Q), **mixing}
+            how |= {} if subset is None else {"subset": _ids(subset)}
             return _hits(self._ask("POST", "/search", how)["hits"], self.get)
         if mixing:
             raise ValueError(f"{next(iter(mixing))} goes with one query, got a batch")
         if not queries:
             return []
-        answer = self._ask("POST", "/search/batch", {"queries": [self._query(query) for query in queries], **how})
-        return [_hits(hits, self.get) for hits in answer["results"]]
+        parts = None if subset is None else by_query(subset, len(queries))
+        found: list[Any] = [None] * len(queries)
+        for part, numbers in [(subset, list(range(len(queries))))] if parts is None else parts:
+            chosen = {} if part is None else {"subset": _ids(part)}
+            message = {"queries": [self._query(queries[number]) for number in numbers], **how, **chosen}
+            answer = self._ask("POST", "/search/batch", message)
+            for number, hits in zip(numbers, answer["results"], strict=True):
+                found[number] = _hits(hits, self.get)
+        return found
 
     def rerank(
         self,

@@ -43,7 +43,7 @@ from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.planning import SCAN, Plan
 from lateint.retrieval.queries import ManyQueries, OneQuery, Queries, read
-from lateint.retrieval.selection import Selection
+from lateint.retrieval.selection import Selection, by_query
 from lateint.retrieval.texts import Found
 from lateint.snapshot import Snapshot, Subset
 from lateint.state import State
@@ -87,7 +87,7 @@ class Index:
         self.encoder = encoder
         self._remote: tuple[str, Path] | None = None  # a url, and the folder of local copies
         self._changing = threading.RLock()
-        self._writing: Writing | None = None
+        self._writing: Writing[Snapshot] | None = None
         self._encoders = Encoders()
         self._disk = Disk()
 
@@ -159,7 +159,7 @@ class Index:
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
-            overwrite: replace an index at ``path``.
+            overwrite: replace an index at ``path``, to which nobody may be writing.
             resume: keep what is done, beside ``path``, when the build is killed or stopped, and go on with what an
                 earlier build of the same documents and settings left there: the bytes are those of one that was never
                 stopped. What is done of others is removed, with a warning. False: what earlier builds left is removed.
@@ -656,14 +656,20 @@ class Index:
             snapshot, one = self._snapshot, None
             try:
                 with writing(
-                    snapshot.state, snapshot.codec, self.path, self._encoders, disk=self._disk, timeout=timeout
+                    snapshot.state,
+                    snapshot.codec,
+                    self.path,
+                    self._encoders,
+                    snapshot.followed_by,
+                    disk=self._disk,
+                    timeout=timeout,
                 ) as one:
                     self._writing = one
                     yield one.draft
             finally:
                 self._writing = None
                 if one is not None and one.committed is not None:
-                    self._snapshot = snapshot.followed_by(one.committed)
+                    self._snapshot = one.committed
                     log.info("changed %s: generation %d", self, self.generation)
 
     @overload
@@ -720,7 +726,8 @@ class Index:
                 on average, as `calibrate` measured it. docs/recall.md says what that promises. With a filter or a
                 subset, more centroids are looked into, as always.
             subset: what to choose from: ids; a mask ``[n]`` of bools in the order of `ids`; or what `subset` made of
-                either, which costs nothing when it is used again. None: all.
+                either, which costs nothing when it is used again. None: all. For a batch, it may be a list with one of
+                these for each query; queries with the same object are searched together.
             filter: a condition on metadata, as a mapping (``{"lang": "en", "year": {"$gte": 2020}}``) or in SQL
                 (``"lang = 'en' AND year >= :y"``), which needs sqlglot (``pip install lateint[sql]``). Only documents
                 are found for which it holds; docs/filters.md has all of it. With ``subset``, both must hold.
@@ -738,6 +745,7 @@ class Index:
                 neither ``Q`` nor ``text`` nor ``sparse``, or this index has nothing that one of them searches.
             ImportError: the index's analyzer needs PyStemmer, which is not installed.
             UnknownIdError: a KeyError that names the id in ``subset``.
+            ValueError: ``subset`` is a list of more or fewer than there are queries.
             FilterError, FieldError: ValueErrors: ``filter`` is no condition, or on a field that no document has.
             ValueError: it cannot be known which settings reach ``recall``; the message says why.
             RuntimeError: the index is damaged, in a part that `open` did not verify.
@@ -768,7 +776,6 @@ class Index:
                 raise ValueError(f"recall is of searches by tokens alone, and {beside[0]} is given")
             alone("recall", nprobe=nprobe, candidates=candidates, cells=cells, exhaustive=exhaustive or None)
             choice = snapshot.choose(recall, k)
-        selection = _selection(snapshot, subset, filter, params)
         words = None
         if text is not None:
             words = snapshot.words(*text_queries.read(text, queries))
@@ -779,9 +786,19 @@ class Index:
                 )
             )
         asked = Asked(queries, words, min(k, max(1, most)), scope, fused, choice, exhaustive)
-        found = answer(snapshot.engine, asked, selection, centroids=centroids, threads=workers)
-        hits = [_hits(snapshot, one) for one in found]
-        return hits[0] if asked.single else hits
+        each = None if subset is None else by_query(subset, None if asked.single else len(asked))
+        if each is None:
+            selection = _selection(snapshot, subset, filter, params)
+            found = answer(snapshot.engine, asked, selection, centroids=centroids, threads=workers)
+            hits = [_hits(snapshot, one) for one in found]
+            return hits[0] if asked.single else hits
+        ordered: list[Any] = [None] * len(asked)
+        for part, numbers in each:  # one at a time, for each selection is as long as the index
+            selection = _selection(snapshot, part, filter, params)
+            found = answer(snapshot.engine, asked.some(numbers), selection, centroids=centroids, threads=workers)
+            for number, one in zip(numbers, found, strict=True):
+                ordered[number] = _hits(snapshot, one)
+        return ordered
 
     def subset(self, ids: Any) -> Subset:
         """Ids, or a mask ``[n]`` of bools in the order of `ids`, looked up once, for any number of searches.

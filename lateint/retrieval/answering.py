@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lateint.calibration import Choice
 from lateint.retrieval import searching, texts
@@ -40,6 +40,19 @@ class Asked:
         of = self.words if self.queries is None else self.queries
         assert of is not None
         return of.single
+
+    def __len__(self) -> int:
+        """How many queries."""
+        if self.queries is not None:
+            return len(self.queries)
+        assert self.words is not None
+        return len(self.words.terms)
+
+    def some(self, numbers: list[int]) -> Asked:
+        """The same of a batch of a few queries."""
+        queries = None if self.queries is None else self.queries.some(numbers)
+        words = self.words and self.words._replace(terms=[self.words.terms[number] for number in numbers], single=False)
+        return replace(self, queries=queries, words=words)
 
 
 def answer(engine: AnyEngine, asked: Asked, selection: Selection, *, centroids: int, threads: int) -> list[Found]:

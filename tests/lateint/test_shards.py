@@ -120,6 +120,11 @@ def test_masks_subsets_and_settings_go_to_shards(whole_and_parts, queries):
     with Shards(parts) as shards:
         same(shards.search(queries[1], 3, subset=some), whole.search(queries[1], 3, subset=some))
         assert len(shards.search(queries[1], 3, subset=[])) == 0
+        each = [some, None, some[:2]]
+        for hits, one in zip(
+            shards.search(queries[:3], 3, subset=each), whole.search(queries[:3], 3, subset=each), strict=True
+        ):
+            same(hits, one)
         mask = np.arange(len(queries[1])) % 2
         same(
             shards.search(queries[1], 4, mask=mask, exhaustive=True),

@@ -49,6 +49,19 @@ def test_text_alone_is_bm25(made):
     assert len(index.search(None, 300, text="red")) == np.count_nonzero(reference(texts, "red"))
 
 
+def test_a_subset_for_each_text(made):
+    index, _ = made
+    texts, subsets = ["red fox", "red fox", "old barn"], [range(50), [60, 61, 62], None]
+    subsets[0] = list(subsets[0])
+    tokens = list(np.random.default_rng(2).standard_normal((3, 2, 16)).astype(np.float32))
+    for queries in (None, tokens):
+        found = index.search(queries, 9, text=texts, subset=subsets)
+        for number, hits in enumerate(found):
+            query = None if queries is None else queries[number]
+            alone = index.search(query, 9, text=texts[number], subset=subsets[number])
+            assert list(hits) == list(alone) and hits.plan == alone.plan
+
+
 def test_a_text_without_words_of_the_index_finds_nothing(made):
     index, _ = made
     for text in ("", "...", "nowhere to be seen"):

@@ -1,6 +1,6 @@
 // Search. An index's arrays are read off two objects of Python by the names of their fields
 // (lateint_kernels.codes.index_arrays.CodecArrays and SegmentArrays); they stay alive as long as the engine.
-#include "codes/engine.hpp"
+#pragma once
 
 #include <pybind11/stl.h>
 
@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "bindings/arrays.hpp"
-#include "bindings/families.hpp"
 #include "bindings/fields.hpp"
 #include "bindings/gil.hpp"
+#include "codes/engine.hpp"
 #include "codes/int8.hpp"
 #include "platform/threads.hpp"
 
@@ -152,9 +152,10 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
     std::vector<std::vector<codes::Hit>> hits(batch.count);
     without_gil([&] {
         batch.each(threads, [&](int64_t i, const codes::Query& query, int inside) {
-            hits[i] = nprobe < 0 ? self->exhaustive(query, k, mask, inside)
-                                 : self->search(query, {k, nprobe, candidates, patience, cells, deviations, watched, sampled},
-                                                mask, inside);
+            hits[i] = nprobe < 0
+                          ? self->exhaustive(query, k, mask, inside)
+                          : self->search(query, {k, nprobe, candidates, patience, cells, deviations, watched, sampled},
+                                         mask, inside);
         });
     });
     std::vector<Ranking> rankings;
@@ -221,7 +222,7 @@ py::tuple prepare(const PyEngine& self, const Array<float>& query) {
 }
 
 // Tokens [first, first + n) of a segment as unsigned bytes [n, width].
-Array<uint8_t> decode(const PyEngine& self, int64_t segment, int64_t first, int64_t n) {
+Array<uint8_t> decode_tokens(const PyEngine& self, int64_t segment, int64_t first, int64_t n) {
     const auto count = static_cast<int64_t>(self->segments.size());
     if (segment < 0 || segment >= count || first < 0 || n < 0 || n > self->segments[segment].tokens.count - first) {
         throw py::index_error("there is no such segment, or it has no such tokens");
@@ -233,7 +234,7 @@ Array<uint8_t> decode(const PyEngine& self, int64_t segment, int64_t first, int6
 
 }  // namespace
 
-void bind_engine(py::module_& m) {
+inline void bind_engine(py::module_& m) {
     py::class_<PyEngine>(m, "Engine")
         .def(py::init<py::object, std::vector<py::object>, const PyEngine*>())
         .def("runs", [](const PyEngine& self) { return self->runs(); })
@@ -242,7 +243,7 @@ void bind_engine(py::module_& m) {
         .def("gather", &gather)
         .def("score", &score)
         .def("prepare", &prepare)
-        .def("decode", &decode);
+        .def("decode", &decode_tokens);
 }
 
 }  // namespace lateint::bindings

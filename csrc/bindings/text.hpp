@@ -1,5 +1,7 @@
 // Search by words and by sparse vectors. A segment's arrays are read off an object of Python by the names of its fields
 // (lateint_kernels.text.segment_text); they stay alive as long as what holds them.
+#pragma once
+
 #include <pybind11/stl.h>
 
 #include <algorithm>
@@ -9,7 +11,6 @@
 #include <vector>
 
 #include "bindings/arrays.hpp"
-#include "bindings/families.hpp"
 #include "bindings/fields.hpp"
 #include "bindings/gil.hpp"
 #include "platform/threads.hpp"
@@ -134,8 +135,8 @@ public:
 using Ranking = std::pair<Array<int64_t>, Array<float>>;
 
 template <class Engine>
-std::vector<Ranking> search(const Engine& self, const std::vector<Terms>& queries, int64_t k, const py::object& allowed,
-                            int threads) {
+std::vector<Ranking> search_text(const Engine& self, const std::vector<Terms>& queries, int64_t k,
+                                 const py::object& allowed, int threads) {
     if (k < 1) throw py::value_error("k must be at least 1, got " + std::to_string(k));
     const uint8_t* const mask = mask_of(allowed, self->documents(), "allowed");
     std::vector<text::Query> prepared;
@@ -158,7 +159,7 @@ std::vector<Ranking> search(const Engine& self, const std::vector<Terms>& querie
 }
 
 template <class Engine>
-Array<float> score(const Engine& self, const Terms& terms, const Array<int64_t>& positions) {
+Array<float> score_text(const Engine& self, const Terms& terms, const Array<int64_t>& positions) {
     const text::Query query = query_of(terms);
     const int64_t n = positions.shape(0);
     const auto inside = [&](int64_t position) { return position >= 0 && position < self->documents(); };
@@ -251,16 +252,16 @@ void check(const py::object& segment) {
 
 }  // namespace
 
-void bind_text(py::module_& m) {
+inline void bind_text(py::module_& m) {
     py::class_<PyTextEngine>(m, "TextEngine")
         .def(py::init<std::vector<py::object>, double, double, py::object>())
-        .def("search", &search<PyTextEngine>)
-        .def("score", &score<PyTextEngine>)
+        .def("search", &search_text<PyTextEngine>)
+        .def("score", &score_text<PyTextEngine>)
         .def("statistics", &statistics);
     py::class_<PySparseEngine>(m, "SparseEngine")
         .def(py::init<std::vector<py::object>, py::object>())
-        .def("search", &search<PySparseEngine>)
-        .def("score", &score<PySparseEngine>);
+        .def("search", &search_text<PySparseEngine>)
+        .def("score", &score_text<PySparseEngine>);
     m.def("invert_text", &invert_text);
     m.def("invert_sparse", &invert_sparse);
     m.def("join_text", &join<text::TextSegment>);
