@@ -205,8 +205,8 @@ def test_losses_are_said_and_exact_engines_do_not_count_as_better_quality() -> N
     case = {"case": "tiny", "systems": [ours, rival, reference]}
     assert page.losses([case], builds) == [
         "tiny, overlap@10: lateint, 4 bits (0.950) loses to rival, 2 bits (0.970).",
-        "tiny, p50: lateint, 4 bits (1.00) loses to rival, 2 bits (0.500).",
-        "tiny, p95: lateint, 4 bits (2.00) loses to rival, 2 bits (1.00).",
+        "tiny, p50: lateint, 4 bits (1.00 ms) loses to rival, 2 bits (0.500 ms).",
+        "tiny, p95: lateint, 4 bits (2.00 ms) loses to rival, 2 bits (1.00 ms).",
         "tiny, highest overlap of any setting: 0.970, lateint 0.950.",
         "tiny, bytes/token: lateint, 4 bits (70.0) loses to rival, 2 bits (40.0).",
     ]

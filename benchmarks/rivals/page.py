@@ -261,6 +261,8 @@ def _shown(name: str, value: float | None) -> str:
         return "-"
     if name == "peak_rss":
         return gigabytes(value)
+    if name in ("p50", "p95"):
+        return milliseconds(value)
     return f"{value:.4f}" if name == "nDCG@10" else f"{value:.3f}" if name == "overlap@10" else number(value)
 
 
