@@ -15,17 +15,27 @@ from setuptools import setup
 from setuptools.command.build_ext import build_ext
 from setuptools.command.build_py import build_py
 
-X86 = platform.machine().lower() in {"x86_64", "amd64"}
+MACHINE = platform.machine().lower()
+X86, ARM = MACHINE in {"x86_64", "amd64"}, MACHINE in {"aarch64", "arm64"}
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vbmi", "-mavx512vnni"]
 # A source named *_<isa>.cpp is compiled for that instruction set; which one runs is chosen when the module is loaded.
-ISA_FLAGS = {
+X86_FLAGS = {
     "_avx2": AVX2,
     "_avx512": AVX512,
     "_avx512bf16": [*AVX512, "-mavx512bf16"],
     "_amx": [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-int8", "-mamx-bf16"],
 }
+# Not from a later version than the intrinsics ask for: a compiler would use its other instructions, too.
+ARM_FLAGS = {
+    "_neon": [],
+    "_dotprod": ["-march=armv8.2-a+dotprod"],
+    "_i8mm": ["-march=armv8.2-a+dotprod+i8mm"],
+}
+ISA_FLAGS: dict[str, list[str]] = {**X86_FLAGS, **ARM_FLAGS}
+
 LONGEST = ["csrc/bindings/module.cpp", "csrc/dense/screen_amx.cpp"]  # to compile: they begin first
+
 
 CHECKS = os.environ.get("LATEINT_SANITIZE")  # of `make sanitize`: address,undefined or thread
 SANITIZE = [f"-fsanitize={CHECKS}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"] if CHECKS else []
@@ -94,10 +104,11 @@ class BuildPy(build_py):
 
 
 def sources() -> list[str]:
-    """All C++ sources, those first that take longest; those of x86 instruction sets only on x86."""
+    """All C++ sources but those of instruction sets that this architecture lacks; those first that take longest."""
+    ours = {None, *(X86_FLAGS if X86 else ()), *(ARM_FLAGS if ARM else ())}
     files = sorted(str(path) for path in Path("csrc").glob("**/*.cpp"))
     files.sort(key=lambda source: LONGEST.index(source) if source in LONGEST else len(LONGEST))
-    return [source for source in files if X86 or isa_of(source) is None]
+    return [source for source in files if isa_of(source) in ours]
 
 
 setup(

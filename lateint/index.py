@@ -87,7 +87,7 @@ class Index:
         self.encoder = encoder
         self._remote: tuple[str, Path] | None = None  # a url, and the folder of local copies
         self._changing = threading.RLock()
-        self._writing: Writing | None = None
+        self._writing: Writing[Snapshot] | None = None
         self._encoders = Encoders()
         self._disk = Disk()
 
@@ -159,7 +159,7 @@ class Index:
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
-            overwrite: replace an index at ``path``.
+            overwrite: replace an index at ``path``, to which nobody may be writing.
             resume: keep what is done, beside ``path``, when the build is killed or stopped, and go on with what an
                 earlier build of the same documents and settings left there: the bytes are those of one that was never
                 stopped. What is done of others is removed, with a warning. False: what earlier builds left is removed.
@@ -656,14 +656,20 @@ class Index:
             snapshot, one = self._snapshot, None
             try:
                 with writing(
-                    snapshot.state, snapshot.codec, self.path, self._encoders, disk=self._disk, timeout=timeout
+                    snapshot.state,
+                    snapshot.codec,
+                    self.path,
+                    self._encoders,
+                    snapshot.followed_by,
+                    disk=self._disk,
+                    timeout=timeout,
                 ) as one:
                     self._writing = one
                     yield one.draft
             finally:
                 self._writing = None
                 if one is not None and one.committed is not None:
-                    self._snapshot = snapshot.followed_by(one.committed)
+                    self._snapshot = one.committed
                     log.info("changed %s: generation %d", self, self.generation)
 
     @overload

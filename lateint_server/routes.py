@@ -39,20 +39,12 @@ writing = APIRouter(
 HOW = ("k", "nprobe", "candidates", "exhaustive", "recall", "subset", "filter", "params")
 
 
-async def settings_of(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+def _documented(name: Annotated[str, Path(description="of an index")]) -> None:
+    """What FastAPI documents for an index; `wire.Route` finds it."""
 
 
-async def served_of(request: Request, name: Annotated[str, Path(description="of an index")]) -> Served:
-    served: Served | None = request.app.state.indexes.get(name)
-    if served is None:
-        raise HTTPException(404, f"there is no index {name!r}")
-    return served
-
-
-At = Annotated[Served, Depends(served_of)]
-By = Annotated[Settings, Depends(settings_of)]
+At = Annotated[Served, Depends(_documented)]
+By = Annotated[Settings, Depends(lambda: None)]
 
 
 @reading.get("", summary="All indexes", response_model=messages.IndexList)
@@ -74,7 +66,7 @@ async def search(request: Request, at: At, by: By, data: messages.Search) -> Res
     if data.query is None and ((data.text is None and data.sparse is None) or data.explain):
         raise HTTPException(422, "query must be given" + (", for explain" if data.explain else ", or text or sparse"))
     found = await at.search(_query(_listed(data.query) or [], data, by), _timeout(data, by))
-    content = {"hits": _hits(found, 0, wants_binary(request)), "generation": found.generation}
+    content = {"hits": _hits(found, 0, request), "generation": found.generation}
     if found.query_tokens is not None:
         content["query_tokens"] = found.query_tokens[0]
     return answer(request, content)
@@ -84,7 +76,7 @@ async def search(request: Request, at: At, by: By, data: messages.Search) -> Res
 async def search_batch(request: Request, at: At, by: By, data: messages.SearchBatch) -> Response:
     _at_most(len(data.queries), by.max_queries, "queries")
     found = await at.search(_query(data.queries, data, by), _timeout(data, by))
-    results = [_hits(found, number, wants_binary(request)) for number in range(len(data.queries))]
+    results = [_hits(found, number, request) for number in range(len(data.queries))]
     return answer(request, {"results": results, "generation": found.generation})
 
 
@@ -98,7 +90,7 @@ async def rerank(request: Request, at: At, by: By, data: messages.Rerank) -> Res
         )
 
     found = await at.read(scored, by.timeout)
-    return answer(request, {"hits": _hits(found, 0, False), "generation": found.generation})
+    return answer(request, {"hits": _hits(found, 0, request), "generation": found.generation})
 
 
 @reading.post(
@@ -274,12 +266,13 @@ def _at_most(value: int, most: int, name: str) -> None:
         raise HTTPException(422, f"{name} must be at most {most:,}, got {value:,}")
 
 
-def _hits(found: Found, number: int, binary: bool) -> list[dict[str, Any]]:
+def _hits(found: Found, number: int, request: Request) -> list[dict[str, Any]]:
     hits: list[dict[str, Any]] = [{"id": id, "score": score} for id, score in found.hits[number]]
     if found.documents is not None:
         for hit, document in zip(hits, found.documents[number], strict=True):
             hit |= _document(document)
     if found.similarities is not None:
+        binary = wants_binary(request)
         for hit, similarity in zip(hits, found.similarities[number], strict=True):
             hit["similarity"] = written(similarity, binary=binary)
     if found.spans is not None:

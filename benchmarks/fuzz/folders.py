@@ -186,6 +186,11 @@ def _calls(rng: Generator, index: Index, queries: Array) -> list[Any]:
             lambda: index.search(queries, 5, text=words[:2]),
             lambda: index.search(queries[0], 5, text="more", rerank=3),
         ]
+    if "sparse" in groups:
+        calls += [
+            lambda: index.search(None, 5, sparse=[{"a": 1.0, "1": 2.0}, {"4": 1}]),
+            lambda: index.search(queries[0], 5, sparse={"a": 1.0}),
+        ]
     if groups & {"texts", "metadata"}:
         calls += [
             lambda: index.get(known),

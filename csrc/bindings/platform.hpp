@@ -2,8 +2,10 @@
 #pragma once
 
 #include <pybind11/functional.h>
+#include <pybind11/stl.h>
 
 #include <string>
+#include <vector>
 
 #include "bindings/gil.hpp"
 #include "platform/isa.hpp"
@@ -16,6 +18,11 @@ namespace lateint::bindings {
 inline void bind_platform(py::module_& m) {
     active_isa();  // a wrong LATEINT_ISA or LATEINT_NUM_THREADS fails the import, not some later call
     threads_for(0);
+    m.def("isa_names", [] {
+        std::vector<std::string> names;
+        for (int level = 0; level < isa_count(); ++level) names.emplace_back(isa_name(static_cast<Isa>(level)));
+        return names;
+    });
     m.def("best_isa", [] { return isa_name(best_isa()); });
     m.def("isa_limit", [] { return isa_limit(); });
     m.def("active_isa", [] { return isa_name(active_isa()); });

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +43,10 @@ class Words(NamedTuple):
     terms: Sequence[Terms]
     single: bool
     part: str
+
+    def some(self, numbers: Iterable[int]) -> Words:
+        """A batch of a few of them."""
+        return self._replace(terms=[self.terms[number] for number in numbers], single=False)
 
 
 def read(text: Any, queries: Queries | None) -> tuple[list[str], bool]:
