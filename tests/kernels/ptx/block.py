@@ -71,6 +71,7 @@ class Block:
         for register in self.registers.values():
             register[:] = 0
         self.barriers = {}  # mbarriers, by their address
+        self.spins = 0  # waits in vain since something happened at one
         self.copies = [[] for _ in range(self.threads)]  # cp.async: of a thread, those of no group yet
         self.copy_groups = [[] for _ in range(self.threads)]
         self.boxes = []  # TMA: copies under way

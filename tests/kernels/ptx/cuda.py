@@ -11,6 +11,10 @@ from ptx.instructions.copies import Matrix
 from ptx.program import parse
 
 MAP_BYTES = 128
+# Orders of warps, times of copies and places of shared memory that tests run in: the first, and with LATEINT_PTX=long
+# all of them, which takes minutes. Shared memory rarely begins where a swizzle's pattern does.
+LONG = os.environ.get("LATEINT_PTX") == "long"
+ORDERS = ({"base": 1040}, {"seed": 1, "base": 1024}, {"seed": 2, "late": False, "base": 1040})[: 3 if LONG else 1]
 
 
 @functools.cache

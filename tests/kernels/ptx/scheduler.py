@@ -9,7 +9,8 @@ from ptx.instructions import compiled
 from ptx.instructions.copies import land
 from ptx.memory import Fault
 
-LIMIT = 2_000_000  # segments of a block: more are a loop without an end
+LIMIT = 500_000  # segments of a block: more are a loop without an end
+NOWHERE = 1 << 60
 RUNNING, AT_BARRIER, GATHERING = 0, 1, 2
 
 
@@ -34,7 +35,7 @@ class Run:
         self.block, self.threads = block, Threads.of(block.threads)
         self.wanted = {}  # barrier -> threads it is for; None: all
         self.labels = set(block.program.labels.values())
-        self.warp = np.arange(block.threads) // 32
+        self.warp, self.firsts = np.arange(block.threads) // 32, np.arange(0, block.threads, 32)
 
     def finish(self):
         """Raises a Fault if it cannot be finished, or leaves something under way."""
@@ -64,12 +65,11 @@ class Run:
 
     def choose(self, ready):
         """Of a random warp the threads furthest behind, often with those of other warps at the same place."""
-        at, choice = self.threads.at, self.block.random
-        warp = choice.choice(np.unique(self.warp[ready]).tolist())
-        place = int(at[ready & (self.warp == warp)].min())
-        behind = np.full(self.block.warps, 1 << 60)
-        np.minimum.at(behind, self.warp[ready], at[ready])
-        chosen = ready & (at == place) & (behind[self.warp] == place)
+        at, choice = np.where(ready, self.threads.at, NOWHERE), self.block.random
+        behind = np.minimum.reduceat(at, self.firsts)
+        warp = choice.choice(np.flatnonzero(behind < NOWHERE).tolist())
+        place = int(behind[warp])
+        chosen = (at == place) & (behind[self.warp] == place)
         if choice.random() < 0.15:
             chosen &= self.warp == warp
         return np.flatnonzero(chosen), place
@@ -85,16 +85,15 @@ class Run:
                 threads.at[i] = at
                 return
             instruction, step = code[at], compiled(self.block, at)
-            acting = i
+            acting, others = i, i[:0]
             if instruction.predicate:
-                chosen = self.block.registers[instruction.predicate][i]
-                acting = i[~chosen if instruction.negated else chosen]
+                chosen = self.block.registers[instruction.predicate][i] != instruction.negated
+                acting, others = i[chosen], i[~chosen]
             if step.kind == "plain":
                 if len(acting):
                     step.run(acting)
                 at += 1
                 continue
-            others = np.setdiff1d(i, acting, assume_unique=True)
             threads.at[others] = at + 1
             if step.kind == "jump":
                 threads.at[acting] = step.detail

@@ -109,6 +109,9 @@ def _init(block, at, count):
     block.barriers[at] = Barrier(count, count)
 
 
+MOST_SPINS = 5000  # since a barrier was last arrived at, by all threads together
+
+
 def barrier_at(block, at):
     """The mbarrier at an address."""
     if at not in block.barriers:
@@ -117,6 +120,7 @@ def barrier_at(block, at):
 
 
 def _arrive(block, addresses, expected, arriving):
+    block.spins = 0
     for at, count in zip(addresses, expected, strict=True):
         barrier = barrier_at(block, at)
         barrier.bytes += count
@@ -136,6 +140,10 @@ def _try_wait(block, instruction):
         over = [(barrier_at(block, a).phase & 1) != p for a, p in zip(address(i).tolist(), parity(i), strict=True)]
         if not all(over) and block.boxes and block.random.random() < 0.7:
             land(block, block.random.randrange(len(block.boxes)))
+        if not any(over):
+            block.spins += 1
+            if block.spins > MOST_SPINS:
+                raise Fault(f"{instruction}: waits for a phase that does not end")
         target(i, np.array(over))
 
     return Step(run, "yield")
@@ -180,6 +188,7 @@ def land(block, number):
     check("a box to shared memory", place.reshape(-1), 2, block.shared_valid)
     block.shared.view(np.uint16)[place // 2] = numbers
     barrier = barrier_at(block, at)
+    block.spins = 0
     barrier.bytes -= numbers.nbytes
     barrier.advance()
 

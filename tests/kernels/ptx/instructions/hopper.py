@@ -42,7 +42,7 @@ def _wait(block, group, keep):
 
 
 def _multiply(block, instruction):
-    operands, parts = instruction.operands, instruction.parts
+    operands, parts = instruction.operands, [part for part in instruction.parts if part != "satfinite"]
     shape = next(part for part in parts if re.match(r"m64n\d+k\d+$", part))
     columns, depth = map(int, re.match(r"m64n(\d+)k(\d+)", shape).groups())
     of_sum, kind = parts[parts.index(shape) + 1 :][:2]
