@@ -29,12 +29,32 @@ SCHEDULERS = 4.0
 PIPES = {  # warp instructions a clock
     "integer": (
         2.0,
-        "LOP3 PRMT SHF IADD3 LEA VIMNMX VIMNMX3 VIADD ISETP SEL PLOP3 IABS FMNMX FSEL FSETP LOP I2I BMSK SGXT".split(),
+        [
+            "LOP3",
+            "PRMT",
+            "SHF",
+            "IADD3",
+            "LEA",
+            "VIMNMX",
+            "VIMNMX3",
+            "VIADD",
+            "ISETP",
+            "SEL",
+            "PLOP3",
+            "IABS",
+            "FMNMX",
+            "FSEL",
+            "FSETP",
+            "LOP",
+            "I2I",
+            "BMSK",
+            "SGXT",
+        ],
     ),
-    "multiply": (2.0, "IMAD FFMA FMUL FADD".split()),
-    "convert": (0.5, "I2F F2I I2FP F2F MUFU POPC FLO".split()),
-    "memory": (1.0, "LDG LDS STS STG LDSM SHFL LDC ATOMS LDGSTS".split()),
-    "matrix": (0.5, "IMMA HMMA".split()),  # m16n8k32 of bytes: half of what wgmma reaches
+    "multiply": (2.0, ["IMAD", "FFMA", "FMUL", "FADD"]),
+    "convert": (0.5, ["I2F", "F2I", "I2FP", "F2F", "MUFU", "POPC", "FLO"]),
+    "memory": (1.0, ["LDG", "LDS", "STS", "STG", "LDSM", "SHFL", "LDC", "ATOMS", "LDGSTS"]),
+    "matrix": (0.5, ["IMMA", "HMMA"]),  # m16n8k32 of bytes: half of what wgmma reaches
 }
 TOKENS = 1e8  # of a scan; the goals are those of one query and so many tokens
 GOALS = {(2, 32): 1.9, (4, 32): 2.4, (2, 320): 16.0}  # milliseconds, by bits and query tokens

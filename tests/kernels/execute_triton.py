@@ -15,6 +15,7 @@ os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import numpy as np
 import torch
+from ptx.triton_launch import install
 from random_index import make
 from test_cuda import exact, make_problem
 
@@ -24,7 +25,6 @@ from lateint_kernels.codes.torch import build as torch_build
 from lateint_kernels.codes.torch import search as torch_search
 from lateint_kernels.codes.triton import build, probe, search
 from lateint_kernels.dense.triton import maxsim
-from ptx.triton_launch import install
 
 # What a group of the suite runs for each capability is "short"; a command runs everything.
 DENSE = {

@@ -7,6 +7,8 @@ from random_index import make
 
 torch = pytest.importorskip("torch")
 
+from ptx.cuda import ORDERS, Simulation  # noqa: E402
+
 from lateint_kernels import backends  # noqa: E402
 from lateint_kernels.codes.cuda import products  # noqa: E402
 from lateint_kernels.codes.device.engine import DeviceEngine  # noqa: E402
@@ -14,7 +16,6 @@ from lateint_kernels.codes.engine import Limits  # noqa: E402
 from lateint_kernels.codes.torch import search as torch_search  # noqa: E402
 from lateint_kernels.gpu import program  # noqa: E402
 from lateint_kernels.gpu import support as gpu_support  # noqa: E402
-from ptx.cuda import ORDERS, Simulation  # noqa: E402
 
 LENGTHS = [1, 32, 33, 8, 0, 40, 70]
 

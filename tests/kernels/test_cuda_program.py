@@ -112,8 +112,8 @@ def test_hopper_scores_keep_the_matrix_units_busy(nvrtc, tmp_path, token, column
     # waited after every product.
     assert instructions.count("WARPGROUP.ARRIVE") == instructions.count("WARPGROUP.DEPBAR") == 2
     assert instructions.count("UTMALDG.2D") == dim // 64 and "USETMAXREG" in instructions
-    # Between the two waits, while the lower half's products are formed, the upper half's maxima are taken: in a form for
-    # whole tiles and in one for the last tile of a document.
+    # Between the two waits, while the lower half's products are formed, the upper half's maxima are taken: in a form
+    # for whole tiles and in one for the last tile of a document.
     between = instructions.split("WARPGROUP.DEPBAR")[1]
     assert between.count("FMNMX") >= columns, "the maxima are taken when nothing is multiplied"
 

@@ -10,6 +10,8 @@ from random_index import make
 
 torch = pytest.importorskip("torch")
 
+from ptx.cuda import LONG, ORDERS, Simulation  # noqa: E402
+
 from lateint_kernels import backends  # noqa: E402
 from lateint_kernels.codes.cuda import scoreboard  # noqa: E402
 from lateint_kernels.codes.device import engine as device_engine  # noqa: E402
@@ -18,7 +20,6 @@ from lateint_kernels.codes.engine import Engine, Limits  # noqa: E402
 from lateint_kernels.codes.torch import scoreboard as sorting  # noqa: E402
 from lateint_kernels.gpu import program  # noqa: E402
 from lateint_kernels.gpu import support as gpu_support  # noqa: E402
-from ptx.cuda import LONG, ORDERS, Simulation  # noqa: E402
 
 
 def gpu_with(slots, multiprocessors=1):

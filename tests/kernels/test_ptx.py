@@ -34,7 +34,7 @@ HEADER = """
 
 
 def execute(body, given, count, threads=32, *, late=True, seed=0, shared=2048, matrix=None):
-    """What a kernel writes: ``[count]`` words. It finds its input in %rd1, this thread's word of it in %rd4, and so on."""
+    """What a kernel writes: ``[count]`` words. Its input is in %rd1, this thread's word of it in %rd4, and so on."""
     memory = Memory()
     places = memory.put(given), memory.put(np.full(count, 0xDDDDDDDD, np.uint32))
     key = b"m" * 128
@@ -141,7 +141,9 @@ REFUSED = {
         "setp.ge.u32 %p1, %r1, 16; @%p1 bra past; shfl.sync.idx.b32 %r2, %r1, 20, 31, 0x0000ffff; past: mov.u32 %r2, 0;"
     ),
     "no mbarrier": "mbarrier.arrive.shared::cta.b64 _, [%r90];",
-    "more arrivals": "mbarrier.init.shared::cta.b64 [%r90], 1; mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r90], 64;",
+    "more arrivals": (
+        "mbarrier.init.shared::cta.b64 [%r90], 1; mbarrier.arrive.expect_tx.shared::cta.b64 _, [%r90], 64;"
+    ),
 }
 
 

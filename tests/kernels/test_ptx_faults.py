@@ -4,12 +4,12 @@ import pytest
 
 pytest.importorskip("torch")
 
+from ptx.cuda import Simulation
+from ptx.memory import Fault
 from test_cuda import AMPERE, HOPPER, exact, make_problem
 
 from lateint_kernels.dense.cuda import forward
 from lateint_kernels.gpu import support
-from ptx.cuda import Simulation
-from ptx.memory import Fault
 
 # Nine tiles, and room for two: the ring of stages wraps.
 HOPPER_PROBLEM = dict(query_lengths=[32] * 5, document_lengths=[150, 70, 90], dim=64)
