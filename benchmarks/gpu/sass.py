@@ -150,9 +150,13 @@ def scans() -> dict[str, Any]:
     return found
 
 
-MASKED = (
-    "take_columns<true>(shared, stage, products, at, best);",
-    "take_columns<false>(shared, stage, products, at, best);",
+# How maxima were taken before: the question whether a tile is whole was asked inside the loop.
+BEFORE = (
+    ("template <bool WHOLE>\n", ""),
+    ("!WHOLE &&", "limit < COLUMNS &&"),
+    ("take_columns<true>(", "take_columns("),
+    ("take_columns<false>(", "take_columns("),
+    ("if (at.length - at.token >= COLUMNS) {", "if (true) {"),
 )
 
 
@@ -167,7 +171,9 @@ def dense() -> dict[str, Any]:
         row: dict[str, Any] = {}
         for form in ("before", "after"):
             source = program.source_of("forward_hopper.cu")
-            source = source.replace(*MASKED) if form == "before" else source
+            for now, then in BEFORE if form == "before" else ():
+                assert now in source
+                source = source.replace(now, then)
             texts = [
                 text for _, text in disassembled(program.compile_source(source, "forward_hopper", defines, "sm_90a"))
             ]

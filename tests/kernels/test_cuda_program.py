@@ -12,6 +12,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+from lateint_kernels import backends
 from lateint_kernels.codes.cuda import products, scoreboard
 from lateint_kernels.dense.cuda import backward, forward, support
 from lateint_kernels.gpu import program
@@ -316,6 +317,23 @@ def test_refusals(monkeypatch):
     assert why_not("maxsim_backward", "cuda") == "cuda-core is not installed"
     monkeypatch.setenv("LATEINT_CUDA", "off")
     assert why_not("maxsim_backward", "cuda") == "LATEINT_CUDA is off"
+
+
+def test_a_driver_that_does_not_load_what_is_compiled(monkeypatch):
+    """Such as one that is older than NVRTC: found out before the first search, which torch then does."""
+    import torch
+
+    reason = "compiled kernels cannot be loaded: the CUDA driver says CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 0))
+    monkeypatch.setattr(gpu_support, "gpu_of", lambda index: program.Gpu("sm_80", 108, 1, 1))
+    monkeypatch.setattr(gpu_support, "_missing", lambda: None)
+    monkeypatch.setattr(program, "known_architectures", lambda: frozenset({80}))
+    monkeypatch.setattr(program, "why_not_loadable", lambda index: reason)
+    monkeypatch.setattr(gpu_support, "_unfit", gpu_support._unfit.__wrapped__)
+    assert gpu_support.why_not("best_keys", "cuda:0") == reason
+    chosen = backends.resolve.__wrapped__("best_keys", torch.device("cuda:0"))
+    assert chosen.__module__ == "lateint_kernels.codes.torch.scoreboard"
 
 
 @pytest.mark.parametrize(

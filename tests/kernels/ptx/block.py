@@ -29,13 +29,16 @@ class Block:
         parameters: bytes of the kernel's arguments.
         shared: bytes of dynamic shared memory.
         late: asynchronous work happens when it is waited for; otherwise when it is issued.
+        skew: how often a warp goes on alone, rather than with those at the same place.
         base: where shared memory of the program begins; what is before is the system's.
         tensor_maps: what a CUtensorMap, 128 bytes, describes.
     """
 
-    def __init__(self, program, memory, grid, threads, parameters, shared, *, late=True, base=1024, tensor_maps=None):
+    def __init__(
+        self, program, memory, grid, threads, parameters, shared, *, late=True, skew=0.15, base=1024, tensor_maps=None
+    ):
         self.program, self.memory, self.grid, self.threads, self.late = program, memory, grid, threads, late
-        self.warps = -(-threads // 32)
+        self.skew, self.warps = skew, -(-threads // 32)
         self.tensor_maps = tensor_maps or {}
         size = max(program.parameter_bytes, len(parameters))
         self.parameters = np.zeros(-(-size // 8) * 8 + 64, np.uint8)
@@ -67,6 +70,7 @@ class Block:
             self.specials[f"%ctaid.{axis}"][:] = value
         self.specials["%clusterid.x"][:] = number[0]
         self.random = random.Random(seed)
+        self.landing = self.random.choice((0.0, 0.05, 0.3))  # of a box, without anybody waiting for it, at each step
         self.shared[:] = GARBAGE
         for register in self.registers.values():
             register[:] = 0

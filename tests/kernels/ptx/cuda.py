@@ -14,7 +14,11 @@ MAP_BYTES = 128
 # Orders of warps, times of copies and places of shared memory that tests run in: the first, and with LATEINT_PTX=long
 # all of them, which takes minutes. Shared memory rarely begins where a swizzle's pattern does.
 LONG = os.environ.get("LATEINT_PTX") == "long"
-ORDERS = ({"base": 1040}, {"seed": 1, "base": 1024}, {"seed": 2, "late": False, "base": 1040})[: 3 if LONG else 1]
+ORDERS = (
+    {"base": 1040},
+    {"seed": 1, "base": 1024},
+    {"seed": 2, "late": False, "skew": 0.6},
+)[: 3 if LONG else 1]
 
 
 @functools.cache
@@ -49,6 +53,7 @@ class Simulation:
         gpu: what launch sizes depend on.
         seed: of the order of warps and blocks, and of when copies land.
         late: asynchronous work happens as late as it may.
+        skew: how often a warp goes on alone.
         base: where shared memory of a kernel begins.
         of_source: changes a source before it is compiled.
         of_text: changes the PTX.
@@ -57,6 +62,7 @@ class Simulation:
     gpu: program.Gpu
     seed: int = 0
     late: bool = True
+    skew: float = 0.15
     base: int = 1024
     of_source: object = staticmethod(lambda name, source: source)
     of_text: object = staticmethod(lambda name, text: text)
@@ -96,10 +102,10 @@ class Kernel:
     defines: program.Defines
 
     def launch(self, grid, threads, shared, arguments):
-        simulation = self.simulation
-        assert shared <= simulation.gpu.shared_per_block and max(grid[1:]) <= 65535
+        simulation, gpu = self.simulation, program.gpu(0)
+        assert shared <= gpu.shared_per_block and max(grid[1:]) <= 65535
         source = simulation.of_source(self.name, program.source_of(f"{self.name}.cu"))
-        text = compiled(source, self.name, self.defines, simulation.gpu.arch)
+        text = compiled(source, self.name, self.defines, gpu.arch)
         code = program_of(simulation.of_text(self.name, text))
         assert code.parameter_bytes == ctypes.sizeof(arguments)
         tensors, given = Tensors(), type(arguments).from_buffer_copy(arguments)
@@ -108,10 +114,8 @@ class Kernel:
             key: Matrix(tensors.put(matrix), *matrix.shape, rows) for key, (matrix, rows) in simulation.maps.items()
         }
         simulation.launched.append((self.name, grid))
-        run(
-            code, tensors, grid, threads, bytes(given), shared, seed=simulation.seed, late=simulation.late,
-            base=simulation.base, tensor_maps=maps,
-        )  # fmt: skip
+        how = {name: getattr(simulation, name) for name in ("seed", "late", "skew", "base")}
+        run(code, tensors, grid, threads, bytes(given), shared, tensor_maps=maps, **how)
 
     def place(self, arguments, tensors):
         """Points the arguments to where their tensors are."""

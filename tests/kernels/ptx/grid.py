@@ -34,10 +34,21 @@ class Tensors:
                 flat.copy_(now)
 
 
-def run(program, tensors, grid, threads, parameters, shared, *, seed=0, late=True, base=1024, tensor_maps=None):
+def run(
+    program, tensors, grid, threads, parameters, shared, *, seed=0, late=True, skew=0.15, base=1024, tensor_maps=None
+):
     """Blocks of a grid, one after another in a random order."""
     block = Block(
-        program, tensors.memory, grid, threads, parameters, shared, late=late, base=base, tensor_maps=tensor_maps
+        program,
+        tensors.memory,
+        grid,
+        threads,
+        parameters,
+        shared,
+        late=late,
+        skew=skew,
+        base=base,
+        tensor_maps=tensor_maps,
     )
     numbers = list(itertools.product(*map(range, grid)))
     random.Random(seed).shuffle(numbers)

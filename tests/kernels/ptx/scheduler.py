@@ -7,6 +7,7 @@ import numpy as np
 
 from ptx.instructions import compiled
 from ptx.instructions.copies import land
+from ptx.instructions.step import NOT_YET
 from ptx.memory import Fault
 
 LIMIT = 500_000  # segments of a block: more are a loop without an end
@@ -43,7 +44,7 @@ class Run:
         for _ in range(LIMIT):
             if threads.done.all():
                 break
-            if block.boxes and block.random.random() < 0.2:  # the copy engine asks nobody
+            if block.boxes and block.random.random() < block.landing:
                 land(block, block.random.randrange(len(block.boxes)))
             ready = ~threads.done & (threads.state == RUNNING)
             if ready.any():
@@ -70,7 +71,7 @@ class Run:
         warp = choice.choice(np.flatnonzero(behind < NOWHERE).tolist())
         place = int(behind[warp])
         chosen = (at == place) & (behind[self.warp] == place)
-        if choice.random() < 0.15:
+        if choice.random() < self.block.skew:
             chosen &= self.warp == warp
         return np.flatnonzero(chosen), place
 
@@ -161,5 +162,5 @@ class Run:
         if go:
             go = np.concatenate(go)
             threads.state[go] = RUNNING
-            step.run(go)
-            threads.at[go] = at + 1
+            finished = step.run(go) is not NOT_YET
+            threads.at[go] = at + finished

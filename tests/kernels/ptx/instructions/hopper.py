@@ -6,7 +6,7 @@ import numpy as np
 
 from ptx.block import elements
 from ptx.instructions.matrices import left_matrix
-from ptx.instructions.step import Step
+from ptx.instructions.step import NOT_YET, Step
 from ptx.memory import Fault, check
 
 SIZES = {"bf16": 2, "f16": 2, "s8": 1}
@@ -26,7 +26,7 @@ def wgmma(block, instruction):
         return Step(lambda i: [_commit(block, group) for group in np.unique(i // 128)], "group")
     if "wait_group" in instruction.parts:
         keep = int(instruction.operands[0], 0)
-        return Step(lambda i: [_wait(block, group, keep) for group in np.unique(i // 128)], "group")
+        return Step(lambda i: _wait(block, np.unique(i // 128), keep), "group")
     return _multiply(block, instruction)
 
 
@@ -34,11 +34,15 @@ def _commit(block, group):
     block.product_groups.setdefault(group, []).append(block.products.pop(group, []))
 
 
-def _wait(block, group, keep):
-    groups = block.product_groups.setdefault(group, [])
-    while len(groups) > keep:
-        for job in groups.pop(0):
-            job()
+def _wait(block, groups, keep):
+    under_way = [block.product_groups.setdefault(group, []) for group in groups]
+    if any(len(products) > keep for products in under_way) and block.random.random() < 0.7:
+        return NOT_YET  # so that others come first, and shared memory that was given away early is overwritten
+    for products in under_way:
+        while len(products) > keep:
+            for job in products.pop(0):
+                job()
+    return None
 
 
 def _multiply(block, instruction):
@@ -65,9 +69,17 @@ def _multiply(block, instruction):
         left = left_matrix([word(threads) for word in rows], kind, 64, depth) if in_registers else None
         left_at = None if in_registers else int(rows(threads)[0])
 
-        def job():
+        def read():
             right = from_descriptor(block, right_at, columns, depth, transposed[1], kind)
             given = from_descriptor(block, left_at, 64, depth, transposed[0], kind) if left is None else left
+            return given, right
+
+        issued = read() if block.late else None
+
+        def job():
+            given, right = read()
+            if issued is not None and not all(map(np.array_equal, issued, (given, right), (True, True))):
+                raise Fault(f"{instruction}: shared memory changed while the products were formed")
             _store(block, group, threads, registers, given @ right.T, keep, of_sum)
 
         if not block.late:

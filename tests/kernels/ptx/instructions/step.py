@@ -20,6 +20,7 @@ class Step:
 
 
 ALL = 0xFFFFFFFF
+NOT_YET = object()  # what a group's `run` returns to be run again later
 
 
 def whole_warp(run):
