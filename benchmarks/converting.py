@@ -24,7 +24,7 @@ from fast_plaid.search import FastPlaid
 from numpy.typing import NDArray
 from xtr_warp.search import XTRWarp
 
-from benchmarks.embeddings import load, queries_of, write_json
+from benchmarks.embeddings import load, queries_of, read_json, write_json
 from benchmarks.rivals.run import machine
 from lateint import Index, Ragged
 from lateint_kernels import maxsim
@@ -93,16 +93,15 @@ def main() -> None:
     queries = [np.array(query, np.float32) for query in list(of.values())[: options.queries]]
     exact = np.argsort(-maxsim(Ragged.pack(queries), Ragged(tokens, offsets)), 1, kind="stable")[:, :K]
     documents = list(torch.from_numpy(tokens).split(np.diff(offsets).tolist()))
-    report: dict[str, Any] = {
-        "machine": machine(sorted(os.sched_getaffinity(0))), "documents": options.documents, "tokens": len(tokens),
-        "dim": tokens.shape[1], "queries": len(queries),
-    }  # fmt: skip
+    about = {"documents": options.documents, "tokens": len(tokens), "dim": tokens.shape[1], "queries": len(queries)}
+    report: dict[str, Any] = read_json(options.out) if options.out and options.out.exists() else {}
+    report = report if about.items() <= report.items() else about  # libraries that are not measured keep their figures
     for name in options.libraries:
-        build = LIBRARIES[name]
+        build, of_machine = LIBRARIES[name], machine(sorted(os.sched_getaffinity(0)))
         with tempfile.TemporaryDirectory() as room:
             folder = Path(room) / "index"
             ranking = build(documents, [torch.from_numpy(query) for query in queries], folder)
-            report[name] = measured(ranking, folder, queries, exact)
+            report[name] = {"machine": of_machine, **measured(ranking, folder, queries, exact)}
         print(name, report[name], flush=True)
         if options.out:
             write_json(options.out, report)

@@ -5,7 +5,9 @@
 Each input is a BEIR-style folder: ``corpus.jsonl`` and ``queries.jsonl`` (either may be gzipped) and judgements in
 ``qrels.test.tsv``, ``qrels/test.tsv`` or ``qrels.tsv``. Tokens come from the offline encoder in
 ``examples/encoder.py``: token states of a pretrained MiniLM, reduced by a PCA fitted on a sample of all collections.
-``benchmarks.embeddings`` describes the folder that is written.
+``benchmarks.embeddings`` describes the folder that is written. ``--documents`` makes a large collection smaller: it
+keeps the judged documents, as many others as fit, evenly spaced, and the judged queries. ``--token-ids`` adds only what
+TACHIOM wants, the vocabulary's number of every token, to a folder that was made before.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import importlib.util
 import json
 import random
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -69,21 +72,62 @@ def bf16_is_native() -> bool:
     return "amx_bf16" in flags or "avx512_bf16" in flags
 
 
+def chosen(folder: Path, most: int | None) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The documents and queries of a collection, or at most so many documents and the judged queries."""
+    documents, queries = read_lines(folder / "corpus.jsonl"), read_lines(folder / "queries.jsonl")
+    if most is None or len(documents) <= most:
+        return documents, queries
+    judgements = read_qrels(folder)
+    judged = {document for graded in judgements.values() for document in graded}
+    others = [row for row, record in enumerate(documents) if record["_id"] not in judged]
+    room = most - (len(documents) - len(others))
+    if room < 0:
+        raise ValueError(f"--documents {most} is fewer than the {len(judged)} judged documents of {folder.name}")
+    spread = {others[row] for row in np.linspace(0, len(others) - 1, room).round().astype(int)}
+    kept = [record for row, record in enumerate(documents) if record["_id"] in judged or row in spread]
+    return kept, [record for record in queries if record["_id"] in judgements]
+
+
+def text_of(record: dict[str, Any]) -> str:
+    """What of a document is encoded."""
+    return f"{record.get('title', '')} {record['text']}".strip()
+
+
+def write_token_ids(folders: Sequence[Path], out: Path) -> None:
+    """Adds ``doc_token_ids.npy`` to ``out``, which was made from these collections."""
+    texts = {
+        f"{folder.name}/{record['_id']}": text_of(record)
+        for folder in folders
+        for record in read_lines(folder / "corpus.jsonl")
+    }
+    names: list[str] = json.loads((out / "doc_ids.json").read_text())
+    ids = encoder_module().Encoder().token_ids([texts[name] for name in names])
+    if [len(row) for row in ids] != np.load(out / "doc_lengths.npy").tolist():
+        raise ValueError(f"{out} holds other tokens than these collections give")
+    np.save(out / "doc_token_ids.npy", np.concatenate(ids))
+
+
 def main() -> None:
     """Encodes the folders named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folders", nargs="+", type=Path, help="BEIR-style folders; their names become collection names")
     parser.add_argument("--out", required=True, type=Path, help="folder to write")
+    parser.add_argument("--documents", type=int, help="at most so many of each collection, and only judged queries")
+    parser.add_argument("--token-ids", action="store_true", help="only add token ids to a folder made before")
     parser.add_argument("--dim", type=int, default=128, help="dimension kept by the PCA (default: %(default)s)")
     args = parser.parse_args()
+    if args.token_ids:
+        write_token_ids(args.folders, args.out)
+        return
     args.out.mkdir(parents=True, exist_ok=True)
 
+    collections = {folder: chosen(folder, args.documents) for folder in args.folders}
     ids: list[str] = []
     texts: list[str] = []
-    for folder in args.folders:
-        for record in read_lines(folder / "corpus.jsonl"):
+    for folder, (records, _) in collections.items():
+        for record in records:
             ids.append(f"{folder.name}/{record['_id']}")
-            texts.append(f"{record.get('title', '')} {record['text']}".strip())
+            texts.append(text_of(record))
 
     encoder = encoder_module().Encoder(dim=args.dim, bf16=bf16_is_native())
     encoder.fit(random.Random(0).sample(texts, min(PCA_TEXTS, len(texts))))
@@ -97,13 +141,13 @@ def main() -> None:
     np.save(args.out / "doc_tokens.npy", np.concatenate([documents[row].astype(np.float16) for row in kept]))
     np.save(args.out / "doc_lengths.npy", lengths)
     (args.out / "doc_ids.json").write_text(json.dumps([ids[row] for row in kept]))
+    write_token_ids(args.folders, args.out)
     del documents
 
     owners = np.array([ids[row].split("/", 1)[0] for row in kept])
     counts: dict[str, dict[str, int]] = {}
-    for folder in args.folders:
+    for folder, (_, records) in collections.items():
         name = folder.name
-        records = read_lines(folder / "queries.jsonl")
         queries = encoder.encode([record["text"] for record in records], f"{name} queries")
         np.save(args.out / f"{name}_q_tokens.npy", np.concatenate(queries))
         np.save(args.out / f"{name}_q_lengths.npy", np.array([len(tokens) for tokens in queries], np.int64))

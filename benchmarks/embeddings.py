@@ -1,10 +1,11 @@
 """Saved token embeddings, as every benchmark reads them: one folder of plain arrays, made by ``benchmarks.embed``.
 
 The folder holds all documents packed end to end (``doc_tokens.npy`` float16 ``[N, dim]``, ``doc_lengths.npy``,
-``doc_ids.json`` such as ``"scifact/4983"``), the queries of each collection (``NAME_q_tokens.npy`` float32,
-``NAME_q_lengths.npy``, ``NAME_q_ids.json``, ``NAME_qrels.json``), ``manifest.json``, and the ground truth: a fixed set
-of queries (``fixed_queries.json``) with their exact top 100 (``exact_docs.npy``, ``exact_scores.npy``), which is
-MaxSim in float32 over the float16 tokens. Only numpy is needed to read it, so that rivals' environments can.
+``doc_ids.json`` such as ``"scifact/4983"``, and ``doc_token_ids.npy``, the vocabulary's number of every token), the
+queries of each collection (``NAME_q_tokens.npy`` float32, ``NAME_q_lengths.npy``, ``NAME_q_ids.json``,
+``NAME_qrels.json``), ``manifest.json``, and the ground truth: a fixed set of queries (``fixed_queries.json``) with
+their exact top 100 (``exact_docs.npy``, ``exact_scores.npy``), which is MaxSim in float32 over the float16 tokens. Only
+numpy is needed to read it, so that rivals' environments can.
 """
 
 from __future__ import annotations
@@ -135,23 +136,36 @@ def write_truth(folder: Path) -> None:
     np.save(folder / "exact_docs.npy", found.astype(np.int32))
 
 
-def select(source: Path, target: Path, names: Sequence[str]) -> Path:
-    """A folder of the same layout with only the collections ``names`` of ``source``; made once, then reused."""
+def long_queries(folder: Path, tokens: int) -> list[Query]:
+    """Queries of at least so many tokens, cut to that, judged or not."""
+    return [
+        Query(collection, name, np.ascontiguousarray(rows[:tokens], np.float32))
+        for collection in collections_of(folder)
+        for name, rows in queries_of(folder, collection).items()
+        if len(rows) >= tokens
+    ]
+
+
+def shorten(source: Path, target: Path, documents: int) -> Path:
+    """A folder of the same layout with so many documents of ``source``, evenly spaced; made once, then reused."""
     if (target / "exact_docs.npy").exists():
         return target
     target.mkdir(parents=True, exist_ok=True)
     everything = load(source)
-    kept = np.array([name.split("/", 1)[0] in names for name in everything.ids])
+    rows = np.unique(np.linspace(0, len(everything.lengths) - 1, documents).round().astype(int))
+    kept = np.zeros(len(everything.lengths), bool)
+    kept[rows] = True
+    tokens = np.repeat(kept, everything.lengths)
     np.save(target / "doc_lengths.npy", everything.lengths[kept])
-    (target / "doc_ids.json").write_text(json.dumps([i for i, keep in zip(everything.ids, kept, strict=True) if keep]))
-    np.save(target / "doc_tokens.npy", everything.tokens[np.repeat(kept, everything.lengths)])
-    for name in names:
+    write_json(target / "doc_ids.json", [everything.ids[row] for row in rows])
+    np.save(target / "doc_tokens.npy", everything.tokens[tokens])
+    if (source / "doc_token_ids.npy").exists():
+        np.save(target / "doc_token_ids.npy", np.load(source / "doc_token_ids.npy")[tokens])
+    for name in collections_of(source):
         for suffix in ("q_tokens.npy", "q_lengths.npy", "q_ids.json", "qrels.json"):
             link = target / f"{name}_{suffix}"
             link.unlink(missing_ok=True)
             link.symlink_to((source / f"{name}_{suffix}").resolve())
-    manifest = read_json(source / "manifest.json")
-    counts = {name: manifest["collections"][name] for name in names}
-    write_json(target / "manifest.json", {**manifest, "collections": counts})
+    write_json(target / "manifest.json", read_json(source / "manifest.json"))
     write_truth(target)
     return target

@@ -289,7 +289,8 @@ def repeated() -> list[str]:
         for size in json.loads(path.read_text())["sizes"]
     ]
     return [
-        f"The same searches a few minutes earlier: p50 {', '.join(times)} tokens. Two runs can differ by that much."
+        f"The same searches a few minutes earlier had a p50 of {', '.join(times)} tokens. Two runs can differ by that "
+        "much."
     ]
 
 
@@ -332,17 +333,17 @@ def document(rivals: Row, scale: Row | None) -> str:
     exact = ", ".join(f"{name} {value:.4f}" for name, value in data["exact_ndcg_at_10"].items())
     parts = [
         "# Benchmarks",
-        "Rendered from the JSON files in `benchmarks/results` by `python -m benchmarks.render`; "
+        "`python -m benchmarks.render` writes this page from the JSON files in `benchmarks/results`. "
         "[benchmarks/README.md](../benchmarks/README.md) says how to measure them again.",
         "## Beside other engines",
         f"{machine_text(rivals['machine'])} Versions: "
         + ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
         + ".",
-        f"{', '.join(data['collections'])}: {data['documents']:,} documents, {data['tokens']:,} tokens of "
-        f"{data['dim']} dimensions, {data['queries']} queries of {data['query_tokens_mean']:.0f} tokens on average, "
-        "the same saved embeddings for all. Overlap is with the exact top 10 in float32; nDCG@10 of the exact ranking "
-        f"is {exact}. Every system at its default settings; memory is the process's peak resident size, pages of "
-        "memory-mapped files and imported libraries included.",
+        f"All systems index the same saved embeddings of {', '.join(data['collections'])}: {data['documents']:,} "
+        f"documents, {data['tokens']:,} tokens of {data['dim']} dimensions, and {data['queries']} queries of "
+        f"{data['query_tokens_mean']:.0f} tokens on average. Every system has its default settings. Overlap is with "
+        f"the exact top 10 in float32. nDCG@10 of the exact ranking is {exact}. Memory is the process's peak resident "
+        "size, with pages of memory-mapped files and imported libraries.",
         side_by_side(systems),
         ratios(systems),
         "![Overlap with the exact top 10 against latency](benchmarks.svg)",
@@ -352,24 +353,24 @@ def document(rivals: Row, scale: Row | None) -> str:
     if rivals["dense"]:
         parts += [
             "### Exact MaxSim kernels",
-            "One query of 32 tokens against 1,000 documents of 300 tokens, real tokens of 128 dimensions, one core. "
-            "NumKong scores documents that were packed before; the packing is in the column beside. Errors are against "
-            "float64 on the float32 input; a score is a sum of 32 cosines.",
+            "A kernel scores one query of 32 tokens with 1,000 documents of 300 tokens, on one core. Tokens are real "
+            "and have 128 dimensions. NumKong packs documents first; the column on preparing has the time of that. "
+            "Errors are against float64 on the float32 input. A score is a sum of 32 cosines.",
             dense_table(rivals["dense"]),
         ]
     if scale:
         build_notes = sorted({size["nbits"] for size in scale["sizes"]})
         parts += [
             "## How cost grows",
-            f"{machine_text(scale['machine'])} Sets made by perturbing real embeddings (what that shows and what it "
-            f"does not is in `benchmarks/scale.py`), {' and '.join(map(str, build_notes))} bits, queries of "
-            f"{scale['sizes'][0]['search']['query_tokens']} tokens, one thread, default settings. Recall is against "
-            "the exhaustive scan of the same codes. Own memory is the build's peak without mapped files, which here "
-            "would count the source of the perturbed tokens.",
+            f"{machine_text(scale['machine'])} The sets are perturbed real embeddings; `benchmarks/scale.py` says what "
+            f"that shows and what it does not. Indexes have {' and '.join(map(str, build_notes))} bits. Searches have "
+            f"queries of {scale['sizes'][0]['search']['query_tokens']} tokens, one thread and default settings. Recall "
+            "is against the exhaustive scan of the same codes. Own memory is the build's peak without memory-mapped "
+            "files, among which is the source of the perturbed tokens.",
             growth(scale),
             *repeated(),
             *(
-                [f"Built in an earlier run of the same command: {', '.join(earlier)} tokens."]
+                [f"An earlier run of the same command built the indexes of {', '.join(earlier)} tokens."]
                 if (
                     earlier := [
                         f"{s['tokens']:.0e}".replace("e+0", "e") for s in scale["sizes"] if s["build"].get("reused")
@@ -381,24 +382,28 @@ def document(rivals: Row, scale: Row | None) -> str:
     lost = losses(systems) + kernel_losses(rivals["dense"])
     parts += [
         "## Where lateint loses",
-        "\n".join(f"- {sentence[0].upper()}{sentence[1:]}" for sentence in lost)
+        "\n".join(
+            f"- {sentence if sentence.startswith('nDCG') else sentence[0].upper() + sentence[1:]}" for sentence in lost
+        )
         if lost
-        else "At default settings, in this run, nowhere in the tables above.",
+        else "lateint loses nowhere in the tables above, at default settings and in this run.",
         "## Reading these numbers honestly",
         "\n".join(
             (
-                "- They are of one machine, one encoder and one set; the encoder was not trained for late interaction,"
-                " so nDCG says how little the engine loses, not how good the retrieval is.",
-                "- xtr-warp-rs fills in missing similarities as XTR does; with an encoder trained for that its overlap"
-                " would matter less than its nDCG.",
-                "- The rivals import torch, and their memory includes it.",
-                f"- A latency is the best of {rivals['rounds']} round(s) for every system alike; builds ran once, with "
-                "CPU-s, their processor time, beside them.",
-                *(
-                    [f"- Not one run: results of single processes were reused ({len(rivals['reused'])} of them)."]
-                    if rivals["reused"]
-                    else []
-                ),
+                "- All numbers are of one machine, one encoder and one set.",
+                "- The encoder was not trained for late interaction. nDCG therefore says how little the engine loses, "
+                "not how good the retrieval is.",
+                "- xtr-warp-rs fills in missing similarities as XTR does. With an encoder trained for that, its "
+                "overlap would matter less than its nDCG.",
+                "- The other engines import torch, and their memory includes it.",
+                f"- A latency is the best of {rivals['rounds']} round{'s' if rivals['rounds'] > 1 else ''}, for every "
+                "system alike.",
+                "- Builds ran once. CPU-s is their processor time.",
+                *[
+                    f"- The tables are not of one run: {count} results of single processes were reused."
+                    for count in [len(rivals["reused"])]
+                    if count
+                ],
             )
         ),
     ]

@@ -53,11 +53,11 @@ def machines(results: Row) -> str:
         )
     head = ("tokens", "machines", "indexes", "machine time of a build", "processor time of a query", "10 hits of each")
     return (
-        f"{table(head, rows)}\n\nEach machine builds its own part in {number(largest['build']['seconds'])} s and "
-        f"answers in about {number(p50)} ms on one thread; a query waits for the slowest of them, which among so many "
-        f"is at least the 95th percentile, {number(largest['search']['p95_ms'])} ms. As every machine answers every "
-        f"query, all of them together answer no more than one does: {number(2e3 / p50)} a second on two threads, if "
-        "both run as fast as one. Twice the machines, each part on two of them, answer twice as many."
+        f"{table(head, rows)}\n\nEach machine builds its own part in {number(largest['build']['seconds'])} s, and "
+        f"answers in about {number(p50)} ms on one thread. A query waits for the slowest machine. Among so many that "
+        f"is at least the 95th percentile, {number(largest['search']['p95_ms'])} ms. Every machine answers every "
+        f"query, so all of them together answer as many as one: {number(2e3 / p50)} a second on two threads, if both "
+        "run as fast as one. Twice the machines, with each part on two of them, answer twice as many."
     )
 
 

@@ -68,6 +68,11 @@ class Encoder:
         rows = self.tokenizer(list(texts), add_special_tokens=False, return_offsets_mapping=True)["offset_mapping"]
         return [np.array(row[: self.max_tokens], np.int64).reshape(-1, 2) for row in rows]
 
+    def token_ids(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """``[tokens]`` int64 a text: the vocabulary's numbers of the tokens that ``encode`` gives."""
+        rows = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"]
+        return [np.array(row[: self.max_tokens], np.int64) for row in rows]
+
     def _project(self, states: np.ndarray) -> np.ndarray:
         tokens = ((states - self.mean) @ self.basis).astype(np.float32)
         return tokens / np.linalg.norm(tokens, axis=1, keepdims=True)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import drawings
+import preflmr_page
 import torch
 import vision
 from encoder import Encoder, model_folder, native_bf16
@@ -73,8 +74,10 @@ def main() -> None:
     seconds["this run"] = time.perf_counter() - began
     found = {"measured": measured, "nearest picture": matched, "seconds": seconds}
     results.write_text(json.dumps(found, indent=2), encoding="utf-8")
+    make_page(model, work / "page")
     show(measured, matched, seconds)
     print(f"\nwritten to {results}; ask the model with: preflmr index {model} ... and preflmr search ...")
+    print("\nmake demo-preflmr-page   pictures that it never saw, found by words: which patch matched which word")
 
 
 def train(stage: int, start: Path, name: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -200,6 +203,22 @@ def matching(checkpoint: Path) -> dict[str, float]:
             pictures, wanted = shown(data, split)
             found[f"{data} {split}"] = drawings.nearest(train, shows, features(pictures), wanted)
     return found
+
+
+def make_page(checkpoint: Path, folder: Path) -> None:
+    """Pictures of the tests, each once, for ``make demo-preflmr-page``; those of another model are replaced."""
+    pictures = []
+    for data in PICTURED:
+        passages = dict(zip(*_passages(data), strict=True))
+        for split in ("test", "test_unseen"):
+            found = load(DATA / data, split=split)
+            first = {example.images[0]: passages[example.positive_ids[0]] for example in found.examples}
+            for path, text in first.items():
+                title, _, caption = text.removeprefix("title: ").partition(" content: ")
+                name = f"{data}/{path.rpartition('.')[0]}"
+                pictures.append((name, found.images.open(path), title.partition(" section: ")[0], caption[:200]))
+    shutil.rmtree(folder, ignore_errors=True)
+    once(folder, lambda part: preflmr_page.build(checkpoint, pictures, part, "bfloat16" if native_bf16() else None))
 
 
 def standardise(model: PreFLMR, sample: int = 16) -> None:

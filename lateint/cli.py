@@ -26,8 +26,12 @@ from lateint.indexing.codec import Codec
 from lateint.indexing.training import train_codec
 from lateint.version import __version__
 
-TEXT = ("text", "alpha", "fusion", "rerank")
-_CARRIED = {"texts": "--documents:", "metadata": "--documents:"}  # how messages begin that name these arguments
+TEXT = ("text", "sparse", "alpha", "fusion", "rerank")
+_CARRIED = {
+    "texts": "--documents:",
+    "metadata": "--documents:",
+    "sparse": "--documents:",
+}  # how messages begin that name these arguments
 SHOWN = 80  # characters of a text in a table
 COMPANIONS = ("numpy", "torch", "triton", "transformers")
 
@@ -92,6 +96,10 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("path", help="the index, a new folder")
     command.add_argument("--format", choices=(reading.AUTO, *reading.FORMATS), default=reading.AUTO, help="(auto)")
     command.add_argument("--ids", help="JSON list with one id a document, or object from the numbers there to ids")
+    command.add_argument("--texts", metavar="FILE", help="texts of the documents; line i, from 0, is of number i there")
+    command.add_argument(
+        "--documents", metavar="JSONL", help="what documents carry, in the same order: text, metadata or both"
+    )
     command.add_argument("--nbits", type=int, choices=(1, 2, 4, 8), default=4, help="bits a dimension (4)")
     command.add_argument("--max-ram", type=int, metavar="BYTES", help="of working memory that the build may use")
     command.add_argument("--device", help="where to build: cpu, cuda or cuda:N (cpu); the files are the same")
@@ -167,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--full", action="store_true", help="into one segment, which takes the least room")
     command.set_defaults(command=compact)
 
+    command = commands.add_parser("set-text-search", help="search texts that are stored by their words from now on")
+    command.add_argument("path", help="the index")
+    command.add_argument("--text-search", metavar="JSON", default="{}", help="settings of lateint.Analyzer")
+    command.add_argument("--off", action="store_true", help="do not search them any more")
+    command.set_defaults(command=set_text_search)
+
     command = commands.add_parser(
         "calibrate", help="measure which settings of a search reach which recall, and keep it"
     )
@@ -200,10 +214,16 @@ def _parser() -> argparse.ArgumentParser:
 def _add_documents(parser: argparse.ArgumentParser) -> None:
     """Documents as saved embeddings or as texts."""
     inputs.add_tokens(parser, "", required=False)
-    parser.add_argument("--texts", metavar="FILE", help="a text a line, or JSON lines with _id or id, text and title")
+    parser.add_argument(
+        "--texts",
+        metavar="FILE",
+        help="a text a line; .jsonl: objects with _id or id, text and title; .tsv: id, text and title",
+    )
     inputs.add_encoder(parser)
     parser.add_argument(
-        "--documents", metavar="JSONL", help="what documents carry: a JSON object a line, with text, metadata or both"
+        "--documents",
+        metavar="JSONL",
+        help="what documents carry: a JSON object a line, with text, metadata, sparse or several of them",
     )
 
 
@@ -211,9 +231,16 @@ def _add_text(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--text", action="append", help="words to be found, once for each query: alone, or with --tokens"
     )
-    parser.add_argument("--alpha", type=float, help="how much MaxSim counts beside BM25, from 0 to 1")
+    parser.add_argument(
+        "--sparse",
+        action="append",
+        type=inputs.vector,
+        metavar="JSON",
+        help="instead of --text, likewise: a sparse vector such as '{\"fox\": 1.5}'",
+    )
+    parser.add_argument("--alpha", type=float, help="how much MaxSim counts beside BM25 or --sparse, from 0 to 1")
     parser.add_argument("--fusion", help="relative (by scores) or rrf (by ranks)")
-    parser.add_argument("--rerank", type=inputs.count, metavar="N", help="order the best N by BM25 by MaxSim instead")
+    parser.add_argument("--rerank", type=inputs.count, metavar="N", help="order the best N by these by MaxSim instead")
 
 
 def _add_filter(parser: argparse.ArgumentParser) -> None:
@@ -275,16 +302,17 @@ def build(options: argparse.Namespace) -> None:
 
 def convert(options: argparse.Namespace) -> None:
     """Builds an index of one of another library."""
-    ids = None if options.ids is None else inputs.read_json(options.ids, "--ids")
-    if isinstance(ids, dict):
-        ids = inputs.by_number(ids, "--ids")
-    with inputs.options_for(source="SOURCE", ids="--ids", max_ram="--max-ram"):
+    beside = inputs.beside(options)
+    texts = "--documents" if options.texts is None else "--texts"
+    with inputs.options_for(
+        source="SOURCE", ids="--ids", max_ram="--max-ram", texts=texts, metadata="--documents", resume="--resume"
+    ):
         index = Index.convert(
             options.source,
             options.path,
             format=options.format,
             nbits=options.nbits,
-            ids=ids,
+            **beside,
             max_ram=options.max_ram,
             overwrite=options.overwrite,
             resume=options.resume,
@@ -318,8 +346,8 @@ def search(options: argparse.Namespace) -> None:
     """Prints the hits of every saved query."""
     if options.queries and options.tokens is not None:
         raise ValueError("give either QUERY, with --encoder, or --tokens and --lengths")
-    if not options.queries and options.tokens is None and options.text is None:
-        raise ValueError("give QUERY, with --encoder, --tokens and --lengths, or --text")
+    if not options.queries and options.tokens is None and options.text is None and options.sparse is None:
+        raise ValueError("give QUERY, with --encoder, --tokens and --lengths, --text or --sparse")
     with inputs.options_for(device="--device", device_memory="--device-memory"):
         index = Index.open(
             options.path,
@@ -415,6 +443,14 @@ def delete(options: argparse.Namespace) -> None:
         condition = inputs.condition(options.filter, options.params)
         count = index.delete(ids if ids or not condition else None, **condition)
     print(f"deleted {count:,}; {len(index):,} documents are left")
+
+
+def set_text_search(options: argparse.Namespace) -> None:
+    """Makes texts searchable by their words, or not any more."""
+    analyzer = False if options.off else inputs.analyzer(options.text_search)
+    index = Index.open(options.path)
+    index.set_text_search(analyzer)
+    print(index.analyzer or "texts are not searched")
 
 
 def compact(options: argparse.Namespace) -> None:

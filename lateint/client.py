@@ -18,6 +18,8 @@ from lateint.documents import Document
 from lateint.fields.values import as_json, from_json
 from lateint.ids import UnknownIdError
 from lateint.retrieval.hits import Explanation, Hits
+from lateint.retrieval.selection import by_query
+from lateint.text import vectors
 from lateint_kernels import Ragged, as_array, to_float32
 
 BINARY = "application/msgpack"
@@ -62,6 +64,7 @@ class RemoteIndex:
         k: int = 5,
         *,
         text: str | None = None,
+        sparse: Any = None,
         alpha: float | None = None,
         fusion: str | None = None,
         rerank: int | None = None,
@@ -73,29 +76,40 @@ class RemoteIndex:
         filter: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The k documents with the highest MaxSim for each query, see `Index.search`; ``text`` goes with one query."""
+        """The k best documents for each query, see `Index.search`; text and sparse go with one query.
+
+        For a batch, ``subset`` may be a list of ids for each query; different ones are asked for one after the other.
+        """
         how: dict[str, Any] = {
             "k": k,
             "nprobe": nprobe,
             "candidates": candidates,
             "exhaustive": exhaustive,
             "recall": recall,
-            "subset": _ids(subset),
         }
         how |= _condition(filter, params)
         how = {name: value for name, value in how.items() if value is not None}
-        mixing = {"text": text, "alpha": alpha, "fusion": fusion, "rerank": rerank}
+        vector = None if sparse is None else _vector(sparse, "sparse")
+        mixing = {"text": text, "sparse": vector, "alpha": alpha, "fusion": fusion, "rerank": rerank}
         mixing = {name: value for name, value in mixing.items() if value is not None}
         queries = None if Q is None else _matrices(Q)
         if queries is None:
             how |= mixing if Q is None else {"query": self._query(Q), **mixing}
+            how |= {} if subset is None else {"subset": _ids(subset)}
             return _hits(self._ask("POST", "/search", how)["hits"], self.get)
         if mixing:
             raise ValueError(f"{next(iter(mixing))} goes with one query, got a batch")
         if not queries:
             return []
-        answer = self._ask("POST", "/search/batch", {"queries": [self._query(query) for query in queries], **how})
-        return [_hits(hits, self.get) for hits in answer["results"]]
+        parts = None if subset is None else by_query(subset, len(queries))
+        found: list[Any] = [None] * len(queries)
+        for part, numbers in [(subset, list(range(len(queries))))] if parts is None else parts:
+            chosen = {} if part is None else {"subset": _ids(part)}
+            message = {"queries": [self._query(queries[number]) for number in numbers], **how, **chosen}
+            answer = self._ask("POST", "/search/batch", message)
+            for number, hits in zip(numbers, answer["results"], strict=True):
+                found[number] = _hits(hits, self.get)
+        return found
 
     def rerank(
         self,
@@ -140,13 +154,14 @@ class RemoteIndex:
         ids: Any = None,
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        sparse: Any = None,
         on_duplicate: str = "raise",
     ) -> int:
         """Appends documents; when this returns, they cannot be lost. Returns the generation of the index.
 
         Args:
             doc_embs: a list of ``[Ld, dim]`` or a `Ragged`; None: the server's encoder makes them of ``texts``.
-            ids, texts, metadata: as in `Index.add`.
+            ids, texts, metadata, sparse: as in `Index.add`.
             on_duplicate: ``"raise"`` or ``"replace"``.
         """
         if on_duplicate not in ("raise", "replace"):
@@ -158,6 +173,7 @@ class RemoteIndex:
         _put(documents, "id", _ids(ids), "ids")
         _put(documents, "text", texts, "texts")
         _put(documents, "metadata", metadata, "metadata")
+        _put(documents, "sparse", _vectors(sparse), "sparse")
         if not documents:
             return self.generation
         return self._changed("PUT" if on_duplicate == "replace" else "POST", "/documents", {"documents": documents})
@@ -168,11 +184,13 @@ class RemoteIndex:
         *,
         texts: Iterable[str | None] | None = None,
         metadata: Iterable[Mapping[str, Any] | None] | None = None,
+        sparse: Any = None,
     ) -> int:
-        """Changes texts and metadata, see `Index.update`; `add` replaces embeddings. Returns the generation."""
+        """Changes what documents carry, see `Index.update`; `add` replaces embeddings. Returns the generation."""
         documents: list[dict[str, Any]] = [{"id": name} for name in _ids(ids) or []]
         _put(documents, "text", texts, "texts")
         _put(documents, "metadata", metadata, "metadata")
+        _put(documents, "sparse", _vectors(sparse), "sparse")
         return self._changed("PATCH", "/documents", {"documents": documents}) if documents else self.generation
 
     def count(self, filter: Any, params: Mapping[str, Any] | None = None) -> int:
@@ -268,6 +286,18 @@ class RemoteIndex:
 
             return dict(msgspec.msgpack.decode(response.content))
         return dict(response.json())
+
+
+def _vector(given: Any, what: str) -> dict[str, float] | None:
+    vector = vectors.read(given, what, largest=vectors.LARGEST_QUERY)
+    return None if vector is None else vectors.plain(vector)
+
+
+def _vectors(sparse: Any) -> list[dict[str, float] | None] | None:
+    if sparse is None:
+        return None
+    rows = vectors.Matrix.of(sparse)
+    return [_vector(one, f"sparse of document {i}") for i, one in enumerate(sparse if rows is None else rows)]
 
 
 def _error(response: Any) -> Exception:

@@ -48,6 +48,16 @@ def add_to(commands: Any, *common: Callable[[argparse.ArgumentParser], None]) ->
         "--measures", nargs="+", metavar="NAME", help="such as nDCG@10, or any of ir-measures, such as 'AP(rel=2)@100'"
     )
     measured.add_argument("--exact", action="store_true", help="also rank every document by exact MaxSim")
+    measured.add_argument(
+        "--alpha",
+        type=float,
+        action="append",
+        metavar="A",
+        help="also search by tokens and words together, of which MaxSim counts A and BM25 the rest; repeat it",
+    )
+    measured.add_argument(
+        "--text-search", metavar="JSON", help="with --alpha, what a word is: settings of lateint.Analyzer"
+    )
     written = command.add_argument_group("files")
     written.add_argument("--json", metavar="FILE", help="all figures")
     written.add_argument("--per-query", metavar="FILE", help="each measure of each query, separated by tabs")
@@ -62,7 +72,7 @@ def evaluate(options: argparse.Namespace) -> None:
     """Builds an index of each collection in memory and prints its quality and speed."""
     measures = _checked(options)
     collections = {folder: Collection.read(folder, options.split) for folder in options.folders}
-    encoder = inputs.encoder_of(options)
+    encoder, words = inputs.encoder_of(options), inputs.analyzer(options.text_search) or True
     found: dict[str, report.Evaluated] = {}
     for folder, collection in collections.items():
         documents, queries = _embeddings(options, collection, encoder)
@@ -76,6 +86,8 @@ def evaluate(options: argparse.Namespace) -> None:
                 search=inputs.search_settings(options),
                 exact=options.exact,
                 sweep=options.plot is not None,
+                alphas=options.alpha or (),
+                text_search=words,
                 threads=options.threads,
             )
         figures = found[folder].figures
@@ -99,6 +111,12 @@ def _checked(options: argparse.Namespace) -> list[str]:
         raise ValueError("--doc-tokens goes with one folder; for several, give --encoder")
     if len(set(options.folders)) < len(options.folders):
         raise ValueError("FOLDER must not come twice")
+    if options.text_search and not options.alpha:
+        raise ValueError("--text-search goes with --alpha, which is not given")
+    for alpha in options.alpha or ():
+        if not 0 <= alpha <= 1:
+            raise ValueError(f"--alpha must be from 0 to 1, got {alpha}")
+    inputs.analyzer(options.text_search)
     if options.k and options.measures:
         raise ValueError("give either -k or --measures, which have cut-offs of their own")
     if options.run and len(options.folders) > 1:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,16 +37,24 @@ from lateint.indexing import builder, documents
 from lateint.indexing.codec import Codec
 from lateint.retrieval import searching
 from lateint.retrieval import texts as text_queries
+from lateint.retrieval.answering import Asked, answer
 from lateint.retrieval.fusion import Fusion
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.limits import limits
 from lateint.retrieval.planning import SCAN, Plan
 from lateint.retrieval.queries import ManyQueries, OneQuery, Queries, read
-from lateint.retrieval.selection import Selection
+from lateint.retrieval.selection import Selection, by_query
+from lateint.retrieval.texts import Found
 from lateint.snapshot import Snapshot, Subset
 from lateint.state import State
+from lateint.text import vectors
 from lateint.text.analyzer import Analyzer
 from lateint_kernels.devices import HOST, Place
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from lateint.retrieval.settings import RerankSettings, SearchSettings
 
 log = logging.getLogger(__name__)
 
@@ -79,7 +87,7 @@ class Index:
         self.encoder = encoder
         self._remote: tuple[str, Path] | None = None  # a url, and the folder of local copies
         self._changing = threading.RLock()
-        self._writing: Writing | None = None
+        self._writing: Writing[Snapshot] | None = None
         self._encoders = Encoders()
         self._disk = Disk()
 
@@ -95,6 +103,7 @@ class Index:
         mask: Any = None,
         ids: Any = None,
         metadata: Any = None,
+        sparse: Any = None,
         text_search: bool | Analyzer = False,
         nbits: int | None = None,
         ncentroids: int | None = None,
@@ -134,6 +143,10 @@ class Index:
             metadata: a mapping for each document, or None, likewise: of strings to strings, numbers, booleans, dates
                 (`datetime.date` or `datetime.datetime`), None, lists of these and mappings. docs/filters.md says how
                 searches choose by them.
+            sparse: a sparse vector for each document, or None, such as SPLADE makes: a matrix of SciPy or torch with a
+                row for each, or likewise mappings of terms to weights, or pairs (terms, weights). Terms are strings, or
+                numbers from 0, which stand for their digits; weights are from 0 to 65504, and kept as float16.
+                docs/text.md has more.
             text_search: whether searches find ``texts`` by their words, those that are added later too: True, or a
                 `lateint.Analyzer` that says what a word is. docs/text.md has more.
             nbits: bits a component, 1, 2, 4 or 8; None: 4, or those of ``codec``.
@@ -146,7 +159,7 @@ class Index:
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
-            overwrite: replace an index at ``path``.
+            overwrite: replace an index at ``path``, to which nobody may be writing.
             resume: keep what is done, beside ``path``, when the build is killed or stopped, and go on with what an
                 earlier build of the same documents and settings left there: the bytes are those of one that was never
                 stopped. What is done of others is removed, with a warning. False: what earlier builds left is removed.
@@ -186,9 +199,9 @@ class Index:
         _make_room(place)
         analyzer = Analyzer.of(text_search)
         if resume:
-            _check_resumable(doc_embs, path, Records(texts, metadata, analyzer))
+            _check_resumable(doc_embs, path, Records(texts, metadata, analyzer, sparse))
         doc_embs, texts = _embeddings(doc_embs, texts, encoder, shown=progress)
-        records = Records(texts, metadata, analyzer)
+        records = Records(texts, metadata, analyzer, sparse)
         once = (
             codec is not None
             and isinstance(doc_embs, Iterator)
@@ -368,13 +381,14 @@ class Index:
         mask: Any = None,
         ids: Any = None,
         metadata: Any = None,
+        sparse: Any = None,
         on_duplicate: str = "raise",
         allow_empty: bool = False,
     ) -> None:
         """Appends documents, with the codec that the index has. When this returns, they cannot be lost.
 
         Args:
-            doc_embs, lengths, mask, texts, metadata, allow_empty: as in `build`; texts without ``doc_embs`` are
+            doc_embs, lengths, mask, texts, metadata, sparse, allow_empty: as in `build`; texts without ``doc_embs`` are
                 encoded by `encoder`.
             ids: ``[n]``, of the kind that the index has; None: numbers that follow the largest that there ever was.
             on_duplicate: what happens to a document whose id is there: ``"raise"`` refuses the call, ``"replace"``
@@ -389,7 +403,7 @@ class Index:
             raise ValueError(f"on_duplicate must be one of {', '.join(DUPLICATES)}, got {on_duplicate!r}")
         doc_embs, texts = _embeddings(doc_embs, texts, self.encoder)
         source = documents.read(doc_embs, lengths, mask=mask, allow_empty=allow_empty, spool=None)
-        besides = given(texts, metadata, len(source.lengths))
+        besides = given(texts, metadata, len(source.lengths), sparse)
         with self._draft() as draft:
             draft.add(source, ids, on_duplicate, besides)
 
@@ -402,23 +416,24 @@ class Index:
         mask: Any = None,
         texts: Any = None,
         metadata: Any = None,
+        sparse: Any = None,
         allow_empty: bool = False,
     ) -> None:
         """Replaces what is given of documents, in one step; they then are the last ones in the order of documents.
 
         Args:
             ids: of different documents.
-            doc_embs, lengths, mask, texts, metadata, allow_empty: as in `build`; what is None stays as it is. Texts
-                alone are encoded where the index was built by an encoder; elsewhere codes are copied. A text or
-                metadata that is None takes away what a document had.
+            doc_embs, lengths, mask, texts, metadata, sparse, allow_empty: as in `build`; what is None stays as it is.
+                Texts alone are encoded where the index was built by an encoder; elsewhere codes are copied. A text,
+                metadata or a vector that is None takes away what a document had.
 
         Raises:
             UnknownIdError: a KeyError that names an id that is not there.
             TypeError, ValueError, LockedError, OSError: as `add`.
         """
         names = listed(ids, "ids")
-        if doc_embs is None and texts is None and metadata is None:
-            raise ValueError("update needs doc_embs, texts or metadata, got none of them")
+        if doc_embs is None and texts is None and metadata is None and sparse is None:
+            raise ValueError("update needs doc_embs, texts, metadata or sparse, got none of them")
         for name, value in (("lengths", lengths), ("mask", mask)):
             if doc_embs is None and value is not None:
                 raise ValueError(f"{name} goes with doc_embs, which are not given")
@@ -427,7 +442,7 @@ class Index:
         source = None
         if doc_embs is not None:
             source = documents.read(doc_embs, lengths, mask=mask, allow_empty=allow_empty, spool=None)
-        besides = given(texts, metadata, len(names))
+        besides = given(texts, metadata, len(names), sparse)
         with self._draft() as draft:
             draft.update(draft.state.ids.different(names, "ids"), source, besides)
 
@@ -561,6 +576,22 @@ class Index:
         with self._draft() as draft:
             return draft.rebuild(given, settings)
 
+    def set_text_search(self, text_search: bool | Analyzer = True) -> None:
+        """Has searches find the texts that are there by their words, or by other words than before; in one commit.
+
+        Codes are copied, and nothing is encoded.
+
+        Args:
+            text_search: as in `build`. False: texts are kept, but not searched any more.
+
+        Raises:
+            TypeError, ValueError, ImportError: as `build`.
+            LockedError, OSError: as `add`.
+        """
+        analyzer = Analyzer.of(text_search)
+        with self._draft() as draft:
+            draft.analyze(analyzer)
+
     def drift(self) -> Drift:
         """How well the codec fits the documents that are there now; see `lateint.changing.drift`."""
         snapshot = self._snapshot
@@ -625,85 +656,35 @@ class Index:
             snapshot, one = self._snapshot, None
             try:
                 with writing(
-                    snapshot.state, snapshot.codec, self.path, self._encoders, disk=self._disk, timeout=timeout
+                    snapshot.state,
+                    snapshot.codec,
+                    self.path,
+                    self._encoders,
+                    snapshot.followed_by,
+                    disk=self._disk,
+                    timeout=timeout,
                 ) as one:
                     self._writing = one
                     yield one.draft
             finally:
                 self._writing = None
                 if one is not None and one.committed is not None:
-                    self._snapshot = snapshot.followed_by(one.committed)
+                    self._snapshot = one.committed
                     log.info("changed %s: generation %d", self, self.generation)
 
     @overload
-    def search(
-        self,
-        Q: OneQuery,
-        k: int = 5,
-        *,
-        text: Any = None,
-        alpha: float | None = None,
-        fusion: str | None = None,
-        rerank: int | None = None,
-        nprobe: int | None = None,
-        candidates: int | None = None,
-        cells: int | None = None,
-        exhaustive: bool = False,
-        recall: float | None = None,
-        subset: Any = None,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
-    ) -> Hits: ...
+    def search(self, Q: OneQuery, k: int = 5, **settings: Unpack[SearchSettings]) -> Hits: ...
     @overload
-    def search(
-        self,
-        Q: ManyQueries,
-        k: int = 5,
-        *,
-        text: Any = None,
-        alpha: float | None = None,
-        fusion: str | None = None,
-        rerank: int | None = None,
-        nprobe: int | None = None,
-        candidates: int | None = None,
-        cells: int | None = None,
-        exhaustive: bool = False,
-        recall: float | None = None,
-        subset: Any = None,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
-    ) -> list[Hits]: ...
+    def search(self, Q: ManyQueries, k: int = 5, **settings: Unpack[SearchSettings]) -> list[Hits]: ...
     @overload
+    def search(self, Q: Any, k: int = 5, **settings: Unpack[SearchSettings]) -> Any: ...
     def search(
         self,
         Q: Any,
         k: int = 5,
         *,
         text: Any = None,
-        alpha: float | None = None,
-        fusion: str | None = None,
-        rerank: int | None = None,
-        nprobe: int | None = None,
-        candidates: int | None = None,
-        cells: int | None = None,
-        exhaustive: bool = False,
-        recall: float | None = None,
-        subset: Any = None,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
-    ) -> Any: ...
-    def search(
-        self,
-        Q: Any,
-        k: int = 5,
-        *,
-        text: Any = None,
+        sparse: Any = None,
         alpha: float | None = None,
         fusion: str | None = None,
         rerank: int | None = None,
@@ -718,19 +699,22 @@ class Index:
         mask: Any = None,
         threads: int | None = None,
     ) -> Any:
-        """The k documents with the highest MaxSim for each query, or BM25, or both together.
+        """The k documents with the highest MaxSim for each query, or by words, or both together.
 
         Args:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
-                dtype. Or a text, or a list of texts, which `encoder` encodes. None: ``text`` alone counts.
+                dtype. Or a text, or a list of texts, which `encoder` encodes. None: ``text`` or ``sparse`` alone
+                counts.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
             text: words to be found, a string for each query, in an index with ``text_search``: alone, documents are
                 ordered by BM25. With ``Q``, each score brings its best as candidates, every candidate gets both, and
                 what they become together decides (`Hits.parts` has the two). True: the texts in ``Q``. docs/text.md has
                 more.
+            sparse: instead of ``text``, a sparse vector of the query, or for a batch a list of them or a matrix, as in
+                `build`: documents are ordered by the inner product of theirs with it (`Hits.parts` calls it so).
             alpha: how much MaxSim counts beside BM25, from 0 to 1; None: 0.7, and 0.5 with ``fusion="rrf"``.
             fusion: ``"relative"`` (None), by scores, or ``"rrf"``, by ranks; see `lateint.retrieval.fusion.Fusion`.
-            rerank: order so many of the best documents by BM25 by MaxSim instead.
+            rerank: order so many of the best documents by BM25 (or ``sparse``) by MaxSim instead.
             nprobe: centroids that each query token looks into; None: half the square root of their number, from 16 to
                 96, and more for k over 10.
             candidates: documents scored on their codes; None: as many as it takes, best first, until what is left can
@@ -742,7 +726,8 @@ class Index:
                 on average, as `calibrate` measured it. docs/recall.md says what that promises. With a filter or a
                 subset, more centroids are looked into, as always.
             subset: what to choose from: ids; a mask ``[n]`` of bools in the order of `ids`; or what `subset` made of
-                either, which costs nothing when it is used again. None: all.
+                either, which costs nothing when it is used again. None: all. For a batch, it may be a list with one of
+                these for each query; queries with the same object are searched together.
             filter: a condition on metadata, as a mapping (``{"lang": "en", "year": {"$gte": 2020}}``) or in SQL
                 (``"lang = 'en' AND year >= :y"``), which needs sqlglot (``pip install lateint[sql]``). Only documents
                 are found for which it holds; docs/filters.md has all of it. With ``subset``, both must hold.
@@ -757,9 +742,10 @@ class Index:
 
         Raises:
             TypeError, ValueError: the query's dtype or shape is wrong, it is empty or not finite, or k < 1; there is
-                neither ``Q`` nor ``text``, or texts of this index are not searched.
+                neither ``Q`` nor ``text`` nor ``sparse``, or this index has nothing that one of them searches.
             ImportError: the index's analyzer needs PyStemmer, which is not installed.
             UnknownIdError: a KeyError that names the id in ``subset``.
+            ValueError: ``subset`` is a list of more or fewer than there are queries.
             FilterError, FieldError: ValueErrors: ``filter`` is no condition, or on a field that no document has.
             ValueError: it cannot be known which settings reach ``recall``; the message says why.
             RuntimeError: the index is damaged, in a part that `open` did not verify.
@@ -768,9 +754,12 @@ class Index:
             UserWarning: the index has changed so much since `calibrate` that ``recall`` may be missed.
         """
         snapshot = self._snapshot
-        if Q is None and text is None:
-            raise ValueError("search needs Q, text or both, got neither")
-        mixed = Fusion.of(alpha, fusion, rerank, both=Q is not None and text is not None)
+        beside = [name for name, value in (("text", text), ("sparse", sparse)) if value is not None]
+        if Q is None and not beside:
+            raise ValueError("search needs Q, or text or sparse, or one of them with Q; got none")
+        if len(beside) > 1:
+            raise ValueError("text and sparse must not both be given, for a search has one of them beside Q")
+        fused = Fusion.of(alpha, fusion, rerank, both=Q is not None and bool(beside))
         if text is True:
             if not is_text(Q):
                 raise ValueError(
@@ -781,50 +770,35 @@ class Index:
         k, workers = positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
         scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most, tokens=snapshot.state.tokens)
+        choice = None
         if recall is not None:
-            if text is not None:
-                raise ValueError("recall is of searches by tokens alone, and text is given")
+            if beside:
+                raise ValueError(f"recall is of searches by tokens alone, and {beside[0]} is given")
             alone("recall", nprobe=nprobe, candidates=candidates, cells=cells, exhaustive=exhaustive or None)
             choice = snapshot.choose(recall, k)
-        k = min(k, max(1, most))
-        selection = _selection(snapshot, subset, filter, params)
+        words = None
         if text is not None:
-            texts, single = text_queries.read(text, queries)
-            terms = snapshot.terms(texts)
-            if queries is None:
-                found = text_queries.search(snapshot.text_engine, terms, k, selection, threads=workers)
-            else:
-                found = text_queries.search_both(
-                    snapshot.engine,
-                    snapshot.text_engine,
-                    queries,
-                    terms,
-                    k,
-                    scope,
-                    selection,
-                    mixed,
-                    exhaustive=exhaustive,
-                    centroids=centroids,
-                    threads=workers,
+            words = snapshot.words(*text_queries.read(text, queries))
+        elif sparse is not None:
+            words = snapshot.vectors(
+                *vectors.read_queries(
+                    sparse, None if queries is None else len(queries), single=queries is not None and queries.single
                 )
-            hits = [_hits(snapshot, one.positions, one.scores, one.plan, one.parts) for one in found]
-            return hits[0] if single else hits
-        assert queries is not None
-        if recall is not None:
-            rankings, plans = searching.promised(
-                snapshot.engine, queries, k, choice, selection, centroids=centroids, threads=workers
             )
-        elif exhaustive:
-            rankings, plans = searching.exhaustive(snapshot.engine, queries, k, selection, threads=workers)
-        else:
-            rankings, plans = searching.search(
-                snapshot.engine, queries, k, scope, selection, centroids=centroids, threads=workers
-            )
-        hits = [
-            _hits(snapshot, *ranking, plan, {"maxsim": ranking[1]})
-            for ranking, plan in zip(rankings, plans, strict=True)
-        ]
-        return hits[0] if queries.single else hits
+        asked = Asked(queries, words, min(k, max(1, most)), scope, fused, choice, exhaustive)
+        each = None if subset is None else by_query(subset, None if asked.single else len(asked))
+        if each is None:
+            selection = _selection(snapshot, subset, filter, params)
+            found = answer(snapshot.engine, asked, selection, centroids=centroids, threads=workers)
+            hits = [_hits(snapshot, one) for one in found]
+            return hits[0] if asked.single else hits
+        ordered: list[Any] = [None] * len(asked)
+        for part, numbers in each:  # one at a time, for each selection is as long as the index
+            selection = _selection(snapshot, part, filter, params)
+            found = answer(snapshot.engine, asked.some(numbers), selection, centroids=centroids, threads=workers)
+            for number, one in zip(numbers, found, strict=True):
+                ordered[number] = _hits(snapshot, one)
+        return ordered
 
     def subset(self, ids: Any) -> Subset:
         """Ids, or a mask ``[n]`` of bools in the order of `ids`, looked up once, for any number of searches.
@@ -850,40 +824,14 @@ class Index:
 
     @overload
     def rerank(
-        self,
-        Q: OneQuery,
-        ids: Iterable[Any],
-        k: int | None = None,
-        *,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
+        self, Q: OneQuery, ids: Iterable[Any], k: int | None = None, **settings: Unpack[RerankSettings]
     ) -> Hits: ...
     @overload
     def rerank(
-        self,
-        Q: ManyQueries,
-        ids: Iterable[Iterable[Any]],
-        k: int | None = None,
-        *,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
+        self, Q: ManyQueries, ids: Iterable[Iterable[Any]], k: int | None = None, **settings: Unpack[RerankSettings]
     ) -> list[Hits]: ...
     @overload
-    def rerank(
-        self,
-        Q: Any,
-        ids: Iterable[Any],
-        k: int | None = None,
-        *,
-        filter: Any = None,
-        params: Mapping[str, Any] | None = None,
-        mask: Any = None,
-        threads: int | None = None,
-    ) -> Any: ...
+    def rerank(self, Q: Any, ids: Iterable[Any], k: int | None = None, **settings: Unpack[RerankSettings]) -> Any: ...
     def rerank(
         self,
         Q: Any,
@@ -925,7 +873,7 @@ class Index:
                 positions = positions[chosen[positions] != 0]
             most = max(1, len(positions)) if keep is None else keep
             best, scores = searching.score(snapshot.engine, queries[number], positions, most, threads=workers)
-            hits.append(_hits(snapshot, best, scores, Plan(SCAN, len(positions)), {"maxsim": scores}))
+            hits.append(_hits(snapshot, Found(best, scores, {"maxsim": scores}, Plan(SCAN, len(positions)))))
         return hits[0] if queries.single else hits
 
     def get(
@@ -1192,14 +1140,9 @@ def _embeddings(doc_embs: Any, texts: Any, encoder: Encoder | None, *, shown: bo
     return kept_and_encoded(encoder, texts, shown=shown)
 
 
-def _hits(
-    snapshot: Snapshot,
-    positions: NDArray[np.int64],
-    scores: NDArray[np.float32],
-    plan: Plan,
-    parts: Mapping[str, NDArray[np.float32]],
-) -> Hits:
-    return Hits(snapshot.ids.at(positions), scores, plan, partial(snapshot.documents.at, positions), parts)
+def _hits(snapshot: Snapshot, found: Found) -> Hits:
+    read = partial(snapshot.documents.at, found.positions)
+    return Hits(snapshot.ids.at(found.positions), found.scores, found.plan, read, found.parts)
 
 
 def _selection(snapshot: Snapshot, subset: Any, condition: Any, params: Any) -> Selection:

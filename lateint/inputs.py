@@ -35,6 +35,17 @@ def count(text: str) -> int:
     return number
 
 
+def vector(text: str) -> dict[str, Any]:
+    """A sparse vector in JSON; argparse names the option."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"must be JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object of terms and weights, got {type(found).__name__}")
+    return found
+
+
 def add_tokens(parser: Any, prefix: str, required: bool = True) -> None:
     """Options for saved embeddings."""
     parser.add_argument(
@@ -89,13 +100,47 @@ def documents(options: argparse.Namespace) -> dict[str, Any]:
     return {"texts": texts, "ids": named if ids is None else ids, **carried}
 
 
-def read_texts(path: Path) -> tuple[list[str], list[Any] | None]:
-    """Texts of a file, and their ids where they have any: a text a line, or with the ending .jsonl an object a line.
+def beside(options: argparse.Namespace) -> dict[str, Any]:
+    """What files say of the documents in another index, as arguments of `Index.convert`.
+
+    A line is of the document that has its number there, counted from 0; in a .tsv file the number is the first column.
+    """
+    ids = None if options.ids is None else read_json(options.ids, "--ids")
+    if isinstance(ids, dict):
+        ids = by_number(ids, "--ids")
+    found = {name: dict(enumerate(values)) for name, values in _carried(options.documents).items()}
+    if options.texts is None:
+        return {"ids": ids, **found}
+    if "texts" in found:
+        raise ValueError("--documents must hold metadata alone where --texts has the texts")
+    path = Path(options.texts)
+    texts, named = read_texts(path, counted=True)
+    if path.suffix == ".tsv":
+        assert named is not None
+        if wrong := next((one for one in named if not isinstance(one, int)), None):
+            raise ValueError(f"--texts: the first column of {path} must have numbers, got {wrong[:64]!r}")
+        return {"ids": ids, "texts": dict(zip(named, texts, strict=True)), **found}
+    if named is None:
+        return {"ids": ids, "texts": dict(enumerate(texts)), **found}
+    if ids is not None:
+        raise ValueError(f"--ids must be left out: the lines of {path} have ids")
+    return {"ids": dict(enumerate(named)), "texts": dict(enumerate(texts)), **found}
+
+
+def read_texts(path: Path, *, counted: bool = False) -> tuple[list[str], list[Any] | None]:
+    """Texts of a file, and their ids where they have any.
+
+    A line is a text; with the ending .jsonl it is an object; with .tsv it is id, text and perhaps title, with tabs
+    between them, as ColBERT reads it. Empty lines are left out; where lines are ``counted``, they are refused.
 
     Raises:
         ValueError: a line is not what it must be; the message begins with file and line.
     """
     rows = list(lines(path))
+    if path.suffix == ".tsv":
+        return _columns(rows)
+    if counted and (empty := next((i for i, (place, _) in enumerate(rows, 1) if place != f"{path}, line {i}"), None)):
+        raise ValueError(f"{path}, line {empty}: must not be empty, for each line is of one document")
     if ".jsonl" not in path.suffixes:
         return [line for _, line in rows], None
     texts, ids = [], []
@@ -110,6 +155,18 @@ def read_texts(path: Path) -> tuple[list[str], list[Any] | None]:
     if None in ids:
         raise ValueError(f"{rows[ids.index(None)][0]}: must have '_id' or 'id', as other lines have")
     return texts, ids
+
+
+def _columns(rows: list[tuple[str, str]]) -> tuple[list[str], list[Any]]:
+    """Texts and ids, numbers if all of them are."""
+    texts, ids = [], list[Any]()
+    for place, line in rows:
+        columns = line.split("\t")
+        if len(columns) not in (2, 3):
+            raise ValueError(f"{place}: must be id, text and perhaps title, got {len(columns)} columns")
+        ids.append(columns[0])
+        texts.append(" ".join([*columns[2:], columns[1]]).strip())
+    return texts, [int(id) for id in ids] if all(id.isdecimal() for id in ids) else ids
 
 
 def packed_queries(options: argparse.Namespace) -> Ragged:
@@ -164,24 +221,24 @@ def read_json(path: str, option: str) -> Any:
 
 
 def _carried(path: str | None) -> dict[str, Any]:
-    """Texts and metadata of a file of JSON lines, as `lateint.Index.build` takes them."""
+    """Texts, metadata and sparse vectors of a file of JSON lines, as `lateint.Index.build` takes them."""
     if path is None:
         return {}
-    texts, metadata = list[Any](), list[Any]()
+    found: dict[str, list[Any]] = {"texts": [], "metadata": [], "sparse": []}
     with open(path, encoding="utf-8") as lines:
         for number, line in enumerate(lines, 1):
             try:
                 row = json.loads(line)
-                unknown = sorted(row.keys() - {"id", "text", "metadata"})
+                unknown = sorted(row.keys() - {"id", "text", "metadata", "sparse"})
             except (ValueError, AttributeError, RecursionError) as error:
                 raise ValueError(f"--documents: line {number} of {path} is no JSON object: {error}") from None
             if unknown:
                 raise ValueError(
-                    f"--documents: line {number} of {path} must have text and metadata only, got {unknown[0][:64]!r}"
+                    f"--documents: line {number} of {path} must have text, metadata and sparse only, got "
+                    f"{unknown[0][:64]!r}"
                 )
-            texts.append(row.get("text"))
-            metadata.append(row.get("metadata"))
-    found = {"texts": texts, "metadata": metadata}
+            for name, values in found.items():
+                values.append(row.get("text" if name == "texts" else name))
     return {name: values for name, values in found.items() if any(value is not None for value in values)}
 
 

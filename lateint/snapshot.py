@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -25,13 +25,14 @@ from lateint.retrieval.limits import fitting
 from lateint.retrieval.queries import Queries
 from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
+from lateint.retrieval.texts import BM25, SPARSE, Words
 from lateint.state import State, out_of_range, same_codec
 from lateint.text.analyzer import Analyzer
 from lateint.warning import warn
 from lateint_kernels.codes.engines import engine
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
 from lateint_kernels.devices import HOST, Place
-from lateint_kernels.text.engine import Terms, TextEngine
+from lateint_kernels.text.engine import SparseEngine, Terms, TextEngine
 
 KEPT, KEPT_BYTES = 64, 1 << 26  # filters whose documents are known, and what these may take
 
@@ -112,15 +113,15 @@ class Snapshot:
             raise ValueError("text needs an index whose texts are searched: build it with texts= and text_search=True")
         return self.manifest.analyzer
 
-    def terms(self, texts: Iterable[str]) -> list[Terms]:
-        """Those of queries.
+    def words(self, texts: Iterable[str], single: bool) -> Words:
+        """The words of texts, as `lateint.retrieval.texts.read` gives them, and the engine that finds them.
 
         Raises:
             ValueError: see `text_engine`.
             ImportError: see `lateint.Analyzer`.
         """
         analyzer = self._analyzer
-        return [analyzer.query(text) for text in texts]
+        return Words(self.text_engine, [analyzer.query(text) for text in texts], single, BM25)
 
     @cached_property
     def text_engine(self) -> TextEngine:
@@ -132,6 +133,27 @@ class Snapshot:
         analyzer = self._analyzer
         segments = [part.fields.postings for part in self.state.parts]
         return TextEngine(segments, self.state.live, k1=analyzer.k1, b=analyzer.b)
+
+    def vectors(self, queries: Sequence[Terms], single: bool) -> Words:
+        """Sparse vectors, as `lateint.text.vectors.read_queries` gives them, and the engine that finds them.
+
+        Raises:
+            ValueError: no document has a sparse vector.
+        """
+        return Words(self.sparse_engine, queries, single, SPARSE)
+
+    @cached_property
+    def sparse_engine(self) -> SparseEngine:
+        """What searches sparse vectors; it is made when it is first asked for.
+
+        Raises:
+            ValueError: no document has one.
+        """
+        if not any(part.has_vectors for part in self.state.parts):
+            raise ValueError(
+                "sparse needs an index whose documents have sparse vectors: build it, or add, with sparse="
+            )
+        return SparseEngine([part.fields.sparse for part in self.state.parts], self.state.live)
 
     def subset(self, ids: Any) -> Selection:
         """The documents of these ids, or of a mask ``[n]`` in the order of ids.

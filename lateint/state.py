@@ -18,6 +18,8 @@ from lateint.fields.segment import SegmentFields
 from lateint.ids import Ids, SegmentIds
 from lateint_kernels.codes.index_arrays import SegmentArrays
 
+ROWS = 1 << 16  # looked at together
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -48,6 +50,15 @@ class Part:
     def tokens(self) -> int:
         """Of documents that are not deleted."""
         return self.entry.tokens if self.live is None else int(self.lengths[self.live != 0].sum())
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether a document that is not deleted has a sparse vector."""
+        documents = self.fields.sparse.posting_documents
+        if self.live is None:
+            return len(documents) > 0
+        some = (documents[first : first + ROWS] for first in range(0, len(documents), ROWS))
+        return any(self.live.take(one, mode="clip").any() for one in some)
 
     def centroid_ids(self, rows: Any = slice(None)) -> NDArray[np.uint32]:
         """Of all tokens, or of some."""

@@ -26,7 +26,7 @@ from lateint_server.jobs import Overloaded, TooLate
 from lateint_server.serving import Refused, Served
 from lateint_server.settings import Settings
 from lateint_server.watching import Figures, Watch
-from lateint_server.wire import Route, bearer, in_both_forms
+from lateint_server.wire import Direct, Route, bearer, in_both_forms
 
 PAGE = Path(__file__).parent / "page"
 OURS = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -77,6 +77,7 @@ def application(indexes: Mapping[str, Index], settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         separate_input_output_schemas=False,
+        telemetry={"tracing": False, "metrics": False, "logs": False},  # `Watch` is ours
     )
     app.state.indexes, app.state.settings, app.state.figures = served, settings, figures
     app.include_router(routes.reading)
@@ -84,6 +85,8 @@ def application(indexes: Mapping[str, Index], settings: Settings) -> FastAPI:
     app.include_router(_about())
     _show_page(app, settings)
     _answer_errors(app)
+    of_indexes = [*routes.reading.routes, *routes.writing.routes]
+    app.user_middleware.append(Middleware(Direct, routes=of_indexes, handlers=app.exception_handlers))
     app.openapi = lambda: _document(app)
     return app
 

@@ -20,6 +20,7 @@ class Query:
     Attributes:
         queries: embeddings, or texts to encode; empty where words alone count.
         texts: words, one string a query; None: none.
+        sparse: sparse vectors likewise.
         how: keyword arguments of `Index.search`.
         fields: to read for each hit; None: all.
         explain: whether similarities are wanted.
@@ -27,6 +28,7 @@ class Query:
 
     queries: list[Any]
     texts: list[str] | None
+    sparse: list[dict[str, float]] | None
     how: dict[str, Any]
     fields: tuple[str, ...] | None
     explain: bool
@@ -34,11 +36,16 @@ class Query:
     @property
     def group(self) -> str:
         """Queries of one group can be searched for in one call."""
-        kinds = (bool(self.queries) and isinstance(self.queries[0], str), not self.queries, self.texts is None)
+        kinds = (
+            bool(self.queries) and isinstance(self.queries[0], str),
+            not self.queries,
+            self.texts is None,
+            self.sparse is None,
+        )
         return repr((kinds, sorted(self.how.items())))
 
     def __len__(self) -> int:
-        return len(self.queries or self.texts or ())
+        return len(self.queries or self.texts or self.sparse or ())
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections import deque
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Thread
@@ -40,7 +41,7 @@ class Job:
 
 
 class Jobs:
-    """A queue and the one thread that empties it, which takes all that waits at once but never waits for more.
+    """A queue that one event loop fills and one thread empties, which takes all that waits but never waits for more.
 
     Args:
         do: gets the jobs, and gives for each a result or an exception.
@@ -61,12 +62,15 @@ class Jobs:
     ) -> None:
         self._do, self._idle, self._pause = do, idle, pause
         self._limit, self._most = limit, most
-        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._coming: list[Job] = []  # in this turn of the event loop
+        self._waiting: deque[Job] = deque()
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._closed = False
         self._thread = Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
     def __len__(self) -> int:
-        return self._queue.qsize()
+        return len(self._coming) + len(self._waiting)
 
     @property
     def full(self) -> bool:
@@ -84,7 +88,9 @@ class Jobs:
             raise Overloaded
         job = Job(work, time.monotonic() + timeout, group)
         clock = job.loop.call_later(timeout, _resolve, [(job.future, TooLate())])
-        self._queue.put(job)
+        self._coming.append(job)
+        if len(self._coming) == 1:
+            job.loop.call_soon(self._hand_over)
         try:
             return await job.future
         finally:
@@ -92,33 +98,30 @@ class Jobs:
 
     def close(self) -> None:
         """Does what waits, and ends the thread."""
-        self._queue.put(None)
+        self._hand_over()
+        self._closed = True
+        self._wake.put(None)
         self._thread.join()
 
+    def _hand_over(self) -> None:
+        """Wakes the thread once for all that has come in this turn of the event loop."""
+        coming, self._coming = self._coming, []
+        self._waiting.extend(coming)
+        self._wake.put(None)
+
     def _run(self) -> None:
-        while True:
-            try:
-                job = self._queue.get(timeout=self._pause)
-            except Empty:
-                if self._idle is not None:
-                    self._idle()
-                continue
-            jobs = [] if job is None else [job]
-            ended = job is None
-            while not ended and len(jobs) < self._most:
+        while self._waiting or not self._closed:
+            if not self._waiting:
                 try:
-                    job = self._queue.get_nowait()
+                    self._wake.get(timeout=self._pause)
                 except Empty:
-                    break
-                if job is None:
-                    ended = True
-                else:
-                    jobs.append(job)
+                    if self._idle is not None:
+                        self._idle()
+                    continue
+            jobs = [self._waiting.popleft() for _ in range(min(self._most, len(self._waiting)))]
             now = time.monotonic()
             if jobs := [job for job in jobs if job.deadline > now]:
                 _answer(jobs, self._results(jobs))
-            if ended:
-                return
 
     def _results(self, jobs: list[Job]) -> list[Any]:
         try:
@@ -127,16 +130,13 @@ class Jobs:
             return [error] * len(jobs)
 
 
-def _answer(jobs: Iterable[Job], results: Iterable[Any]) -> None:
-    """Hands results over, waking each event loop once."""
-    by_loop: dict[asyncio.AbstractEventLoop, list[tuple[asyncio.Future[Any], Any]]] = {}
-    for job, result in zip(jobs, results, strict=True):
-        by_loop.setdefault(job.loop, []).append((job.future, result))
-    for loop, pairs in by_loop.items():
-        try:
-            loop.call_soon_threadsafe(_resolve, pairs)
-        except RuntimeError:  # the loop is closed: nobody waits any more
-            continue
+def _answer(jobs: list[Job], results: list[Any]) -> None:
+    """Hands results over, waking the event loop once."""
+    pairs = [(job.future, result) for job, result in zip(jobs, results, strict=True)]
+    try:
+        jobs[0].loop.call_soon_threadsafe(_resolve, pairs)
+    except RuntimeError:  # the loop is closed: nobody waits any more
+        return
 
 
 def _resolve(pairs: list[tuple[asyncio.Future[Any], Any]]) -> None:

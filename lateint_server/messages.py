@@ -65,6 +65,9 @@ Filter = Annotated[
         }
     ),
 ]
+Sparse = Annotated[
+    dict[StrictStr, StrictFloat | StrictInt], Field(description="a sparse vector: terms, and a weight from 0 for each")
+]
 Params = Annotated[dict[str, Any], Field(description="values for the names that a filter in SQL has after a colon")]
 
 
@@ -93,11 +96,14 @@ class HowToSearch(Message):
 
 
 class Search(HowToSearch):
-    query: Query | None = Field(None, description="left out where `text` alone counts")
+    query: Query | None = Field(None, description="left out where `text` or `sparse` alone counts")
     text: StrictStr | None = Field(None, min_length=1, description="words to find, by BM25")
-    alpha: StrictFloat | StrictInt | None = Field(None, ge=0, le=1, description="how much the query counts beside text")
+    sparse: Sparse | None = Field(None, min_length=1, description="instead of text: by inner products")
+    alpha: StrictFloat | StrictInt | None = Field(
+        None, ge=0, le=1, description="how much the query counts beside text or sparse"
+    )
     fusion: Literal["relative", "rrf"] | None = Field(None, description="how both become one score")
-    rerank: Count | None = Field(None, description="order so many of the best by BM25 by the query instead")
+    rerank: Count | None = Field(None, description="order so many of the best by text or sparse by the query instead")
 
 
 class SearchBatch(HowToSearch):
@@ -133,6 +139,7 @@ class Document(Message):
     )
     text: StrictStr | None = None
     metadata: Metadata | None = None
+    sparse: Sparse | None = None
 
 
 class Documents(Message):
@@ -145,6 +152,7 @@ class Besides(Message):
     id: Id
     text: StrictStr | None = Field(None, description="null takes it away; left out, it stays")
     metadata: Metadata | None = Field(None, description="null takes them away; left out, they stay")
+    sparse: Sparse | None = Field(None, description="null takes it away; left out, it stays")
 
 
 class BesidesOfDocuments(Message):

@@ -28,7 +28,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-body", type=int, metavar="BYTES", default=32 << 20, help="of a request (32 MiB)")
     parser.add_argument("--max-k", type=int, default=1000, metavar="N", help="hits a query (1000)")
     parser.add_argument("--max-documents", type=int, default=10_000, metavar="N", help="in a request (10000)")
-    parser.add_argument("--queue", type=int, default=32, metavar="N", help="searches, and writes, that may wait (32)")
+    parser.add_argument("--queue", type=int, default=64, metavar="N", help="searches, and writes, that may wait (64)")
     parser.add_argument("--timeout", type=float, default=10, metavar="S", help="for a search (10)")
     parser.add_argument("--write-timeout", type=float, default=120, metavar="S", help="for a write (120)")
     parser.add_argument("--client-timeout", type=float, default=30, metavar="S", help="for a client to send (30)")

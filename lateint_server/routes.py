@@ -39,20 +39,12 @@ writing = APIRouter(
 HOW = ("k", "nprobe", "candidates", "exhaustive", "recall", "subset", "filter", "params")
 
 
-async def settings_of(request: Request) -> Settings:
-    settings: Settings = request.app.state.settings
-    return settings
+def _documented(name: Annotated[str, Path(description="of an index")]) -> None:
+    """What FastAPI documents for an index; `wire.Route` finds it."""
 
 
-async def served_of(request: Request, name: Annotated[str, Path(description="of an index")]) -> Served:
-    served: Served | None = request.app.state.indexes.get(name)
-    if served is None:
-        raise HTTPException(404, f"there is no index {name!r}")
-    return served
-
-
-At = Annotated[Served, Depends(served_of)]
-By = Annotated[Settings, Depends(settings_of)]
+At = Annotated[Served, Depends(_documented)]
+By = Annotated[Settings, Depends(lambda: None)]
 
 
 @reading.get("", summary="All indexes", response_model=messages.IndexList)
@@ -71,13 +63,10 @@ async def stats(request: Request, at: At, by: By) -> Response:
 
 @reading.post("/{name}/search", summary="The documents that match a query best", response_model=messages.Hits)
 async def search(request: Request, at: At, by: By, data: messages.Search) -> Response:
-    if data.query is None and (data.text is None or data.explain):
-        raise HTTPException(422, "query must be given" + (", for explain" if data.explain else ", or text"))
-    queries = [] if data.query is None else [data.query]
-    texts = None if data.text is None else [data.text]
-    mixing = {"alpha": data.alpha, "fusion": data.fusion, "rerank": data.rerank}
-    found = await at.search(_query(queries, data, by, texts, mixing), _timeout(data, by))
-    content = {"hits": _hits(found, 0, wants_binary(request)), "generation": found.generation}
+    if data.query is None and ((data.text is None and data.sparse is None) or data.explain):
+        raise HTTPException(422, "query must be given" + (", for explain" if data.explain else ", or text or sparse"))
+    found = await at.search(_query(_listed(data.query) or [], data, by), _timeout(data, by))
+    content = {"hits": _hits(found, 0, request), "generation": found.generation}
     if found.query_tokens is not None:
         content["query_tokens"] = found.query_tokens[0]
     return answer(request, content)
@@ -87,7 +76,7 @@ async def search(request: Request, at: At, by: By, data: messages.Search) -> Res
 async def search_batch(request: Request, at: At, by: By, data: messages.SearchBatch) -> Response:
     _at_most(len(data.queries), by.max_queries, "queries")
     found = await at.search(_query(data.queries, data, by), _timeout(data, by))
-    results = [_hits(found, number, wants_binary(request)) for number in range(len(data.queries))]
+    results = [_hits(found, number, request) for number in range(len(data.queries))]
     return answer(request, {"results": results, "generation": found.generation})
 
 
@@ -101,7 +90,7 @@ async def rerank(request: Request, at: At, by: By, data: messages.Rerank) -> Res
         )
 
     found = await at.read(scored, by.timeout)
-    return answer(request, {"hits": _hits(found, 0, False), "generation": found.generation})
+    return answer(request, {"hits": _hits(found, 0, request), "generation": found.generation})
 
 
 @reading.post(
@@ -173,18 +162,23 @@ async def upsert(request: Request, at: At, by: By, data: messages.Documents) -> 
     return await _add(request, at, by, data, "replace")
 
 
-@writing.patch("/{name}/documents", summary="Change texts and metadata alone", response_model=messages.Written)
+@writing.patch(
+    "/{name}/documents", summary="Change texts, metadata and sparse vectors alone", response_model=messages.Written
+)
 async def update(request: Request, at: At, by: By, data: messages.BesidesOfDocuments) -> Response:
     _at_most(len(data.documents), by.max_documents, "documents")
     given = {frozenset(one.model_fields_set - {"id"}) for one in data.documents}
     if len(given) != 1 or given == {frozenset()}:
-        raise HTTPException(422, "documents must all have a text, or all metadata, or both")
+        raise HTTPException(
+            422, "documents must all have the same of text, metadata and sparse, and one of them at least"
+        )
     names = next(iter(given))
 
     def change(index: Index) -> int:
         texts = [one.text for one in data.documents] if "text" in names else None
         metadata = [one.metadata for one in data.documents] if "metadata" in names else None
-        index.update([one.id for one in data.documents], texts=texts, metadata=metadata)
+        sparse = [one.sparse for one in data.documents] if "sparse" in names else None
+        index.update([one.id for one in data.documents], texts=texts, metadata=metadata, sparse=sparse)
         return len(data.documents)
 
     return await _written(request, at, by, change)
@@ -219,6 +213,7 @@ async def _add(request: Request, at: Served, by: Settings, data: messages.Docume
             ids=ids,
             texts=_any([one.text for one in documents]),
             metadata=_any([one.metadata for one in documents]),
+            sparse=_any([one.sparse for one in documents]),
             on_duplicate=on_duplicate,
         )
         return len(documents)
@@ -237,17 +232,18 @@ def _how(data: messages.HowToSearch, by: Settings) -> dict[str, Any]:
     return {name: getattr(data, name) for name in HOW}
 
 
-def _query(
-    queries: list[Any],
-    data: messages.HowToSearch,
-    by: Settings,
-    texts: list[str] | None = None,
-    mixing: dict[str, Any] | None = None,
-) -> Query:
+def _query(queries: list[Any], data: messages.HowToSearch, by: Settings) -> Query:
     if len({isinstance(query, str) for query in queries}) > 1:
         raise HTTPException(422, "queries must all be texts, or none of them")
     fields = None if "*" in data.fields else tuple(data.fields)
-    return Query(queries, texts, _how(data, by) | (mixing or {}), fields, data.explain)
+    if not isinstance(data, messages.Search):
+        return Query(queries, None, None, _how(data, by), fields, data.explain)
+    how = _how(data, by) | {"alpha": data.alpha, "fusion": data.fusion, "rerank": data.rerank}
+    return Query(queries, _listed(data.text), _listed(data.sparse), how, fields, data.explain)
+
+
+def _listed(value: Any) -> list[Any] | None:
+    return None if value is None else [value]
 
 
 def _all(values: list[Any], name: str) -> list[Any] | None:
@@ -270,12 +266,13 @@ def _at_most(value: int, most: int, name: str) -> None:
         raise HTTPException(422, f"{name} must be at most {most:,}, got {value:,}")
 
 
-def _hits(found: Found, number: int, binary: bool) -> list[dict[str, Any]]:
+def _hits(found: Found, number: int, request: Request) -> list[dict[str, Any]]:
     hits: list[dict[str, Any]] = [{"id": id, "score": score} for id, score in found.hits[number]]
     if found.documents is not None:
         for hit, document in zip(hits, found.documents[number], strict=True):
             hit |= _document(document)
     if found.similarities is not None:
+        binary = wants_binary(request)
         for hit, similarity in zip(hits, found.similarities[number], strict=True):
             hit["similarity"] = written(similarity, binary=binary)
     if found.spans is not None:

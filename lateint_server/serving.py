@@ -146,6 +146,7 @@ def _search(asked: list[Query], view: Index) -> tuple[list[Any], list[Hits]]:
     """The tokens of queries, and what is found for them."""
     queries = [query for one in asked for query in one.queries]
     texts = [text for one in asked for text in one.texts or ()]
+    sparse = [vector for one in asked for vector in one.sparse or ()]
     if queries and isinstance(queries[0], str) and view.encoder is not None:
         queries = list(encoded_queries(view.encoder, queries))
-    return queries, view.search(queries or None, text=texts or None, **asked[0].how)
+    return queries, view.search(queries or None, text=texts or None, sparse=sparse or None, **asked[0].how)

@@ -40,7 +40,7 @@ class Settings:
     max_k: int = 1000
     max_queries: int = 64
     max_documents: int = 10_000
-    queue: int = 32
+    queue: int = 64
     timeout: float = 10.0
     write_timeout: float = 120.0
     client_timeout: float = 30.0

@@ -88,6 +88,10 @@ def test_version():
     assert lateint.__version__ == metadata.version("lateint")
 
 
+def test_the_citation_is_of_this_version(pytestconfig):
+    assert f"\nversion: {lateint.__version__}\n" in (pytestconfig.rootpath / "CITATION.cff").read_text(encoding="utf-8")
+
+
 def test_only_numpy_and_tqdm_are_required():
     required = [line for line in metadata.requires("lateint") or [] if "extra ==" not in line]
     assert sorted(re.match(r"[\w-]+", line)[0] for line in required) == ["numpy", "tqdm"]

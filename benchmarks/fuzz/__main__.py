@@ -2,12 +2,13 @@
 
     python -m benchmarks.fuzz --variants 1000000 --out benchmarks/results/fuzz.json
 
-Most variants are of the arrays that an engine takes, in memory; every ``--folders``-th is of a folder on disk, opened
-with and without verify. Each is searched. A variant is known by its number and the seed, and runs in a
-process that is watched: what kills it, or takes longer than 30 seconds, is counted and passed over. Ends with status 1
-if there was such a variant, or an error that does not say what is damaged.
+Most variants are of the arrays that engines take, in memory, those of BM25 among them; every ``--folders``-th is of a
+folder on disk, opened with and without verify. Each is searched. A variant is known by its number and the seed, and
+runs in a process that is watched: what kills it, or takes longer than 30 seconds, is counted and passed over. Ends with
+status 1 if there was such a variant, or an error that does not say what is damaged.
 
-``make sanitize`` runs a few with the sanitizers of the compiler, whose findings end a process, too.
+With the compiled module of ``make sanitize``, findings of the compiler's sanitizers end a process, too. These need much
+memory, so it is they who bound it (ASAN_OPTIONS=max_allocation_size_mb). The report has a key of its own in the JSON.
 """
 
 from __future__ import annotations
@@ -24,25 +25,30 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hostile import METADATA, SPARSE, TEXTS
 
-from benchmarks.fuzz import engines, folders
+from benchmarks.fuzz import engines, folders, texts
 from benchmarks.fuzz.outcomes import LOG, Outcome
 from lateint import Index, Ragged, __version__
 from lateint_kernels import _cpu
 
 PATIENCE = 30  # seconds for a variant
 SLACK = 32 << 20  # bytes that a process may take beside twice the size of its index, for Python's own sake
-KINDS = ("engines", "folders", "folders verified")
+KINDS = ("engines", "folders", "folders verified", "text engines")
+TEXT_EVERY = 5  # every how many-th variant is of postings
+SYMBOLS = {"address": b"__asan_init", "undefined": b"__ubsan_handle", "thread": b"__tsan_init"}
 
 
 def main() -> None:
     """Runs all variants and writes what became of them."""
     options = arguments()
     started = time.monotonic()
+    options.deadline = started + options.seconds
     work = Path(tempfile.mkdtemp(dir=options.work))
     os.environ[LOG] = str(work / "errors")
     try:
@@ -58,7 +64,9 @@ def main() -> None:
     print(json.dumps(report, indent=1))
     print(errors[:20000], end="", file=sys.stderr)
     if options.out:
-        options.out.write_text(json.dumps(report, indent=1) + "\n")
+        reports = json.loads(options.out.read_text()) if options.out.exists() else {}
+        reports[",".join(sanitizers()) or "plain"] = report
+        options.out.write_text(json.dumps(reports, indent=1) + "\n")
     bad = [Outcome.out_of_memory.name, Outcome.unexpected_error.name]
     sys.exit(bool(report["killed"] or report["hangs"] or any(report[kind].get(name) for kind in KINDS for name in bad)))
 
@@ -71,14 +79,14 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--first", type=int, default=0, help="number of the first variant, to run one again")
     parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--no-limit", action="store_true", help="do not limit memory, which sanitizers need much of")
+    parser.add_argument("--seconds", type=float, default=float("inf"), help="when to stop, and say how far it came")
     parser.add_argument("--work", default="/dev/shm" if os.path.isdir("/dev/shm") else None, help="where folders are")
     parser.add_argument("--out", type=Path, help="the JSON to write")
     return parser.parse_args()
 
 
 def intact(folder: Path) -> list[Path]:
-    """Small indexes of every kind: bits, ids, several segments, bundles, deletions."""
+    """Small indexes of every kind: bits, ids, several segments, bundles, deletions, fields, postings."""
     folder.mkdir()
     golden = Path(__file__).parents[2] / "tests" / "golden"
     sources = [path for path in sorted(golden.iterdir()) if path.is_dir()]
@@ -89,9 +97,16 @@ def intact(folder: Path) -> list[Path]:
         def documents(some: Any, dim: int = dim, rng: Any = rng) -> Ragged:
             return Ragged.from_lengths(rng.standard_normal((int(some.sum()), dim)).astype(np.float32), some)
 
+        def fields(count: int, given: bool = nbits != 2) -> dict[str, Any]:
+            few = [i % len(TEXTS) for i in range(count)]
+            every = {"texts": TEXTS, "metadata": METADATA, "sparse": SPARSE}
+            return {name: [values[i] for i in few] for name, values in every.items()} if given else {}
+
         names = [f"document {i}" for i in range(60)] if strings else list(range(60))
-        index = Index.build(documents(lengths), path, nbits=nbits, ids=names, ncentroids=30, progress=False)
-        index.add(documents(lengths[:5]), ids=["a", "b", "c", "d", "e"] if strings else [60, 61, 62, 63, 64])
+        settings = {**fields(60), "text_search": nbits in (4, 8), "ncentroids": 30, "progress": False}
+        index = Index.build(documents(lengths), path, nbits=nbits, ids=names, **settings)
+        more = ["a", "b", "c", "d", "e"] if strings else [60, 61, 62, 63, 64]
+        index.add(documents(lengths[:5]), ids=more, **fields(5))
         index.delete(names[3:6])
         sources.append(path)
     return sources
@@ -156,18 +171,33 @@ class Watched:
         """Runs variants, in the process."""
         self.folder.mkdir()
         on_disk = [folders.Base(source, self.folder / str(i)) for i, source in enumerate(self.sources)]
-        in_memory = [engines.Base.of(Index.open(base.folder)) for base in on_disk]
+        opened = [Index.open(base.folder) for base in on_disk]
+        in_memory = [engines.Base.of(index) for index in opened]
+        postings = [base for index in opened if index.analyzer is not None for base in texts.of(index)]
         for base in in_memory:  # threads, and whatever is made once
             engines.run(np.random.default_rng(0), base)
-        if not self.options.no_limit:
+        if not sanitizers():
             limit_memory(max(base.bytes for base in on_disk))
         for number in range(self.next, self.end):
+            if time.monotonic() > self.options.deadline:
+                return
             self.shared[0] = number
             rng = np.random.default_rng([self.options.seed, number])
-            which = rng.integers(len(on_disk))
-            kind = int(rng.integers(1, 3)) if number % self.options.folders == 0 else 0
-            outcome = folders.run(rng, on_disk[which], kind == 2) if kind else engines.run(rng, in_memory[which])
+            if number % self.options.folders == 0:
+                kind = int(rng.integers(1, 3))
+                outcome = folders.run(rng, on_disk[rng.integers(len(on_disk))], kind == 2)
+            elif number % TEXT_EVERY == 1:
+                kind, outcome = 3, texts.run(rng, postings[rng.integers(len(postings))])
+            else:
+                kind, outcome = 0, engines.run(rng, in_memory[rng.integers(len(in_memory))])
             self.counts[kind, outcome] += 1
+
+
+@cache
+def sanitizers() -> list[str]:
+    """Those that the compiled module was built with."""
+    module = Path(_cpu.__file__).read_bytes()
+    return [name for name, symbol in SYMBOLS.items() if symbol in module]
 
 
 def limit_memory(size: int) -> None:
@@ -183,12 +213,14 @@ def summary(options: argparse.Namespace, watched: list[Watched], seconds: float)
     killed = [death for one in watched for death in one.killed]
     git = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
     return {
-        "variants": options.variants,
+        "variants": int(counts.sum()) + len(killed) + sum(len(one.hangs) for one in watched),
         **{kind: {o.name: int(counts[i, o]) for o in Outcome if counts[i, o]} for i, kind in enumerate(KINDS)},
         "killed": dict(Counter(how for _, how in killed)),
         "hangs": sum(len(one.hangs) for one in watched),
         "numbers_to_look_at": [number for number, _ in killed] + [n for one in watched for n in one.hangs],
-        "memory_limit": None if options.no_limit else f"twice the size of the index and {SLACK >> 20} MiB",
+        "memory_limit": os.environ.get("ASAN_OPTIONS", "none")
+        if sanitizers()
+        else f"twice the size of the index and {SLACK >> 20} MiB",
         "seconds": round(seconds),
         "seed": options.seed,
         "isa": _cpu.active_isa(),

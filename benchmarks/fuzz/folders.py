@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from hostile import CONDITIONS
 from numpy.random import Generator
 
 from benchmarks.fuzz.damage import Array, damaged
@@ -168,6 +169,7 @@ def _calls(rng: Generator, index: Index, queries: Array) -> list[Any]:
     def find() -> None:
         known.extend(index.search(queries[0], 3, exhaustive=True).ids.tolist())
 
+    condition, words = CONDITIONS[rng.integers(len(CONDITIONS))], ["\u00e9 often", "more 1 2 4", "nothing"]
     calls = [
         lambda: index.search(queries, int(rng.choice([1, 5, 1000]))),
         find,
@@ -177,4 +179,23 @@ def _calls(rng: Generator, index: Index, queries: Array) -> list[Any]:
         lambda: known and index.search(queries[1], 3, subset=known),
         lambda: index.stats(),
     ]
+    groups = {group for segment in index._snapshot.manifest.segments for group in segment.groups}
+    if index._snapshot.manifest.analyzer is not None:
+        calls += [
+            lambda: index.search(None, 5, text=words),
+            lambda: index.search(queries, 5, text=words[:2]),
+            lambda: index.search(queries[0], 5, text="more", rerank=3),
+        ]
+    if "sparse" in groups:
+        calls += [
+            lambda: index.search(None, 5, sparse=[{"a": 1.0, "1": 2.0}, {"4": 1}]),
+            lambda: index.search(queries[0], 5, sparse={"a": 1.0}),
+        ]
+    if groups & {"texts", "metadata"}:
+        calls += [
+            lambda: index.get(known),
+            lambda: [index.documents[name] for name in index.documents.fields],
+            lambda: index.search(queries[0], 3, filter=condition),
+            lambda: index.count(condition),
+        ]
     return calls

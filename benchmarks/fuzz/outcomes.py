@@ -7,7 +7,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from enum import IntEnum
 
-from lateint import FormatError
+from lateint import FieldError, FormatError
 from lateint.ids import UnknownIdError
 
 
@@ -26,6 +26,8 @@ REFUSALS = (
     "a query token is not finite when rotated",
     "must be a C-contiguous array",
     "there is no such segment, or it has no such tokens",
+    "stem must be one of",  # which the manifest says, and so for the next one
+    "PyStemmer",
 )
 LOG = "LATEINT_FUZZ_LOG"  # names the file that unexpected errors are appended to
 
@@ -35,11 +37,11 @@ def attempt(stage: str, call: Callable[[], object]) -> Outcome:
     refused = Outcome.refused_when_opened if stage == "opening" else Outcome.refused_when_searched
     try:
         call()
-    except (FormatError, UnknownIdError):  # the latter where an id leads nowhere
+    except (FormatError, UnknownIdError, FieldError):  # the latter where an id, or a field, leads nowhere
         return refused
     except MemoryError:
         return Outcome.out_of_memory
-    except (RuntimeError, TypeError, IndexError) as error:
+    except (RuntimeError, TypeError, IndexError, ValueError, ImportError) as error:
         if any(sentence in str(error) for sentence in REFUSALS):
             return refused
         return _unexpected()

@@ -22,7 +22,7 @@ def build(job: Job, data: Embeddings) -> tuple[float, dict[str, float]]:
     torch.set_num_threads(job["threads"])
     documents = list(torch.from_numpy(data.tokens).split(data.lengths.tolist()))
     start = time.perf_counter()
-    FastPlaid(job["index"], device=job["device"]).create(documents, nbits=job["nbits"])
+    FastPlaid(job["index"], device=job["device"]).create(documents, **job["options"])
     return time.perf_counter() - start, {}
 
 

@@ -20,7 +20,7 @@ def build(job: Job, data: Embeddings) -> tuple[float, dict[str, float]]:
         data.tokens,
         job["index"],
         lengths=data.lengths,
-        nbits=job["nbits"],
+        **job["options"],
         threads=job["threads"],
         progress=False,
         device=job["device"],

@@ -1,10 +1,11 @@
-"""What every adapter does the same way: read the job, time the system's own calls, write one JSON.
+"""What every adapter does the same way: read the job, build an index or answer queries, time the system's own calls.
 
-An adapter is a module run in the environment of its system, ``python -m benchmarks.rivals.NAME JOB.json OUT.json``.
+An adapter is a module run in the environment of its system, ``python -m benchmarks.rivals.NAME JOB.json [OUT.json]``.
 It gives ``main`` two functions. ``build(job, data)`` makes the index and returns ``(seconds, parts)``, timed around
-the system's own call, with the input opened as that system prefers it. ``opener(job)`` opens an index and returns a
-``Searcher``. The driver pins the process to ``job["threads"]`` cores and sets the usual thread variables before it
-starts, so one thread is one core. Only numpy and the standard library are imported here.
+the system's own call, with the input opened as that system prefers it; what was measured is written to ``OUT.json``.
+``opener(job)`` opens an index and returns a ``Searcher``, which answers what is asked on the standard input, a line of
+JSON each. The driver pins the process to ``job["threads"]`` cores and sets the usual thread variables before it starts,
+so one thread is one core. Only numpy and the standard library are imported here.
 """
 
 from __future__ import annotations
@@ -23,12 +24,11 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from benchmarks.embeddings import Embeddings, fixed_queries, load
+from benchmarks.embeddings import Embeddings, load
 
 Job = dict[str, Any]
 Build = Callable[[Job, Embeddings], tuple[float, dict[str, float]]]
 
-WARM_UP = 10  # queries searched before any is timed
 DEPTH = 10  # the k of every timed search
 
 
@@ -81,59 +81,56 @@ def versions(packages: Sequence[str]) -> dict[str, str]:
     return found
 
 
-def percentiles(seconds: list[float]) -> dict[str, float]:
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     """Median and 95th percentile in milliseconds."""
     return {"p50_ms": statistics.median(seconds) * 1e3, "p95_ms": float(np.percentile(seconds, 95)) * 1e3}
 
 
-def time_single(searcher: Searcher, queries: list[np.ndarray], setting: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """Latency of one query at a time: every query at least once, then whole passes until the budget is used."""
-    for query in queries[:WARM_UP]:
-        searcher.single(query, setting)
-    seconds: list[float] = []
-    found: list[list[int]] = []
-    start = time.perf_counter()
-    while not found or time.perf_counter() - start < job["seconds"]:
-        ids = []
-        for query in queries:
-            before = time.perf_counter()
-            ids.append(searcher.single(query, setting))
-            seconds.append(time.perf_counter() - before)
-        found = found or ids
-    return {**percentiles(seconds), "searches": len(seconds), "ids": found}
+def read_queries(path: Path) -> list[np.ndarray]:
+    """The queries ``[Lq, dim]`` float32 that the driver saved."""
+    with np.load(path) as saved:
+        return np.split(saved["tokens"], np.cumsum(saved["lengths"])[:-1])
 
 
-def time_batch(searcher: Searcher, queries: list[np.ndarray], setting: Mapping[str, Any], job: Job) -> dict[str, Any]:
-    """Throughput of all queries in one call: the best of as many calls as fit the budget, at least one."""
-    best, calls = float("inf"), 0
-    found: list[list[int]] = []
+def answer(searcher: Searcher, queries: list[np.ndarray], order: Mapping[str, Any]) -> dict[str, Any]:
+    """What was found for the queries that the order names, and the seconds of every call."""
+    asked = [queries[number] for number in order["queries"]]
+    if order["batch"]:
+        start = time.perf_counter()
+        found = searcher.batch(asked, order["setting"])
+        return {"seconds": [time.perf_counter() - start], "ids": found, "peak_rss": peak_rss()}
+    seconds, ids = [], []
+    for query in asked:
+        start = time.perf_counter()
+        ids.append(searcher.single(query, order["setting"]))
+        seconds.append(time.perf_counter() - start)
+    return {"seconds": seconds, "ids": ids, "peak_rss": peak_rss()}
+
+
+def answer_all(packages: Sequence[str], job: Job, opener: Callable[[Job], Searcher]) -> None:
+    """Opens the index and answers orders until there are none."""
+    replies = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # libraries print where they like
+    queries = read_queries(Path(job["queries"]))
     start = time.perf_counter()
-    while not calls or time.perf_counter() - start < job["seconds"]:
-        before = time.perf_counter()
-        found = searcher.batch(queries, setting)
-        best = min(best, time.perf_counter() - before)
-        calls += 1
-    return {"queries_per_second": len(queries) / best, "calls": calls, "batch_ids": found}
+    searcher = opener(job)
+    print(json.dumps({"open_seconds": time.perf_counter() - start, "versions": versions(packages)}), file=replies)
+    for line in sys.stdin:
+        try:
+            reply = answer(searcher, queries, json.loads(line))
+        except Exception as error:  # one setting that fails is no reason to lose the others
+            reply = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(reply), file=replies)
 
 
 def main(packages: tuple[str, ...], build: Build, opener: Callable[[Job], Searcher]) -> None:
-    """Runs the job named on the command line and writes what was measured."""
+    """Does the job named on the command line."""
     job: Job = json.loads(Path(sys.argv[1]).read_text())
+    if job["phase"] == "answer":
+        answer_all(packages, job, opener)
+        return
     result: dict[str, Any] = {"versions": versions(packages), "rss_after_import": peak_rss()}
-    if job["phase"] == "build":
-        seconds, parts = build(job, load(Path(job["data"])))
-        result |= {"seconds": seconds, "parts": parts}
-    else:
-        queries = [query.tokens for query in fixed_queries(Path(job["data"]))]
-        before = time.perf_counter()
-        searcher = opener(job)
-        result["open_seconds"] = time.perf_counter() - before
-        result["settings"] = []
-        for setting in job["settings"]:
-            measured = time_single(searcher, queries, setting, job)
-            if job["batch"]:
-                measured |= time_batch(searcher, queries, setting, job)
-            result["settings"].append({"setting": setting, **measured})
+    seconds, parts = build(job, load(Path(job["data"])))
     times = os.times()
-    result |= {"peak_rss": peak_rss(), "cpu_seconds": times.user + times.system}
+    result |= {"seconds": seconds, "parts": parts, "peak_rss": peak_rss(), "cpu_seconds": times.user + times.system}
     Path(sys.argv[2]).write_text(json.dumps(result))

@@ -29,7 +29,7 @@ def build(job: Job, data: Embeddings) -> tuple[float, dict[str, float]]:
     np.save(source / "tokens_0.doclens.npy", data.lengths)
     start = time.perf_counter()
     index = xtr_search.XTRWarp(job["index"])
-    index.create(source, device=job["device"], nbits=job["nbits"], show_progress=False)
+    index.create(source, device=job["device"], **job["options"], show_progress=False)
     return time.perf_counter() - start, {}
 
 

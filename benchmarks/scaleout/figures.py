@@ -4,11 +4,14 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
+from contextlib import ExitStack
+from functools import cache
 from itertools import pairwise
 
 import numpy as np
 
-from lateint import Index, Shards, train_codec
+from lateint import Index, LostError, Shards, train_codec
 
 DIM, LENGTH, SLOW = 64, 16, 0.2
 
@@ -73,33 +76,35 @@ class Slow:
 
 
 def hedging(folder, count):
-    """Two places of one shard, of which one becomes slow and quick again, in turn."""
-    count = count or 2000
+    """Two places of one shard, of which one is slow, and two that are not: each query goes to both, one after the
+    other, so that whatever else the machine does meets both. Which place is slow changes ten times."""
+    count = count or 4000
     documents, queries = tokens(1000, LENGTH, 0), tokens(50, 8, 2)
     whole, _ = cut(documents, 1)
-    places = [Slow(whole, name) for name in ("a", "b")]
-    took = {"quiet": [], "slow": []}
-    with Shards(places[:1], replicas=places[1:]) as one:
+    places = {kind: [Slow(whole, f"{kind} {name}") for name in "ab"] for kind in ("quiet", "slow")}
+    took = {kind: [] for kind in places}
+    with ExitStack() as stack:
+        shards = {kind: stack.enter_context(Shards(pair[:1], replicas=pair[1:])) for kind, pair in places.items()}
         for query in queries * 2:
-            one.search(query)
-        before = one.stats()["shards"][0]
-        for turn in range(10):
-            kind = "slow" if turn % 2 else "quiet"
-            places[turn // 2 % 2].delay = SLOW if kind == "slow" else 0.0
-            for number in range(count // 10):
+            for one in shards.values():
+                one.search(query)
+        before = shards["slow"].stats()["shards"][0]
+        for number in range(count):
+            turn = 10 * number // count
+            places["slow"][turn % 2].delay, places["slow"][1 - turn % 2].delay = SLOW, 0.0
+            for kind in sorted(shards, reverse=bool(number % 2)):
                 started = time.perf_counter()
-                found = one.search(queries[number % 50])
+                found = shards[kind].search(queries[number % 50])
                 took[kind].append(time.perf_counter() - started)
                 assert found.coverage == 1.0
-            places[turn // 2 % 2].delay = 0.0
-            time.sleep(SLOW)
-        after = one.stats()["shards"][0]
+        after = shards["slow"].stats()["shards"][0]
     p50, p99 = ({kind: 1000 * float(np.quantile(times, q)) for kind, times in took.items()} for q in (0.5, 0.99))
     return {
         "queries": count,
         "p50 ms": p50,
         "p99 ms": p99,
         "p99 slow / quiet": p99["slow"] / p99["quiet"],
+        "most ms": {kind: 1000 * max(times) for kind, times in took.items()},
         "sent on top": (after["extra"] - before["extra"]) / (after["requests"] - before["requests"]),
     }
 
@@ -120,57 +125,73 @@ def merge(folder, count):
 
 
 def kills(folder, count):
-    """Queries to four actors, of which one is killed now and then."""
+    """Queries to four actors, of which one is killed again and again while a query is under way.
+
+    Every other query takes what there is, the rest want all or an error. An answer is wrong unless its documents and
+    scores are those of the shards that it claims, bit for bit.
+    """
     import lateint_ray
 
-    count = count or 3
+    count = count or 10_000
+    between = min(400, count // 5)
     documents, queries = tokens(1000, LENGTH, 0), tokens(50, 8, 2)
     whole, parts = cut(documents, 4, folder)
-    masks = [np.setdiff1d(np.arange(len(documents)), part.ids) for part in parts]
-    expected = [whole.search(query, 10, exhaustive=True) for query in queries]
-    without = [[whole.search(query, 10, exhaustive=True, subset=mask) for query in queries] for mask in masks]
+
+    @cache
+    def expected(query, lost):
+        left = np.concatenate([part.ids for part in parts if str(part.path) not in lost])
+        return whole.search(queries[query], 10, exhaustive=True, subset=left)
+
     lateint_ray.start(num_cpus=4, object_store_memory=1 << 30, logging_level="error")
     actors = [lateint_ray.ActorIndex(part.path, num_cpus=0.1, threads=1, timeout=20) for part in parts]
-    answers, wrong, flagged, away = 0, 0, 0, []
-    names, killed = [str(part.path) for part in parts], None
+    seen, kill, ended, next_kill, rng = Counter(), None, [], between, np.random.default_rng(3)
     with Shards(actors, timeout=20) as many:
+        many.search(queries[0], 10)
         for number in range(count):
-            victim = number % len(actors)
-            process = _process(actors[victim])
-            killer = threading.Timer(0.5, os.kill, (process, signal.SIGKILL))
-            killer.start()
-            started, killed, whole_again = time.monotonic(), None, None
-            while time.monotonic() - started < 60:
-                query = answers % len(queries)
-                found = many.search(queries[query], 10, exhaustive=True, partial=True)
-                answers += 1
-                lost = [names.index(name) for name in found.lost]
-                best = expected[query] if not lost else without[lost[0]][query]
-                wrong += not same(found, best) or len(lost) > 1
-                flagged += bool(lost)
-                if killed is None and (lost or not _alive(process)):
-                    killed = time.monotonic()
-                if killed is not None and not lost:
-                    whole_again = time.monotonic() - killed
-                    break
-            away.append(whole_again)
+            query, partial = number % len(queries), number % 2 == 0
+            if number == next_kill:
+                kill = Kill(actors[len(ended) % 4], float(rng.uniform(0, 0.02)))
+            began = time.monotonic()
+            try:
+                found = many.search(queries[query], 10, exhaustive=True, partial=partial)
+            except LostError:
+                seen["raised"] += 1
+                seen["wrong"] += partial
+                continue
+            seen["wrong"] += not same(found, expected(query, frozenset(found.lost))) or bool(found.lost and not partial)
+            seen["flagged"] += bool(found.lost)
+            if kill is not None and kill.at is not None and began > kill.at and not found.lost:
+                ended.append((time.monotonic() - kill.at, told(kill.actor, time.process_time)))
+                kill, next_kill = None, number + between
     for actor in actors:
         actor.close()
-    return {"kills": count, "answers": answers, "wrong": wrong, "flagged": flagged, "seconds until whole": away}
+    away, worked = np.array(ended).T
+    return {
+        "queries": count,
+        "kills": len(ended),
+        **{name: seen[name] for name in ("wrong", "flagged", "raised")},
+        "seconds from a kill to a whole answer": {"median": float(np.median(away)), "most": float(max(away))},
+        "of these, CPU of the new process": {"median": float(np.median(worked)), "most": float(max(worked))},
+    }
 
 
-def _process(actor):
+class Kill:
+    """``kill -9`` of the process of an actor after some seconds; ``at`` is when, None as long as it has not been."""
+
+    def __init__(self, actor, after):
+        self.actor, self.at, self._process = actor, None, told(actor, os.getpid)
+        threading.Timer(after, self._now).start()
+
+    def _now(self):
+        os.kill(self._process, signal.SIGKILL)
+        self.at = time.monotonic()
+
+
+def told(actor, what):
+    """What a function gives in the process of an actor."""
     import ray
 
-    return ray.get(actor.actor.__ray_call__.remote(lambda _: os.getpid()))
-
-
-def _alive(process):
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    return ray.get(actor.actor.__ray_call__.remote(lambda _: what()))
 
 
 def build(folder, count):
@@ -181,18 +202,20 @@ def build(folder, count):
 
     import lateint_ray
 
-    kills, texts = count or 6, rows(200)
+    count = count or 50
+    parts, texts = 2 * count, rows(20 * count)
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in texts))
     (folder / "kills").mkdir()
     lateint_ray.start(num_cpus=2, object_store_memory=1 << 30, logging_level="error")
-    how = {"parts": 20, "workers": 2, "metadata": ["year"], "progress": False}
+    how = {"parts": parts, "workers": 2, "sample": 5 * count, "metadata": ["year"], "progress": False}
     lateint_ray.build(str(folder / "rows.jsonl"), folder / "quiet", encoder=Words, **how)
-    killing = Killing(str(folder / "kills"), every=len(texts) // kills)
+    deadly = [row["text"] for row in texts[::20]]
     started = time.perf_counter()
+    killing = Killing(str(folder / "kills"), deadly, late=0.03)
     lateint_ray.build(str(folder / "rows.jsonl"), folder / "killed", encoder=killing, **how)
     return {
         "documents": len(texts),
-        "parts": 20,
+        "parts": parts,
         "workers killed": len(list((folder / "kills").iterdir())),
         "identical files": files(folder / "quiet") == files(folder / "killed"),
         "seconds": time.perf_counter() - started,

@@ -1,11 +1,13 @@
 """The measurements of `python -m benchmarks.serving`: each takes an empty folder and gives plain numbers."""
 
+import asyncio
 import base64
 import os
 import time
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import server_kills
 
@@ -13,6 +15,9 @@ from benchmarks.serving import frameworks as two
 from benchmarks.serving import load
 from lateint import Index
 from lateint.client import RemoteIndex
+from lateint_server.application import application
+from lateint_server.explaining import Found
+from lateint_server.settings import Settings
 
 DIM, DOCUMENTS, TOKENS, QUERY, K = 128, 5000, 60, 32, 10
 SEARCH = "/v1/indexes/it/search"
@@ -30,12 +35,14 @@ def collection(rng, documents, length, noise=0.7):
 @contextmanager
 def served(folder, *options):
     """A server of an index, in a process of its own: the index, the address, and queries."""
-    rng = np.random.default_rng(1)
-    index = Index.build(collection(rng, DOCUMENTS, TOKENS), folder / "index", progress=False)
-    server = server_kills.Server(folder / "index", *options)
+    path = folder / "index"
+    if not path.exists():
+        Index.build(collection(np.random.default_rng(1), DOCUMENTS, TOKENS), path, progress=False)
+    server = server_kills.Server(path, *options)
     try:
         port = int(server.address.rsplit(":", 1)[1])
-        yield index, ("127.0.0.1", port), collection(rng, 256, QUERY), server.url, server.process.pid
+        queries = collection(np.random.default_rng(2), 256, QUERY)
+        yield Index.open(path), ("127.0.0.1", port), queries, server.url, server.process.pid
     finally:
         server.end()
 
@@ -113,27 +120,101 @@ def _asking(connection, requests):
 
 
 def throughput(folder, count):
-    """Queries a second of 16 clients, and of the library with batches of 64, in turn."""
-    with served(folder) as (index, address, queries, _, _):
+    """16 clients beside the library's batches, in turn: queries a second, and CPU, which other processes disturb less.
+
+    The clients are one thread that sends what was made beforehand. Of the server, the event loop is its first thread.
+    """
+    with served(folder) as (index, address, queries, _, process):
         requests = [load.request(address, SEARCH, binary(query)) for query in queries]
-        library, clients = [], []
-        for _ in range(count or 5):
-            start, done = time.perf_counter(), 0
-            while time.perf_counter() - start < 3:
-                index.search(queries[done % 256 : done % 256 + 64], K)
-                done += 64
-            library.append(done / (time.perf_counter() - start))
-            answers, seconds = load.closed(address, requests, 16, 3)
-            assert all(status == 200 for status, _ in answers)
-            clients.append(len(answers) / seconds)
-    ratios = [one / other for one, other in zip(clients, library, strict=True)]
+        load.closed(address, requests, 16, 1)
+        rows = [_round(index, address, queries, requests, process) for _ in range(count or 5)]
+        apart = _application(index, queries)
+    found = {name: float(np.median([row[name] for row in rows])) for name in rows[0]}
+    per_query = {name.removeprefix("CPU "): of for name, of in found.items() if name.startswith("CPU ")}
+    per_query["of the event loop: the application, measured apart"] = apart
     return {
-        "16 clients, queries a second": float(np.median(clients)),
-        "library, batches of 64": float(np.median(library)),
-        "ratio": float(np.median(ratios)),
-        "ratios": ratios,
+        "16 clients, queries a second": found["clients"],
+        "library, batches of 64": found["library"],
+        "ratio": float(np.median([row["clients"] / row["library"] for row in rows])),
+        "ratios": [row["clients"] / row["library"] for row in rows],
+        "searched together": found["together"],
+        "CPU, microseconds a query": per_query,
+        "CPU of the library over that of the server": found["CPU library, batches of 64"] / found["CPU server"],
         "documents": DOCUMENTS,
     }
+
+
+def _round(index, address, queries, requests, process):
+    row = {}
+    for size in (64, 16, 1):
+        start, before, done = time.perf_counter(), time.process_time(), 0
+        while time.process_time() - before < 1:
+            index.search(queries[done % 256 : done % 256 + size], K)
+            done += size
+        row[f"CPU library, batches of {size}"] = 1e6 * (time.process_time() - before) / done
+        row.setdefault("library", done / (time.perf_counter() - start))
+    mine, loop, all_threads, together = time.process_time(), *_threads(process), _together(address)
+    answers, seconds = load.closed(address, requests, 16, 3)
+    assert all(status == 200 for status, _ in answers)
+    row["clients"] = len(answers) / seconds
+    row["CPU clients"] = 1e6 * (time.process_time() - mine) / len(answers)
+    for name, after, before in zip(("event loop", "server"), _threads(process), (loop, all_threads), strict=True):
+        row[f"CPU {name}"] = 1e6 * (after - before) / len(answers)
+    row["CPU searches"] = row["CPU server"] - row["CPU event loop"]
+    calls, found = (after - before for after, before in zip(_together(address), together, strict=True))
+    row["together"] = found / calls
+    return row
+
+
+def _threads(process):
+    """Seconds of CPU that the first thread of a process has taken, and all of them."""
+    took = {
+        int(task.name): int((task / "schedstat").read_text().split()[0]) / 1e9
+        for task in Path(f"/proc/{process}/task").iterdir()
+    }
+    return took[process], sum(took.values())
+
+
+def _together(address):
+    """How many searches the server has made, and for how many queries."""
+    connection = load.Connection(address)
+    _, body = connection.ask(b"GET /metrics HTTP/1.1\r\nhost: 127.0.0.1\r\n\r\n")
+    connection.close()
+    lines = dict(line.rsplit(" ", 1) for line in body.decode().splitlines() if line and not line.startswith("#"))
+    return tuple(float(lines[f"lateint_search_together_{name}"]) for name in ("count", "sum"))
+
+
+def _application(index, queries):
+    """Microseconds of CPU that the application takes for a request, without HTTP and without a search."""
+    body, found = msgspec.msgpack.encode(binary(queries[0])), Found([index.search(queries[0], K)], 1)
+    headers = [
+        (b"host", b"127.0.0.1"),
+        (b"content-type", b"application/msgpack"),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    scope = {"type": "http", "method": "POST", "path": SEARCH, "query_string": b"", "root_path": "", "headers": headers}
+
+    async def receive():
+        return {"type": "http.request", "body": body}
+
+    async def send(message):
+        assert message.get("status", 200) == 200
+
+    async def at_once(*_):
+        return found
+
+    async def measured():
+        app = application({"it": index}, Settings())
+        async with app.router.lifespan_context(app):
+            app.state.indexes["it"].search = at_once
+            times = []
+            for _ in range(2000):
+                before = time.process_time()
+                await app({**scope, "headers": headers[:]}, receive, send)
+                times.append(time.process_time() - before)
+        return 1e6 * float(np.median(times))
+
+    return asyncio.run(measured())
 
 
 def overload(folder, count):
@@ -146,13 +227,29 @@ def overload(folder, count):
         capacity = len(answers) / took
         rows = {"16 clients": _answers(answers, took)}
         for times in (1, 3):
-            rows[f"{times} x capacity"] = _answers(*load.paced(address, requests, 96, seconds, times * capacity))
+            rows[f"{times} x capacity"] = _answers(*load.paced(address, requests, 256, seconds, times * capacity))
     return {
         "capacity, queries a second": capacity,
         **rows,
         "p99 of 3 x over 1 x": rows["3 x capacity"]["p99 ms"] / rows["1 x capacity"]["p99 ms"],
         "p99 of 3 x over 16 clients": rows["3 x capacity"]["p99 ms"] / rows["16 clients"]["p99 ms"],
     }
+
+
+def queues(folder, count):
+    """Servers with different room for what waits, in turn: 64 clients that each ask again at once, and overload."""
+    seconds, rows = count or 3, {}
+    for room in (8, 16, 32, 64, 128, 256):
+        with served(folder, "--queue", str(room)) as (_, address, queries, _, _):
+            requests = [load.request(address, SEARCH, binary(query)) for query in queries]
+            load.closed(address, requests, min(room, 16), 1)
+            answers, took = load.closed(address, requests, min(room, 16), seconds)
+            rate = 3 * len(answers) / took
+            rows[room] = {
+                "64 clients": _answers(*load.closed(address, requests, 64, seconds)),
+                "3 x capacity": _answers(*load.paced(address, requests, 512, seconds, rate)),
+            }
+    return {"by queue": rows}
 
 
 def _answers(answers, took):
@@ -163,6 +260,7 @@ def _answers(answers, took):
         "asked a second": len(answers) / took,
         "answered a second": len(taken) / took,
         "refused with 429": len(refused),
+        "share refused": len(refused) / len(answers),
         "p50 ms": float(np.median(taken)),
         "p99 ms": float(np.quantile(taken, 0.99)),
         "p99 of refusals ms": float(np.quantile(refused, 0.99)) if refused else None,

@@ -1,7 +1,7 @@
-"""Clients that cost little: requests made beforehand, sent over sockets that stay open."""
+"""Clients that cost little: one thread, requests made beforehand, and sockets that stay open."""
 
+import selectors
 import socket
-import threading
 import time
 
 import msgspec
@@ -21,23 +21,30 @@ class Connection:
     def __init__(self, address):
         self.socket = socket.create_connection(address, timeout=30)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._got = b""
 
     def ask(self, sent):
-        self.socket.sendall(sent)
-        got = b""
-        while (end := got.find(b"\r\n\r\n")) < 0:
-            got += self._more()
-        head = got[:end].lower()
-        length = int(head.split(b"content-length:")[1].split(b"\r\n")[0])
-        while len(got) < end + 4 + length:
-            got += self._more()
-        return int(got[9:12]), got[end + 4 :]
+        self.send(sent)
+        while (answer := self.take()) is None:
+            pass
+        return answer
 
-    def _more(self):
+    def send(self, sent):
+        self._got = b""
+        self.socket.sendall(sent)
+
+    def take(self):
+        """What has come; None: not all of the answer yet."""
         more = self.socket.recv(1 << 16)
         if not more:
             raise ConnectionError("the server has closed the connection")
-        return more
+        self._got += more
+        end = self._got.find(b"\r\n\r\n")
+        if end < 0:
+            return None
+        length = int(self._got[:end].lower().split(b"content-length:")[1].split(b"\r\n")[0])
+        body = self._got[end + 4 :]
+        return None if len(body) < length else (int(self._got[9:12]), body)
 
     def close(self):
         self.socket.close()
@@ -45,7 +52,7 @@ class Connection:
 
 def closed(address, requests, clients, seconds):
     """Clients that each ask again when they have their answer: ``[(status, seconds), ...]`` and how long it took."""
-    return _many(address, requests, clients, seconds, None)
+    return _many(address, requests, clients, seconds, 0.0)
 
 
 def paced(address, requests, clients, seconds, rate):
@@ -54,30 +61,27 @@ def paced(address, requests, clients, seconds, rate):
 
 
 def _many(address, requests, clients, seconds, pause):
-    found, started = [], threading.Barrier(clients + 1)
-
-    def one(number):
-        connection, answers = Connection(address), []
-        started.wait()
-        begin = time.perf_counter()
-        due, at = begin + (0 if pause is None else pause * number / clients), number
-        while (now := time.perf_counter()) < begin + seconds:
-            if pause is not None:
-                if due > now:
-                    time.sleep(due - now)
-                due = max(due + pause, time.perf_counter() - pause)
-            asked = time.perf_counter()
-            status, _ = connection.ask(requests[at % len(requests)])
-            answers.append((status, time.perf_counter() - asked))
-            at += clients
-        connection.close()
-        found.extend(answers)
-
-    threads = [threading.Thread(target=one, args=(number,)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    started.wait()
-    begin = time.perf_counter()
-    for thread in threads:
-        thread.join()
-    return found, time.perf_counter() - begin
+    """Each client asks ``pause`` seconds after it asked last, or later, when it has its answer."""
+    free, answers, sent = [], [], 0
+    with selectors.DefaultSelector() as waiting:
+        begin = now = time.perf_counter()
+        for number in range(clients):
+            free.append((begin + pause * number / clients, Connection(address)))
+        while now < begin + seconds or len(free) < clients:
+            while now < begin + seconds and free and free[0][0] <= now:
+                due, connection = free.pop(0)
+                waiting.register(connection.socket, selectors.EVENT_READ, (connection, now, max(due, now - pause)))
+                connection.send(requests[sent % len(requests)])
+                sent, now = sent + 1, time.perf_counter()
+            until = min(begin + seconds, free[0][0]) if free and now < begin + seconds else now + 1
+            for key, _ in waiting.select(max(0.0, until - now)):
+                connection, asked, due = key.data
+                if (answer := connection.take()) is not None:
+                    answers.append((answer[0], time.perf_counter() - asked))
+                    waiting.unregister(connection.socket)
+                    free.append((due + pause, connection))
+            free.sort(key=lambda one: one[0])
+            now = time.perf_counter()
+        for _, connection in free:
+            connection.close()
+    return answers, now - begin

@@ -12,6 +12,7 @@ namespace {
 constexpr int64_t kRange = 1 << 16;       // documents on the scoreboard at a time: half a megabyte
 constexpr size_t kListsAhead = 4;         // lists between the prefetch of their documents and their use
 constexpr size_t kProbesAhead = 8;        // likewise for where lists begin
+constexpr int64_t kPostingsAPart = 8192;  // that are worth a thread
 constexpr int64_t kImputedRank = 2;       // times nprobe: the centroid whose score stands in for what was not found
 constexpr double kCoarseRange = 1 << 30;  // the largest coarse sum a query can reach
 
@@ -24,6 +25,11 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
     if (static_cast<int64_t>(keys.size()) <= count) return;
     std::nth_element(keys.begin(), keys.begin() + count, keys.end(), std::greater<uint64_t>());
     keys.resize(count);
+}
+
+[[noreturn]] void out_of_order(uint32_t document, const ListedRun& run) {
+    damaged("list_documents holds " + std::to_string(document) + " out of order, or beyond the " +
+            std::to_string(run.documents) + " documents of its segment");
 }
 
 }  // namespace
@@ -45,50 +51,54 @@ void Engine::choose_lists(const Query& query, Scratch& scratch) const {
             scratch.wanted.push_back({probes[p].centroid, gain, static_cast<uint32_t>(i)});
         }
     }
-    scratch.lists.resize(scratch.wanted.size());
 }
 
-// The inverted lists that the query reads in a segment, but for empty ones. Returns their postings.
-int64_t Engine::open_lists(const Segment& segment, Scratch& scratch) const {
-    const std::vector<Wanted>& wanted = scratch.wanted;
-    const uint32_t* documents = segment.lists.documents();
-    List* const lists = scratch.lists.data();
+// The inverted lists that the query reads in a run, but for empty ones: what they have of some documents. Returns their
+// postings.
+int64_t Engine::open_lists(const ListedRun& run, const std::vector<Wanted>& wanted, Run documents, Part& part) const {
+    const uint32_t* const all = run.lists->documents();
+    List* const lists = part.lists.data();
     size_t count = 0;
     int64_t postings = 0;
     for (size_t w = 0; w < wanted.size(); ++w) {
-        if (w + kProbesAhead < wanted.size()) segment.lists.prefetch(wanted[w + kProbesAhead].centroid);
-        const Run list = segment.lists.of(wanted[w].centroid);
-        lists[count] = {documents + list.first, documents + list.end, wanted[w].gain, wanted[w].token};
-        count += list.size() > 0;
-        postings += list.size();
+        if (w + kProbesAhead < wanted.size()) run.lists->prefetch(wanted[w + kProbesAhead].centroid);
+        const Run list = run.lists->of(wanted[w].centroid);
+        const uint32_t *first = all + list.first, *end = all + list.end;
+        // Both from the whole list, so that the parts make up the list even if it is damaged and does not rise.
+        const uint32_t* const from = documents.first > 0 ? std::lower_bound(first, end, documents.first) : first;
+        const uint32_t* const to = documents.end < run.documents ? std::lower_bound(first, end, documents.end) : end;
+        if (to < from) out_of_order(*from, run);
+        lists[count] = {from, to, wanted[w].gain, wanted[w].token};
+        count += from < to;
+        postings += to - from;
     }
-    scratch.open = count;
+    part.open = count;
     return postings;
 }
 
-// Adds up the coarse scores of documents [first, first + size) of a segment; returns how many were touched. The range
+// Adds up the coarse scores of documents [first, first + size) of a run; returns how many were touched. The range
 // is small enough for its scoreboard to stay in the second-level cache.
-int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scratch& scratch) const {
-    Entry* board = scratch.board.data();
-    uint32_t* touched = scratch.touched.data();
+int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Part& part) const {
+    Entry* board = part.board.data();
+    uint32_t* touched = part.touched.data();
     int64_t count = 0;
-    if (scratch.next_tag > std::numeric_limits<uint32_t>::max() - static_cast<uint32_t>(query.length)) {
-        std::fill(scratch.board.begin(), scratch.board.end(), Entry{0, 0});
-        scratch.next_tag = 1;
+    if (part.next_tag > std::numeric_limits<uint32_t>::max() - static_cast<uint32_t>(query.length)) {
+        std::fill(part.board.begin(), part.board.end(), Entry{0, 0});
+        part.next_tag = 1;
     }
-    const uint32_t first_tag = scratch.next_tag, range = static_cast<uint32_t>(size);
-    for (size_t l = 0; l < scratch.open; ++l) {
-        List& list = scratch.lists[l];
+    const uint32_t first_tag = part.next_tag, range = static_cast<uint32_t>(size);
+    for (size_t l = 0; l < part.open; ++l) {
+        List& list = part.lists[l];
         const uint32_t tag = first_tag + list.token;
-        if (l + kListsAhead < scratch.open) {
-            const List& ahead = scratch.lists[l + kListsAhead];
+        if (l + kListsAhead < part.open) {
+            const List& ahead = part.lists[l + kListsAhead];
             for (const uint32_t* line = ahead.next; line < std::min(ahead.end, ahead.next + 128); line += 16)
                 __builtin_prefetch(line);
         }
         const uint32_t* at = list.next;
         for (; at < list.end; ++at) {
             const uint32_t local = *at - static_cast<uint32_t>(first);
-            if (local >= range) break;  // of a later range; or of none, which find_candidates notices
+            if (local >= range) break;  // of a later range; or of none, which gather_part notices
             // Masks, not branches: whether a document is new is as good as random.
             const Entry entry = board[local];
             const int32_t known = -static_cast<int32_t>(entry.tag >= first_tag);
@@ -99,8 +109,47 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
         }
         list.next = at;
     }
-    scratch.next_tag += static_cast<uint32_t>(query.length);
+    part.next_tag += static_cast<uint32_t>(query.length);
     return count;
+}
+
+// Coarse scores of the documents of one of `parts` shares of each run; the best `candidates` are in part.keys.
+void Engine::gather_part(const Query& query, int64_t candidates, const uint8_t* allowed,
+                         const std::vector<ListedRun>& runs, const std::vector<Wanted>& wanted, int64_t number,
+                         int64_t parts, Part& part) const {
+    const auto room = static_cast<size_t>(std::min(kRange, documents()));
+    if (part.board.size() < room) part.board.resize(room, Entry{0, 0});
+    if (part.touched.size() < room + 1) part.touched.resize(room + 1);  // one is written before it is known to be new
+    part.lists.resize(wanted.size());
+    const auto most = static_cast<size_t>(std::max<int64_t>(4 * candidates, 4096));
+    std::vector<uint64_t>& keys = part.keys;
+    keys.clear();
+    part.counts = {};
+    uint64_t least = 0;
+    int64_t before = 0;  // documents of earlier runs
+    for (const ListedRun& run : runs) {
+        const Run share = {run.documents * number / parts, run.documents * (number + 1) / parts};
+        part.counts.postings += open_lists(run, wanted, share, part);
+        for (int64_t first = share.first; first < share.end; first += kRange) {
+            check_interrupt();
+            const int64_t touched = score_range(query, first, std::min(kRange, share.end - first), part);
+            part.counts.touched += touched;
+            for (int64_t t = 0; t < touched; ++t) {
+                const uint32_t local = part.touched[t];
+                const int64_t position = before + first + local;
+                const uint64_t key = key_of(part.board[local].sum, position);
+                if (key < least || (allowed && !allowed[position])) continue;
+                keys.push_back(key);
+                if (keys.size() < most) continue;
+                keep_best(keys, candidates);
+                least = *std::min_element(keys.begin(), keys.end());
+            }
+        }
+        for (size_t l = 0; l < part.open; ++l)
+            if (part.lists[l].next < part.lists[l].end) out_of_order(*part.lists[l].next, run);
+        before += run.documents;
+    }
+    keep_best(keys, candidates);
 }
 
 // score(d) ~ sum_i m_i + sum over the query tokens that probe a centroid of d of (best such centroid's score - m_i):
@@ -111,51 +160,30 @@ int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Scr
 void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
                              Scratch& scratch, SearchCounts* counts) const {
     scratch.chosen.clear();
-    scratch.keys.clear();
     if (query.length == 0) return;
     const int64_t nprobe = std::clamp<int64_t>(limits.nprobe, 1, centroids.count);
     const int64_t candidates = std::clamp<int64_t>(limits.candidates, 0, documents());
     scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * nprobe, nprobe,
                        limits.cells, threads);
     choose_lists(query, scratch);
-    const auto room = static_cast<size_t>(std::min(kRange, documents()));
-    if (scratch.board.size() < room) scratch.board.resize(room, Entry{0, 0});
-    if (scratch.touched.size() < room + 1)
-        scratch.touched.resize(room + 1);  // one is written before it is known to be new
-    const auto most = static_cast<size_t>(std::max<int64_t>(4 * candidates, 4096));
-    std::vector<uint64_t>& keys = scratch.keys;
-    keys.clear();
-    uint64_t least = 0;
-    for (size_t s = 0; s < segments.size(); ++s) {
-        const int64_t postings = open_lists(segments[s], scratch);
-        if (counts) counts->postings += postings;
-        for (int64_t first = 0; first < segments[s].documents; first += kRange) {
-            check_interrupt();
-            const int64_t touched = score_range(query, first, std::min(kRange, segments[s].documents - first), scratch);
-            if (counts) counts->touched += touched;
-            for (int64_t t = 0; t < touched; ++t) {
-                const uint32_t local = scratch.touched[t];
-                const int64_t position = first_position_[s] + first + local;
-                const uint64_t key = key_of(scratch.board[local].sum, position);
-                if (key < least || (allowed && !allowed[position])) continue;
-                keys.push_back(key);
-                if (keys.size() < most) continue;
-                keep_best(keys, candidates);
-                least = *std::min_element(keys.begin(), keys.end());
-            }
-        }
-        for (size_t l = 0; l < scratch.open; ++l) {
-            const List& list = scratch.lists[l];
-            if (list.next < list.end) {
-                damaged("list_documents holds " + std::to_string(*list.next) + " out of order, or beyond the " +
-                        std::to_string(segments[s].documents) + " documents of its segment");
-            }
-        }
+    const int64_t postings = postings_ / centroids.count * static_cast<int64_t>(scratch.wanted.size());
+    const int64_t parts = std::clamp<int64_t>(postings / kPostingsAPart, 1, threads_for(threads));
+    if (static_cast<int64_t>(scratch.parts.size()) < parts) scratch.parts.resize(parts);
+    const std::vector<ListedRun>& runs = lists_.runs();  // the same for all parts
+    parallel_for(parts, threads, [&](int64_t part, int) {
+        gather_part(query, candidates, allowed, runs, scratch.wanted, part, parts, scratch.parts[part]);
+    });
+    lists_.opened(static_cast<int64_t>(scratch.wanted.size()));
+    std::vector<uint64_t>& keys = scratch.parts[0].keys;
+    for (int64_t part = 0; part < parts; ++part) {
+        const Part& one = scratch.parts[part];
+        if (part > 0) keys.insert(keys.end(), one.keys.begin(), one.keys.end());
+        if (counts) counts->postings += one.counts.postings, counts->touched += one.counts.touched;
     }
     keep_best(keys, candidates);
     std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
     for (uint64_t key : keys)
-        scratch.chosen.push_back({static_cast<float>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
+        scratch.chosen.push_back({static_cast<int64_t>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
 }
 
 }  // namespace lateint::codes

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "codes/centroids.hpp"
+#include "codes/joined.hpp"
 #include "codes/lists.hpp"
 #include "codes/prober.hpp"
 #include "codes/query.hpp"
@@ -38,6 +39,7 @@ struct SearchLimits {
     int64_t cells;       // cells looked into for centroids; <= 0: all centroids are scored
     double deviations;  // stop when the next candidate is so many deviations too low (`Line`); <= 0: it does not matter
     int64_t watched;    // how many of the best candidates must not change; <= 0: k
+    int64_t sampled;    // so many tokens of a query that is much longer find candidates; <= 0: all do
 };
 
 // What happened in a search, for tuning and tests.
@@ -45,12 +47,19 @@ struct SearchCounts {
     int64_t postings = 0, touched = 0, scored = 0;
 };
 
+// What a stage of a search hands on to the next, best first.
+struct Candidate {
+    int64_t estimate;  // of its score, on a scale of the stage; more is better
+    int64_t position;
+};
+
 class Engine {
 public:
     // Throws std::runtime_error if something other than segments is damaged; their contents are looked at when they
-    // are read, by all other functions, which throw the same.
+    // are read, by all other functions, which throw the same. `before`: an engine of the same codec, perhaps with some
+    // of the same segments, or null; it is not needed afterwards.
     Engine(const Codec& codec, const Centroids& centroids, const Rotation& rotation, float step,
-           std::vector<Segment> segments);
+           std::vector<Segment> segments, const Engine* before = nullptr);
     ~Engine();
 
     const Codec codec;
@@ -78,6 +87,9 @@ public:
     std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed,
                             SearchCounts* counts = nullptr) const;
 
+    // Runs of documents that have lists of their own for searches: segments, and neighbours joined; for tests.
+    int64_t runs() const { return static_cast<int64_t>(lists_.runs().size()); }
+
     // Tokens [first, first + n) of a segment as bytes [n, width].
     void decode(int64_t segment, int64_t first, int64_t n, uint8_t* bytes) const;
 
@@ -96,25 +108,34 @@ private:
         int32_t gain;
         uint32_t token;
     };
-    struct Scratch {
+    struct Part {  // of the documents, for a thread
         std::vector<Entry> board;
         uint32_t next_tag = 1;
         std::vector<uint32_t> touched;
-        std::vector<Wanted> wanted;
         std::vector<List> lists;     // by token, best first
-        size_t open = 0;             // of them: those of a segment that are not empty
-        std::vector<uint64_t> keys;  // of candidates, best first: the coarse sum is in the upper half
-        double unit = 0;             // coarse sums per unit of score
-        std::vector<Hit> chosen;
+        size_t open = 0;             // of them: those of a run that are not empty
+        std::vector<uint64_t> keys;  // of candidates: the coarse sum is in the upper half
+        SearchCounts counts;
+    };
+    struct Scratch {
         Prober prober;
+        std::vector<Wanted> wanted;
+        std::vector<Part> parts;
+        std::vector<Candidate> chosen;
+        double unit = 0;  // estimates per unit of score
     };
     class Lease;
 
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&,
                          SearchCounts*) const;
     void choose_lists(const Query&, Scratch&) const;
-    int64_t open_lists(const Segment&, Scratch&) const;
-    int64_t score_range(const Query&, int64_t first, int64_t size, Scratch&) const;
+    int64_t open_lists(const ListedRun&, const std::vector<Wanted>&, Run documents, Part&) const;
+    int64_t score_range(const Query&, int64_t first, int64_t size, Part&) const;
+    void gather_part(const Query&, int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>&,
+                     const std::vector<Wanted>&, int64_t part, int64_t parts, Part&) const;
+    std::vector<Hit> rank(const Query&, int64_t k, int64_t watched, const SearchLimits&, const Scratch&, int threads,
+                          SearchCounts*) const;
+    void choose_again(const std::vector<Hit>&, double share, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
     Run tokens_of(const Segment&, int64_t local) const;
@@ -124,6 +145,8 @@ private:
     void prefetch_document_centroids(int64_t position) const;
 
     std::vector<int64_t> first_position_;  // of each segment, and the number of documents
+    int64_t postings_ = 0;                 // in all lists
+    mutable ReadLists lists_;
     // Scratch space of past calls for calls to come. No lock: whoever forks in the middle of a call leaves none behind.
     mutable std::array<std::atomic<Scratch*>, 64> idle_{};
 };

@@ -17,6 +17,17 @@ const Int8Kernels& int8_kernels() {
         default:
             break;
     }
+#elif defined(__aarch64__)
+    switch (active_isa()) {
+        case Isa::i8mm:
+            return kInt8I8mm;
+        case Isa::dotprod:
+            return kInt8Dotprod;
+        case Isa::neon:
+            return kInt8Neon;
+        default:
+            break;
+    }
 #endif
     return kInt8Scalar;
 }

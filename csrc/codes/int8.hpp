@@ -47,6 +47,10 @@ extern const Int8Kernels kInt8Scalar;
 extern const Int8Kernels kInt8Avx2;
 extern const Int8Kernels kInt8Avx512;
 extern const Int8Kernels kInt8Amx;
+#elif defined(__aarch64__)
+extern const Int8Kernels kInt8Neon;
+extern const Int8Kernels kInt8Dotprod;
+extern const Int8Kernels kInt8I8mm;
 #endif
 
 // Lays `count` <= 16 vectors of `depth` components (row length `stride`) out as one tile; absent lanes become 0.

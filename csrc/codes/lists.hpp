@@ -23,6 +23,8 @@ public:
     InvertedLists(const int64_t* offsets, const uint32_t* documents, int64_t entries, const uint32_t* centroids,
                   int64_t lists, int64_t count);
     const uint32_t* documents() const { return documents_; }
+    int64_t postings() const { return entries_; }
+    int64_t filled() const { return lists_; }  // lists that are stored
     void prefetch(uint32_t centroid) const {
         if (filled_.empty()) __builtin_prefetch(offsets_ + centroid);
     }
@@ -32,6 +34,22 @@ public:
         const uint64_t word = filled_[centroid / 64], bit = uint64_t{1} << centroid % 64;
         if (!(word & bit)) return {0, 0};
         return at(before_[centroid / 64] + __builtin_popcountll(word & (bit - 1)), centroid);
+    }
+
+    // take(centroid, entries of its list) for each that is stored, centroids ascending.
+    template <class Take>
+    void each(const Take& take) const {
+        if (filled_.empty()) {
+            for (int64_t c = 0; c < lists_; ++c) take(static_cast<uint32_t>(c), at(c, c));
+            return;
+        }
+        int64_t list = 0;
+        for (size_t w = 0; w < filled_.size(); ++w) {
+            for (uint64_t word = filled_[w]; word != 0; word &= word - 1) {
+                const auto centroid = static_cast<uint32_t>(64 * w + __builtin_ctzll(word));
+                take(centroid, at(list++, centroid));
+            }
+        }
     }
 
 private:
@@ -44,7 +62,7 @@ private:
 
     const int64_t* offsets_;
     const uint32_t* documents_;
-    int64_t entries_;
+    int64_t entries_, lists_;
     std::vector<uint64_t> filled_;  // bit c: centroid c has a list; empty where all have
     std::vector<uint32_t> before_;  // lists before each word of it
 };

@@ -11,6 +11,7 @@ namespace lateint::codes {
 namespace {
 
 constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
+constexpr int kLeastLanes = 4;       // of a part
 constexpr int kMostLanes = 4096;     // of a part: their lists then take some megabytes
 constexpr int kReadersAtATime = 16;  // their scores of a block of rows stay in the first-level cache
 
@@ -84,7 +85,7 @@ void TokensProber::offer(const uint8_t* rows, int64_t first, int64_t n, int64_t 
             const int m = static_cast<int>(std::min<size_t>(kReadersAtATime, readers.size() - reader));
             const int8_t* lanes[kReadersAtATime];
             for (int j = 0; j < m; ++j) {
-                const int lane = readers[reader + j];
+                const int lane = first_ + readers[reader + j];
                 lanes[j] = tiles + lane / kLanes * depth * kLanes + lane % kLanes * 4;
             }
             kernels.cross(rows + r * depth, count, depth, lanes, m, scores_.data(), Best::kOffered);
@@ -95,8 +96,9 @@ void TokensProber::offer(const uint8_t* rows, int64_t first, int64_t n, int64_t 
     }
 }
 
-void TokensProber::run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t listed,
-                       int64_t cells) {
+void TokensProber::run(const Centroids& centroids, const int8_t* tiles, int first, int lanes, int64_t count,
+                       int64_t listed, int64_t cells) {
+    first_ = first;
     const Session session(int8_kernels());
     const bool all = cells <= 0 || cells >= centroids.cell_count;
     const uint8_t* rows = all ? centroids.rows : centroids.cells;
@@ -131,15 +133,13 @@ void TokensProber::look_into(const Centroids& centroids, const int8_t* tiles, in
 
 void Prober::run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t listed,
                  int64_t cells, int threads) {
-    const int ntiles = static_cast<int>(tiles_for(lanes));
-    const int most = std::min(ntiles, threads_for(threads));
-    run_ = std::min((ntiles + most - 1) / most * kLanes, kMostLanes);
+    const int most = std::max(1, std::min(lanes / kLeastLanes, threads_for(threads)));
+    run_ = std::min((lanes + most - 1) / most, kMostLanes);
     const int parts = (lanes + run_ - 1) / run_;
     if (static_cast<int>(parts_.size()) < parts) parts_.resize(parts);
     parallel_for(parts, threads, [&](int64_t part, int) {
         const int first = static_cast<int>(part) * run_;
-        parts_[part].run(centroids, tiles + first * centroids.depth, std::min(run_, lanes - first), count, listed,
-                         cells);
+        parts_[part].run(centroids, tiles, first, std::min(run_, lanes - first), count, listed, cells);
     });
 }
 

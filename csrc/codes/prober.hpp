@@ -36,10 +36,10 @@ private:
     std::vector<uint64_t> keys_;
 };
 
-// Probes of some tokens, found by one thread.
+// Probes of tokens [first, first + lanes) of a query, found by one thread.
 class TokensProber {
 public:
-    void run(const Centroids&, const int8_t* tiles, int lanes, int64_t count, int64_t listed, int64_t cells);
+    void run(const Centroids&, const int8_t* tiles, int first, int lanes, int64_t count, int64_t listed, int64_t cells);
     const Probe* of(int lane) const { return probes_.data() + lane * listed_; }
     int64_t size(int lane) const { return sizes_[lane]; }
     int32_t least(int lane) const { return leasts_[lane]; }
@@ -51,6 +51,7 @@ private:
                const std::vector<int>& readers);
     void look_into(const Centroids&, const int8_t* tiles, int lanes, int64_t cells);
 
+    int first_ = 0;
     int64_t listed_ = 0;
     std::vector<Best> best_;       // [lanes]
     std::vector<Probe> probes_;    // [lanes][listed]

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <stdexcept>
 
 #include "codes/int8.hpp"
@@ -58,6 +59,23 @@ Query prepare(const Rotation& rotation, float step, int64_t depth, const float* 
         pack_tile(bytes.data(), count, depth, depth, query.tiles.data() + t * depth * kLanes);
     }
     return query;
+}
+
+Query sample(const Query& query, int64_t depth, int64_t count) {
+    Query part;
+    part.length = count;
+    part.ntiles = static_cast<int>(tiles_for(count));
+    part.tiles.resize(part.ntiles * kLanes * depth);
+    part.constant = query.constant;
+    for (int64_t j = 0; j < count; ++j) {
+        const int64_t i = j * query.length / count;
+        const int8_t* const from = query.tiles.data() + i / kLanes * depth * kLanes + i % kLanes * 4;
+        int8_t* const to = part.tiles.data() + j / kLanes * depth * kLanes + j % kLanes * 4;
+        for (int64_t k = 0; k < depth; k += 4) std::memcpy(to + k * kLanes, from + k * kLanes, 4);
+        part.scales.push_back(query.scales[i]);
+        part.offsets.push_back(query.offsets[i]);
+    }
+    return part;
 }
 
 void unpack(const Query& query, int64_t depth, int8_t* bytes) {

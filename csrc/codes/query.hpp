@@ -20,6 +20,9 @@ struct Query {
 // tokens [length, dim]; rows of documents have `depth` components and one unit of them means `step`.
 Query prepare(const Rotation& rotation, float step, int64_t depth, const float* tokens, int64_t length);
 
+// `count` <= length tokens of a query, evenly spread over it; the constant part is that of the whole.
+Query sample(const Query& query, int64_t depth, int64_t count);
+
 // bytes [length, depth]: the tiles of a query, token after token.
 void unpack(const Query& query, int64_t depth, int8_t* bytes);
 

@@ -56,6 +56,8 @@ const ResidualKernels& residual_kernels() {
 #if defined(__x86_64__) || defined(_M_X64)
     if (active_isa() >= Isa::avx512) return kResidualAvx512;
     if (active_isa() == Isa::avx2) return kResidualAvx2;
+#elif defined(__aarch64__)
+    if (active_isa() >= Isa::neon) return kResidualNeon;
 #endif
     return kResidualScalar;
 }

@@ -75,6 +75,8 @@ extern const ResidualKernels kResidualScalar;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const ResidualKernels kResidualAvx2;
 extern const ResidualKernels kResidualAvx512;
+#elif defined(__aarch64__)
+extern const ResidualKernels kResidualNeon;
 #endif
 
 }  // namespace lateint::codes

@@ -10,6 +10,8 @@
 
 #if defined(__F16C__)
 #include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
 #endif
 
 namespace lateint::codes {
@@ -38,6 +40,8 @@ inline void widen_generic(const void* row, Dtype dtype, int64_t dim, float* out)
 #if defined(__F16C__)
         for (; k + 8 <= dim; k += 8)
             _mm256_storeu_ps(out + k, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(halves + k))));
+#elif defined(__aarch64__)
+        for (; k + 4 <= dim; k += 4) vst1q_f32(out + k, vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(halves + k))));
 #endif
         for (; k < dim; ++k) out[k] = float16_to_float(halves[k]);
     }

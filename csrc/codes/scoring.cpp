@@ -11,7 +11,7 @@ namespace lateint::codes {
 namespace {
 
 constexpr int64_t kDecodeRows = 64;  // tokens decoded at a time; they stay in the first-level cache
-constexpr int64_t kDocumentsPerTask = 16;
+constexpr int64_t kDocumentsPerTask = 8;
 constexpr int64_t kDocumentsAhead = 2;   // documents between the prefetch of codes and their use
 constexpr int64_t kCentroidsAhead = 24;  // tokens of the next block whose centroids are fetched before it
 

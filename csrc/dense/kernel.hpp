@@ -37,6 +37,10 @@ const Kernel* kernel_avx512bf16(QueryKind queries, Dtype documents);
 const Kernel* kernel_amx(QueryKind queries, Dtype documents);
 const Kernel* screen_kernel_amx(Dtype documents);  // any float queries
 const Kernel* sketch_kernel_amx();                 // float queries; `tokens` of `best` points to SketchedTokens
+#elif defined(__aarch64__)
+const Kernel* kernel_neon(QueryKind queries, Dtype documents);
+const Kernel* kernel_dotprod(QueryKind queries, Dtype documents);
+const Kernel* kernel_i8mm(QueryKind queries, Dtype documents);
 #endif
 
 }  // namespace lateint::dense

@@ -21,15 +21,23 @@ constexpr int64_t kTaskProducts = 4 << 20;  // of tokens, in a task: between two
 thread_local Buffer worker_scratch;
 
 const Kernel& choose(QueryKind queries, Dtype documents) {
-    const Kernel* kernel = nullptr;
-#if defined(__x86_64__) || defined(__i386__)
     using Offer = const Kernel* (*)(QueryKind, Dtype);
-    constexpr Offer kOffers[] = {kernel_avx2, kernel_avx512, kernel_avx512bf16, kernel_amx};
-    for (int level = static_cast<int>(active_isa()); level > 0 && kernel == nullptr; --level) {
-        kernel = kOffers[level - 1](queries, documents);
-    }
+    constexpr Offer kOffers[] = {
+        // by level; the first one offers all
+        kernel_scalar,
+#if defined(__x86_64__) || defined(__i386__)
+        kernel_avx2,   kernel_avx512, kernel_avx512bf16, kernel_amx,
+#elif defined(__aarch64__)
+        kernel_neon,
+        kernel_dotprod,
+        kernel_i8mm,
 #endif
-    return *(kernel != nullptr ? kernel : kernel_scalar(queries, documents));
+    };
+    const Kernel* kernel = nullptr;
+    for (int level = static_cast<int>(active_isa()); kernel == nullptr; --level) {
+        kernel = kOffers[level](queries, documents);
+    }
+    return *kernel;
 }
 
 // nullptr: the documents have no sketch, or nothing here is faster with it.

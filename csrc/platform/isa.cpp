@@ -9,23 +9,37 @@
 #if defined(__x86_64__) || defined(__i386__)
 #define LATEINT_X86 1
 #include <cpuid.h>
-#endif
 #if defined(__linux__)
 #include <sys/syscall.h>
 #include <unistd.h>
+#endif
+#elif defined(__aarch64__)
+#define LATEINT_ARM 1
+#if defined(__linux__)
+#include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
 #endif
 
 namespace lateint {
 namespace {
 
-constexpr const char* kNames[kIsaCount] = {"scalar", "avx2", "avx512", "avx512bf16", "amx"};
+#if defined(LATEINT_X86)
+constexpr const char* kNames[] = {"scalar", "avx2", "avx512", "avx512bf16", "amx"};
+#elif defined(LATEINT_ARM)
+constexpr const char* kNames[] = {"scalar", "neon", "dotprod", "i8mm"};
+#else
+constexpr const char* kNames[] = {"scalar"};
+#endif
+constexpr int kIsaCount = sizeof kNames / sizeof *kNames;
 
 struct Detected {
     Isa best = Isa::scalar;
     const char* missing = "";  // why the level above `best` cannot run here
 };
 
-#ifdef LATEINT_X86
+#if defined(LATEINT_X86)
 uint64_t enabled_state() {  // XCR0: the register files that the operating system saves and restores
     uint32_t low, high;
     __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
@@ -71,9 +85,38 @@ bool is_intel() {
     uint32_t a, b, c, d;
     return __get_cpuid(0, &a, &b, &c, &d) && b == 0x756e6547 && d == 0x49656e69 && c == 0x6c65746e;  // GenuineIntel
 }
+
+// Intel's vdpbf16ps does a quarter of the products that its float32 FMA does; AMD's does twice as many.
+Isa fastest(Isa best) { return best == Isa::avx512bf16 && is_intel() ? Isa::avx512 : best; }
+
+#elif defined(LATEINT_ARM)
+// The bits of Linux are given by number: older headers have no names for them.
+#if defined(__linux__)
+bool has_dotprod() { return (getauxval(AT_HWCAP) >> 20 & 1) != 0; }  // HWCAP_ASIMDDP
+bool has_i8mm() { return (getauxval(AT_HWCAP2) >> 13 & 1) != 0; }    // HWCAP2_I8MM
+#elif defined(__APPLE__)
+bool has(const char* feature) {
+    int there = 0;
+    size_t size = sizeof there;
+    return sysctlbyname(feature, &there, &size, nullptr, 0) == 0 && there != 0;
+}
+bool has_dotprod() { return has("hw.optional.arm.FEAT_DotProd"); }
+bool has_i8mm() { return has("hw.optional.arm.FEAT_I8MM"); }
 #else
-Detected detect() { return {Isa::scalar, "the CPU is not x86"}; }
-bool is_intel() { return false; }
+bool has_dotprod() { return false; }
+bool has_i8mm() { return false; }
+#endif
+
+Detected detect() {
+    if (!has_dotprod()) return {Isa::neon, "the CPU lacks DotProd"};
+    if (!has_i8mm()) return {Isa::dotprod, "the CPU lacks I8MM"};
+    return {Isa::i8mm, ""};
+}
+Isa fastest(Isa best) { return best; }
+
+#else
+Detected detect() { return {Isa::scalar, ""}; }
+Isa fastest(Isa best) { return best; }
 #endif
 
 const Detected& detected() {
@@ -88,10 +131,7 @@ void refuse(Isa isa) {
 
 Isa initial_isa() {
     const char* wanted = std::getenv("LATEINT_ISA");
-    if (wanted == nullptr || *wanted == '\0') {
-        // Intel's vdpbf16ps does a quarter of the products that its float32 FMA does; AMD's does twice as many.
-        return best_isa() == Isa::avx512bf16 && is_intel() ? Isa::avx512 : best_isa();
-    }
+    if (wanted == nullptr || *wanted == '\0') return fastest(best_isa());
     try {
         const Isa isa = isa_from_name(wanted);
         if (isa > best_isa()) refuse(isa);
@@ -117,14 +157,17 @@ void set_active_isa(Isa isa) {
     active().store(isa, std::memory_order_relaxed);
 }
 
+int isa_count() { return kIsaCount; }
+
 const char* isa_name(Isa isa) { return kNames[static_cast<int>(isa)]; }
 
 Isa isa_from_name(const char* name) {
     for (int level = 0; level < kIsaCount; ++level) {
         if (std::string(name) == kNames[level]) return static_cast<Isa>(level);
     }
-    throw std::invalid_argument(std::string("unknown instruction set '") + name +
-                                "'; known are scalar, avx2, avx512, avx512bf16 and amx");
+    std::string known;
+    for (int level = 0; level < kIsaCount; ++level) known += std::string(level == 0 ? "" : ", ") + kNames[level];
+    throw std::invalid_argument(std::string("unknown instruction set '") + name + "'; known here: " + known);
 }
 
 const char* isa_limit() { return detected().missing; }

@@ -25,8 +25,8 @@
 namespace lateint {
 namespace {
 
-// Kernels are called in bursts: a worker looks for the next job this often before it goes to sleep (about 20 us).
-constexpr int kSpins = 500;
+// Kernels are called in bursts: a worker looks for the next job this often before it goes to sleep (about 0.1 ms).
+constexpr int kSpins = 5000;
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)

@@ -11,22 +11,16 @@ namespace lateint::text {
 namespace {
 
 constexpr int64_t kRange = 1 << 13;   // documents on the scoreboard at a time
-constexpr int64_t kChunk = 128;       // postings whose scores are computed together
 constexpr double kLargest = 1 << 30;  // what the weights of a query sum up to, as integers
-// An integer score is off by at most a part in 2^21, from eight operations in float32, and one for each term. Two
+// An integer score is off by at most a part in 2^21, from up to eight operations in float32, and one for each term. Two
 // documents may be off in opposite directions, and be equal once they are rounded to float32.
 constexpr int64_t kDoubt = 2 * (1 << 9) + (1 << 7);
 
 struct List {  // what is left of the postings of a term in the segment at hand
     Run left;
     int64_t begin;  // of all of them
-    float weight;
+    Share share;
 };
-
-// What a document gains by having a term `count` times: the same operations for one posting as for many.
-inline int32_t gain(float weight, float count, float base, float slope, int32_t length) {
-    return static_cast<int32_t>(weight * (count / (count + (base + slope * static_cast<float>(length))))) + 1;
-}
 
 // Keys order by score first and by lower position among equal ones.
 uint64_t key_of(int32_t score, int64_t position) {
@@ -36,9 +30,12 @@ uint64_t key_of(int32_t score, int64_t position) {
 int64_t score_of(uint64_t key) { return static_cast<int64_t>(key >> 32); }
 
 // The documents of one range.
+template <class Scoring>
 class Board {
 public:
-    Board(float base, float slope) : base_(base), slope_(slope) { scores_.fill(0); }
+    using Segment = typename Scoring::Segment;
+
+    explicit Board(const Scoring& scoring) : scoring_(scoring) { scores_.fill(0); }
 
     // Adds the postings of a list in documents [first, first + kRange). Throws if they do not ascend.
     void add(const Segment& segment, List& list, int64_t first) {
@@ -75,9 +72,7 @@ public:
             list.left.first = segment.seek(list.left, document);
             if (list.left.size() == 0) return;
             if (segment.posting_documents[list.left.first] != document) continue;
-            scores_[local] +=
-                gain(list.weight, static_cast<float>(std::max<uint32_t>(segment.count(list.left.first), 1)), base_,
-                     slope_, segment.length(document));
+            scores_[local] += scoring_.gain(segment, list.share, list.left.first);
         }
     }
     void clear() {
@@ -88,29 +83,20 @@ public:
 private:
     void add_chunk(const Segment& segment, const List& list, int64_t posting, int64_t n, int64_t first) {
         const uint32_t* const documents = segment.posting_documents + posting;
-        const uint8_t* const counts = segment.posting_counts + posting;
         std::array<uint32_t, kChunk> local;
-        std::array<int32_t, kChunk> lengths, gains;
+        std::array<int32_t, kChunk> gains;
         const auto start = static_cast<uint32_t>(first);
         const auto range = static_cast<uint32_t>(std::min(kRange, segment.documents - first));
-        uint32_t wrong = 0, large = 0;
+        uint32_t wrong = 0;
         for (int64_t i = 0; i < n; ++i) {
             local[i] = documents[i] - start;
             wrong |= static_cast<uint32_t>(local[i] >= range);
-            large |= static_cast<uint32_t>(counts[i] == kLarge);
         }
         for (int64_t i = 1; i < n; ++i) wrong |= static_cast<uint32_t>(documents[i] <= documents[i - 1]);
         if (wrong || (posting > list.begin && documents[0] <= documents[-1])) {
             damaged("posting_documents must ascend and stay below " + std::to_string(segment.documents));
         }
-        for (int64_t i = 0; i < n; ++i) lengths[i] = segment.length(documents[i]);
-        for (int64_t i = 0; i < n; ++i) {
-            const float count = counts[i] > 0 ? static_cast<float>(counts[i]) : 1.0F;
-            gains[i] = gain(list.weight, count, base_, slope_, lengths[i]);
-        }
-        for (int64_t i = 0; large && i < n; ++i)
-            if (counts[i] == kLarge)
-                gains[i] = gain(list.weight, static_cast<float>(segment.count(posting + i)), base_, slope_, lengths[i]);
+        scoring_.gains(segment, list.share, posting, n, gains.data());
         for (int64_t i = 0; i < n; ++i) {
             const int32_t known = scores_[local[i]];
             touched_[count_] = local[i];
@@ -119,7 +105,7 @@ private:
         }
     }
 
-    const float base_, slope_;
+    const Scoring& scoring_;
     std::array<int32_t, kRange> scores_;
     std::array<uint32_t, kRange + 1> touched_;  // one is written before it is known to be new
     int64_t count_ = 0;
@@ -159,35 +145,38 @@ private:
 // Lists are sorted by what they can add, most first. As soon as those from some list on cannot make a document good
 // enough together, they are only looked up for documents that the lists before them found (MaxScore: Turtle and Flood
 // 1995), range by range.
-std::vector<int64_t> Engine::candidates(const std::vector<Wanted>& wanted, int64_t k, const uint8_t* allowed) const {
+template <class Scoring>
+std::vector<int64_t> Engine<Scoring>::candidates(const std::vector<Wanted>& wanted, int64_t k,
+                                                 const uint8_t* allowed) const {
     if (wanted.empty()) return {};
-    if (!allowed) allowed = live_;
+    if (!allowed) allowed = this->live;
     double sum = 0;
     std::vector<const Wanted*> terms;
     for (const Wanted& term : wanted) {
-        sum += term.weight;
+        sum += term.weight * term.largest;
         terms.push_back(&term);
     }
-    std::stable_sort(terms.begin(), terms.end(), [](auto a, auto b) { return a->weight > b->weight; });
+    std::stable_sort(terms.begin(), terms.end(),
+                     [](auto a, auto b) { return a->weight * a->largest > b->weight * b->largest; });
     const size_t n = terms.size();
-    std::vector<float> weights(n);
+    std::vector<Share> shares(n);
     std::vector<int64_t> most(n), rest(n + 1, 0);  // what a list can add, and what it and those after it can
     for (size_t t = n; t-- > 0;) {
-        weights[t] = static_cast<float>(terms[t]->weight / sum * kLargest);
-        most[t] = static_cast<int64_t>(weights[t]) + 1;
+        shares[t] = {static_cast<float>(terms[t]->weight / sum * kLargest), terms[t]->largest};
+        most[t] = static_cast<int64_t>(shares[t].weight * shares[t].largest) + 1;
         rest[t] = rest[t + 1] + most[t];
     }
-    Board board(static_cast<float>(norm_base()), static_cast<float>(norm_slope()));
-    Best best(std::min(k, documents()), kDoubt + 2 * static_cast<int64_t>(n));
+    Board<Scoring> board(*this);
+    Best best(std::min(k, this->documents()), kDoubt + 2 * static_cast<int64_t>(n));
     size_t walked = n;  // lists that are read whole
     std::vector<List> lists(n);
-    for (size_t s = 0; s < segments.size(); ++s) {
-        const Segment& segment = segments[s];
+    for (size_t s = 0; s < this->segments.size(); ++s) {
+        const typename Scoring::Segment& segment = this->segments[s];
         bool any = false;
         for (size_t t = 0; t < n; ++t) {
             const int64_t number = terms[t]->numbers[s];
             const Run run = number < 0 ? Run{0, 0} : segment.run(number);
-            lists[t] = {run, run.first, weights[t]};
+            lists[t] = {run, run.first, shares[t]};
             any |= run.size() > 0;
         }
         if (!any) continue;
@@ -195,7 +184,7 @@ std::vector<int64_t> Engine::candidates(const std::vector<Wanted>& wanted, int64
             check_interrupt();
             while (walked > 0 && rest[walked - 1] < best.least()) --walked;
             for (size_t t = 0; t < walked; ++t) board.add(segment, lists[t], first);
-            const uint8_t* const here = allowed ? allowed + first_position_[s] + first : nullptr;
+            const uint8_t* const here = allowed ? allowed + this->first_position[s] + first : nullptr;
             const auto good = [&](int64_t later) {
                 return [&, later](uint32_t, int32_t score) { return score + later >= best.least(); };
             };
@@ -208,7 +197,7 @@ std::vector<int64_t> Engine::candidates(const std::vector<Wanted>& wanted, int64
                 board.filter(good(rest[t + 1]));
             }
             for (int64_t i = 0; i < board.touched(); ++i)
-                best.add(board.score(i), first_position_[s] + first + board.document(i));
+                best.add(board.score(i), this->first_position[s] + first + board.document(i));
             board.clear();
             best.tighten();
         }
@@ -219,5 +208,8 @@ std::vector<int64_t> Engine::candidates(const std::vector<Wanted>& wanted, int64
     }
     return best.positions();
 }
+
+template std::vector<int64_t> Engine<Bm25>::candidates(const std::vector<Wanted>&, int64_t, const uint8_t*) const;
+template std::vector<int64_t> Engine<Impacts>::candidates(const std::vector<Wanted>&, int64_t, const uint8_t*) const;
 
 }  // namespace lateint::text

@@ -13,6 +13,8 @@ const ForwardKernel& forward_kernel(Dtype dtype) {
     for (int level = static_cast<int>(active_isa()); level > 0 && kernel == nullptr; --level) {
         kernel = kOffers[level - 1](dtype);
     }
+#elif defined(__aarch64__)
+    if (active_isa() >= Isa::neon) kernel = forward_kernel_neon(dtype);
 #endif
     return *(kernel != nullptr ? kernel : forward_kernel_scalar(dtype));
 }
@@ -21,6 +23,8 @@ const BackwardKernel& backward_kernel(Dtype dtype) {
 #if defined(__x86_64__) || defined(__i386__)
     if (active_isa() >= Isa::avx512) return *backward_kernel_avx512(dtype);
     if (active_isa() >= Isa::avx2) return *backward_kernel_avx2(dtype);
+#elif defined(__aarch64__)
+    if (active_isa() >= Isa::neon) return *backward_kernel_neon(dtype);
 #endif
     return *backward_kernel_scalar(dtype);
 }

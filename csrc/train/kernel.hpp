@@ -68,6 +68,9 @@ const ForwardKernel* forward_kernel_avx512bf16(Dtype dtype);
 const ForwardKernel* forward_kernel_amx(Dtype dtype);
 const BackwardKernel* backward_kernel_avx2(Dtype dtype);
 const BackwardKernel* backward_kernel_avx512(Dtype dtype);
+#elif defined(__aarch64__)
+const ForwardKernel* forward_kernel_neon(Dtype dtype);
+const BackwardKernel* backward_kernel_neon(Dtype dtype);
 #endif
 
 }  // namespace lateint::train

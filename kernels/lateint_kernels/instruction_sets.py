@@ -1,9 +1,10 @@
-"""Which instruction sets the compiled kernels know, and which of them run on this machine."""
+"""Which instruction sets the compiled kernels know on this architecture, and which of them run on this machine."""
 
 from lateint_kernels import _cpu
 
-# Best first; each level includes those after it.
-INSTRUCTION_SETS = ("amx", "avx512bf16", "avx512", "avx2", "scalar")
+# Best first; each level includes those after it. On x86-64: amx, avx512bf16, avx512, avx2, scalar; on 64-bit ARM: i8mm,
+# dotprod, neon, scalar.
+INSTRUCTION_SETS = tuple(reversed(_cpu.isa_names()))
 
 
 def why_not(isa: str) -> str | None:

@@ -26,6 +26,7 @@ from lateint.indexing.codec import Codec
 from lateint.indexing.documents import Documents
 from lateint.indexing.encoding import Stream
 from lateint.state import State, deletion
+from lateint.text.analyzer import Analyzer
 from lateint.timings import Timings
 from lateint_kernels.codes.building import HostOperators
 
@@ -169,6 +170,23 @@ class Draft:
         self.changed = True
         lost = rebuilding.error(source, self.state, codec)
         return Rebuilt(documents is None, lost, (len(before.centroids), len(codec.centroids)))
+
+    def analyze(self, analyzer: Analyzer | None) -> None:
+        """Makes terms of all texts; None: there are no terms any more. Segments without texts stay as they are."""
+        if analyzer == self.state.manifest.analyzer:
+            return
+        before = self.state
+        state = State(replace(before.manifest, analyzer=analyzer), before.arrays, before.parts)
+        for part in before.parts:
+            if "texts" not in part.fields.groups:
+                continue
+            number = [one.entry.name for one in state.parts].index(part.entry.name)
+            live = range(part.entry.documents) if part.live is None else np.flatnonzero(part.live).tolist()
+            given = Given(texts=[part.fields.text(row) for row in live], analyzer=analyzer)
+            joined, *new = compaction.join([part], state.manifest.centroids)
+            groups = attached(given, joined.groups())
+            state = self._with_segment(state, number, number + 1, new, groups, part.entry.residual_norm)
+        self.state, self.changed = state, True
 
     def calibrate(self, calibration: Calibration) -> None:
         """Keeps what was measured."""

@@ -10,7 +10,7 @@ from lateint_kernels.codes.residual import depth_of
 
 SHORT_IDS = 1 << 16  # with more centroids than that, their ids have a third byte
 # What arrays belong to.
-PARTS = ("codes", "scales", "centroid_ids", "lists", "documents", "codec", "texts", "metadata", "postings")
+PARTS = ("codes", "scales", "centroid_ids", "lists", "documents", "codec", "texts", "metadata", "postings", "sparse")
 # Arrays of each group that a segment may have: name, type, and how many more than documents; None: any number.
 GROUPS: Mapping[str, tuple[tuple[str, str, int | None], ...]] = {
     "texts": (("text_offsets", "<i8", 1), ("text_bytes", "|u1", None)),
@@ -29,6 +29,13 @@ GROUPS: Mapping[str, tuple[tuple[str, str, int | None], ...]] = {
         ("posting_counts", "|u1", None),
         ("large_postings", "<i8", None),
         ("large_counts", "<u4", None),
+    ),
+    "sparse": (
+        ("sparse_term_bytes", "|u1", None),
+        ("sparse_term_offsets", "<i8", None),
+        ("sparse_posting_offsets", "<i8", None),
+        ("sparse_posting_documents", "<u4", None),
+        ("sparse_posting_weights", "<f2", None),
     ),
 }
 

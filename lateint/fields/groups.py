@@ -11,7 +11,7 @@ from typing import Any, Protocol
 from numpy.typing import NDArray
 
 from lateint.disk.segment_files import Rows
-from lateint.fields import metadata, postings, texts
+from lateint.fields import metadata, postings, sparse, texts
 from lateint.fields.records import Given
 from lateint.fields.stored import Leaves, Piece
 
@@ -43,7 +43,7 @@ class Group(Protocol):
 
 
 # In the order of docs/format.md.
-GROUPS: Mapping[str, Group] = {"texts": texts, "metadata": metadata, "postings": postings}
+GROUPS: Mapping[str, Group] = {"texts": texts, "metadata": metadata, "postings": postings, "sparse": sparse}
 
 
 def attached(given: Given, kept: Mapping[str, Sequence[Piece]] | None = None) -> dict[str, dict[str, Rows]]:

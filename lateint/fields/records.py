@@ -1,4 +1,4 @@
-"""Texts and metadata as users pass them, some documents at a time."""
+"""Texts, metadata and sparse vectors as users pass them, some documents at a time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ from itertools import islice
 from typing import Any
 
 from lateint.fields.values import flattened
+from lateint.text import vectors
 from lateint.text.analyzer import Analyzer
+from lateint.text.vectors import Matrix, Vector
 
 
 @dataclass(frozen=True)
@@ -20,12 +22,14 @@ class Given:
     Attributes:
         texts: for each document, checked; None for one without.
         metadata: for each document, as users pass them. Those of a stream can be read once.
+        sparse: a sparse vector for each document, likewise.
         first: number of the first document, for messages.
         analyzer: that makes terms of texts; None: they are not searched.
     """
 
     texts: Sequence[str | None] | None = None
     metadata: Iterable[Mapping[str, Any] | None] | None = None
+    sparse: Iterable[Any] | None = None
     first: int = 0
     analyzer: Analyzer | None = None
 
@@ -46,25 +50,28 @@ class Given:
                 yield name, column
 
 
-NAMES = ("texts", "metadata")
+NAMES = ("texts", "metadata", "sparse")
 NOTHING = Given()
 
 
 class Records:
-    """Texts and metadata in the order of documents, read once from the front.
+    """Texts, metadata and sparse vectors in the order of documents, read once from the front.
 
     Args:
         texts: a str or None for each document; None: no document has one.
         metadata: a mapping or None for each, likewise.
         analyzer: see `Given`.
+        sparse: a vector or None for each, see `lateint.text.vectors.read`, or the rows of a sparse matrix.
 
     Raises:
         TypeError: one of them is no list and nothing else that can be iterated over.
     """
 
-    def __init__(self, texts: Any = None, metadata: Any = None, analyzer: Analyzer | None = None) -> None:
+    def __init__(
+        self, texts: Any = None, metadata: Any = None, analyzer: Analyzer | None = None, sparse: Any = None
+    ) -> None:
         self.analyzer = analyzer
-        self._given = {"texts": _column(texts, "texts"), "metadata": _column(metadata, "metadata")}
+        self._given = _columns(texts, metadata, sparse)
         self._iterators = {name: iter(column) for name, column in self._given.items() if column is not None}
         self._taken = 0
 
@@ -129,24 +136,31 @@ class Records:
                 crc = 0
                 for number, one in enumerate(column):
                     checked = _CHECKS[name](one, number)
-                    data = json.dumps(checked) if name == "texts" else checked.text
-                    crc = zlib.crc32(b"\n", zlib.crc32(data.encode(), crc))
+                    crc = zlib.crc32(b"\n", zlib.crc32(_BYTES[name](checked), crc))
                 found[f"{name}_crc32"] = crc
         return found
 
 
-def given(texts: Any, metadata: Any, documents: int) -> Given:
+def given(texts: Any, metadata: Any, documents: int, sparse: Any = None) -> Given:
     """Those of all documents of one call.
 
     Raises:
         TypeError, ValueError: as `Records`.
     """
     columns: dict[str, Any] = {
-        name: column if column is None or isinstance(column, list) else list(column)
-        for name, column in (("texts", _column(texts, "texts")), ("metadata", _column(metadata, "metadata")))
+        name: column if column is None or isinstance(column, (list, Matrix)) else list(column)
+        for name, column in _columns(texts, metadata, sparse).items()
     }
     Records(**columns).check(documents)
     return Given(**columns)
+
+
+def _columns(texts: Any, metadata: Any, sparse: Any) -> dict[str, Iterable[Any] | None]:
+    return {
+        "texts": _column(texts, "texts"),
+        "metadata": _column(metadata, "metadata"),
+        "sparse": _column(sparse, "sparse") if (rows := Matrix.of(sparse)) is None else rows,
+    }
 
 
 def _column(given: Any, name: str) -> Iterable[Any] | None:
@@ -172,4 +186,14 @@ def _text(one: Any, number: int) -> str | None:
     return str(one)
 
 
-_CHECKS: dict[str, Any] = {"texts": _text, "metadata": flattened}
+def _vector(one: Any, number: int) -> Vector | None:
+    return vectors.read(one, f"sparse of document {number}")
+
+
+_CHECKS: dict[str, Any] = {"texts": _text, "metadata": flattened, "sparse": _vector}
+# What `_CHECKS` give, as bytes that tell it from others.
+_BYTES: dict[str, Any] = {
+    "texts": lambda text: json.dumps(text).encode(),
+    "metadata": lambda record: record.text.encode(),
+    "sparse": lambda vector: json.dumps(None if vector is None else vectors.plain(vector)).encode(),
+}

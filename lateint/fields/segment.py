@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from functools import cached_property
 from typing import Any
 
-from lateint.fields import metadata, postings, texts
+from lateint.fields import metadata, postings, sparse, texts
 from lateint.fields.columns import Column, Key
 from lateint.fields.groups import GROUPS
 from lateint.fields.stored import Leaves, Piece
-from lateint_kernels.text.segment_text import SegmentText
+from lateint_kernels.text.segment_text import SegmentSparse, SegmentText
 
 
 class SegmentFields:
@@ -48,6 +48,11 @@ class SegmentFields:
     def postings(self) -> SegmentText:
         """Which documents have which terms."""
         return postings.of(self.groups.get("postings"), self.documents)
+
+    @cached_property
+    def sparse(self) -> SegmentSparse:
+        """Which documents have which terms in their sparse vectors."""
+        return sparse.of(self.groups.get("sparse"), self.documents)
 
     def pieces(self, first: int, last: int) -> dict[str, Piece]:
         """Some neighbouring documents, for each group."""

@@ -105,13 +105,10 @@ class LateInt(Base):  # type: ignore[misc]
                 over.
         """
         index, queries = self._built(), list(queries_embeddings)
-        if subset is None:
-            found = index.search(queries, k, **self.search)
-        else:
+        if subset is not None:
             each = [subset] * len(queries) if not subset or isinstance(subset[0], (str, int)) else list(subset)
-            chosen = [[id for id in map(str, ids) if id in index] for ids in each]
-            pairs = zip(queries, chosen, strict=True)
-            found = [index.search(query, k, subset=ids, **self.search) if ids else [] for query, ids in pairs]
+            subset = [[id for id in map(str, ids) if id in index] for ids in each]
+        found = index.search(queries, k, subset=subset, **self.search)
         return [[RerankResult(id=id, score=score) for id, score in hits] for hits in found]
 
     def get_documents_embeddings(self, documents_ids: Sequence[Sequence[str]]) -> list[list[Any]]:

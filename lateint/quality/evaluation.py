@@ -16,12 +16,19 @@ Results: TypeAlias = dict[Any, dict[Any, float]]
 
 
 def index_run(
-    index: Index, queries: Sequence[Any], query_ids: Sequence[Any], k: int = 100, **settings: Any
+    index: Index,
+    queries: Sequence[Any],
+    query_ids: Sequence[Any],
+    k: int = 100,
+    *,
+    texts: Sequence[str] | None = None,
+    **settings: Any,
 ) -> tuple[Results, list[float]]:
     """Searches one query after the other, as a user would.
 
     Args:
         queries: ``[Lq, dim]`` each; ``query_ids`` names them.
+        texts: words of each query, see `Index.search`; None: none.
         settings: passed on to `Index.search`.
 
     Returns:
@@ -29,9 +36,10 @@ def index_run(
     """
     run, seconds = {}, []
     with progress.bar(len(queries), "search", "query") as bar:
-        for query_id, query in zip(query_ids, queries, strict=True):
+        words = [None] * len(queries) if texts is None else texts
+        for query_id, query, text in zip(query_ids, queries, words, strict=True):
             started = time.perf_counter()
-            hits = index.search(query, k, **settings)
+            hits = index.search(query, k, text=text, **settings)
             seconds.append(time.perf_counter() - started)
             run[query_id] = dict(hits)
             bar.update()

@@ -13,6 +13,7 @@ from lateint.quality import measures as named
 from lateint.quality.collection import Collection
 from lateint.quality.evaluation import Results, exact_run, index_run
 from lateint.quality.measures import PerQuery
+from lateint.text.analyzer import Analyzer
 from lateint_kernels import Ragged
 
 NPROBES = (1, 2, 4, 8, 16, 32, 64)  # of a sweep
@@ -24,7 +25,7 @@ class Evaluated:
 
     Attributes:
         figures: plain numbers, fit for JSON.
-        values: who (``"index"``, ``"exact"``) -> measure -> query id -> value.
+        values: who (``"index"``, ``"exact"``, ``"alpha 0.5"``) -> measure -> query id -> value.
         run: what the index found.
         sweep: for each ``nprobe``: the first measure, and the median of a search in milliseconds.
     """
@@ -50,6 +51,8 @@ def evaluated(
     search: Mapping[str, Any],
     exact: bool = False,
     sweep: bool = False,
+    alphas: Sequence[float] = (),
+    text_search: bool | Analyzer = True,
     threads: int | None = None,
 ) -> Evaluated:
     """Builds an index of the documents in memory, asks it every query that has judgements, and measures.
@@ -60,16 +63,22 @@ def evaluated(
         build: arguments of `Index.build`; ``search``: of `Index.search`.
         exact: rank every document by exact MaxSim, too.
         sweep: search with several ``nprobe``, too.
+        alphas: search by tokens and words, too, with each share of MaxSim; ``text_search`` says what a word is.
     """
     query_ids = [collection.query_ids[i] for i in collection.judged]
     queries = [queries[i] for i in collection.judged]
-    index = Index.build(documents.tokens, lengths=documents.lengths, ids=collection.doc_ids, **build)
+    words: dict[str, Any] = {"texts": collection.documents, "text_search": text_search} if alphas else {}
+    index = Index.build(documents.tokens, lengths=documents.lengths, ids=collection.doc_ids, **words, **build)
     depth = named.depth(measures)
     run, seconds = index_run(index, queries, query_ids, depth, **search)
     values = {"index": named.per_query(collection.qrels, run, measures)}
     if exact:
         found = exact_run(documents, collection.doc_ids, queries, query_ids, depth, threads=threads)
         values["exact"] = named.per_query(collection.qrels, found, measures)
+    texts = [collection.queries[i] for i in collection.judged]
+    for alpha in alphas:
+        both, _ = index_run(index, queries, query_ids, depth, texts=texts, alpha=alpha, **search)
+        values[f"alpha {alpha:g}"] = named.per_query(collection.qrels, both, measures)
     points = []
     for nprobe in NPROBES if sweep else ():
         other, taken = index_run(index, queries, query_ids, depth, **{**search, "nprobe": nprobe})

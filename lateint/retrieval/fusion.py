@@ -17,7 +17,7 @@ RANKS = 60  # of reciprocal ranks: how little the first ranks differ
 
 @dataclass(frozen=True)
 class Fusion:
-    """What becomes of MaxSim and BM25 of a document.
+    """What becomes of MaxSim and BM25 of a document; a sparse vector's inner product stands for BM25 likewise.
 
     Attributes:
         kind: `RELATIVE` or `RRF`.
@@ -35,14 +35,14 @@ class Fusion:
 
         Args:
             alpha, fusion, rerank: as users pass them, None where they do not.
-            both: whether there are tokens and a text.
+            both: whether there are tokens, and a text or a sparse vector.
 
         Raises:
             TypeError, ValueError: one of them cannot be, or goes with another.
         """
         for name, value in (("alpha", alpha), ("fusion", fusion), ("rerank", rerank)):
             if value is not None and not both:
-                raise ValueError(f"{name} goes with both Q and text, of which only one is given")
+                raise ValueError(f"{name} goes with both Q and text (or sparse), of which only one is given")
             if value is not None and rerank is not None and name != "rerank":
                 raise ValueError(f"rerank orders by MaxSim alone, so {name} cannot be given with it")
         if fusion is not None and fusion not in ALPHA:

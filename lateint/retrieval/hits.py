@@ -26,9 +26,10 @@ class Hits:
 
     Attributes:
         ids: ``[n]`` int64, or objects of type str if the index was built with string ids.
-        scores: ``[n]`` float32: MaxSim on the scale of the original embeddings; with a text, BM25 or what both became.
-        parts: ``"maxsim"`` and ``"bm25"`` of each, ``[n]`` float32, as far as there are tokens and a text; MaxSim is
-            -inf for a document without tokens.
+        scores: ``[n]`` float32: MaxSim on the scale of the original embeddings; with a text or a sparse vector, its
+            score or what both became.
+        parts: ``"maxsim"`` and ``"bm25"`` or ``"sparse"`` of each, ``[n]`` float32, as far as there are tokens, and a
+            text or a sparse vector; MaxSim is -inf for a document without tokens.
         plan: what the search did, see `lateint.retrieval.planning.Plan`; None: these hits come from no search.
         read: reads them for `documents`; None: they come from no index.
         coverage: the share of all documents that was searched; 1.0 but where shards were lost, see `lateint.Shards`.

@@ -13,11 +13,12 @@ PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bound
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
+SAMPLED = 96  # tokens of a much longer query that find candidates
 WIDER = 8  # times as many lists, for a query that found too few documents
 MORE = 2  # times as many lists at most, for a search among a share of the documents
 MOST_DOCUMENTS = 1 << 32  # of an index
-# Of growing cost, around the defaults: times their probes (and cells, where these are more), patience, deviations, and
-# times their candidates.
+# Of growing cost, around the defaults: times their probes (cells and sampled tokens, where these are more), patience,
+# deviations, and times their candidates.
 RUNGS = (
     (0.25, 48, 1.0, 1),
     (0.5, 48, 1.0, 1),
@@ -70,12 +71,13 @@ def limits(
         patience=0 if candidates is not None else PATIENCE,
         cells=min(cells, centroids) if probes < centroids else 0,
         deviations=DEVIATIONS if candidates is None and fine else 0.0,
+        sampled=SAMPLED if candidates is None and fine else 0,
     )
 
 
 def wider(narrow: Limits, centroids: int) -> Limits:
     """For a search that found too few documents."""
-    return narrow._replace(nprobe=min(WIDER * narrow.nprobe, centroids), cells=0)
+    return narrow._replace(nprobe=min(WIDER * narrow.nprobe, centroids), cells=0, sampled=0)
 
 
 def for_share(usual: Limits, share: float, centroids: int) -> Limits:
@@ -90,7 +92,9 @@ def rungs(k: int, *, centroids: int, tokens: int) -> list[Limits]:
     for probes, patience, deviations, more in RUNGS:
         nprobe = min(max(1, round(probes * usual.nprobe)), centroids)
         cells = max(usual.cells, ceil(probes * usual.cells))
-        found.append(Limits(nprobe, more * usual.candidates, patience, cells, deviations if usual.deviations else 0.0))
+        sampled = max(usual.sampled, ceil(probes * usual.sampled))
+        line = deviations if usual.deviations else 0.0
+        found.append(Limits(nprobe, more * usual.candidates, patience, cells, line, sampled=sampled))
     return found
 
 

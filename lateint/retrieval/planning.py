@@ -25,7 +25,7 @@ class Plan:
     Attributes:
         kind: ``"pruned"``: candidates were found by lists of centroids; ``"scan"``: the documents that a filter or
             subset leaves were few, and all of them were scored; ``"exhaustive"``: that is what was asked for;
-            ``"words"``: candidates were found by BM25 alone.
+            ``"words"``: candidates were found by BM25, or by sparse vectors, alone.
         documents: how many could be found.
         nprobe: centroids that each query token looked into; None where lists played no part.
         limits: all settings of a pruned search; None where lists played no part.

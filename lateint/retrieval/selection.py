@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -75,3 +76,31 @@ class Selection:
         if self.chosen is None or other.chosen is None:
             return other if self.chosen is None else self
         return Selection(self.offsets, self.live, self.chosen & other.chosen, self.whole)
+
+
+def by_query(subset: Any, queries: int | None) -> list[tuple[Any, list[int]]] | None:
+    """The different subsets in a list of one for each query, with the numbers of their queries; None: it is one subset.
+
+    Args:
+        queries: how many; None: it is one without a batch around it.
+
+    Raises:
+        ValueError: there are more or fewer subsets than queries.
+    """
+    rows = getattr(subset, "ndim", 1) == 2
+    if not rows and (not isinstance(subset, (list, tuple)) or not subset or isinstance(subset[0], _IDS)):
+        return None
+    each = list(subset)
+    if queries is None:
+        raise ValueError(f"subset must be ids or a mask for one query, got a list of {len(each)} subsets")
+    if len(each) != queries:
+        raise ValueError(
+            f"subset must be one for all queries, or a list with one for each, got {len(each)} for {queries} queries"
+        )
+    numbers: dict[int, list[int]] = {}
+    for number, one in enumerate(each):
+        numbers.setdefault(id(one), []).append(number)
+    return [(each[those[0]], those) for those in numbers.values()]
+
+
+_IDS = (int, float, str, bytes, np.generic)  # or what somebody might take for one

@@ -1,8 +1,8 @@
-"""Searches with a text: BM25 alone, or together with MaxSim."""
+"""Searches with a text or a sparse vector: BM25 or inner products alone, or together with MaxSim."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,8 +15,9 @@ from lateint.retrieval.queries import Queries
 from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
 from lateint_kernels.codes.engine import Limits
-from lateint_kernels.text.engine import Terms, TextEngine
+from lateint_kernels.text.engine import PostingsEngine, Terms
 
+MAXSIM, BM25, SPARSE = "maxsim", "bm25", "sparse"  # parts of a score
 DEPTH = 40  # candidates that each of the two brings, as far as there are so many
 
 
@@ -27,6 +28,25 @@ class Found(NamedTuple):
     scores: NDArray[np.float32]
     parts: Mapping[str, NDArray[np.float32]]
     plan: Plan
+
+
+class Words(NamedTuple):
+    """The words or sparse vectors of queries, and the engine that finds them.
+
+    Attributes:
+        terms: of each query.
+        single: whether it is one that came without a batch around it.
+        part: what the scores are called in `lateint.Hits`: `BM25` or `SPARSE`.
+    """
+
+    engine: PostingsEngine
+    terms: Sequence[Terms]
+    single: bool
+    part: str
+
+    def some(self, numbers: Iterable[int]) -> Words:
+        """A batch of a few of them."""
+        return self._replace(terms=[self.terms[number] for number in numbers], single=False)
 
 
 def read(text: Any, queries: Queries | None) -> tuple[list[str], bool]:
@@ -48,18 +68,17 @@ def read(text: Any, queries: Queries | None) -> tuple[list[str], bool]:
     return texts, single
 
 
-def search(engine: TextEngine, terms: Sequence[Terms], k: int, selection: Selection, *, threads: int) -> list[Found]:
-    """The k best by BM25."""
-    rankings = engine.search(terms, k, allowed=selection.mask, threads=threads)
+def search(words: Words, k: int, selection: Selection, *, threads: int) -> list[Found]:
+    """The k best by words alone."""
+    rankings = words.engine.search(words.terms, k, allowed=selection.mask, threads=threads)
     plan = Plan(WORDS, selection.documents)
-    return [Found(positions, scores, {"bm25": scores}, plan) for positions, scores in rankings]
+    return [Found(positions, scores, {words.part: scores}, plan) for positions, scores in rankings]
 
 
 def search_both(
     engine: AnyEngine,
-    text_engine: TextEngine,
     queries: Queries,
-    terms: Sequence[Terms],
+    words: Words,
     k: int,
     limits: Limits,
     selection: Selection,
@@ -71,29 +90,28 @@ def search_both(
 ) -> list[Found]:
     """The k best by both scores: each brings candidates, and every candidate gets both."""
     depth = max(k, DEPTH)
+    most = depth if fusion.rerank is None else fusion.rerank
+    by_words = words.engine.search(words.terms, most, allowed=selection.mask, threads=threads)
     if fusion.rerank is not None:
-        words = text_engine.search(terms, fusion.rerank, allowed=selection.mask, threads=threads)
         nothing = np.empty(0, np.int64), np.empty(0, np.float32)
         tokens, plans = [nothing] * len(queries), [Plan(WORDS, selection.documents)] * len(queries)
+    elif exhaustive:
+        tokens, plans = searching.exhaustive(engine, queries, depth, selection, threads=threads)
     else:
-        words = text_engine.search(terms, depth, allowed=selection.mask, threads=threads)
-        if exhaustive:
-            tokens, plans = searching.exhaustive(engine, queries, depth, selection, threads=threads)
-        else:
-            limits = limits._replace(watched=k)
-            tokens, plans = searching.search(
-                engine, queries, depth, limits, selection, centroids=centroids, threads=threads
-            )
+        limits = limits._replace(watched=k)
+        tokens, plans = searching.search(
+            engine, queries, depth, limits, selection, centroids=centroids, threads=threads
+        )
     found = []
     for i, plan in enumerate(plans):
-        positions = np.unique(np.concatenate([tokens[i][0], words[i][0]]))
+        positions = np.unique(np.concatenate([tokens[i][0], by_words[i][0]]))
         maxsim = _completed(positions, *tokens[i], lambda left, i=i: engine.score(queries[i], left, threads=threads))
-        bm25 = _completed(positions, *words[i], lambda left, i=i: text_engine.score(terms[i], left))
-        scores = fusion.fused(maxsim, bm25) if fusion.rerank is None else maxsim
+        by_terms = _completed(positions, *by_words[i], lambda left, i=i: words.engine.score(words.terms[i], left))
+        scores = fusion.fused(maxsim, by_terms) if fusion.rerank is None else maxsim
         best = np.argsort(-scores, kind="stable")[:k]
         if fusion.rerank is not None:
             best = best[np.isfinite(maxsim[best])]
-        found.append(Found(positions[best], scores[best], {"maxsim": maxsim[best], "bm25": bm25[best]}, plan))
+        found.append(Found(positions[best], scores[best], {MAXSIM: maxsim[best], words.part: by_terms[best]}, plan))
     return found
 
 

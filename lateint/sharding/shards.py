@@ -18,6 +18,7 @@ from lateint.ids import listed
 from lateint.index import Index, sources
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.queries import Queries, read
+from lateint.retrieval.selection import by_query
 from lateint.sharding.calling import Call, having, seconds
 from lateint.sharding.connecting import connect, grouped
 from lateint.sharding.places import Facts
@@ -86,11 +87,12 @@ class Shards:
 
         Args:
             Q, k, mask: see `Index.search`. Texts need an ``encoder``.
-            subset: ids to choose from; None: all.
+            subset: ids to choose from; for a batch also a list of them for each query, which are asked for one after
+                the other. None: all.
             partial, timeout: None: as `Shards` was given.
             settings: the others of `Index.search`, for each shard; those that a place does not know are refused. A
-                ``filter`` may name fields only that each shard has. There is no ``text``: what a word weighs depends on
-                all documents, which no shard knows.
+                ``filter`` may name fields only that each shard has. There is no ``text`` and no ``sparse``: what a word
+                weighs, and what fusion makes of scores, depends on all documents, which no shard knows.
 
         Returns:
             `Hits` for one query, a list of them for a batch. Ties are in the order of shards, then of documents.
@@ -102,8 +104,19 @@ class Shards:
         queries, k = self._queries(Q, mask), positive(k, "k")
         if "text" in settings:
             raise TypeError("text cannot be searched over shards: what a word weighs depends on all documents")
+        if "sparse" in settings:
+            raise TypeError("sparse cannot be searched over shards: what becomes of scores depends on all candidates")
         if not len(queries):
             return []
+        each = None if subset is None else by_query(subset, None if queries.single else len(queries))
+        if each is not None:
+            hits: list[Any] = [None] * len(queries)
+            for part, numbers in each:
+                some = [queries[number] for number in numbers]
+                found = self.search(some, k, subset=part, partial=partial, timeout=timeout, **settings)
+                for number, one in zip(numbers, found, strict=True):
+                    hits[number] = one
+            return hits
         tokens = queries.tokens if queries.single else Ragged(queries.tokens, queries.offsets)
         call = self._call(partial, timeout)
         asked = {number: _searching(tokens, k, settings) for number in range(len(self._shards))}
@@ -115,8 +128,8 @@ class Shards:
                 number: _searching(tokens, k, {**settings, "subset": [ids[row] for row in rows]})
                 for number, rows in call.owners(ids, "subset").items()
             }
-        found = call.ask(asked)
-        merged = [call.merged(found if queries.single else _of(found, i), k) for i in range(len(queries))]
+        answers = call.ask(asked)
+        merged = [call.merged(answers if queries.single else _of(answers, i), k) for i in range(len(queries))]
         return merged[0] if queries.single else merged
 
     def rerank(

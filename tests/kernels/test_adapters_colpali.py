@@ -142,3 +142,18 @@ def test_pooling_with_the_patch(factor):
         torch.testing.assert_close(left[left[:, 0].argsort()], right[right[:, 0].argsort()])
     for left, right in zip(fused.cluster_id_to_indices, plain.cluster_id_to_indices, strict=True):
         assert {tuple(x[0].tolist()) for x in left.values()} == {tuple(x[0].tolist()) for x in right.values()}
+
+
+@pytest.mark.parametrize("smooth", [False, True])
+def test_documents_are_scored_by_their_codes(smooth):
+    """Whatever turns documents into those that codes give back."""
+
+    def halved(documents):
+        return documents / 2
+
+    queries, documents = embeddings(4, 5, 16)[1], embeddings(4, 7, 16, seed=1)[1]
+    score = losses.ColbertLoss(use_smooth_max=smooth)._inbatch_scores
+    with ours.patch(halved):
+        found = score(queries, documents)
+    with ours.patch():
+        torch.testing.assert_close(found, score(queries, documents / 2))

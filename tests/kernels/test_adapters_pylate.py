@@ -208,3 +208,18 @@ def test_pooling_with_the_patch(factor, protected):
         )
     for left, right in zip(fused, plain, strict=True):
         torch.testing.assert_close(left[left[:, 0].argsort()], right[right[:, 0].argsort()])
+
+
+@pytest.mark.parametrize("kind", ["ColBERTScores", "XTRScores", "colbert_kd_scores"])
+def test_documents_are_scored_by_their_codes(kind):
+    """Whatever turns documents into those that codes give back."""
+
+    def halved(documents):
+        return documents / 2
+
+    score = theirs.colbert_kd_scores if kind == "colbert_kd_scores" else getattr(theirs, kind)()
+    queries, documents = embeddings(4, 5, 16), embeddings(4, 3, 9, 16, seed=1)
+    with ours.patch(halved):
+        found = score(queries, documents)
+    with ours.patch():
+        torch.testing.assert_close(found, score(queries, documents / 2))

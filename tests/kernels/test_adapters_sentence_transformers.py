@@ -223,3 +223,18 @@ def test_pooling_with_the_patch(factor, normalize):
             found.append((pooled, tokens.grad))
         for plain, fused in zip(*found, strict=True):
             torch.testing.assert_close(fused, plain, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["maxsim", "pairwise", "kd"])
+def test_documents_are_scored_by_their_codes(name):
+    """Whatever turns documents into those that codes give back."""
+
+    def halved(documents):
+        return documents / 2
+
+    score, _, shape = FUNCTIONS[name]
+    queries, documents = embeddings(4, 5, 16), embeddings(*shape, seed=1)
+    with ours.patch(halved):
+        found = score(queries, documents)
+    with ours.patch():
+        torch.testing.assert_close(found, score(queries, documents / 2))

@@ -329,6 +329,35 @@ def test_more_documents_of_the_same_search(isa):
     assert fewer
 
 
+def test_some_tokens_of_a_long_query_find_its_candidates(isa):
+    rng = np.random.default_rng(6)
+    made = make(rng, rng.integers(0, 9, 300).tolist(), nbits=2, count=40, cuts=(100,))
+    for length, sampled in ((7, 4), (50, 8), (320, 96)):
+        query = rng.standard_normal((length, 40)).astype(np.float32)
+        picks = np.arange(sampled) * length // sampled
+        candidates = np.sort(made.engine.gather(query[picks], Limits(3, 60)).positions)
+        scores = made.engine.score(query, candidates)
+        best = np.argsort(-scores, kind="stable")[:10]
+        found, their_scores = one(made.engine.search(query, whole(query), 10, Limits(3, 60, sampled=sampled)))
+        assert found == candidates[best].tolist() and their_scores == scores[best].tolist()
+    short = rng.standard_normal((6, 40)).astype(np.float32)
+    assert one(made.engine.search(short, whole(short), 10, Limits(3, 60, sampled=4))) == one(
+        made.engine.search(short, whole(short), 10, Limits(3, 60))
+    )
+
+
+def test_some_tokens_of_a_long_query_say_which_candidates_to_score(isa):
+    rng = np.random.default_rng(7)
+    made = make(rng, rng.integers(1, 9, 2000).tolist(), nbits=4, count=60)
+    found = []
+    for _ in range(10):
+        query = rng.standard_normal((200, 40)).astype(np.float32)
+        best = one(made.engine.exhaustive(query, whole(query), 10))[0]
+        limits = Limits(30, 2000, patience=96, deviations=3.0, sampled=96)
+        found.append(len(np.intersect1d(best, one(made.engine.search(query, whole(query), 10, limits))[0])) / 10)
+    assert np.mean(found) >= 0.9
+
+
 def test_equal_centroids(isa):
     """No probe is better than another: the coarse scores are all the same."""
     rng = np.random.default_rng(0)

@@ -96,6 +96,7 @@ def test_search(nbits, cuts):
     for number in rng.permutation(len(choices))[:24]:
         k, nprobe, candidates, patience, mask = choices[number]
         limits = Limits(nprobe, candidates, patience, watched=int(rng.choice([0, 1, 10])), deviations=patience / 32)
+        limits = limits._replace(sampled=int(rng.choice([0, 3, 20])))
         same(*(engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine)))
     for k, mask in itertools.product((1, 10, 1000), (None, allowed)):
         same(

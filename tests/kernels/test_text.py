@@ -178,7 +178,7 @@ def test_what_is_no_postings_or_query_is_refused():
         engine.search([{b"a": 1}], 1, allowed=np.ones(2, np.uint8))
     with pytest.raises(ValueError, match="positions must be from 0 to 0"):
         engine.score({b"a": 1}, np.array([1]))
-    with pytest.raises(ValueError, match="counts of terms"):
+    with pytest.raises(ValueError, match="counts and weights of terms"):
         engine.search([{b"a": -1}], 1)
     with pytest.raises(ValueError, match="k1 must be from 0"):
         TextEngine([], k1=-1)

@@ -7,6 +7,7 @@ import numpy as np
 from lateint import FieldError, Index
 
 DIM = 8
+BESIDES = ("texts", "metadata", "sparse")
 
 
 def documents(rng, count):
@@ -19,14 +20,21 @@ def documents(rng, count):
 
 
 def fields(rng, count):
-    """Of ``count`` documents: a text and metadata, often none."""
+    """Of ``count`` documents: a text, metadata and a sparse vector, often none."""
     texts = [
         str(rng.choice(["red fox", "\u00fcber", "", "x" * 50, "fox " * 260, "dog \u00fcber dog"]))
         if rng.random() < 0.7
         else None
         for _ in range(count)
     ]
-    return list(zip(texts, (_metadata(rng) for _ in range(count)), strict=True))
+    return [(text, _metadata(rng), _vector(rng)) for text in texts]
+
+
+def _vector(rng):
+    if rng.random() < 0.3:
+        return None
+    terms = [term for term in ("fox", 7, "\u00fcber", "1000") if rng.random() < 0.6]
+    return {term: float(rng.choice([0, 0.25, 1.1, 3, 60_000, 1e-7])) for term in terms}
 
 
 def _metadata(rng):
@@ -39,6 +47,7 @@ def _metadata(rng):
 
 
 QUERIES = documents(np.random.default_rng(99), 3)
+SPARSE = [{"fox": 1.0, "7": 0.5}, {"\u00fcber": 2, "fox": 0.1, "nothing": 1}, {1000: 1e-3}]
 TEXTS = ["red fox", "\u00fcber dog fox", "nothing"]
 
 
@@ -52,6 +61,13 @@ def answers(index, queries=QUERIES):
         for Q in (None, queries):
             for hits in index.search(Q, 4, text=TEXTS):
                 found.append((hits.ids.tolist(), hits.scores.tobytes()))
+    try:
+        for Q in (None, queries):
+            for hits in index.search(Q, 4, sparse=SPARSE):
+                found.append((hits.ids.tolist(), hits.scores.tobytes()))
+    except ValueError as error:
+        assert "sparse needs an index whose documents have sparse vectors" in str(error)
+        found.append(None)
     for condition in CONDITIONS:
         try:
             hits = index.search(queries[0], 4, filter=condition)
@@ -75,20 +91,19 @@ def expected(live, codec):
     """`answers` of an index built from these documents by id, in order, with this codec, whose texts are searched."""
     if not live:
         nothing = ([], b"")
-        return [[], [], {}, *[nothing] * (5 * len(QUERIES)), *[None] * len(CONDITIONS)]
+        return [[], [], {}, *[nothing] * (5 * len(QUERIES)), *[None] * (1 + len(CONDITIONS))]
     return answers(built(live, codec=codec))
 
 
 def built(live, path=None, **settings):
-    """An index of documents by id, whose texts are searched: tokens alone, or (tokens, text, metadata)."""
+    """An index of documents by id, whose texts are searched: tokens alone, or (tokens, text, metadata, vector)."""
     settings = _columns(live.values()) | {"text_search": True} | settings
     return Index.build(settings.pop("doc_embs"), path, ids=list(live), progress=False, **settings)
 
 
 def _columns(documents):
-    whole = [one if isinstance(one, tuple) else (one, None, None) for one in documents]
-    tokens, texts, metadata = (list(column) for column in zip(*whole, strict=True))
-    return {"doc_embs": tokens, "texts": texts, "metadata": metadata}
+    whole = [one if isinstance(one, tuple) else (one, None, None, None) for one in documents]
+    return dict(zip(("doc_embs", *BESIDES), (list(column) for column in zip(*whole, strict=True)), strict=True))
 
 
 def step(index, live, rng, *, names=int):
@@ -107,13 +122,14 @@ def plan(live, rng, names=int):
         return [("add", new)], live | new
     if kind == "fields":
         some = [list(live)[i] for i in rng.choice(len(live), min(len(live), int(rng.integers(1, 4))), replace=False)]
-        what = str(rng.choice(["texts", "metadata", "both"]))
+        which = [name for name in BESIDES if rng.random() < 0.5] or ["texts"]
         new = {}
-        for name, (text, metadata) in zip(some, fields(rng, len(some)), strict=True):
+        for name, given in zip(some, fields(rng, len(some)), strict=True):
             before = live.pop(name)
-            tokens, *rest = before if isinstance(before, tuple) else (before, None, None)
-            new[name] = (tokens, rest[0] if what == "metadata" else text, rest[1] if what == "texts" else metadata)
-        return [(what, new)], live | new
+            tokens, *rest = before if isinstance(before, tuple) else (before, None, None, None)
+            mixed = [one if what in which else kept for what, one, kept in zip(BESIDES, given, rest, strict=True)]
+            new[name] = (tokens, *mixed)
+        return [("+".join(which), new)], live | new
     if kind in ("update", "delete"):
         some = [list(live)[i] for i in rng.choice(len(live), min(len(live), int(rng.integers(1, 4))), replace=False)]
         new = dict(zip(some, carrying(rng, len(some)), strict=True)) if kind == "update" else {}
@@ -136,9 +152,9 @@ def apply(index, operations):
             index.add(ids=list(what), **_columns(what.values()))
         elif kind == "update":
             index.update(list(what), **_columns(what.values()))
-        elif kind in ("texts", "metadata", "both"):
+        elif set(kind.split("+")) <= set(BESIDES):
             columns = _columns(what.values())
-            index.update(list(what), **{name: columns[name] for name in columns if name in (kind, *_BOTH[kind])})
+            index.update(list(what), **{name: columns[name] for name in kind.split("+")})
         elif kind == "delete":
             assert index.delete(what) == len(what)
         elif kind == "transaction":
@@ -148,11 +164,8 @@ def apply(index, operations):
             index.compact(full=what)
 
 
-_BOTH = {"both": ("texts", "metadata"), "texts": (), "metadata": ()}
-
-
 def carrying(rng, count):
-    """As `documents`, often with a text and metadata each: (tokens, text, metadata)."""
+    """As `documents`, often with something besides each: (tokens, text, metadata, vector)."""
     tokens = documents(rng, count)
     if rng.random() < 0.3:
         return tokens

@@ -29,6 +29,7 @@ METADATA = [
     for n in range(7)
 ] + [None]
 TEXTS = [f"\u00e9 {n} more" + n * 100 * " often" if n % 3 else None for n in range(8)]
+SPARSE = [{"a": 1.5, f"{n}": 0.25} if n % 3 else None for n in range(8)]
 CONDITIONS = [{"s": "v1"}, {"n": {"$gt": 0}}, {"l": {"$contains": "a"}}, {"s": {"$like": "%1"}}, {"o.d": {"$ne": "y"}},
               {"s": {"$in": ["v0", "v2", "a", "b", "c", "d"]}}, {"n": {"$exists": False}}]  # fmt: skip
 
@@ -44,7 +45,7 @@ def templates(folder):
     made = []
     for i, (nbits, ids) in enumerate([(4, None), (2, "strings"), (8, "strings"), (4, [5, 3, 9, 1, 7, 2, 8, 0])]):
         ids = [f"\u00e9{n}" for n in range(8)] if ids == "strings" else ids
-        given = {"texts": TEXTS, "metadata": METADATA, "text_search": True} if i % 2 else {}
+        given = {"texts": TEXTS, "metadata": METADATA, "sparse": SPARSE, "text_search": True} if i % 2 else {}
         settings = {**given, "ids": ids, "nbits": nbits, "ncentroids": 5, "allow_empty": True, "progress": False}
         index = Index.build(tokens(rng, lengths), folder / f"{i}", lengths=lengths, **settings)
         if i == 3:
@@ -140,9 +141,12 @@ def use(rng, folder):
             lambda: index.search(None, 5, text=["\u00e9 often", "more 1 2 4", "nothing"]),
             lambda: index.search(query, 5, text="more often 1"),
             lambda: index.search(query, 5, text="more", rerank=3),
+            lambda: index.search(None, 5, sparse=[{"a": 1.0, "1": 2.0}, {"4": 1}]),
+            lambda: index.search(query, 5, sparse={"a": 1.0}),
             lambda: [index.documents[name] for name in index.documents.fields],
             lambda: [_filtered(index, query, condition) for condition in CONDITIONS],
             lambda: index.update(few[:1], metadata=[{"s": "new"}] * len(few[:1])) if len(few) else None,
+            lambda: index.update(few[:1], sparse=[{"a": 1}] * len(few[:1])) if len(few) else None,
             lambda: index.update(few[:1], texts=["new"] * len(few[:1])) if len(few) else None,
             lambda: index.rerank(query, few),
             lambda: [index.reconstruct(one) for one in few],
@@ -161,7 +165,9 @@ def use(rng, folder):
             raise
         return "damage found"
     except ValueError as error:
-        if not str(error).startswith(("text needs an index whose texts are searched", "stem must be one of")):
+        if not str(error).startswith(
+            ("text needs an index whose", "sparse needs an index whose", "stem must be one of")
+        ):
             raise
         return "damage found"
     except RuntimeError as error:

@@ -409,11 +409,34 @@ def test_text(saved, tmp_path, capsys):
         assert len(found) == 6
         if options == ["--alpha", 0]:
             assert found[3] == [3, 10, 17]
+    for options, analyzer in [
+        ([], Analyzer()),
+        (["--off"], None),
+        (["--text-search", settings], Analyzer(stopwords="english")),
+    ]:
+        lateint("set-text-search", path, *options)
+        assert Index.open(path).analyzer == analyzer
+        assert capsys.readouterr().out == f"{analyzer or 'texts are not searched'}\n"
+    rows = [{"sparse": {"fox": i, "7": 0.5}} for i in range(30)]
+    documents.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    lateint("build", tmp_path / "vectors", *tokens, "--documents", documents)
+    lateint(
+        "search", tmp_path / "vectors", "--sparse", '{"fox": 2}', "--sparse", '{"7": 1, "fox": 1}', "-k", 2, "--json"
+    )
+    lines = capsys.readouterr().out.splitlines()[-2:]
+    found = [[(hit["id"], hit["score"]) for hit in json.loads(line)["hits"]] for line in lines]
+    assert found == [[(29, 58.0), (28, 56.0)], [(29, 29.5), (28, 28.5)]]
+    for wrong, message in [("fox", "must be JSON"), ("[1]", "must be a JSON object of terms and weights, got list")]:
+        with pytest.raises(SystemExit):
+            lateint("search", tmp_path / "vectors", "--sparse", wrong)
+        assert message in capsys.readouterr().err
     for arguments, message in [
+        (["search", tmp_path / "vectors", "--sparse", '{"fox": -1}'], "--sparse of query 0 must have weights from 0"),
+        (["search", path, "--sparse", '{"fox": 1}'], "--sparse needs an index whose documents have sparse vectors"),
         (["search", path, *queries, "--text", "one"], "--text must be a list of 6 strings for a batch"),
         (["search", path, "--text", "one", "--alpha", 0.5], "--alpha goes with both"),
         (["search", path, *queries[:2], "--text", "one"], "--tokens needs --lengths"),
-        (["search", path], "give QUERY, with --encoder, --tokens and --lengths, or --text"),
+        (["search", path], "give QUERY, with --encoder, --tokens and --lengths, --text or --sparse"),
         (["build", path, *tokens, "--text-search", "english"], "--text-search must be a JSON object"),
         (["build", path, *tokens, "--text-search", "[]"], "--text-search must be a JSON object: got list"),
         (["build", path, *tokens, "--text-search", '{"stemmer": 1}'], "--text-search must have stem, stopwords"),

@@ -4,6 +4,7 @@ import json
 import os
 import sqlite3
 import tracemalloc
+from itertools import count
 
 import numpy as np
 import pytest
@@ -350,3 +351,41 @@ def test_the_command_converts(foreign, tmp_path, capsys):
     (tmp_path / "ids.json").write_text('{"a": 1}')
     with pytest.raises(ValueError, match="--ids must be a list, or an object whose keys are numbers"):
         main(["convert", folder, str(tmp_path / "other"), "--ids", str(tmp_path / "ids.json")])
+
+
+def test_the_command_brings_texts_and_metadata(foreign, tmp_path):
+    folder, counter = str(foreign / "fast-plaid" / "deleted"), count()
+
+    def converted(**files):
+        options = []
+        for name, text in files.items():
+            option, _, ending = name.partition("_")
+            (path := tmp_path / f"{next(counter)}.{ending}").write_text(text)
+            options += [f"--{option}", str(path)]
+        main(["convert", folder, path := str(tmp_path / f"index-{next(counter)}"), *options])
+        return Index.open(path)
+
+    plain = converted(texts_txt="".join(f"text {i}\n" for i in range(49)))
+    assert plain.get([48])[0].text == "text 48" and plain.get([3])[0].metadata["year"] == 2004
+    rows = [{"_id": f"d{i}", "title": "T", "text": f"text {i}"} for i in range(60)]
+    named = converted(texts_jsonl="".join(json.dumps(row) + "\n" for row in rows))
+    assert named.ids[:2].tolist() == ["d0", "d1"] and named.get(["d48"])[0].text == "T text 48"
+    columns = converted(texts_tsv="".join(f"{i}\ttext {i}\ttitle\n" for i in reversed(range(49))))
+    assert columns.ids[-1] == 48 and columns.get([7])[0].text == "title text 7"
+    documents = "".join(json.dumps({"text": f"text {i}", "metadata": {"n": i}}) + "\n" for i in range(49))
+    both = converted(documents_jsonl=documents).get([5])[0]
+    assert both.text == "text 5" and dict(both.metadata) == {"n": 5}
+    for message, files in {
+        "--texts must have every document, but 48 is missing": {"texts_txt": "text\n" * 48},
+        "--documents must have every document, but 2 is missing": {"documents_jsonl": '{"metadata": {"n": 1}}\n' * 2},
+        "line 2: must not be empty, for each line is of one document": {"texts_txt": "text\n\n" + "text\n" * 48},
+        "line 1: must be id, text and perhaps title, got 1 columns": {"texts_tsv": "text\n"},
+        "--texts: the first column of .* must have numbers, got 'd1'": {"texts_tsv": "d1\ttext\n"},
+        "--ids must be left out: the lines of .* have ids": {
+            "ids_json": "[]",
+            "texts_jsonl": '{"id": 1, "text": ""}\n',
+        },
+        "--documents must hold metadata alone": {"texts_txt": "text\n", "documents_jsonl": '{"text": "x"}\n'},
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            converted(**files)

@@ -155,3 +155,22 @@ def test_logging_and_progress(folders, caplog, capsys):
     assert [record.name for record in caplog.records] == ["lateint.index"] and "30 documents" in caplog.text
     left = [line for line in capsys.readouterr().err.split("\n") if line.strip()]
     assert len(left) == 1 and left[0].rpartition("\r")[2].startswith("encode: 100%")
+
+
+def test_shares_of_words_and_tokens_are_compared(folders, tmp_path, capsys):
+    settings = ["-k", 3, "--nbits", 8, "--json", tmp_path / "json"]
+    lateint("eval", folders[0], *ENCODER, *settings, "--alpha", 0, "--alpha", 0.5, "--alpha", 1)
+    quality = json.loads((tmp_path / "json").read_text())["quality"]
+    assert list(quality) == ["index", "alpha 0", "alpha 0.5", "alpha 1"]
+    assert quality["alpha 1"] == quality["index"] != quality["alpha 0"]
+    assert [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()[-4:]] == list(quality)
+    words = json.dumps({"stopwords": WORDS})
+    lateint("eval", folders[0], *ENCODER, *settings, "--alpha", 0, "--text-search", words)
+    assert json.loads((tmp_path / "json").read_text())["quality"]["alpha 0"]["nDCG@3"] < quality["alpha 0"]["nDCG@3"]
+    for options, message in [
+        (["--alpha", 1.5], r"--alpha must be from 0 to 1, got 1\.5"),
+        (["--text-search", "{}"], "--text-search goes with --alpha"),
+        (["--alpha", 0.5, "--text-search", "[]"], "--text-search must be a JSON object"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            lateint("eval", folders[0], *ENCODER, *options)

@@ -9,6 +9,7 @@ import pytest
 
 import lateint
 from lateint import Index, Ragged, UnknownIdError
+from lateint.retrieval import searching
 from lateint_kernels import to_bfloat16
 
 EVERYTHING = 1 << 40  # a limit that nothing reaches
@@ -276,6 +277,51 @@ def test_subset(index, queries, size):
         assert pairs(index.search(query, 5, subset=chosen, exhaustive=True)) == expected[:5]
         assert pairs(index.rerank(query, chosen)) == expected
         assert pairs(index.rerank(query, chosen, 3)) == expected[:3]
+
+
+def test_a_subset_for_each_query(index, queries):
+    few, many = np.array([3, 7, 11]), np.arange(40, 150)
+    mask = np.zeros(len(index), bool)
+    mask[::2] = True
+    subsets = [few, None, many.tolist(), mask, index.subset(few), [], many, few]
+    asked = list(queries[: len(subsets)])
+    for settings in ({}, {"exhaustive": True}, {"nprobe": 1, "candidates": 5}):
+        found = index.search(asked, 5, subset=subsets, **settings)
+        for query, subset, hits in zip(asked, subsets, found, strict=True):
+            assert pairs(hits) == pairs(index.search(query, 5, subset=subset, **settings))
+            assert hits.plan == index.search(query, 5, subset=subset, **settings).plan
+    rows = np.stack([few, few + 1])
+    assert [set(hits.ids) for hits in index.search(asked[:2], 5, subset=rows)] == [set(few), set(few + 1)]
+    masks = np.stack([mask, ~mask])
+    assert [hits.ids[0] % 2 for hits in index.search(asked[:2], 1, subset=masks)] == [0, 1]
+
+
+def test_queries_with_the_same_subset_are_searched_together(index, queries, monkeypatch):
+    calls = []
+    scan = searching._scan
+    monkeypatch.setattr(
+        searching,
+        "_scan",
+        lambda engine, some, *rest, **how: calls.append(len(some)) or scan(engine, some, *rest, **how),
+    )
+    one, other = [1, 2], [3]
+    found = index.search(list(queries[:5]), 1, subset=[one, other, one, one, other])
+    assert calls == [3, 2]
+    assert [hits.ids[0] in one for hits in found] == [True, False, True, True, False]
+
+
+@pytest.mark.parametrize(
+    ("count", "subset", "message"),
+    [
+        (2, [[1]], "subset must be one for all queries, or a list with one for each, got 1 for 2 queries"),
+        (1, [[1], [2]], "subset must be one for all queries, or a list with one for each, got 2 for 1 queries"),
+        (None, [[1], [2]], "subset must be ids or a mask for one query, got a list of 2 subsets"),
+        (2, [[1], 2], "subset must be a list of ids, got int 2"),
+    ],
+)
+def test_bad_subsets_of_a_batch(index, queries, count, subset, message):
+    with pytest.raises((TypeError, ValueError), match=message):
+        index.search(queries[0] if count is None else list(queries[:count]), subset=subset)
 
 
 def test_an_empty_subset(index, queries):

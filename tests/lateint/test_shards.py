@@ -120,6 +120,11 @@ def test_masks_subsets_and_settings_go_to_shards(whole_and_parts, queries):
     with Shards(parts) as shards:
         same(shards.search(queries[1], 3, subset=some), whole.search(queries[1], 3, subset=some))
         assert len(shards.search(queries[1], 3, subset=[])) == 0
+        each = [some, None, some[:2]]
+        for hits, one in zip(
+            shards.search(queries[:3], 3, subset=each), whole.search(queries[:3], 3, subset=each), strict=True
+        ):
+            same(hits, one)
         mask = np.arange(len(queries[1])) % 2
         same(
             shards.search(queries[1], 4, mask=mask, exhaustive=True),
@@ -133,6 +138,8 @@ def test_masks_subsets_and_settings_go_to_shards(whole_and_parts, queries):
             shards.search(queries[1], nprob=3)
         with pytest.raises(TypeError, match="text cannot be searched over shards"):
             shards.search(queries[1], text="words")
+        with pytest.raises(TypeError, match="sparse cannot be searched over shards"):
+            shards.search(queries[1], sparse={"fox": 1})
         with pytest.raises(ValueError, match="nprobe must be at least 1"):
             shards.search(queries[1], nprobe=0)
         with pytest.raises(ValueError, match="k must be at least 1"):

@@ -21,9 +21,8 @@ def corpus(rng, count):
 
 
 def built(tokens, texts, path=None, **settings):
-    return Index.build(
-        tokens, path, texts=texts, text_search=True, allow_empty=True, progress=False, ncentroids=8, **settings
-    )
+    settings = {"text_search": True} | settings
+    return Index.build(tokens, path, texts=texts, allow_empty=True, progress=False, ncentroids=8, **settings)
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +47,19 @@ def test_text_alone_is_bm25(made):
         assert hits.plan.kind == "words"
         assert hits.documents()[0].text == texts[hits.ids[0]]
     assert len(index.search(None, 300, text="red")) == np.count_nonzero(reference(texts, "red"))
+
+
+def test_a_subset_for_each_text(made):
+    index, _ = made
+    texts, subsets = ["red fox", "red fox", "old barn"], [range(50), [60, 61, 62], None]
+    subsets[0] = list(subsets[0])
+    tokens = list(np.random.default_rng(2).standard_normal((3, 2, 16)).astype(np.float32))
+    for queries in (None, tokens):
+        found = index.search(queries, 9, text=texts, subset=subsets)
+        for number, hits in enumerate(found):
+            query = None if queries is None else queries[number]
+            alone = index.search(query, 9, text=texts[number], subset=subsets[number])
+            assert list(hits) == list(alone) and hits.plan == alone.plan
 
 
 def test_a_text_without_words_of_the_index_finds_nothing(made):
@@ -236,7 +248,7 @@ def test_an_index_that_asks_for_a_stemmer_says_so_where_there_is_none(tmp_path, 
 @pytest.mark.parametrize(
     ("settings", "error", "message"),
     [
-        ({"Q": None}, ValueError, "search needs Q, text or both, got neither"),
+        ({"Q": None}, ValueError, "search needs Q, or text or sparse, or one of them with Q; got none"),
         ({"Q": None, "text": 3}, TypeError, "text must be a string, or a list of strings for a batch, got int"),
         ({"Q": None, "text": ["a", 3]}, TypeError, "text must hold strings, got int"),
         ({"Q": None, "text": "a", "alpha": 0.5}, ValueError, "alpha goes with both Q and text"),
@@ -261,3 +273,65 @@ def test_fusion_of_equal_scores():
     same = np.ones(3, np.float32)
     assert Fusion(alpha=0.25).fused(same, 0 * same).tolist() == [0.25] * 3
     assert Fusion(alpha=0.25).fused(same * -np.inf, same).tolist() == [0.75] * 3
+
+
+@pytest.mark.parametrize("kind", ["memory", "disk"])
+def test_texts_become_searchable_later(kind, tmp_path):
+    tokens, texts = corpus(np.random.default_rng(7), 30)
+    path = tmp_path / "index" if kind == "disk" else None
+    index = Index.build(
+        tokens[:20],
+        path,
+        texts=texts[:20],
+        metadata=[{"n": i} for i in range(20)],
+        sparse=[{"a": i + 1} for i in range(20)],
+        allow_empty=True,
+        progress=False,
+        ncentroids=8,
+    )
+    index.add(tokens[20:22], allow_empty=True)  # a segment without texts stays
+    index.delete([0, 3, 21])
+    files = {one.name for one in (tmp_path / "index").rglob("*.seg")}
+    before, old = list(index.search(np.ones((2, 16), np.float32), 30, exhaustive=True)), Index.__copy__(index)
+    with index.transaction():
+        index.set_text_search(Analyzer(stopwords=("red",)))
+        index.add(tokens[22:], texts=texts[22:], allow_empty=True)
+    generation = index.generation
+    index.set_text_search(Analyzer(stopwords=("red",)))
+    assert index.generation == generation  # nothing has changed
+    there = [i for i in range(30) if i not in (0, 3, 21)]
+    given = [None if i == 20 else texts[i] for i in there]
+
+    def check(one, analyzer):
+        expect = built([tokens[i] for i in there], given, ids=there, codec=one.codec, **analyzer)
+        for text in ("red fox", "blue hen barn", "fox"):
+            for Q in (None, np.ones((2, 16), np.float32)):
+                assert list(one.search(Q, 30, text=text)) == list(expect.search(Q, 30, text=text))
+
+    check(index, {"text_search": Analyzer(stopwords=("red",))})
+    index.set_text_search()
+    check(index, {"text_search": True})
+    assert index.search(None, 2, sparse={"a": 1}).ids.tolist() == [19, 18]
+    assert index.count({"n": {"$gte": 10}}) == 10
+    if kind == "disk":
+        assert files & {one.name for one in path.rglob("*.seg")}
+        assert Index.verify(path) and Index.open(path, verify=True).analyzer == Analyzer()
+        check(Index.open(path), {"text_search": True})
+    index.set_text_search(False)
+    assert index.analyzer is None and index.get([1])[0].text == texts[1]
+    assert not any("/term_bytes" in name for name in index._snapshot.state.arrays)
+    with pytest.raises(ValueError, match="text needs an index whose texts are searched"):
+        index.search(None, 3, text="red")
+    with pytest.raises(ValueError, match="text needs an index whose texts are searched"):
+        old.search(None, 3, text="red")
+    assert list(old.search(np.ones((2, 16), np.float32), 30, exhaustive=True)) == before
+    with pytest.raises(TypeError, match="text_search must be True, False or a lateint"):
+        index.set_text_search("english")
+
+
+def test_a_segment_whose_documents_are_all_deleted_goes_away_with_its_words():
+    index = Index.build([np.ones((1, 8))] * 2, texts=["red", "fox"], progress=False)
+    index.add([np.ones((1, 8))] * 2, texts=["red", "hen"])
+    index.delete([2, 3])
+    index.set_text_search()
+    assert index.search(None, 5, text="red hen").ids.tolist() == [0]

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 import zlib
 from pathlib import Path
 
@@ -40,16 +41,22 @@ class Words:
 
 
 class Killing(Words):
-    """Its process dies when it is given some text for the first time: a file for each says that this has happened."""
+    """Its process dies once for each of some texts, at once or up to ``late`` seconds after it was given one: while the
+    part is written, or when it is there. A file for each text says that this has happened."""
 
-    def __init__(self, folder, every=10):
-        self.folder, self.every = folder, every
+    def __init__(self, folder, texts, late=0.0):
+        self.folder, self.texts, self.late = folder, frozenset(texts), late
 
     def encode_document(self, texts):
-        for text in texts:
-            mark = Path(self.folder, str(zlib.crc32(text.encode())))
-            if zlib.crc32(text.encode()) % self.every == 0 and not mark.exists():
-                mark.touch()
+        for text in self.texts.intersection(texts):
+            number = zlib.crc32(text.encode())
+            try:
+                Path(self.folder, str(number)).touch(exist_ok=False)
+            except FileExistsError:
+                continue
+            if after := self.late * (number % 4) / 3:
+                threading.Timer(after, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            else:
                 os.kill(os.getpid(), signal.SIGKILL)
         return super().encode_document(texts)
 

@@ -59,11 +59,12 @@ def test_it_builds_what_one_process_builds(jsonl, expected, tmp_path):
         built(jsonl, tmp_path / "index")
 
 
-def test_a_killed_worker_repeats_its_part(jsonl, expected, tmp_path):
+def test_a_killed_worker_repeats_its_part(source, jsonl, expected, tmp_path):
     (tmp_path / "kills").mkdir()
     # As an object, which is pickled; its name is that of Words.
-    built(jsonl, tmp_path / "index", encoder=Killing(str(tmp_path / "kills")))
-    assert len(list((tmp_path / "kills").iterdir())) >= 3
+    killing = Killing(str(tmp_path / "kills"), [source[row]["text"] for row in (3, 30, 31)], late=0.01)
+    built(jsonl, tmp_path / "index", encoder=killing)
+    assert len(list((tmp_path / "kills").iterdir())) == 3
     assert files(tmp_path / "index") == expected
 
 

@@ -25,6 +25,12 @@ def test_it_finds_what_an_index_finds(remote, path, documents):
     index = Index.open(path)
     same(remote.search(documents[3], 4), index.search(documents[3], 4))
     same(remote.search(documents[3], exhaustive=True, subset=[3, 9]), index.search(documents[3], subset=[3, 9]))
+    for hits, one in zip(
+        remote.search(documents[3:5], 2, subset=[[3, 9], None]),
+        index.search(documents[3:5], 2, subset=[[3, 9], None]),
+        strict=True,
+    ):
+        same(hits, one)
     same(remote.search(documents[4].astype(np.float16)), index.search(documents[4].astype(np.float16)))
     for batch in (documents[:3], np.stack(documents[:3]), Ragged.pack(documents[:3])):
         for found, expected in zip(remote.search(batch, 2), index.search(batch, 2), strict=True):

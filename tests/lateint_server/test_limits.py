@@ -112,10 +112,12 @@ def test_writes_that_wait_share_a_commit(served, documents, path, monkeypatch):
 
 
 def test_too_many_writes_are_refused(served, documents, monkeypatch):
-    client, go_on = served(queue=1), threading.Event()
-    monkeypatch.setattr(Index, "compact", lambda self, full: go_on.wait(20))
+    client, begun, go_on = served(queue=1), threading.Event(), threading.Event()
+    monkeypatch.setattr(Index, "compact", lambda self, full: begun.set() or go_on.wait(20))
     with ThreadPoolExecutor(6) as pool:
-        answers = [pool.submit(client.post, f"{AT}/compact", json={}) for _ in range(6)]
+        answers = [pool.submit(client.post, f"{AT}/compact", json={})]
+        assert begun.wait(20)
+        answers += [pool.submit(client.post, f"{AT}/compact", json={}) for _ in range(5)]
         while sum(one.done() for one in answers) < 4:
             time.sleep(0.002)
         go_on.set()
@@ -195,7 +197,7 @@ def test_a_client_that_is_slow_is_let_go(served, sent):
 
 
 def test_a_client_that_does_not_read_is_let_go(served, documents, path):
-    client = served(client_timeout=0.3, max_k=60)
+    client, patience = served(client_timeout=1, max_k=60), time.monotonic() + 60
     query = {"query": [documents[0][0].tolist()] * 3000, "k": 60, "explain": True}
     body = json.dumps(query).encode()
     with socket.socket() as one:
@@ -205,8 +207,9 @@ def test_a_client_that_does_not_read_is_let_go(served, documents, path):
         head = f"POST {AT}/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         one.sendall(f"{head}content-length: {len(body)}\r\n\r\n".encode() + body)
         while 'route="/v1/indexes/{name}/search",status="200"' not in client.get("/metrics").text:
+            assert time.monotonic() < patience
             time.sleep(0.01)
-        time.sleep(0.5)
+        time.sleep(1.5)
         received = 0
         try:
             while got := one.recv(1 << 20):

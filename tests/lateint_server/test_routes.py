@@ -142,7 +142,7 @@ def test_commits_of_others_are_taken_up(served, path, documents):
 @pytest.mark.parametrize(
     ("message", "detail"),
     [
-        ({}, "query must be given, or text"),
+        ({}, "query must be given, or text or sparse"),
         ({"query": 3}, "query: must be a list of lists of numbers, or an object"),
         ({"query": [[1, 2], [3]]}, "query: must be a list of token embeddings of one length"),
         ({"query": [["1", "2"]]}, "each a list of numbers"),
@@ -239,7 +239,9 @@ def test_texts_and_metadata_change_alone(served, documents):
     assert (found["text"], found["metadata"], found["tokens"]) == ("three", {}, 12)
     for wrong in ([{"id": 3}], [{"id": 3, "text": "a"}, {"id": 4, "metadata": {}}]):
         answer = client.patch(f"{AT}/documents", json={"documents": wrong})
-        assert answer.json() == {"detail": "documents must all have a text, or all metadata, or both"}
+        assert answer.json() == {
+            "detail": "documents must all have the same of text, metadata and sparse, and one of them at least"
+        }
     wrong = {"documents": [{"id": 3, "metadata": {"$or": 1}}]}
     assert (
         "keys that are not empty and do not begin with $"

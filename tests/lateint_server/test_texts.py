@@ -83,6 +83,32 @@ def test_words_are_found_alone_and_beside_a_query(url, tmp_path):
             assert list(remote.search(query, 3, **how)) == list(index.search(query, 3, **how)), how
         with pytest.raises(ValueError, match="text goes with one query, got a batch"):
             remote.search(["red", "fish"], text="trees")
-    for wrong in ({}, {"text": "trees", "explain": True}):
+    for wrong in ({}, {"text": "trees", "explain": True}, {"sparse": {"a": 1}, "explain": True}):
         answer = httpx.post(f"{url}/search", json=wrong)
         assert answer.status_code == 422 and answer.json()["detail"].startswith("query must be given")
+
+
+def test_sparse_vectors_are_found_alone_and_beside_a_query(url, tmp_path):
+    with RemoteIndex(url) as remote:
+        remote.add(texts=["moss", "fern"], sparse=[{"moss": 1.5, 7: 0.25}, None])
+        remote.update([0, 1], sparse=[([7, 9], [2.0, 1.0]), {"moss": 1}])
+        index = Index.open(tmp_path / "it", encoder=Words())
+        assert index.search(None, 9, sparse={7: 1}).ids.tolist() == [0, 4]
+        for query, how in (
+            (None, {"sparse": {"7": 1, "moss": 0.5}}),
+            (None, {"sparse": ([7], [1])}),
+            ("red fish", {"sparse": {"moss": 1}, "alpha": 0.25}),
+            ("red fish", {"sparse": {"moss": 1}, "rerank": 1}),
+        ):
+            assert list(remote.search(query, 3, **how)) == list(index.search(query, 3, **how)), how
+        with pytest.raises(ValueError, match="text and sparse must not both be given"):
+            remote.search(None, text="red", sparse={"moss": 1})
+        with pytest.raises(ValueError, match="sparse must have weights from 0"):
+            remote.search(None, sparse={"moss": -1})
+        remote.update([1], sparse=[None])
+        assert [id for id, _ in remote.search(None, sparse={"moss": 1})] == [4]
+    answer = httpx.post(f"{url}/search", json={"sparse": {"moss": -1}})
+    assert answer.status_code == 422 and answer.json()["detail"].startswith(
+        "sparse of query 0 must have weights from 0"
+    )
+    assert httpx.post(f"{url}/search", json={"sparse": {}}).status_code == 422

@@ -8,6 +8,7 @@ the first gets it. Scores are float32 even where its torch path would be half pr
 from typing import Any
 
 from lateint_kernels.adapters.clusters import pooled_by_rows
+from lateint_kernels.adapters.coded import coded
 from lateint_kernels.adapters.switch import Switch
 from lateint_kernels.maxsim import maxsim
 
@@ -56,13 +57,16 @@ def pool_single_embedding(embedding: Any, pool_factor: int) -> Any:
         return torch.nn.functional.normalize(found, dim=-1).to(embedding), members
 
 
-def patch() -> Switch:
+def patch(coding: Any = None) -> Switch:
     """Makes colpali-engine score with `lateint_kernels` wherever its backend is "auto", its default, or "lik".
 
     It is done where colpali-engine calls the kernels it knows, so losses and processors that exist already are reached,
     too. ``COLPALI_SCORES_BACKEND=torch`` stays what it is, to compare with. In-batch scores with ``use_smooth_max`` are
     ours whatever that says, and so is hierarchical token pooling; smooth scores of negatives given for each query stay
     theirs.
+
+    With ``coding``, a `lateint_kernels.coding.Coding`, documents are scored as an index of codes would score them, and
+    trained for that.
     """
     from colpali_engine.compression.token_pooling.hierarchical_token_pooling import HierarchicalTokenPooler
     from colpali_engine.loss.late_interaction_losses import ColbertModule
@@ -74,7 +78,7 @@ def patch() -> Switch:
     def inbatch_scores(loss: Any, query_embeddings: Any, doc_embeddings: Any) -> Any:
         if not loss.use_smooth_max:
             return theirs(loss, query_embeddings, doc_embeddings)
-        scores = smooth_inbatch(query_embeddings, doc_embeddings, loss.tau)
+        scores = coded(smooth_inbatch, coding)(query_embeddings, doc_embeddings, loss.tau)
         if not loss.normalize_scores:
             return scores
         return loss._apply_normalization(scores, (query_embeddings[:, :, 0] != 0).sum(dim=1))
@@ -86,8 +90,8 @@ def patch() -> Switch:
 
     return Switch(
         {
-            (kernels, "maxsim_inbatch_lik"): maxsim_inbatch,
-            (kernels, "maxsim_kd_lik"): maxsim_kd,
+            (kernels, "maxsim_inbatch_lik"): coded(maxsim_inbatch, coding),
+            (kernels, "maxsim_kd_lik"): coded(maxsim_kd, coding),
             (ColbertModule, "_inbatch_scores"): inbatch_scores,
             (HierarchicalTokenPooler, "_pool_single_embedding"): pool,
         }

@@ -7,6 +7,7 @@ PyLate's document masks multiply similarities by 0, so that a masked token can w
 from typing import Any
 
 from lateint_kernels.adapters.clusters import pooled
+from lateint_kernels.adapters.coded import coded
 from lateint_kernels.adapters.switch import Switch
 from lateint_kernels.maxsim import maxsim, maxsim_pairs
 
@@ -109,25 +110,31 @@ def pool_embeddings_hierarchical(
     return found
 
 
-def patch() -> Switch:
+def patch(coding: Any = None) -> Switch:
     """Makes PyLate score with `lateint_kernels` wherever its backend is "auto", its default, or "lik".
 
     It is done where PyLate itself chooses a backend, so functions and losses that exist already are reached, too. Its
     backend "torch" stays what it is, to compare with.
+
+    With ``coding``, a `lateint_kernels.coding.Coding`, documents are scored as an index of codes would score them, and
+    trained for that; they must be tensors then.
     """
     from pylate.models.colbert import ColBERT
     from pylate.scores import _lik_backend as kernels
     from pylate.scores import colbert as chooser
     from pylate.scores.xtr import XTRScores
 
+    def score_xtr(scores: Any, queries: Any, documents: Any, *masks: Any) -> Any:
+        return xtr_scores(scores, queries, documents if coding is None else coding(documents), *masks)
+
     return Switch(
         {
             (chooser, "_try_flash"): lambda backend, *tensors: False,
             (chooser, "_try_lik"): lambda backend, *tensors: backend in ("auto", "lik"),
-            (kernels, "colbert_scores_lik"): colbert_scores,
-            (kernels, "colbert_kd_scores_lik"): colbert_kd_scores,
-            (kernels, "colbert_scores_pairwise_lik"): colbert_scores_pairwise,
-            (XTRScores, "_score"): xtr_scores,
+            (kernels, "colbert_scores_lik"): coded(colbert_scores, coding),
+            (kernels, "colbert_kd_scores_lik"): coded(colbert_kd_scores, coding),
+            (kernels, "colbert_scores_pairwise_lik"): coded(colbert_scores_pairwise, coding),
+            (XTRScores, "_score"): score_xtr,
             (ColBERT, "pool_embeddings_hierarchical"): pool_embeddings_hierarchical,
         }
     )

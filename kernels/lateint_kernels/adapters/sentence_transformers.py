@@ -8,6 +8,7 @@ similarities, does not exist here; it still bounds how much is padded at a time.
 from typing import Any
 
 from lateint_kernels.adapters.clusters import pooled
+from lateint_kernels.adapters.coded import coded
 from lateint_kernels.adapters.switch import Switch
 from lateint_kernels.maxsim import maxsim as score
 from lateint_kernels.maxsim import maxsim_pairs as score_pairs
@@ -125,12 +126,15 @@ def hierarchical_pool_one(
     return _normalize_token_embeddings(embedding) if normalize_embeddings else embedding
 
 
-def patch() -> Switch:
+def patch(coding: Any = None) -> Switch:
     """Makes sentence-transformers score with `lateint_kernels`: similarity of models, losses and evaluators.
 
     It is done where a padded chunk is scored, so that models, losses and functions that exist already are reached, too,
     and everything around it stays theirs; token pooling, and `XTRScores` and `XTRKDScores`, are reached, though
     not an `xtr_scores` that was imported before.
+
+    With ``coding``, a `lateint_kernels.coding.Coding`, documents are scored as an index of codes would score them, and
+    trained for that; they must be tensors then.
     """
     from sentence_transformers.multi_vector_encoder import scoring
     from sentence_transformers.multi_vector_encoder.modules import token_pooling
@@ -139,10 +143,10 @@ def patch() -> Switch:
     similarity = _similarity()
     return Switch(
         {
-            (similarity, "_maxsim_score_documents"): _score_documents,
-            (similarity, "_maxsim_score_pairs"): _score_pairs,
-            (xtr, "xtr_scores"): xtr_scores,
-            (scoring, "xtr_scores"): xtr_scores,
+            (similarity, "_maxsim_score_documents"): coded(_score_documents, coding),
+            (similarity, "_maxsim_score_pairs"): coded(_score_pairs, coding),
+            (xtr, "xtr_scores"): coded(xtr_scores, coding),
+            (scoring, "xtr_scores"): coded(xtr_scores, coding),
             (token_pooling, "_hierarchical_pool_one"): hierarchical_pool_one,
         }
     )

@@ -28,6 +28,8 @@ class Limits(NamedTuple):
         deviations: stop too when a line through coarse and exact scores so far has the next candidate more than so many
             standard deviations below the k-th best score (csrc/codes/stopping.hpp); 0: do not.
         watched: of the best documents, that decide when to stop (k is then their number); 0: k, and never more.
+        sampled: of a query with more than 3/2 times as many tokens, so many, evenly spread, find candidates; their
+            MaxSim then says in which order the whole query scores them. 0: all tokens find candidates.
     """
 
     nprobe: int
@@ -36,6 +38,7 @@ class Limits(NamedTuple):
     cells: int = 0
     deviations: float = 0.0
     watched: int = 0
+    sampled: int = 0
 
     def first(self, k: int) -> int:
         """Those among which something must change, in a search for the best k."""
@@ -66,18 +69,27 @@ class Engine:
     Arrays may be memory maps of files that somebody else made. What they hold is checked when it is read: no number in
     them makes the engine read or write out of range.
 
+    Args:
+        before: an engine with the same codec for some of the same segments, from which it takes over inverted lists
+            that were joined (csrc/codes/joined.hpp): searches join those of small neighbours, where that pays.
+
     Raises:
         TypeError: an array is of another type than its field says.
         RuntimeError: an array is damaged. Segments are noticed by whichever call reads the damaged part.
     """
 
-    def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays]) -> None:
+    def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays], *, before: Engine | None = None) -> None:
         self._codec = codec
-        self._engine = _cpu.Engine(codec, segments)
+        self._engine: _cpu.Engine = _cpu.Engine(codec, segments, None if before is None else before._engine)
 
     def with_segments(self, segments: Sequence[SegmentArrays]) -> Engine:
-        """An engine with the same codec for other segments."""
-        return Engine(self._codec, segments)
+        """An engine with the same codec for other segments; what was joined of those that stay it has from this one."""
+        return Engine(self._codec, segments, before=self)
+
+    @property
+    def runs(self) -> int:
+        """In how many pieces searches read an inverted list: segments, less those whose lists are joined; for tests."""
+        return self._engine.runs()
 
     def search(
         self,
@@ -110,7 +122,7 @@ class Engine:
         threads: int = 0,
     ) -> list[Ranking]:
         """As `search`, but every document is scored."""
-        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, 0.0, 0, allowed, threads)
+        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, 0.0, 0, 0, allowed, threads)
         return rankings
 
     def probe(

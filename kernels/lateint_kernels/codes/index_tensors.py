@@ -94,6 +94,10 @@ class QueryTensors(NamedTuple):
             self.cuts[first : last + 1] - begin,
         )
 
+    def at(self, picks: Tensor, offsets: Tensor, cuts: NDArray[np.int64]) -> "QueryTensors":
+        """Queries of some of the tokens, see `sample`; the constant parts stay."""
+        return self._replace(bytes=self.bytes[picks], scales=self.scales[picks], offsets=offsets, cuts=cuts)
+
     def joined(self) -> "QueryTensors":
         """All their tokens as one query, for what does not look at scales."""
         return self._replace(offsets=self.offsets[[0, -1]], cuts=self.cuts[[0, -1]])
@@ -104,6 +108,26 @@ class QueryTensors(NamedTuple):
         row = self.offsets[:-1, None] + place  # [Nq, longest]
         inside = (row < self.offsets[1:, None]).reshape(*row.shape, *[1] * (values.ndim - 1))
         return torch.where(inside, values[row.clamp_(max=len(values) - 1)], 0)
+
+
+def sample(cuts: NDArray[np.int64], count: int) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """Evenly spread tokens of the queries that are much longer than ``count``, all tokens of the others.
+
+    Args:
+        cuts: ``[Nq + 1]``: query i has tokens ``cuts[i]:cuts[i + 1]``.
+        count: as in `Limits.sampled`.
+
+    Returns:
+        ``[T']`` int64, tokens, and ``[Nq + 1]`` int64, the cuts of those; None where no query is that long.
+    """
+    lengths = np.diff(cuts)
+    if count <= 0 or not (2 * lengths > 3 * count).any():
+        return None
+    picks = [
+        first + (np.arange(count) * length // count if 2 * length > 3 * count else np.arange(length))
+        for first, length in zip(cuts, lengths, strict=False)
+    ]
+    return np.concatenate(picks), np.concatenate([[0], np.cumsum([len(pick) for pick in picks])])
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,1 +1,1 @@
-"""Search by words: postings, and BM25 over them."""
+"""Search by words and by sparse vectors: postings, and scores over them."""

@@ -1,4 +1,4 @@
-"""The postings of a segment, as engines take them; docs/format.md says what is in them."""
+"""The postings of a segment, of texts or sparse vectors, as engines take them; docs/format.md says what they hold."""
 
 from __future__ import annotations
 
@@ -30,3 +30,19 @@ class SegmentText(NamedTuple):
     posting_counts: NDArray[np.uint8]
     large_postings: NDArray[np.int64]
     large_counts: NDArray[np.uint32]
+
+
+class SegmentSparse(NamedTuple):
+    """Which of n documents have which of U terms, and with what weight; the first fields are as in `SegmentText`.
+
+    Attributes:
+        documents: n.
+        posting_weights: ``[P]`` uint16: the bits of a float16, above 0 and finite.
+    """
+
+    documents: int
+    term_bytes: NDArray[np.uint8]
+    term_offsets: NDArray[np.int64]
+    posting_offsets: NDArray[np.int64]
+    posting_documents: NDArray[np.uint32]
+    posting_weights: NDArray[np.uint16]

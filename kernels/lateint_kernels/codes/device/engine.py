@@ -17,7 +17,7 @@ from lateint_kernels.codes.device.cache import DocumentCache
 from lateint_kernels.codes.device.search import BestKeys, Gathered
 from lateint_kernels.codes.engine import Candidates, Engine, Limits, Ranking
 from lateint_kernels.codes.index_arrays import CodecArrays, SegmentArrays
-from lateint_kernels.codes.index_tensors import IndexTensors, QueryTensors, RotationTensors, load, reload, size
+from lateint_kernels.codes.index_tensors import IndexTensors, QueryTensors, RotationTensors, load, reload, sample, size
 from lateint_kernels.codes.torch import scoreboard
 from lateint_kernels.codes.torch import search as codes
 
@@ -112,18 +112,26 @@ class DeviceEngine:
         """Of queries that are searched together, by a recorded graph if there is one for searches of this form."""
         arrays = self.arrays(queries, offsets)
         cuts = arrays[-1]
-        best = partial(self._best, cuts=cuts, k=k, limits=limits, mask=mask)
-        inputs = [self._tensor(array) for array in arrays]
+        picks = sample(cuts, limits.sampled)
+        best = partial(self._best, cuts=cuts, few=picks and picks[1], k=k, limits=limits, mask=mask)
+        inputs = [self._tensor(array) for array in (*arrays, *(picks or ()))]
         if self._graphs is None or mask is not None or cuts[-1] > RECORDED:
             return rankings_of(best(*inputs).cpu())
         return rankings_of(self._graphs.run((cuts.tobytes(), k, limits), best, inputs))
 
-    def _best(self, *given: Tensor, cuts: NDArray[np.int64], k: int, limits: Limits, mask: Tensor | None) -> Tensor:
-        """The best k of candidates, `packed`."""
-        batch = self.rounded(given, cuts)
-        found = self.gathered(batch, limits, mask)
-        scores = search.stop(found, self.scored(batch, found.positions), k, limits)
-        return packed(*search.top_k(found.positions, scores, k))
+    def _best(
+        self,
+        *given: Tensor,
+        cuts: NDArray[np.int64],
+        few: NDArray[np.int64] | None,
+        k: int,
+        limits: Limits,
+        mask: Tensor | None,
+    ) -> Tensor:
+        """The best k of candidates, `packed`; ``few`` are the cuts of a `sample`, which are the last of ``given``."""
+        batch = self.rounded(given[:3], cuts)
+        part = batch if few is None else batch.at(given[3], given[4], few)
+        return packed(*search.hits(batch, part, self.gathered(part, limits, mask), self.scored, k, limits))
 
     def exhaustive(
         self,
@@ -213,6 +221,11 @@ class DeviceEngine:
         """What the host knows of them: tokens, constant parts of scores, offsets from 0."""
         tokens, cuts = queries[offsets[0] : offsets[-1]], offsets - offsets[0]
         return tokens, self._constants(tokens, cuts), cuts
+
+    def sampled(self, batch: QueryTensors, count: int) -> QueryTensors:
+        """The queries with a `sample` of the tokens of long ones."""
+        picks = sample(batch.cuts, count)
+        return batch if picks is None else batch.at(*map(self._tensor, picks), picks[1])
 
     def rounded(self, given: Sequence[Tensor], cuts: NDArray[np.int64]) -> QueryTensors:
         """`arrays` on the device, tokens rounded to bytes as csrc/codes does it; ``cuts`` are the last of them."""

@@ -16,12 +16,14 @@ from lateint_kernels.codes.torch import search as codes
 from lateint_kernels.codes.torch.scoreboard import LOW, owners
 
 ROUND = 32  # candidates between two looks at whether they still change anything
+SAFETY = 3  # times the watched hits: those of a part of the query that must not change
 IMPUTED_RANK = 2  # times nprobe: the centroid whose score stands in for what was not found
 COARSE_RANGE = 2.0**30  # the largest coarse sum that a query can reach
-LINE_BITS = 10  # of a coarse sum that `below_line` leaves out
+LINE_BITS = 10  # of an estimate that `below_line` leaves out
 LINE_CANDIDATES = 1 << 12  # that the line goes through at most
-LINE_LARGEST = 2.0**22  # of a score on the scale of coarse sums
+LINE_LARGEST = 2.0**22  # of a score on the scale of estimates
 
+Score = Callable[[QueryTensors, Tensor], Tensor]
 BestKeys = Callable[[IndexTensors, QueryTensors, Tensor, Tensor, int, Tensor | None], tuple[Tensor, Tensor, Tensor]]
 
 
@@ -30,8 +32,8 @@ class Gathered(NamedTuple):
 
     Attributes:
         positions: ``[Nq, C]`` int64, -1 after the last.
-        sums: ``[Nq, C]`` int64, coarse scores.
-        unit: ``[Nq]`` float64, how much of a coarse score makes one of a score.
+        sums: ``[Nq, C]`` int64, coarse scores, or other estimates of scores.
+        unit: ``[Nq]`` float64, how much of an estimate makes one of a score.
         postings: ``[]`` int64, entries of lists that were read.
         touched: ``[]`` int64, documents found in them.
     """
@@ -117,6 +119,43 @@ def score_all(index: IndexTensors, queries: QueryTensors, kernels: ModuleType, p
     return _known(index, positions[None], torch.cat(rows).float())
 
 
+def hits(
+    batch: QueryTensors, few: QueryTensors, found: Gathered, score: Score, k: int, limits: Limits
+) -> tuple[Tensor, Tensor]:
+    """Of candidates that ``few`` found, the best k of each query: positions and scores, as `top_k` gives them.
+
+    Args:
+        few: the queries, or of long ones some tokens, see `index_tensors.sample`.
+        score: scores ``[Nq, C]`` of queries and positions ``[Nq, C]``.
+    """
+    if few is not batch:
+        found = again(batch, few, found, score(few, found.positions), k, limits)
+    return top_k(found.positions, stop(found, score(batch, found.positions), k, limits), k)
+
+
+def again(batch: QueryTensors, few: QueryTensors, found: Gathered, scores: Tensor, k: int, limits: Limits) -> Gathered:
+    """Candidates in the order of what some tokens of long queries score, with these scores as estimates.
+
+    As `Engine::search` in csrc/codes/ranking.cpp. Queries of which ``few`` has all tokens stay as they are.
+    """
+    wider = limits._replace(watched=SAFETY * limits.first(k))
+    scores = stop(found, scores, wider.watched, wider)
+    order = _order(scores, found.positions)
+    positions, scores = found.positions.gather(1, order), scores.gather(1, order)
+    scored = scores > -torch.inf
+    best = torch.where(scored[:, :1], scores[:, :1], 0.0)
+    distance = (torch.where(scored, scores, 0.0).double() - best.double()) * (found.unit[:, None] / (1 << LINE_BITS))
+    estimates = (_on_scale(distance) + int(LINE_LARGEST)) << LINE_BITS
+    lengths, whole = ((queries.offsets[1:] - queries.offsets[:-1]).double() for queries in (few, batch))
+    long = (lengths < whole)[:, None]
+    share = torch.where(long[:, 0], lengths / whole, 1.0)
+    return found._replace(
+        positions=torch.where(long, torch.where(scored, positions, -1), found.positions),
+        sums=torch.where(long, estimates, found.sums),
+        unit=found.unit * share,
+    )
+
+
 def stop(found: Gathered, scores: Tensor, k: int, limits: Limits) -> Tensor:
     """Scores with -inf for the candidates that a search with such limits would not have come to.
 
@@ -174,7 +213,7 @@ def below_line(found: Gathered, scores: Tensor, least: Tensor, deviations: float
 
     def scaled(values: Tensor) -> Tensor:
         distance = (values.double() - origin) * unit
-        return distance.clamp(-LINE_LARGEST, LINE_LARGEST).round().to(torch.int64)
+        return _on_scale(distance)
 
     def before(values: Tensor) -> Tensor:  # sums of what comes before each round
         return torch.nn.functional.pad(values.masked_fill(~there, 0).cumsum(1), (1, 0))[:, :-1:ROUND].double()
@@ -188,6 +227,10 @@ def below_line(found: Gathered, scores: Tensor, least: Tensor, deviations: float
     rest = before(s * s) / n - mean_s * mean_s - slope * together
     reached = mean_s + slope * (coarse[:, ::ROUND].double() - mean_c) + deviations * rest.clamp(min=0.0).sqrt()
     return reached < scaled(least).double()
+
+
+def _on_scale(distance: Tensor) -> Tensor:
+    return distance.clamp(-LINE_LARGEST, LINE_LARGEST).round().to(torch.int64)
 
 
 def top_k(positions: Tensor, scores: Tensor, k: int) -> tuple[Tensor, Tensor]:

@@ -65,14 +65,16 @@ class ShardedEngine:
         room = min(shard.room(limits.nprobe) for shard in self.shards)
         for first, last in runs(offsets, room):
             batches = [shard.prepared(queries, offsets[first : last + 1]) for shard in self.shards]
+            few = [shard.sampled(batch, limits.sampled) for shard, batch in zip(self.shards, batches, strict=True)]
             found = [
-                shard.gathered(batch, limits, mask)
-                for shard, batch, mask in zip(self.shards, batches, masks, strict=True)
+                shard.gathered(part, limits, mask) for shard, part, mask in zip(self.shards, few, masks, strict=True)
             ]
             positions, sums = self._merged(found, limits.candidates)
             merged = found[0]._replace(positions=positions, sums=sums)
-            scores = search.stop(merged, self._scores(batches, positions), k, limits)
-            rankings += rankings_of(packed(*search.top_k(positions, scores, k)).cpu())
+            if few[0] is not batches[0]:
+                merged = search.again(batches[0], few[0], merged, self._scores(few, positions), k, limits)
+            scores = search.stop(merged, self._scores(batches, merged.positions), k, limits)
+            rankings += rankings_of(packed(*search.top_k(merged.positions, scores, k)).cpu())
         return rankings
 
     def exhaustive(

@@ -1,10 +1,11 @@
 // Centroids and residual codes. Arguments arrive checked (lateint_kernels.codes): shapes are trusted here, and every
 // array is C-contiguous and of the dtype named.
+#pragma once
+
 #include <memory>
 #include <vector>
 
 #include "bindings/arrays.hpp"
-#include "bindings/families.hpp"
 #include "bindings/gil.hpp"
 #include "codes/assigner.hpp"
 #include "codes/int8.hpp"
@@ -112,7 +113,7 @@ Array<int32_t> int8_products(const Array<uint8_t>& rows, const Array<int8_t>& ve
 
 }  // namespace
 
-void bind_codes(py::module_& m) {
+inline void bind_codes(py::module_& m) {
     py::class_<codes::Assigner>(m, "Assigner").def(py::init(&make_assigner)).def("nearest", &nearest);
     m.def("cluster_sums", &cluster_sums);
     m.def("rotate", &rotate);

@@ -1,8 +1,12 @@
+// Instruction sets and threads.
+#pragma once
+
 #include <pybind11/functional.h>
+#include <pybind11/stl.h>
 
 #include <string>
+#include <vector>
 
-#include "bindings/families.hpp"
 #include "bindings/gil.hpp"
 #include "platform/isa.hpp"
 #include "platform/threads.hpp"
@@ -11,9 +15,14 @@ namespace py = pybind11;
 
 namespace lateint::bindings {
 
-void bind_platform(py::module_& m) {
+inline void bind_platform(py::module_& m) {
     active_isa();  // a wrong LATEINT_ISA or LATEINT_NUM_THREADS fails the import, not some later call
     threads_for(0);
+    m.def("isa_names", [] {
+        std::vector<std::string> names;
+        for (int level = 0; level < isa_count(); ++level) names.emplace_back(isa_name(static_cast<Isa>(level)));
+        return names;
+    });
     m.def("best_isa", [] { return isa_name(best_isa()); });
     m.def("isa_limit", [] { return isa_limit(); });
     m.def("active_isa", [] { return isa_name(active_isa()); });

@@ -1,9 +1,11 @@
+// Exact MaxSim on dense documents.
+#pragma once
+
 #include <pybind11/stl.h>
 
 #include <optional>
 
 #include "bindings/arrays.hpp"
-#include "bindings/families.hpp"
 #include "bindings/gil.hpp"
 #include "dense/maxsim.hpp"
 #include "dense/pooling.hpp"
@@ -63,7 +65,7 @@ Array<int64_t> cluster(const Array<float>& tokens, const Array<int64_t>& offsets
 
 }  // namespace
 
-void bind_dense(py::module_& m) {
+inline void bind_dense(py::module_& m) {
     const auto rows = [&m](const char* name, int64_t (*function)(const void*, Dtype, int64_t, int64_t, int)) {
         m.def(
             name,

@@ -1,6 +1,6 @@
 // Search. An index's arrays are read off two objects of Python by the names of their fields
 // (lateint_kernels.codes.index_arrays.CodecArrays and SegmentArrays); they stay alive as long as the engine.
-#include "codes/engine.hpp"
+#pragma once
 
 #include <pybind11/stl.h>
 
@@ -12,9 +12,9 @@
 #include <vector>
 
 #include "bindings/arrays.hpp"
-#include "bindings/families.hpp"
 #include "bindings/fields.hpp"
 #include "bindings/gil.hpp"
+#include "codes/engine.hpp"
 #include "codes/int8.hpp"
 #include "platform/threads.hpp"
 
@@ -25,13 +25,15 @@ namespace {
 
 class PyEngine {
 public:
-    PyEngine(const py::object& codec, const std::vector<py::object>& segments) : engine_(make(codec, segments)) {}
+    PyEngine(const py::object& codec, const std::vector<py::object>& segments, const PyEngine* before)
+        : engine_(make(codec, segments, before)) {}
 
     const codes::Engine& operator*() const { return *engine_; }
     const codes::Engine* operator->() const { return engine_.get(); }
 
 private:
-    std::unique_ptr<codes::Engine> make(const py::object& arrays, const std::vector<py::object>& segments) {
+    std::unique_ptr<codes::Engine> make(const py::object& arrays, const std::vector<py::object>& segments,
+                                        const PyEngine* before) {
         const int nbits = arrays.attr("nbits").cast<int>();
         if (nbits != 1 && nbits != 2 && nbits != 4 && nbits != 8) damaged("nbits must be 1, 2, 4 or 8");
         const auto permutation = fields_.get<int32_t>(arrays, "permutation", {-1});
@@ -57,7 +59,7 @@ private:
             codes::Centroids{centroids.data(), centroids.shape(0), depth, cells.data(), cell_offsets.data(),
                              cells.shape(0)},
             codes::Rotation{mean.shape(0), width, block, mean.data(), rotation.data(), permutation.data()},
-            arrays.attr("step").cast<float>(), std::move(views));
+            arrays.attr("step").cast<float>(), std::move(views), before ? before->engine_.get() : nullptr);
     }
 
     codes::Segment view(const py::object& arrays, const codes::Codec& codec, int64_t count) {
@@ -139,7 +141,7 @@ struct Batch {
 // k hits for each query. With nprobe < 0 every document is scored.
 std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t k,
                             int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells, double deviations,
-                            int64_t watched, const py::object& allowed, int threads) {
+                            int64_t watched, int64_t sampled, const py::object& allowed, int threads) {
     const Batch batch(*self, queries, offsets);
     if (k < 1) throw py::value_error("k must be at least 1, got " + std::to_string(k));
     const uint8_t* const mask = optional_data(allowed);
@@ -150,9 +152,10 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
     std::vector<std::vector<codes::Hit>> hits(batch.count);
     without_gil([&] {
         batch.each(threads, [&](int64_t i, const codes::Query& query, int inside) {
-            hits[i] = nprobe < 0 ? self->exhaustive(query, k, mask, inside)
-                                 : self->search(query, {k, nprobe, candidates, patience, cells, deviations, watched},
-                                                mask, inside);
+            hits[i] = nprobe < 0
+                          ? self->exhaustive(query, k, mask, inside)
+                          : self->search(query, {k, nprobe, candidates, patience, cells, deviations, watched, sampled},
+                                         mask, inside);
         });
     });
     std::vector<Ranking> rankings;
@@ -186,7 +189,7 @@ py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe
     std::vector<codes::Hit> hits;
     without_gil([&] {
         const codes::Query prepared = self->prepare(tokens, query.shape(0));
-        hits = self->gather(prepared, {candidates, nprobe, candidates, 0, cells, 0}, nullptr, &counts);
+        hits = self->gather(prepared, {candidates, nprobe, candidates, 0, cells, 0, 0, 0}, nullptr, &counts);
     });
     const Ranking ranking = to_arrays(hits);
     return py::make_tuple(ranking.first, ranking.second, counts.postings, counts.touched);
@@ -219,7 +222,7 @@ py::tuple prepare(const PyEngine& self, const Array<float>& query) {
 }
 
 // Tokens [first, first + n) of a segment as unsigned bytes [n, width].
-Array<uint8_t> decode(const PyEngine& self, int64_t segment, int64_t first, int64_t n) {
+Array<uint8_t> decode_tokens(const PyEngine& self, int64_t segment, int64_t first, int64_t n) {
     const auto count = static_cast<int64_t>(self->segments.size());
     if (segment < 0 || segment >= count || first < 0 || n < 0 || n > self->segments[segment].tokens.count - first) {
         throw py::index_error("there is no such segment, or it has no such tokens");
@@ -231,15 +234,16 @@ Array<uint8_t> decode(const PyEngine& self, int64_t segment, int64_t first, int6
 
 }  // namespace
 
-void bind_engine(py::module_& m) {
+inline void bind_engine(py::module_& m) {
     py::class_<PyEngine>(m, "Engine")
-        .def(py::init<py::object, std::vector<py::object>>())
+        .def(py::init<py::object, std::vector<py::object>, const PyEngine*>())
+        .def("runs", [](const PyEngine& self) { return self->runs(); })
         .def("search", &search)
         .def("probe", &probe)
         .def("gather", &gather)
         .def("score", &score)
         .def("prepare", &prepare)
-        .def("decode", &decode);
+        .def("decode", &decode_tokens);
 }
 
 }  // namespace lateint::bindings

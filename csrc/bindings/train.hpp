@@ -1,6 +1,8 @@
+// MaxSim with gradients.
+#pragma once
+
 #include <pybind11/pybind11.h>
 
-#include "bindings/families.hpp"
 #include "bindings/gil.hpp"
 #include "train/problem.hpp"
 
@@ -17,7 +19,7 @@ T* pointer(uintptr_t address) {
 
 }  // namespace
 
-void bind_train(py::module_& m) {
+inline void bind_train(py::module_& m) {
     py::class_<train::Problem>(m, "TrainProblem")
         .def(py::init([](int dtype, int64_t dim, int64_t query_count, int64_t document_count, int64_t max_query_length,
                          int64_t pairs, uintptr_t queries, uintptr_t query_offsets, uintptr_t documents,
