@@ -24,11 +24,11 @@ FILES = ("test_ptx", "test_ptx_faults", "test_cuda", "test_cuda_products", "test
 CAPABILITIES = (80, 90)
 
 
-def suite(name: str) -> dict[str, Any]:
+def suite(name: str, form: str) -> dict[str, Any]:
     """How many tests of a file passed, failed and were skipped, and the seconds they took."""
     with tempfile.NamedTemporaryFile(suffix=".xml") as file:
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml={file.name}"]
-        environment = {**os.environ, "LATEINT_PTX": "long"}
+        environment = {**os.environ, "LATEINT_PTX": form}
         subprocess.run([*command, str(TESTS / f"{name}.py")], env=environment, capture_output=True)
         (found,) = ElementTree.parse(file.name).getroot().iter("testsuite")
     total, skipped = int(found.get("tests", 0)), int(found.get("skipped", 0))
@@ -62,16 +62,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
-    parser.add_argument("--form", choices=("long", "short"), default="long", help="of the Triton kernels")
+    parser.add_argument("--form", choices=("long", "short"), default="long", help="short: what the suite runs")
     arguments = parser.parse_args()
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        suites = {name: pool.submit(suite, name) for name in FILES}
+        suites = {name: pool.submit(suite, name, arguments.form) for name in FILES}
         kernels = {f"triton sm_{number}": pool.submit(triton, number, arguments.form) for number in CAPABILITIES}
-        report = {name: job.result() for name, job in {**suites, **kernels}.items()}
-    report["all"] = {key: sum(entry[key] for entry in report.values()) for key in ("passed", "failed")}
+        parts = {name: job.result() for name, job in {**suites, **kernels}.items()}
+    total = {key: sum(part[key] for part in parts.values()) for key in ("passed", "failed")}
+    report = {"form": arguments.form, "all": total, **parts}
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
     print(json.dumps(report, indent=1))
-    sys.exit(bool(report["all"]["failed"]) or any("ended" in entry for entry in report.values()))
+    sys.exit(bool(total["failed"]) or any("ended" in part for part in parts.values()))
 
 
 if __name__ == "__main__":
