@@ -36,26 +36,29 @@ struct Words {
     unsigned values[COUNT];
 };
 
-template <int COUNT>
-__device__ inline Words<COUNT> load_words(const void* from) {
-    static_assert(COUNT == 1 || COUNT == 2 || COUNT % 4 == 0, "1, 2 or whole packs of 4");
-    Words<COUNT> out;
-    const unsigned* word = static_cast<const unsigned*>(from);
-    if (COUNT == 1) {
-        asm("ld.global.nc.u32 %0, [%1];" : "=r"(out.values[0]) : "l"(word));
-    } else if (COUNT == 2) {
-        asm("ld.global.nc.v2.u32 {%0, %1}, [%2];" : "=r"(out.values[0]), "=r"(out.values[COUNT > 1]) : "l"(word));
-    } else {
-#pragma unroll
-        for (int i = 0; i < COUNT; i += 4) {
-            asm("ld.global.nc.v4.u32 {%0, %1, %2, %3}, [%4];"
-                : "=r"(out.values[i]), "=r"(out.values[(i + 1) % COUNT]), "=r"(out.values[(i + 2) % COUNT]),
-                  "=r"(out.values[(i + 3) % COUNT])
-                : "l"(word + i));
-        }
+#define LATEINT_LOAD_WORDS(NAME, LOAD)                                                                           \
+    template <int COUNT>                                                                                         \
+    __device__ inline Words<COUNT> NAME(const void* from) {                                                      \
+        static_assert(COUNT == 1 || COUNT == 2 || COUNT % 4 == 0, "1, 2 or whole packs of 4");                   \
+        Words<COUNT> out;                                                                                        \
+        const unsigned* word = static_cast<const unsigned*>(from);                                               \
+        if (COUNT == 1) {                                                                                        \
+            asm(LOAD ".u32 %0, [%1];" : "=r"(out.values[0]) : "l"(word));                                        \
+        } else if (COUNT == 2) {                                                                                 \
+            asm(LOAD ".v2.u32 {%0, %1}, [%2];" : "=r"(out.values[0]), "=r"(out.values[COUNT > 1]) : "l"(word));  \
+        } else {                                                                                                 \
+            _Pragma("unroll") for (int i = 0; i < COUNT; i += 4) {                                               \
+                asm(LOAD ".v4.u32 {%0, %1, %2, %3}, [%4];"                                                       \
+                    : "=r"(out.values[i]), "=r"(out.values[(i + 1) % COUNT]), "=r"(out.values[(i + 2) % COUNT]), \
+                      "=r"(out.values[(i + 3) % COUNT])                                                          \
+                    : "l"(word + i));                                                                            \
+            }                                                                                                    \
+        }                                                                                                        \
+        return out;                                                                                              \
     }
-    return out;
-}
+// Centroids, which other tokens have too, stay in L1; codes, which are read once, do not push them out.
+LATEINT_LOAD_WORDS(load_words, "ld.global.nc")
+LATEINT_LOAD_WORDS(stream_words, "ld.global.nc.L1::no_allocate")
 
 __device__ inline unsigned permute(unsigned low, unsigned high, unsigned selector) {
     unsigned out;
@@ -115,7 +118,7 @@ __device__ inline Tokens tokens_at(const BestProducts& a, int64 first) {
 // A lane's quarter of a token, in the order of the codes: of each word of codes the first two bytes of plane p and of
 // plane p + PLANES / 2, in turn, then the other two.
 __device__ inline void decode(const Tokens& tokens, unsigned token, unsigned depth, unsigned (&out)[WORDS]) {
-    const Words<CODE_WORDS> codes = load_words<CODE_WORDS>(tokens.codes + static_cast<uint64>(token) * BYTES);
+    const Words<CODE_WORDS> codes = stream_words<CODE_WORDS>(tokens.codes + static_cast<uint64>(token) * BYTES);
     if (NBITS == 8) {
 #pragma unroll
         for (int i = 0; i < WORDS; ++i) out[i] = codes.values[i % CODE_WORDS];
