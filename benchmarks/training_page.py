@@ -11,7 +11,8 @@ import sys
 
 from benchmarks.design_page import Row, table, with_tables
 from benchmarks.embeddings import read_json
-from benchmarks.render import DOCS, RESULTS, number
+from benchmarks.render import DOCS, RESULTS
+from benchmarks.tables import number
 
 PAGE = DOCS / "training.md"
 BASE = ("torch", "float32")
