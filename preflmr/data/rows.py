@@ -12,6 +12,7 @@ import os
 import shutil
 import tempfile
 import weakref
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, overload
@@ -203,7 +204,7 @@ class Column(Sequence[T], Generic[T]):
 
     Args:
         table: where rows are.
-        keys: ``[n]``, of the rows.
+        keys: ``[n]`` integers, of the rows.
         names: the columns that ``value`` needs.
         value: of a row's columns and its key; a function of a module, for other processes get it by name.
     """
@@ -211,7 +212,7 @@ class Column(Sequence[T], Generic[T]):
     def __init__(
         self,
         table: Table,
-        keys: NDArray[np.int64],
+        keys: NDArray[Any],
         names: Sequence[str],
         value: Callable[[Mapping[str, Any]], T],
     ) -> None:
@@ -257,13 +258,27 @@ def find(folder: Path, stem: str) -> Table | None:
     if shards:
         import datasets
 
-        data = datasets.Dataset.from_parquet([str(path) for path in shards])
+        data = datasets.Dataset.from_parquet([str(path) for path in shards], **_few_at_a_time())
         return Mapped(str(shards[0]) if len(shards) == 1 else f"{folder}/{stem}-*.parquet", data)
     if (folder / stem / "state.json").is_file():
         import datasets
 
         return Mapped(str(folder / stem), datasets.load_from_disk(str(folder / stem)))
     return None
+
+
+def _few_at_a_time() -> dict[str, Any]:
+    """Else whole row groups are read, which may have a million rows."""
+    import pyarrow.dataset
+
+    options = pyarrow.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
+    return {"batch_size": 10 * BATCH, "fragment_scan_options": options}
+
+
+def compact(keys: array[int]) -> NDArray[Any]:
+    """Keys of rows as an array, of four bytes each where that is enough."""
+    found = np.frombuffer(keys, np.int64)
+    return found.astype(np.uint32) if len(found) and int(found.max()) < 2**32 else found
 
 
 def at(source: str | os.PathLike[str], stem: str) -> Table:
