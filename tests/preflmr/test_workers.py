@@ -37,7 +37,7 @@ def test_two_processes(make_tiny, tmp_path):
 
 def job(kind="document", numbers=(3,)):
     ids = np.array([[4, 2, 9, 5]] * len(numbers))
-    return Job(kind, numbers, ids, np.ones_like(ids), None, {})
+    return Job(kind, numbers, list(np.stack([ids, np.ones_like(ids)], 1)), None, {})
 
 
 def test_a_worker_that_ends_is_told_of_with_the_documents(monkeypatch):
