@@ -14,11 +14,14 @@ import tempfile
 import weakref
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lateint.disk import whole
 
 BATCH = 1000  # rows of a data set read together
 READ = 4096  # bytes of a line read together
@@ -258,7 +261,7 @@ def find(folder: Path, stem: str) -> Table | None:
     if shards:
         import datasets
 
-        data = datasets.Dataset.from_parquet([str(path) for path in shards], **_few_at_a_time())
+        data = datasets.concatenate_datasets([datasets.Dataset.from_file(str(_unpacked(path))) for path in shards])
         return Mapped(str(shards[0]) if len(shards) == 1 else f"{folder}/{stem}-*.parquet", data)
     if (folder / stem / "state.json").is_file():
         import datasets
@@ -267,12 +270,32 @@ def find(folder: Path, stem: str) -> Table | None:
     return None
 
 
-def _few_at_a_time() -> dict[str, Any]:
-    """Else whole row groups are read, which may have a million rows."""
-    import pyarrow.dataset
+def _unpacked(path: Path) -> Path:
+    """A parquet file as one that can be mapped, in the cache of `datasets`; made once, a few rows at a time.
 
-    options = pyarrow.dataset.ParquetFragmentScanOptions(use_buffered_stream=True, pre_buffer=False)
-    return {"batch_size": 10 * BATCH, "fragment_scan_options": options}
+    `datasets` itself reads whole row groups, which may have a million rows.
+    """
+    import datasets
+    from filelock import FileLock
+    from pyarrow import parquet
+
+    about = path.stat()
+    name = blake2b(f"{path.absolute()}\0{about.st_size}\0{about.st_mtime_ns}".encode(), digest_size=16).hexdigest()
+    target = Path(datasets.config.HF_DATASETS_CACHE) / "preflmr" / f"{name}.arrow"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_file():
+            with whole.file(target) as part, parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+                _write(file, part)
+    return target
+
+
+def _write(file: Any, path: Path) -> None:
+    import pyarrow
+
+    with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_stream(sink, file.schema_arrow) as stream:
+        for batch in file.iter_batches(BATCH, use_threads=False):
+            stream.write_batch(batch)
 
 
 def compact(keys: array[int]) -> NDArray[Any]:
