@@ -786,13 +786,13 @@ class Index:
             found = answer(snapshot.engine, asked, selection, centroids=centroids, threads=workers)
             hits = [_hits(snapshot, one) for one in found]
             return hits[0] if asked.single else hits
-        hits = [None] * len(asked)
+        every: list[Hits | None] = [None] * len(asked)
         for part, numbers in each:  # one at a time, for each selection is as long as the index
             selection = _selection(snapshot, part, filter, params)
             found = answer(snapshot.engine, asked.some(numbers), selection, centroids=centroids, threads=workers)
             for number, one in zip(numbers, found, strict=True):
-                hits[number] = _hits(snapshot, one)
-        return hits
+                every[number] = _hits(snapshot, one)
+        return every
 
     def subset(self, ids: Any) -> Subset:
         """Ids, or a mask ``[n]`` of bools in the order of `ids`, looked up once, for any number of searches.
