@@ -1,4 +1,4 @@
-"""What installing takes: ``python -m benchmarks.install NAME --commit COMMIT --out benchmarks/results/install.json``.
+"""What installing takes: ``python -m benchmarks.install NAME --commit COMMIT --page docs/building.md``.
 
 A clean checkout of COMMIT is installed with ``pip install .`` into a new environment, without a cache of compiled
 files. CPU seconds are those of pip and of all that it starts, and those of each call of the compiler. They depend less
@@ -8,7 +8,6 @@ than the time that passes on what else the machine does. The entry NAME of the f
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import resource
 import subprocess
@@ -18,7 +17,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.embeddings import write_json
+from benchmarks.embeddings import read_json, write_json
+from benchmarks.render import number, table
 from benchmarks.rivals.run import machine
 
 ROOT = Path(__file__).parents[1]
@@ -77,18 +77,49 @@ def installed(commit: str, compiler: str) -> dict[str, Any]:
         }
 
 
+def rendered(report: dict[str, Any]) -> str:
+    """The table in docs/building.md."""
+    rows = [
+        (
+            name,
+            f"`{entry['commit'][:12]}`",
+            f"{number(entry['cpu_seconds'])} s",
+            f"{number(entry['compiler_cpu_seconds'])} s",
+            f"{number(entry['bindings_cpu_seconds'])} s",
+            str(entry["sources"]),
+            f"{entry['module_bytes'] / 1e6:.1f} MB",
+        )
+        for name, entry in report.items()
+    ]
+    head = ("", "commit", "CPU, `pip install .`", "CPU, compiler", "of this pybind11's", "sources", "compiled module")
+    loads = ", ".join(f"{entry['machine']['load_at_start']:.0f}" for entry in report.values())
+    seconds = ", ".join(f"{entry['seconds']:.0f} s" for entry in report.values())
+    return (
+        f"{table(head, rows)}\n\nBoth ran beside much other work on two cores (load {loads}), which raises CPU time "
+        f"too. By the clock they took {seconds}, which says little."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("name", help="of the entry, such as before or after")
+    parser.add_argument("name", nargs="?", help="of the entry, such as before or after; left out: nothing is measured")
     parser.add_argument("--commit", default="HEAD")
     parser.add_argument("--compiler", default="g++")
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "install.json")
+    parser.add_argument("--page", type=Path, help="whose table between <!-- install --> marks is written")
     options = parser.parse_args()
-    of = machine(sorted(os.sched_getaffinity(0)))
-    entry = {"machine": of, **installed(options.commit, options.compiler)}
-    report = json.loads(options.out.read_text()) if options.out.exists() else {}
-    write_json(options.out, report | {options.name: entry})
-    print(options.name, {name: value for name, value in entry.items() if name.endswith(("seconds", "bytes"))})
+    report = read_json(options.out) if options.out.exists() else {}
+    if options.name is not None:
+        of = machine(sorted(os.sched_getaffinity(0)))
+        report[options.name] = {"machine": of, **installed(options.commit, options.compiler)}
+        write_json(options.out, report)
+        print(options.name, report[options.name])
+    if options.page is not None:
+        page = options.page.read_text()
+        before, _, after = page.partition("<!-- install -->\n")
+        options.page.write_text(
+            f"{before}<!-- install -->\n{rendered(report)}\n<!-- /install -->{after.partition('<!-- /install -->')[2]}"
+        )
 
 
 if __name__ == "__main__":

@@ -30,6 +30,8 @@ RELEASES: dict[str, dict[str, list[str]]] = {
     "dspy": {"lowest": ["dspy==3.0.0"], "newest": ["dspy==3.4.1"]},
     "pylate": {"lowest": ["pylate==1.4.0"], "newest": ["pylate==1.6.0"]},
     "mteb": {"lowest": ["mteb==2.6.0"], "newest": ["mteb==2.26.24"]},
+    "ranx": {"newest": ["ranx==0.3.21"]},
+    "ir_datasets": {"newest": ["ir-datasets==0.6.3"]},
 }
 WHICH = ("newest", "lowest")
 OUTCOMES = ("passed", "failed", "error", "skipped")
@@ -74,6 +76,8 @@ def main() -> None:
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for which in options.which:
         for framework in options.only or RELEASES:
+            if which not in RELEASES[framework]:
+                continue
             packages = RELEASES[framework][which]
             python = environment(room, f"{framework}-{which}", packages)
             entry = {"packages": packages, **counts(python, framework)}

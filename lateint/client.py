@@ -76,9 +76,7 @@ class RemoteIndex:
         filter: Any = None,
         params: Mapping[str, Any] | None = None,
     ) -> Any:
-        """The k documents with the highest MaxSim for each query, see `Index.search`.
-
-        ``text`` and ``sparse`` go with one query.
+        """The k best documents for each query, see `Index.search`; text and sparse go with one query.
 
         For a batch, ``subset`` may be a list of ids for each query; different ones are asked for one after the other.
         """

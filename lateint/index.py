@@ -86,7 +86,7 @@ class Index:
         self.encoder = encoder
         self._remote: tuple[str, Path] | None = None  # a url, and the folder of local copies
         self._changing = threading.RLock()
-        self._writing: Writing | None = None
+        self._writing: Writing[Snapshot] | None = None
         self._encoders = Encoders()
         self._disk = Disk()
 
@@ -158,7 +158,7 @@ class Index:
             max_ram: bytes of working memory that the build may use, see `lateint.indexing.builder.plan`; None: no
                 limit.
             allow_empty: accept documents without tokens; no search finds them.
-            overwrite: replace an index at ``path``.
+            overwrite: replace an index at ``path``, to which nobody may be writing.
             resume: keep what is done, beside ``path``, when the build is killed or stopped, and go on with what an
                 earlier build of the same documents and settings left there: the bytes are those of one that was never
                 stopped. What is done of others is removed, with a warning. False: what earlier builds left is removed.
@@ -655,14 +655,20 @@ class Index:
             snapshot, one = self._snapshot, None
             try:
                 with writing(
-                    snapshot.state, snapshot.codec, self.path, self._encoders, disk=self._disk, timeout=timeout
+                    snapshot.state,
+                    snapshot.codec,
+                    self.path,
+                    self._encoders,
+                    snapshot.followed_by,
+                    disk=self._disk,
+                    timeout=timeout,
                 ) as one:
                     self._writing = one
                     yield one.draft
             finally:
                 self._writing = None
                 if one is not None and one.committed is not None:
-                    self._snapshot = snapshot.followed_by(one.committed)
+                    self._snapshot = one.committed
                     log.info("changed %s: generation %d", self, self.generation)
 
     @overload
@@ -781,13 +787,13 @@ class Index:
             found = answer(snapshot.engine, asked, selection, centroids=centroids, threads=workers)
             hits = [_hits(snapshot, one) for one in found]
             return hits[0] if asked.single else hits
-        every: list[Hits | None] = [None] * len(asked)
+        ordered: list[Any] = [None] * len(asked)
         for part, numbers in each:  # one at a time, for each selection is as long as the index
             selection = _selection(snapshot, part, filter, params)
             found = answer(snapshot.engine, asked.some(numbers), selection, centroids=centroids, threads=workers)
             for number, one in zip(numbers, found, strict=True):
-                every[number] = _hits(snapshot, one)
-        return every
+                ordered[number] = _hits(snapshot, one)
+        return ordered
 
     def subset(self, ids: Any) -> Subset:
         """Ids, or a mask ``[n]`` of bools in the order of `ids`, looked up once, for any number of searches.

@@ -125,6 +125,10 @@ def files(folder):
         np.save(folder / f"{name}.npy", np.full(40, 12))
     np.save(folder / "queries.npy", rows[:2].reshape(-1, 128))
     np.save(folder / "query_lengths.npy", [12, 12])
+    (folder / "embeddings").mkdir()
+    np.save(folder / "embeddings" / "tokens.npy", rows.reshape(-1, 128))
+    np.save(folder / "embeddings" / "lengths.npy", np.full(40, 12))
+    (folder / "embeddings" / "ids.json").write_text(json.dumps([f"p{number}" for number in range(40)]))
     lines = [json.dumps({"_id": id, "text": text}) + "\n" for id, text in zip(IDS, PASSAGES, strict=True)]
     (folder / "passages.jsonl").write_text("".join(lines))
     for name in ("examples/data/scifact", "scifact", "nfcorpus"):

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hostile import METADATA, TEXTS
+from hostile import METADATA, SPARSE, TEXTS
 
 from benchmarks.fuzz import engines, folders, texts
 from benchmarks.fuzz.outcomes import LOG, Outcome
@@ -86,7 +86,7 @@ def arguments() -> argparse.Namespace:
 
 
 def intact(folder: Path) -> list[Path]:
-    """Small indexes of every kind: bits, ids, several segments, bundles, deletions, fields, texts that are searched."""
+    """Small indexes of every kind: bits, ids, several segments, bundles, deletions, fields, postings."""
     folder.mkdir()
     golden = Path(__file__).parents[2] / "tests" / "golden"
     sources = [path for path in sorted(golden.iterdir()) if path.is_dir()]
@@ -99,9 +99,8 @@ def intact(folder: Path) -> list[Path]:
 
         def fields(count: int, given: bool = nbits != 2) -> dict[str, Any]:
             few = [i % len(TEXTS) for i in range(count)]
-            vectors = [{"often": 1.5, f"{i % 3}": 0.25, "more": 60_000} if i % 4 else None for i in range(count)]
-            found = {"texts": [TEXTS[i] for i in few], "metadata": [METADATA[i] for i in few], "sparse": vectors}
-            return found if given else {}
+            every = {"texts": TEXTS, "metadata": METADATA, "sparse": SPARSE}
+            return {name: [values[i] for i in few] for name, values in every.items()} if given else {}
 
         names = [f"document {i}" for i in range(60)] if strings else list(range(60))
         settings = {**fields(60), "text_search": nbits in (4, 8), "ncentroids": 30, "progress": False}
@@ -174,7 +173,7 @@ class Watched:
         on_disk = [folders.Base(source, self.folder / str(i)) for i, source in enumerate(self.sources)]
         opened = [Index.open(base.folder) for base in on_disk]
         in_memory = [engines.Base.of(index) for index in opened]
-        postings = [base for index in opened for base in texts.of(index)]
+        postings = [base for index in opened if index.analyzer is not None for base in texts.of(index)]
         for base in in_memory:  # threads, and whatever is made once
             engines.run(np.random.default_rng(0), base)
         if not sanitizers():

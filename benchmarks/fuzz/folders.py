@@ -188,8 +188,8 @@ def _calls(rng: Generator, index: Index, queries: Array) -> list[Any]:
         ]
     if "sparse" in groups:
         calls += [
-            lambda: index.search(None, 5, sparse=[{"often": 1.0, "1": 2.0}, {"more": 1}]),
-            lambda: index.search(queries[0], 5, sparse={"often": 1.0}),
+            lambda: index.search(None, 5, sparse=[{"a": 1.0, "1": 2.0}, {"4": 1}]),
+            lambda: index.search(queries[0], 5, sparse={"a": 1.0}),
         ]
     if groups & {"texts", "metadata"}:
         calls += [

@@ -90,27 +90,50 @@ def segments(folder, count):
     queries = list(collection(rng, 200, length=32))
     found = {}
     for name in ("one", "many"):
-        opened = min(_seconds(lambda name=name: Index.open(folder / name)) for _ in range(20))
+        opened = [_seconds_and_cpu(lambda name=name: Index.open(folder / name)) for _ in range(20)]
         index = Index.open(folder / name)
         for query in queries:
             index.search(query, 10, threads=1)
         found[name] = {
             "segments": index.stats()["segments"],
-            "open ms": 1e3 * opened,
+            "open ms": 1e3 * min(opened)[0],
+            "open ms of CPU": 1e3 * min(cpu for _, cpu in opened),
             "bytes a token": index.stats()["bytes_per_token"]["all"],
         }
+    found["many"] |= _until_joined(Index.open(folder / "many"), queries)
     pair = {name: Index.open(folder / name) for name in ("one", "many")}
-    times = {name: [] for name in pair}
-    for query in queries * 3:  # in turn, so that whatever else runs meets both
-        for name, index in pair.items():
-            times[name].append(_seconds(lambda index=index, query=query: index.search(query, 10, threads=1)))
+    times, cpu = {name: [] for name in pair}, {name: [] for name in pair}
+    for query in queries:  # until what is joined is joined
+        for index in pair.values():
+            index.search(query, 10, threads=1)
+    for turn, query in enumerate(queries * 3):  # in turn, so that whatever else runs meets both
+        for name in list(pair)[:: 1 if turn % 2 else -1]:
+            took = _seconds_and_cpu(lambda name=name, query=query: pair[name].search(query, 10, threads=1))
+            times[name].append(took[0])
+            cpu[name].append(took[1])
     for name in pair:
         found[name]["p50 ms"] = 1e3 * float(np.median(times[name]))
-    found["p50 ratio"] = found["many"]["p50 ms"] / found["one"]["p50 ms"]
+        found[name]["p50 ms of CPU"] = 1e3 * float(np.median(cpu[name]))
+    for which in ("p50 ms", "p50 ms of CPU"):
+        found[f"ratio of {which}"] = found["many"][which] / found["one"][which]
     cut.compact(full=True)
     found["after compact(full=True)"] = {"bytes a token": cut.stats()["bytes_per_token"]["all"]}
     found["bytes ratio"] = cut.stats()["bytes"] / one.stats()["bytes"]
     return found
+
+
+def _until_joined(index, queries):
+    """What the first searches take, and how many there are before the lists of small segments are joined."""
+    engine, times, runs = index._snapshot.engine, [], []
+    for query in queries:
+        times.append(_seconds_and_cpu(lambda query=query: index.search(query, 10, threads=1))[1])
+        runs.append(engine.runs)
+    first = runs.index(runs[-1])
+    return {
+        "pieces of a list": runs[-1],
+        "searches until they are joined": first + 1,
+        "slowest of these, ms of CPU": 1e3 * max(times[: first + 1]),
+    }
 
 
 def ids(folder, count):
@@ -185,6 +208,13 @@ def _search(path, count, seed):
         except Exception as error:
             print(f"search {i}: {error}")
     return times
+
+
+def _seconds_and_cpu(call):
+    """CPU of this thread, on which a search with one thread stays: it says more where others use the machine."""
+    cpu, start = time.thread_time(), time.perf_counter()
+    call()
+    return time.perf_counter() - start, time.thread_time() - cpu
 
 
 def _seconds(call):

@@ -8,8 +8,9 @@
 namespace lateint::codes {
 namespace {
 
-// Postings for each centroid, on average, from which on a list is long enough to be read by itself: two cache lines.
-constexpr int64_t kLong = 32;
+// Postings for each centroid, on average: with fewer, lists are joined with those of neighbours, until they have so
+// many.
+constexpr int64_t kFew = 32, kEnough = 128;
 constexpr int64_t kCopied = 16;  // postings that are copied in the time that it takes to open a list
 
 }  // namespace
@@ -93,7 +94,7 @@ void ReadLists::publish(std::vector<ListedRun> runs) {
     runs_.store(made_.back().get(), std::memory_order_release);
 }
 
-// Neighbours with short lists, until theirs together are long.
+// Neighbours with short lists, until theirs together are long enough.
 void ReadLists::plan() {
     Group group = {0, 0, 0};
     int64_t postings = 0, pieces = 0;
@@ -106,8 +107,8 @@ void ReadLists::plan() {
     const std::vector<ListedRun>& all = runs();
     for (size_t r = 0; r < all.size(); ++r) {
         const InvertedLists& lists = *all[r].lists;
-        const bool is_long = lists.postings() >= kLong * count_;
-        if (is_long || postings >= kLong * count_) {
+        const bool is_long = lists.postings() >= kFew * count_;
+        if (is_long || postings >= kEnough * count_) {
             close();
             group = {r, r, 0};
             postings = 0;

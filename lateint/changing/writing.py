@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 from lateint.changing.draft import Draft
 from lateint.changing.encoders import Encoders
@@ -16,38 +17,49 @@ from lateint.disk.manifest import MANIFEST
 from lateint.indexing.codec import Codec
 from lateint.state import State, same_codec
 
+Follower = TypeVar("Follower")
+
 
 @dataclass
-class Writing:
+class Writing(Generic[Follower]):
     """A draft, and what became of it.
 
     Attributes:
-        committed: the state that is now the index's; None: nothing changed.
+        committed: what follows the state that is now the index's; None: nothing changed.
     """
 
     draft: Draft
-    committed: State | None = None
+    committed: Follower | None = None
 
 
 @contextmanager
 def writing(
-    state: State, codec: Codec, folder: Path | None, encoders: Encoders, *, disk: Disk, timeout: float
-) -> Iterator[Writing]:
+    state: State,
+    codec: Codec,
+    folder: Path | None,
+    encoders: Encoders,
+    follow: Callable[[State], Follower],
+    *,
+    disk: Disk,
+    timeout: float,
+) -> Iterator[Writing[Follower]]:
     """A draft that is committed when the block ends without an error.
 
     Args:
         state: as far as it is known; that of a folder may be newer.
         folder: of the index; None: it is in memory.
+        follow: makes of the new state what will search it. It is called before the commit: where that fails, for a
+            device has no room for it, nothing has changed.
 
     Raises:
         LockedError: see `commits.writing`.
         OSError: the disk fails; the message says what became of the index.
     """
     if folder is None:
-        one = Writing(Draft(state, codec, Memory(), encoders))
+        one: Writing[Follower] = Writing(Draft(state, codec, Memory(), encoders))
         yield one
         if one.draft.changed:
-            one.committed = one.draft.finished()
+            one.committed = follow(one.draft.finished())
         return
     with commits.writing(folder, timeout=timeout):
         newest = newer(folder, state)
@@ -59,14 +71,15 @@ def writing(
             one = Writing(Draft(state, codec, Files(commit), encoders))
             yield one
             if not one.draft.changed:
-                one.committed = newest
+                one.committed = None if newest is None else follow(newest)
                 return
             finished = one.draft.finished()
+            following = follow(finished)
             try:
                 commit.finish(finished.manifest.to_json(), MANIFEST)
             finally:
                 if commit.named:
-                    one.committed = finished
+                    one.committed = following
         commits.clear(disk, folder, finished.manifest.files)
 
 

@@ -14,7 +14,7 @@ import re
 import socket
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ LOCK = "lock"
 OURS = re.compile(
     r"index\.json\.new|segments/.+|codec-\d+(/.+)?|(mean|rotation|permutation|centroids|cells|cell_offsets)\.npy"
 )
+READ_ONLY = (errno.EACCES, errno.EPERM, errno.EROFS)
 POLL = 0.01  # seconds between two looks at a lock
 
 
@@ -54,6 +55,26 @@ def writing(folder: Path, *, timeout: float = 0) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def replacing(folder: Path, *, timeout: float = 0) -> Iterator[None]:
+    """Holds the lock of an index that another one is to take the place of, as a writer does.
+
+    Where the lock cannot be written, nor could a writer.
+
+    Raises:
+        LockedError: see `writing`.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(writing(folder, timeout=timeout))
+        except LockedError:
+            raise
+        except OSError as error:
+            if error.errno not in READ_ONLY:
+                raise
+        yield
 
 
 def _locked(folder: Path, deadline: float) -> int:

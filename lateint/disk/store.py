@@ -6,7 +6,7 @@ import errno
 import json
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.disk import checks, layout, whole
-from lateint.disk.commits import FULL, said
+from lateint.disk.commits import FULL, LOCK, replacing, said
 from lateint.disk.files import Column, array_of
 from lateint.disk.folder import Folder, MissingError
 from lateint.disk.manifest import FORMAT, MANIFEST, VERSION, Bundle, File, FormatError, Manifest
 
 PATIENCE = 1.0  # seconds that an index may be away while another takes its place in two renames
+WRITER_PATIENCE = 10.0  # seconds that what is finished waits for who writes to the index that it is to replace
 ALWAYS_CHECKED = (
     1 << 20
 )  # files up to this size are compared with their checksum and read whole whenever they are opened
@@ -115,6 +116,8 @@ def writing(path: Path, *, overwrite: bool) -> Iterator[FolderStore]:
 
     Raises:
         FileExistsError: there is something at ``path`` that is not an index, or that is not to be replaced.
+        LockedError: somebody writes to the index that would be replaced, when the block begins or still a while after
+            its end.
         OSError: it cannot be written. Nothing is left half-written.
     """
     with placing(path, FolderStore, overwrite=overwrite, unfinished=None) as store:
@@ -129,16 +132,21 @@ def placing(
 
     Raises:
         FileExistsError: there is something at ``path`` that is not an index, or that is not to be replaced.
+        LockedError: somebody writes to the index that would be replaced, when the block begins or still a while after
+            its end.
         OSError: it cannot be written. Nothing is left half-written.
     """
-    _check_place(path, overwrite)
+    if _check_place(path, overwrite) and (path / LOCK).exists():
+        with replacing(path):
+            pass  # nobody writes to what will go
     raised: BaseException | None = None
     try:
-        with whole.folder(path, replace=overwrite, unfinished=unfinished) as folder:
+        with ExitStack() as held, whole.folder(path, replace=overwrite, unfinished=unfinished) as folder:
             store = make(folder)
             try:
                 yield store
-                _check_place(path, overwrite)  # once more, for builds take long
+                if _check_place(path, overwrite):  # once more, for builds take long
+                    held.enter_context(replacing(path, timeout=WRITER_PATIENCE))  # until the one is where the other was
             except BaseException as error:
                 raised = error
                 raise
@@ -152,13 +160,15 @@ def placing(
         raise said(error, path, left) from error
 
 
-def _check_place(path: Path, overwrite: bool) -> None:
+def _check_place(path: Path, overwrite: bool) -> bool:
+    """Whether there is an index that will be replaced."""
     if not path.exists() or (path.is_dir() and not any(path.iterdir())):
-        return
+        return False
     if not (path / MANIFEST).is_file():
         raise FileExistsError(f"{path} exists and is not an index, so it will not be overwritten")
     if not overwrite:
         raise FileExistsError(f"{path} exists already; pass overwrite=True to replace it")
+    return True
 
 
 def load(path: Path, *, verify: bool = False, known: tuple[Manifest, Arrays] | None = None) -> tuple[Manifest, Arrays]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from lateint.calibration import Choice
@@ -35,25 +34,25 @@ class Asked:
     choice: Choice | None
     exhaustive: bool
 
-    def __len__(self) -> int:
-        of = self.words.terms if self.queries is None and self.words is not None else self.queries
-        assert of is not None
-        return len(of)
-
-    def some(self, numbers: Sequence[int]) -> Asked:
-        """The same of a few of the queries, as a batch."""
-        return replace(
-            self,
-            queries=None if self.queries is None else self.queries.some(numbers),
-            words=None if self.words is None else self.words.some(numbers),
-        )
-
     @property
     def single(self) -> bool:
         """Whether there is one query, which came without a batch around it."""
         of = self.words if self.queries is None else self.queries
         assert of is not None
         return of.single
+
+    def __len__(self) -> int:
+        """How many queries."""
+        if self.queries is not None:
+            return len(self.queries)
+        assert self.words is not None
+        return len(self.words.terms)
+
+    def some(self, numbers: list[int]) -> Asked:
+        """The same of a batch of a few queries."""
+        queries = None if self.queries is None else self.queries.some(numbers)
+        words = self.words and self.words._replace(terms=[self.words.terms[number] for number in numbers], single=False)
+        return replace(self, queries=queries, words=words)
 
 
 def answer(engine: AnyEngine, asked: Asked, selection: Selection, *, centroids: int, threads: int) -> list[Found]:

@@ -74,6 +74,38 @@ def test_a_device_follows(device, tmp_path):
         assert answers(there) == answers(here) == expected(live, here.codec)
 
 
+@pytest.mark.parametrize("on_disk", [True, False])
+def test_a_change_that_a_device_has_no_room_for_changes_nothing(on_disk, tmp_path, monkeypatch):
+    """Neither in the folder nor in the index at hand, so whoever tries again adds nothing twice."""
+    pytest.importorskip("torch")
+    from lateint_kernels.codes.device import engine
+
+    rng, path = np.random.default_rng(4), tmp_path / "i" if on_disk else None
+    index = Index.build(documents(rng, 20), path, progress=False, ncentroids=5, device="torch:cpu")
+    index.add(documents(rng, 2), ids=[30, 31])
+    before, files = answers(index), on_disk and sorted(path.rglob("*"))
+
+    def full(*_):
+        raise MemoryError("the index takes 2 bytes on cuda:0, of which only 1 are free")
+
+    monkeypatch.setattr(engine, "reload", full)
+    for change in (
+        lambda: index.add(documents(rng, 2), ids=[40, 41]),
+        lambda: index.delete([3]),
+        lambda: index.compact(full=True),
+    ):
+        with pytest.raises(MemoryError, match="of which only 1 are free"):
+            change()
+    assert answers(index) == before and index.generation == 1
+    if on_disk:
+        assert answers(Index.open(path)) == before and sorted(path.rglob("*")) == files
+    monkeypatch.undo()
+    index.add(documents(rng, 2), ids=[40, 41])
+    assert index.ids.tolist()[-4:] == [30, 31, 40, 41] and index.generation == 2
+    if on_disk:
+        assert answers(Index.open(path)) == answers(index)
+
+
 def test_an_update_is_not_undone_by_compaction(index):
     """What xtr-warp-rs 2.1 gets wrong: its old tokens are found again after it."""
     old = index.reconstruct(3)

@@ -80,7 +80,7 @@ class Engine:
 
     def __init__(self, codec: CodecArrays, segments: Sequence[SegmentArrays], *, before: Engine | None = None) -> None:
         self._codec = codec
-        self._engine = _cpu.Engine(codec, segments, None if before is None else before._engine)
+        self._engine: _cpu.Engine = _cpu.Engine(codec, segments, None if before is None else before._engine)
 
     def with_segments(self, segments: Sequence[SegmentArrays]) -> Engine:
         """An engine with the same codec for other segments; what was joined of those that stay it has from this one."""
