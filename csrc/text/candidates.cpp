@@ -11,6 +11,7 @@ namespace lateint::text {
 namespace {
 
 constexpr int64_t kRange = 1 << 13;   // documents on the scoreboard at a time
+constexpr int64_t kMany = 4;          // postings a document, from which documents are not listed as they come
 constexpr double kLargest = 1 << 30;  // what the weights of a query sum up to, as integers
 // An integer score is off by at most a part in 2^21, from up to eight operations in float32, and one for each term. Two
 // documents may be off in opposite directions, and be equal once they are rounded to float32.
@@ -20,6 +21,7 @@ struct List {  // what is left of the postings of a term in the segment at hand
     Run left;
     int64_t begin;  // of all of them
     Share share;
+    int64_t end;  // of those in the range at hand
 };
 
 // Keys order by score first and by lower position among equal ones.
@@ -37,12 +39,28 @@ public:
 
     explicit Board(const Scoring& scoring) : scoring_(scoring) { scores_.fill(0); }
 
-    // Adds the postings of a list in documents [first, first + kRange). Throws if they do not ascend.
-    void add(const Segment& segment, List& list, int64_t first) {
-        const int64_t end = segment.seek(list.left, static_cast<uint32_t>(std::min(first + kRange, segment.documents)));
-        for (; list.left.first < end; list.left.first += kChunk)
-            add_chunk(segment, list, list.left.first, std::min(kChunk, end - list.left.first), first);
-        list.left.first = end;
+    // Adds the postings of lists in documents [first, first + kRange). Throws if they do not ascend.
+    void add(const Segment& segment, List* lists, size_t n, int64_t first) {
+        const int64_t documents = std::min(kRange, segment.documents - first);
+        int64_t postings = 0;
+        for (List* list = lists; list < lists + n; ++list) {
+            list->end = segment.seek(list->left, static_cast<uint32_t>(first + documents));
+            postings += list->end - list->left.first;
+        }
+        // Where there are many, documents are looked through afterwards instead.
+        const bool listed = postings < kMany * documents;
+        for (List* list = lists; list < lists + n; ++list) {
+            for (; list->left.first < list->end; list->left.first += kChunk) {
+                const int64_t left = std::min(kChunk, list->end - list->left.first);
+                listed ? add_chunk<true>(segment, *list, list->left.first, left, first)
+                       : add_chunk<false>(segment, *list, list->left.first, left, first);
+            }
+            list->left.first = list->end;
+        }
+        for (int64_t d = 0; !listed && d < documents; ++d) {
+            touched_[count_] = static_cast<uint32_t>(d);
+            count_ += scores_[d] != 0;
+        }
     }
 
     int64_t touched() const { return count_; }
@@ -81,6 +99,7 @@ public:
     }
 
 private:
+    template <bool kListed>
     void add_chunk(const Segment& segment, const List& list, int64_t posting, int64_t n, int64_t first) {
         const uint32_t* const documents = segment.posting_documents + posting;
         std::array<uint32_t, kChunk> local;
@@ -99,8 +118,10 @@ private:
         scoring_.gains(segment, list.share, posting, n, gains.data());
         for (int64_t i = 0; i < n; ++i) {
             const int32_t known = scores_[local[i]];
-            touched_[count_] = local[i];
-            count_ += known == 0;
+            if constexpr (kListed) {
+                touched_[count_] = local[i];
+                count_ += known == 0;
+            }
             scores_[local[i]] = known + gains[i];
         }
     }
@@ -176,14 +197,14 @@ std::vector<int64_t> Engine<Scoring>::candidates(const std::vector<Wanted>& want
         for (size_t t = 0; t < n; ++t) {
             const int64_t number = terms[t]->numbers[s];
             const Run run = number < 0 ? Run{0, 0} : segment.run(number);
-            lists[t] = {run, run.first, shares[t]};
+            lists[t] = {run, run.first, shares[t], run.first};
             any |= run.size() > 0;
         }
         if (!any) continue;
         for (int64_t first = 0; first < segment.documents; first += kRange) {
             check_interrupt();
             while (walked > 0 && rest[walked - 1] < best.least()) --walked;
-            for (size_t t = 0; t < walked; ++t) board.add(segment, lists[t], first);
+            board.add(segment, lists.data(), walked, first);
             const uint8_t* const here = allowed ? allowed + this->first_position[s] + first : nullptr;
             const auto good = [&](int64_t later) {
                 return [&, later](uint32_t, int32_t score) { return score + later >= best.least(); };
