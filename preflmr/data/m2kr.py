@@ -110,18 +110,20 @@ def load(
     place = _place(source, known)
     questions = place.questions(split)
     found = read(place.passages(split), strict, dropped) if passages is None else passages
-    shown = images if isinstance(images, Images) else None if images is None else Images(images)
-    if images is None:
-        shown = place.images(split)
+    pictures = place.images(split) if images is None else _opened(images)
     asked = examples.read(questions, known.name, found.positions, limit, seed, strict, dropped)
-    return Dataset(known, split, asked, found, shown, dict(dropped))
+    return Dataset(known, split, asked, found, pictures, dict(dropped))
+
+
+def _opened(images: Root | Sequence[Root] | Images) -> Images:
+    return images if isinstance(images, Images) else Images(images)
 
 
 def _place(source: Root, task: Task) -> Any:
     """Where the tables are, in M2KR's columns whatever the layout."""
     folder = Path(source)
-    if vidore.is_vidore(str(source)):
-        return vidore.Place(str(source))
+    if vidore.is_vidore(source):
+        return vidore.Place(source)
     if mbeir.is_mbeir(folder):
         return mbeir.Place(folder, task.name)
     if ret.is_ret(folder):
