@@ -175,7 +175,7 @@ def add_adapters(model: Any, settings: recipe.Lora) -> None:
     """Puts adapters into the modules that the settings name; they alone learn there.
 
     Raises:
-        ValueError: the model has no such modules.
+        ValueError: the model has no such modules, or one whose weight is that of another layer as well.
     """
     from peft import LoraConfig, inject_adapter_in_model
 
@@ -183,6 +183,14 @@ def add_adapters(model: Any, settings: recipe.Lora) -> None:
         r=settings.r, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=settings.modules
     )
     inject_adapter_in_model(adapters, model, adapter_name=ADAPTER)
+    names: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(parameter), []).append(name)
+    for shared in names.values():
+        adapted_ones = [name for name in shared if ".base_layer." in name]
+        if adapted_ones and len(shared) > 1:
+            rule = "lora.modules must name no layer whose weight is another's, too"
+            raise ValueError(f"{rule}, got {adapted_ones[0].partition('.base_layer.')[0]}")
 
 
 def merged_adapters(model: Any) -> Any:
