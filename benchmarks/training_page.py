@@ -88,7 +88,7 @@ def coding(results: Row) -> str:
         if not found:
             continue
         columns = [[run[key] for run in found] for key in ("exact_ndcg_at_10", "codes_ndcg_at_10", "overlap_at_10")]
-        body.append((label, len(found), *(_spread(column) for column in columns)))
+        body.append((label, str(len(found)), *(_spread(column) for column in columns)))
     text = (
         f"nDCG@10 on {row['collection']}, {settings['queries']} test questions among {settings['documents']} documents "
         f"of at most {settings['tokens'] - 2} tokens, {settings['dim']} components a token, {settings['nbits']} bits, "
@@ -113,9 +113,9 @@ def peers(results: Row) -> str:
         body.append(
             (
                 f"{ADAPTED[name]} ({package[0]} {package[1]})",
-                total,
-                row["as_they_are"]["passed"],
-                row["with_lateint"]["passed"],
+                str(total),
+                str(row["as_they_are"]["passed"]),
+                str(row["with_lateint"]["passed"]),
                 ", ".join(f"`{test.rsplit('.', 1)[-1]}`" for test in row["only_as_they_are"]) or "none",
             )
         )

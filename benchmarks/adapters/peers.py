@@ -79,6 +79,8 @@ def compared(name: str, python: Path, source: Path) -> dict[str, Any]:
     """What passes as it is and with ours, and what passes on one side only."""
     tests = [test for test in SUITES[name].tests if (source / test).exists()]
     (plain, _), (ours, calls) = (outcomes(python, source, tests, adapter) for adapter in ("", name))
+    if "passed" not in plain.values():
+        sys.exit(f"no test in {source} passes as it is: {counts(plain)}; something that it needs is missing")
     found = {
         "versions": versions(python),
         "tests": tests,
