@@ -89,11 +89,14 @@ def coding(results: Row) -> str:
             continue
         columns = [[run[key] for run in found] for key in ("exact_ndcg_at_10", "codes_ndcg_at_10", "overlap_at_10")]
         body.append((label, str(len(found)), *(_spread(column) for column in columns)))
+    layers = (
+        f"The upper {settings['layers']} of MiniLM's layers and a projection" if settings["layers"] else "A projection"
+    )
     text = (
-        f"nDCG@10 on {row['collection']}, {settings['queries']} test questions among {settings['documents']} documents "
-        f"of at most {settings['tokens'] - 2} tokens, {settings['dim']} components a token, {settings['nbits']} bits, "
-        f"{settings['centroids']} centroids. The upper {settings['layers']} of MiniLM's layers and a projection were "
-        f"trained for {settings['steps']} steps of {settings['batch']} pairs; means over seeds, with the range."
+        f"nDCG@10 on {row['collection']}, {settings['queries']} pairs of the test split among {settings['documents']} "
+        f"documents of at most {settings['tokens'] - 2} tokens, {settings['dim']} components a token, "
+        f"{settings['nbits']} bits, {settings['centroids']} centroids. {layers} learned from {settings['pairs']} pairs "
+        f"in {settings['steps']} steps of {settings['batch']}; means over seeds, with the range."
     )
     head = ("", "seeds", "exact scores", f"{settings['nbits']}-bit codes, exhaustive", "overlap of their top 10")
     return text + "\n\n" + table(head, body)

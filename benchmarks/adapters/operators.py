@@ -43,7 +43,7 @@ def main() -> None:
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, env=environment)
         report["packages"][name] = {"versions": versions(python), **json.loads(done.stdout)}
         print(name, report["packages"][name], flush=True)
-    write_json(options.out, report)
+        write_json(options.out, report)
 
 
 def measure(name: str) -> None:
