@@ -89,12 +89,15 @@ def coding(results: Row) -> str:
         if not found:
             continue
         columns = [[run[key] for run in found] for key in ("exact_ndcg_at_10", "codes_ndcg_at_10", "overlap_at_10")]
-        body.append((label, len(found), *(_spread(column) for column in columns)))
+        body.append((label, str(len(found)), *(_spread(column) for column in columns)))
+    layers = (
+        f"The upper {settings['layers']} of MiniLM's layers and a projection" if settings["layers"] else "A projection"
+    )
     text = (
-        f"nDCG@10 on {row['collection']}, {settings['queries']} test questions among {settings['documents']} documents "
-        f"of at most {settings['tokens'] - 2} tokens, {settings['dim']} components a token, {settings['nbits']} bits, "
-        f"{settings['centroids']} centroids. The upper {settings['layers']} of MiniLM's layers and a projection were "
-        f"trained for {settings['steps']} steps of {settings['batch']} pairs; means over seeds, with the range."
+        f"nDCG@10 on {row['collection']}, {settings['queries']} pairs of the test split among {settings['documents']} "
+        f"documents of at most {settings['tokens'] - 2} tokens, {settings['dim']} components a token, "
+        f"{settings['nbits']} bits, {settings['centroids']} centroids. {layers} learned from {settings['pairs']} pairs "
+        f"in {settings['steps']} steps of {settings['batch']}; means over seeds, with the range."
     )
     head = ("", "seeds", "exact scores", f"{settings['nbits']}-bit codes, exhaustive", "overlap of their top 10")
     return text + "\n\n" + table(head, body)
@@ -114,9 +117,9 @@ def peers(results: Row) -> str:
         body.append(
             (
                 f"{ADAPTED[name]} ({package[0]} {package[1]})",
-                total,
-                row["as_they_are"]["passed"],
-                row["with_lateint"]["passed"],
+                str(total),
+                str(row["as_they_are"]["passed"]),
+                str(row["with_lateint"]["passed"]),
                 ", ".join(f"`{test.rsplit('.', 1)[-1]}`" for test in row["only_as_they_are"]) or "none",
             )
         )

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.adapters.run import versions
-from benchmarks.embeddings import write_json
+from benchmarks.embeddings import read_json, write_json
 from benchmarks.rivals.run import machine
 
 PLUGIN = "benchmarks.adapters.dropped_in"
@@ -63,9 +63,9 @@ def main() -> None:
     parser.add_argument("--envs", type=Path, required=True, help="folder of the environments")
     parser.add_argument("--sources", type=Path, required=True, help="folder of the clones")
     parser.add_argument("--only", nargs="+", choices=SUITES, default=list(SUITES))
-    parser.add_argument("--out", type=Path, required=True, help="the JSON to write")
+    parser.add_argument("--out", type=Path, required=True, help="the JSON to write; other suites in it stay")
     options = parser.parse_args()
-    report: dict[str, Any] = {"suites": {}}
+    report: dict[str, Any] = read_json(options.out) if options.out.exists() else {"suites": {}}
     for name in options.only:
         source = options.sources.resolve() / name
         if not source.is_dir():
@@ -79,6 +79,8 @@ def compared(name: str, python: Path, source: Path) -> dict[str, Any]:
     """What passes as it is and with ours, and what passes on one side only."""
     tests = [test for test in SUITES[name].tests if (source / test).exists()]
     (plain, _), (ours, calls) = (outcomes(python, source, tests, adapter) for adapter in ("", name))
+    if "passed" not in plain.values():
+        sys.exit(f"no test in {source} passes as it is: {counts(plain)}; something that it needs is missing")
     found = {
         "versions": versions(python),
         "tests": tests,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -35,7 +36,8 @@ def retrieved(problem: Problem, k: int) -> tuple[Tensor, Tensor]:
     """Which documents have one of the ``k`` tokens most similar to a query token: ``[TQ, Nd]`` bool.
 
     And the similarity of the last of these, ``[TQ]``. The best k tokens are in the k groups of neighbours whose best
-    token is best, so that only these are looked at one by one.
+    token is best, so that only these are looked at one by one; on a CPU, all that are as similar as the best token of
+    the last of these groups, and those as similar as the last of the k are all among them.
     """
     present, normalize = _present(problem), problem.query_inverse_norms is not None
     queries = multiplied(problem.queries, present, normalize)
@@ -56,6 +58,10 @@ def retrieved(problem: Problem, k: int) -> tuple[Tensor, Tensor]:
             similarities = queries[first:last] @ documents.T
         if problem.document_mask is not None:
             similarities.masked_fill_(~problem.document_mask, -torch.inf)
+        if similarities.device.type == "cpu":
+            row, token = _found_tokens(similarities, k, group, least[first:last])
+            out[first + row, owner[token]] = True
+            continue
         best, token = _best_tokens(similarities, k, group)
         out[first:last].scatter_(1, owner[token], True)
         least[first:last] = best[:, -1]
@@ -83,6 +89,32 @@ def _best_tokens(similarities: Tensor, k: int, group: int) -> tuple[Tensor, Tens
     best, place = members.topk(k, dim=1)
     token = groups.gather(1, place // group) * group + place % group
     return best, token.clamp_(max=TD - 1)
+
+
+def _found_tokens(similarities: Tensor, k: int, group: int, least: Tensor) -> tuple[Tensor, Tensor]:
+    """Row and column of whatever is not below the k-th largest of its row, which goes into ``least [r]``; NaN is not.
+
+    By selection instead of sorting, for which NumPy has vectors.
+    """
+    r, TD = similarities.shape
+    bound = _kth_largest(similarities[:, : TD // group * group].view(r, -1, group).amax(2), k)
+    row, token = (~(similarities < bound[:, None])).nonzero(as_tuple=True)
+    values = similarities[row, token]
+    counts = torch.bincount(row, minlength=r)
+    place = torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
+    candidates = values.new_full((r, int(counts.max())), -torch.inf)
+    candidates[row, place] = values
+    least.copy_(_kth_largest(candidates, k))
+    keep = ~(values < least[row])
+    return row[keep], token[keep]
+
+
+def _kth_largest(rows: Tensor, k: int) -> Tensor:
+    """``[r]`` of ``[r, n]``; -inf where n < k."""
+    place = rows.shape[1] - k
+    if place < 0:
+        return rows.new_full((len(rows),), -torch.inf)
+    return torch.from_numpy(np.partition(rows.numpy(), place, axis=1)[:, place].copy())
 
 
 def _present(problem: Problem) -> Tensor | None:
