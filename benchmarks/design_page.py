@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from benchmarks.render import machine_text, number, table
+from benchmarks.tables import machine_text, number, table
 
 Row = dict[str, Any]
 MARKS = re.compile(r"<!-- measured: (\w+) -->\n.*?<!-- /measured -->", re.DOTALL)

@@ -6,7 +6,7 @@
 Each EMBEDDINGS is a folder that ``benchmarks.embed`` made of one collection. All of its queries are taken for all that
 there are. ``DRAWS`` times, n of them are drawn with replacement and choose a setting, by each rule. ``met`` is the
 share of draws whose setting reaches the target over all queries; ``cost_ratio`` is CPU time over that of the cheapest
-setting that does, with one thread. Rules are
+setting that does, with one thread. What was measured before of other collections stays in the file. Rules are
 
 - conformal: that of `Ladder.lowest`, with the rungs of `lateint.retrieval.limits.RUNGS`;
 - finer: the same, with `benchmarks.recall.FIXED` as rungs, too, by their cost;
@@ -31,7 +31,7 @@ from lateint import Index
 from lateint.retrieval.queries import read
 from lateint_kernels import Ragged
 
-DRAWS, SIZES, DEVIATIONS = 400, (50, 100, 200, 400, 1000, 4000), 1.645
+DRAWS, SIZES, DEVIATIONS = 200, (50, 100, 200, 400, 2000), 1.645
 SHOWN = 0.99, 0.95
 MARKS = "<!-- rules -->", "<!-- /rules -->"
 
@@ -108,8 +108,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/recall-rules.json"))
     parser.add_argument("--page", type=Path)
     options = parser.parse_args()
-    if options.folders:
-        rows = [collection(folder, options.nbits) for folder in options.folders]
+    rows = json.loads(options.out.read_text())["collections"] if options.out.exists() else []
+    for folder in options.folders:
+        new = collection(folder, options.nbits)
+        rows = [row for row in rows if row["collection"] != new["collection"]] + [new]
         write_json(options.out, {"machine": machine([0]), "draws": DRAWS, "collections": rows})
     if options.page:
         text = options.page.read_text()

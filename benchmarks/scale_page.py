@@ -9,7 +9,8 @@ import sys
 
 from benchmarks.design_page import Row, table, with_tables
 from benchmarks.embeddings import read_json
-from benchmarks.render import DOCS, RESULTS, gigabytes, machine_text, number
+from benchmarks.render import DOCS, RESULTS
+from benchmarks.tables import gigabytes, machine_text, number
 
 PAGE = DOCS / "scale.md"
 BEYOND = (1e9, 1e10, 1e11)

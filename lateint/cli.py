@@ -175,6 +175,12 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("--full", action="store_true", help="into one segment, which takes the least room")
     command.set_defaults(command=compact)
 
+    command = commands.add_parser("set-text-search", help="search texts that are stored by their words from now on")
+    command.add_argument("path", help="the index")
+    command.add_argument("--text-search", metavar="JSON", default="{}", help="settings of lateint.Analyzer")
+    command.add_argument("--off", action="store_true", help="do not search them any more")
+    command.set_defaults(command=set_text_search)
+
     command = commands.add_parser(
         "calibrate", help="measure which settings of a search reach which recall, and keep it"
     )
@@ -437,6 +443,14 @@ def delete(options: argparse.Namespace) -> None:
         condition = inputs.condition(options.filter, options.params)
         count = index.delete(ids if ids or not condition else None, **condition)
     print(f"deleted {count:,}; {len(index):,} documents are left")
+
+
+def set_text_search(options: argparse.Namespace) -> None:
+    """Makes texts searchable by their words, or not any more."""
+    analyzer = False if options.off else inputs.analyzer(options.text_search)
+    index = Index.open(options.path)
+    index.set_text_search(analyzer)
+    print(index.analyzer or "texts are not searched")
 
 
 def compact(options: argparse.Namespace) -> None:

@@ -4,26 +4,36 @@ outside of it.
 
 import sqlite3
 from collections import Counter
+from multiprocessing import get_context
 
 import numpy as np
 
 from lateint import FieldError, Index
 
-DIM, K = 16, 10
+DIM, LENGTH, K = 8, 2, 10  # tokens of a document; a query has one
 FIELDS = ("a", "b", "c", "d")
 VALUES = [None, 0, 1, -3, 7, 2**53, 0.5, -1e300, float("inf"), "", "a", "ab", "\u00fc", "it's", True, False]
 WORDS = ["red", "fox", "blue", "hen"]
 CONDITIONS, BATCH, SINGLE = 100, 240, 10  # of each index, and of each condition
+COUNTED = ("indexes", "conditions", "wrong counts", "searches", "hits", "outside", "fewer than there are")
 ORDERS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
 
-def measure(count):
-    """At least ``count`` searches."""
-    rng, found = np.random.default_rng(0), Counter()
+def measure(count, processes):
+    """At least ``count`` searches; each process has a seed of its own."""
+    share = -(-count // processes)
+    with get_context("spawn").Pool(processes) as pool:
+        found = sum(pool.starmap(told, [(share, seed) for seed in range(processes)]), Counter())
+    plans = {name.removeprefix("plan "): n for name, n in sorted(found.items()) if name.startswith("plan ")}
+    return {name: found[name] for name in COUNTED} | {"plans": plans}
+
+
+def told(count, seed):
+    """What at least ``count`` searches found."""
+    rng, found = np.random.default_rng(seed), Counter()
     while found["searches"] < count:
         tell(rng, found)
-    plans = {name.removeprefix("plan "): n for name, n in sorted(found.items()) if name.startswith("plan ")}
-    return {**{name: n for name, n in found.items() if not name.startswith("plan ")}, "plans": plans}
+    return found
 
 
 def tell(rng, found):
@@ -53,7 +63,7 @@ def tell(rng, found):
 
 def built(rng):
     """An index of several segments, and the metadata of its documents by id."""
-    sizes = rng.integers(100, 400, 3)
+    sizes = rng.integers(60, 200, 3)
     rows = {n: row(rng) for n in range(sizes.sum())}
     ids = np.split(np.arange(sizes.sum()), np.cumsum(sizes)[:-1])
     index = None
@@ -64,11 +74,12 @@ def built(rng):
             "metadata": [rows[n] for n in some.tolist()],
             "ids": some,
         }
-        tokens = rng.standard_normal((4 * len(some), DIM)).astype(np.float32)
+        tokens = rng.standard_normal((LENGTH * len(some), DIM)).astype(np.float32)
+        tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
         if index is None:
-            index = Index.build(tokens, lengths=[4] * len(some), text_search=True, progress=False, **given)
+            index = Index.build(tokens, lengths=[LENGTH] * len(some), text_search=True, progress=False, **given)
         else:
-            index.add(tokens, lengths=[4] * len(some), **given)
+            index.add(tokens, lengths=[LENGTH] * len(some), **given)
     gone = rng.choice(len(rows), len(rows) // 5, replace=False).tolist()
     index.delete(gone)
     return index, [(n, one) for n, one in rows.items() if n not in set(gone)]
@@ -84,15 +95,15 @@ def searches(rng):
     def query(*shape):
         return rng.standard_normal((*shape, DIM)).astype(np.float32)
 
-    looks = [{}, {"nprobe": 1}, {"candidates": 8}, {"nprobe": 2, "candidates": 40}, {"exhaustive": True}]
-    yield {"Q": query(BATCH, 2)}, looks[rng.integers(len(looks))]
+    looks = [{}, {"nprobe": 1}, {"candidates": 8}, {"nprobe": 2, "candidates": 20}, {"exhaustive": True}]
+    yield {"Q": query(BATCH, 1)}, looks[rng.integers(len(looks))]
     text, vector = str(rng.choice(WORDS)), {str(rng.choice(WORDS)): 1.0}
     yield {"Q": None}, {"text": text}
     yield {"Q": None}, {"sparse": vector}
-    yield {"Q": query(2)}, {"text": text}
-    yield {"Q": query(2)}, {"sparse": vector, "rerank": 20}
+    yield {"Q": query(1)}, {"text": text}
+    yield {"Q": query(1)}, {"sparse": vector, "rerank": 20}
     for _ in range(SINGLE - 4):
-        yield {"Q": query(2)}, looks[rng.integers(len(looks))]
+        yield {"Q": query(1)}, looks[rng.integers(len(looks))]
 
 
 def condition(rng, depth=0):

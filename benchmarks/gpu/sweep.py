@@ -25,11 +25,15 @@ def forwards(case: Case, device: str, watch: Stopwatch) -> list[dict[str, Any]]:
     leaf = given.queries.clone().requires_grad_()
     chosen = triton.architecture(torch.device(device))
     before, found = triton.tiles, []
-    for block_m, block_n, warps, stages in choices():
+    for block_m, block_n, warps, stages, registers in choices():
+        sizes = {"tiles": (block_m, block_n, warps, stages), "registers": registers}
+        last = {"warps": warps, "stages": stages, "registers": registers}
 
-        def tiles(arch: Any, rows: int, Ld: int, dim: int, itemsize: int, sizes: Any = (block_m, block_n)) -> Any:
-            first = replace(chosen, block_m=sizes[0], block_n=(sizes[1],))
-            return replace(before(first, rows, Ld, dim, itemsize), warps=warps, stages=stages)  # noqa: B023
+        def tiles(
+            arch: Any, rows: int, Ld: int, dim: int, itemsize: int, block: Any = (block_m, block_n), last: Any = last
+        ) -> Any:
+            first = replace(chosen, block_m=block[0], block_n=(block[1],))
+            return replace(before(first, rows, Ld, dim, itemsize), **last)
 
         try:
             triton.tiles = tiles
@@ -37,9 +41,9 @@ def forwards(case: Case, device: str, watch: Stopwatch) -> list[dict[str, Any]]:
                 alone = watch.time(lambda: maxsim(given.queries, given.documents, backend="triton"))
             training = watch.time(lambda: maxsim(leaf, given.documents, backend="triton"))
         except Exception as error:
-            found.append({"tiles": (block_m, block_n, warps, stages), "cannot": str(error)[:200]})
+            found.append({**sizes, "cannot": str(error)[:200]})
         else:
-            found.append({"tiles": (block_m, block_n, warps, stages), "forward": alone, "training_forward": training})
+            found.append({**sizes, "forward": alone, "training_forward": training})
         finally:
             triton.tiles = before
         if device == "cpu":
@@ -47,10 +51,12 @@ def forwards(case: Case, device: str, watch: Stopwatch) -> list[dict[str, Any]]:
     return sorted(found, key=lambda entry: entry.get("training_forward", {"ms": float("inf")})["ms"])
 
 
-def choices() -> Iterator[tuple[int, int, int, int]]:
-    """Rows, tokens, warps and stages."""
+def choices() -> Iterator[tuple[int, int, int, int, int | None]]:
+    """Rows, tokens, warps, stages, and registers of a thread at most: 168 let three programs of 4 warps run at once."""
     for block_m, block_n in ((64, 64), (64, 128), (128, 64), (128, 128), (256, 64), (256, 128)):
         for warps in (4, 8):
             for stages in (2, 3, 4):
                 if block_m * block_n // warps <= 4096:
-                    yield block_m, block_n, warps, stages
+                    yield block_m, block_n, warps, stages, None
+                    if warps == 4 and stages == 2:
+                        yield block_m, block_n, warps, stages, 168

@@ -11,7 +11,8 @@ from typing import Any
 
 from benchmarks.design_page import Row, table, with_tables
 from benchmarks.embeddings import read_json
-from benchmarks.render import DOCS, RESULTS, ROOT, number
+from benchmarks.render import DOCS, RESULTS, ROOT
+from benchmarks.tables import number
 
 PAGE = DOCS / "preflmr.md"
 DATA = {"flags_kbvqa": "flags", "emoji_captions": "emoji"}

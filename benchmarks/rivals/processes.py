@@ -29,6 +29,28 @@ def label(entry: Entry) -> str:
     return f"{entry[0].name}, {entry[1].name}"
 
 
+class OtherWork:
+    """How much of the machine's processors others use, from its making on."""
+
+    def __init__(self) -> None:
+        self.start = time.perf_counter(), *self._spent()
+
+    @staticmethod
+    def _spent() -> tuple[float, float]:
+        """Processor seconds so far: of the whole machine, and of this process with those that it has seen end."""
+        user, nice, system, _, _, *rest = map(int, Path("/proc/stat").read_text().split()[1:9])
+        times = os.times()
+        mine = times.user + times.system + times.children_user + times.children_system
+        return (user + nice + system + sum(rest)) / os.sysconf("SC_CLK_TCK"), mine
+
+    def share(self) -> float:
+        """From 0, an idle machine but for this process and its children, to 1."""
+        start, everything, mine = self.start
+        now_everything, now_mine = self._spent()
+        there = (time.perf_counter() - start) * (os.cpu_count() or 1)
+        return max(0.0, (now_everything - everything - (now_mine - mine)) / there)
+
+
 @dataclass(frozen=True)
 class Bench:
     """Where things lie, and how processes of the engines are started."""
@@ -74,7 +96,7 @@ def build(bench: Bench, data: Path, entry: Entry) -> dict[str, Any] | None:
     folder = bench.folder(data, entry)
     shutil.rmtree(folder, ignore_errors=True)
     order = bench.job(folder / "build.job.json", data, entry, len(bench.cores), phase="build")
-    start, load_before = time.perf_counter(), os.getloadavg()[0]
+    start, others = time.perf_counter(), OtherWork()
     print(f"{data.name}: {label(entry)}, build ...", end=" ", flush=True)
     with (folder / "build.log").open("w") as log:
         status, anonymous = watched(
@@ -94,7 +116,7 @@ def build(bench: Bench, data: Path, entry: Entry) -> dict[str, Any] | None:
         **read_json(folder / "measured.json"),
         "peak_anonymous": anonymous,
         "bytes_per_token": size / tokens,
-        "load_before": load_before,
+        "other_work": others.share(),
         "date": datetime.now(timezone.utc).strftime("%Y-%m-%d"),
     }
     write_json(folder / "build.json", made)  # last: what has it is complete

@@ -29,7 +29,7 @@ import numpy as np
 
 from benchmarks.embeddings import load, read_json, shorten, write_json
 from benchmarks.rivals.cases import Case, cases
-from benchmarks.rivals.processes import Bench, Entry, build, built, dense, label, opened
+from benchmarks.rivals.processes import Bench, Entry, OtherWork, build, built, dense, label, opened
 from benchmarks.rivals.systems import SYSTEMS
 from benchmarks.rivals.turns import Contender, Worker, batches, take_turns
 
@@ -98,7 +98,7 @@ def two_threads(
     for name in workers:
         found = measured[name] = {}
         if one[name].seconds and two[name].seconds:
-            found["two_threads"] = {**two[name].latency(), "times_one_thread": two[name].times(one[name])}
+            found["two_threads"] = {**two[name].latency(), "times_one_thread": two[name].times(one[name], clock=True)}
         if name in rates:
             found |= {**rates[name], "batch_overlap_at_10": case.overlap(together[name].found)}
     return measured
@@ -222,12 +222,13 @@ def collection(bench: Bench, data: Path, args: argparse.Namespace, entries: list
             continue
         base = (SYSTEMS[0], SYSTEMS[0].variants[0])
         asked = [base, *(entry for entry in missing if entry != base)]
-        start = time.perf_counter()
+        start, others = time.perf_counter(), OtherWork()
         measured = ask(bench, case, asked, args.seconds)
-        print(f"{case.name}: {time.perf_counter() - start:.0f} s", flush=True)
+        share = others.share()
+        print(f"{case.name}: {time.perf_counter() - start:.0f} s, other work {share:.0%}", flush=True)
         for system, variant in missing:
             if (found := measured.get(f"{system.name}, {variant.name}")) is not None:
-                result.put(record["systems"], system=system.name, variant=variant.name, **found)
+                result.put(record["systems"], system=system.name, variant=variant.name, other_work=share, **found)
 
 
 def main() -> None:

@@ -2,8 +2,9 @@
 
 A contender is one setting of one open index. All get the same queries, a block at a time, in an order that is drawn
 anew for each block. So a busy second of the machine hurts whoever happens to run, and the ratio of two contenders is
-that of calls a few seconds apart. Fast contenders go through their queries several times; slow ones answer only the
-first of them, and what is said of them is of these.
+that of calls a few seconds apart. Ratios are of processor time: on a quiet machine with one thread it is the time by
+the clock, and where other work runs it does not count how often a call was interrupted. Fast contenders go through
+their queries several times; slow ones answer only the first of them, and what is said of them is of these.
 """
 
 from __future__ import annotations
@@ -87,28 +88,28 @@ class Contender:
     worker: Worker
     setting: Mapping[str, Any]
     cost: float = 0.0  # seconds a query, from the warm-up
-    seconds: dict[int, list[float]] = field(default_factory=dict)  # of each query
+    seconds: dict[int, list[float]] = field(default_factory=dict)  # of each query, by the clock
+    spent: dict[int, list[float]] = field(default_factory=dict)  # of each query, processor time
     found: dict[int, list[int]] = field(default_factory=dict)
     failed: str = ""
 
-    def ask(self, queries: Sequence[int], batch: bool = False) -> list[float]:
-        """The seconds of its calls; what fails is said once and asked nothing more."""
+    def ask(self, queries: Sequence[int], batch: bool = False) -> tuple[list[float], list[float]]:
+        """The seconds of its calls, by the clock and of CPU; what fails is said once and asked nothing more."""
         try:
             reply = self.worker.ask(self.setting, queries, batch)
         except RuntimeError as error:
             self.failed = str(error)
             print(f"{self.name} {dict(self.setting)}: {error}", file=sys.stderr, flush=True)
-            return []
+            return [], []
         for query, ids in zip(queries, reply["ids"], strict=True):
             self.found.setdefault(query, ids)
-        spent: list[float] = reply["seconds"]
-        return spent
+        return reply["seconds"], reply.get("cpu_seconds", [])
 
     def warm_up(self, queries: Sequence[int]) -> None:
         """Answers a few queries that are not timed, but for the cost."""
         spent: list[float] = []
         for query in queries[:WARM_UP]:
-            spent += self.ask([query])
+            spent += self.ask([query])[0]
             if self.failed or sum(spent) > WARM_UP_SECONDS:
                 break
         self.cost = min(spent, default=0.0)
@@ -117,14 +118,15 @@ class Contender:
     def latency(self) -> dict[str, Any]:
         """Percentiles over all its calls."""
         calls = [seconds for of_query in self.seconds.values() for seconds in of_query]
-        return {**percentiles(calls), "queries": len(self.seconds), "searches": len(calls)}
+        spent = [seconds for of_query in self.spent.values() for seconds in of_query]
+        cpu = {"cpu_ms": statistics.median(spent) * 1e3}
+        return {**percentiles(calls), **cpu, "queries": len(self.seconds), "searches": len(calls)}
 
-    def times(self, base: Contender) -> float:
-        """How many times as long as ``base`` it takes: the median of the ratios, query by query."""
-        both = self.seconds.keys() & base.seconds.keys()
-        return statistics.median(
-            statistics.median(self.seconds[q]) / statistics.median(base.seconds[q]) for q in sorted(both)
-        )
+    def times(self, base: Contender, clock: bool = False) -> float:
+        """How many times the processor time of ``base``, or by the clock: the median of the ratios, query by query."""
+        mine, theirs = (self.seconds, base.seconds) if clock else (self.spent, base.spent)
+        both = sorted(mine.keys() & theirs.keys())
+        return statistics.median(statistics.median(mine[query]) / statistics.median(theirs[query]) for query in both)
 
 
 def take_turns(contenders: Sequence[Contender], queries: int, most: float, rounds: int, seed: int = 0) -> None:
@@ -140,8 +142,9 @@ def take_turns(contenders: Sequence[Contender], queries: int, most: float, round
                 block = order[first : min(first + BLOCK, share)]
                 if contender.failed or not block or (turn and contender.cost * queries * (turn + 1) > most):
                     continue
-                for query, seconds in zip(block, contender.ask(block), strict=False):
+                for query, seconds, spent in zip(block, *contender.ask(block), strict=False):
                     contender.seconds.setdefault(query, []).append(seconds)
+                    contender.spent.setdefault(query, []).append(spent)
 
 
 def batches(contenders: Sequence[Contender], queries: int, most: float, rounds: int) -> dict[str, dict[str, Any]]:
@@ -151,7 +154,7 @@ def batches(contenders: Sequence[Contender], queries: int, most: float, rounds: 
     for _ in range(rounds):
         for contender in contenders:
             if not contender.failed and sum(spent[contender.name]) < most:
-                spent[contender.name] += contender.ask(range(size[contender.name]), batch=True)
+                spent[contender.name] += contender.ask(range(size[contender.name]), batch=True)[0]
     return {
         name: {"queries_per_second": size[name] / statistics.median(seconds), "batch_queries": size[name]}
         for name, seconds in spent.items()

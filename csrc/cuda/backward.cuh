@@ -1,4 +1,5 @@
-// What both gradients are computed from. Python fills this struct byte for byte (lateint_kernels/_cuda/backward.py).
+// What both gradients are computed from. Python fills this struct byte for byte
+// (lateint_kernels/dense/cuda/backward.py).
 #pragma once
 
 #include "device.cuh"

@@ -1,5 +1,4 @@
-// What the kernels need of CUDA beyond the language, without its headers (NVRTC brings none). With EMULATED defined a
-// host compiler takes the same kernels: tests/kernels/emulation/emulate.hpp stands in for the GPU.
+// What the kernels need of CUDA beyond the language, without its headers (NVRTC brings none).
 #pragma once
 
 namespace lateint {
@@ -33,7 +32,6 @@ __device__ inline void from_float(float x, bf16& out) {
     out.bits = static_cast<unsigned short>(nan ? 0x7fffu : (bits + 0x7fffu + (bits >> 16 & 1u)) >> 16);
 }
 
-#ifndef EMULATED
 __device__ inline float to_float(fp16 x) {
     float y;
     asm("cvt.f32.f16 %0, %1;" : "=f"(y) : "h"(x.bits));
@@ -41,11 +39,6 @@ __device__ inline float to_float(fp16 x) {
 }
 
 __device__ inline void from_float(float x, fp16& out) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out.bits) : "f"(x)); }
-#else
-__device__ inline float to_float(fp16 x) { return half_to_float(x.bits); }
-
-__device__ inline void from_float(float x, fp16& out) { out.bits = float_to_half(x); }
-#endif
 
 // N neighbouring numbers, moved in one instruction: N * sizeof(T) is 8 or 16.
 template <typename T, int N>

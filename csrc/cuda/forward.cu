@@ -19,7 +19,7 @@ constexpr int STEPS = DIM / 16;
 constexpr bool HELD = DIM <= 128;  // the query tokens stay in registers
 static_assert(GROUPS * SPLITS * 16 == COLUMNS && STEPS * 16 == DIM, "tiles must divide");
 
-// Of shared memory; the same sum is in lateint_kernels/_cuda/forward.py.
+// Of shared memory; the same sum is in lateint_kernels/dense/cuda/forward.py.
 struct Layout {
     TOKEN queries[ROWS * PITCH];
     TOKEN documents[STAGES][COLUMNS * PITCH];

@@ -1,5 +1,5 @@
 // What scores are computed from, and how a maximum over document tokens is kept. Python fills Forward byte for byte
-// (lateint_kernels/_cuda/forward.py).
+// (lateint_kernels/dense/cuda/forward.py).
 #pragma once
 
 #include "tensor_core.cuh"

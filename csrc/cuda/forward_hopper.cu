@@ -1,8 +1,9 @@
 // S_ij = sum_s w_s iq_s max_t { c_t id_t <q_s, d_t> }, for all pairs, on sm_90a.
 //
 // Two groups of four warps keep 128 query tokens each in registers, in two halves of 64. One more warp has the copy
-// engine bring tiles of COLUMNS document tokens into STAGES buffers. While the products of one half are formed, the
-// maxima of the other are taken; so the matrix units never wait. The groups share nothing but the tiles.
+// engine bring tiles of COLUMNS document tokens into STAGES buffers. While the products of the lower half are formed,
+// the maxima of the upper one are taken; those of the lower one are taken while the other group's products are formed.
+// The groups share nothing but the tiles.
 //
 // Defined from outside: TOKEN, DIM (64 or 128), COLUMNS, STAGES, and FACTORS and ARGMAX, 0 or 1.
 #include "forward.cuh"
@@ -23,7 +24,7 @@ struct HopperForward {
     Forward forward;
 };
 
-// Of shared memory; the same sum is in lateint_kernels/_cuda/forward.py.
+// Of shared memory; the same sum is in lateint_kernels/dense/cuda/forward.py.
 struct Layout {
     TOKEN documents[STAGES][PANELS][COLUMNS * SWIZZLED];
     float column_factors[STAGES][COLUMNS];
@@ -110,11 +111,11 @@ __device__ inline void start(const Layout& shared, int stage, const QueryRows& r
     commit_products();
 }
 
-// Takes the products of a half into the maxima of this thread's two rows.
-__device__ inline void take(const Layout& shared, int stage, const Products& products, const Cursor& at,
-                            Best (&best)[2]) {
+// Takes the products of a half into the maxima of this thread's two rows. WHOLE: no column is past the document's end.
+template <bool WHOLE>
+__device__ inline void take_columns(const Layout& shared, int stage, const Products& products, const Cursor& at,
+                                    Best (&best)[2]) {
     const int first = threadIdx.x % 4 * 2, limit = at.length - at.token;
-    const bool whole = limit >= COLUMNS;
 #pragma unroll
     for (int i = 0; i < COLUMNS / 2; ++i) {
         const int column = first + i / 4 * 8 + i % 2;
@@ -124,9 +125,20 @@ __device__ inline void take(const Layout& shared, int stage, const Products& pro
             const float factor = shared.column_factors[stage][column];
             value = is_absent(factor) ? minus_infinity() : value * factor;
         }
-        if (!whole && column >= limit) value = minus_infinity();
+        if (!WHOLE && column >= limit) value = minus_infinity();
         if (ARGMAX && value > row.value) row.position = at.token + column;
         row.value = larger(row.value, value);
+    }
+}
+
+// Few tiles reach past a document's end. The branch is out of the loop: within it, every tile would be masked, and the
+// compiler would move the whole loop below the wait for the products of the other half.
+__device__ inline void take(const Layout& shared, int stage, const Products& products, const Cursor& at,
+                            Best (&best)[2]) {
+    if (at.length - at.token >= COLUMNS) {
+        take_columns<true>(shared, stage, products, at, best);
+    } else {
+        take_columns<false>(shared, stage, products, at, best);
     }
 }
 

@@ -1,5 +1,5 @@
 // What sm_90a adds: copies of whole tiles by the copy engine (TMA), barriers in shared memory that count them, and
-// products of matrices issued by four warps together (wgmma). The emulator has its own of each.
+// products of matrices issued by four warps together (wgmma).
 #pragma once
 
 #include "tensor_core.cuh"
@@ -16,7 +16,6 @@ struct alignas(64) TensorMap {
 // Rows of 64 numbers of 16 bits, 128 bytes, are stored with the 16-byte pieces of each permuted by the row's number.
 constexpr int SWIZZLED = 64;
 
-#ifndef EMULATED
 __device__ inline void init_barrier(Barrier* barrier, int arrivals) {
     asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(shared_address(barrier)), "r"(arrivals) : "memory");
 }
@@ -148,7 +147,6 @@ LATEINT_WGMMA(128,
                           ", " REGISTERS_44 ", " REGISTERS_48 ", " REGISTERS_52 ", " REGISTERS_56 ", " REGISTERS_60,
               "%64, %65, %66, %67", "%68", "%69", SUMS(0), SUMS(4), SUMS(8), SUMS(12), SUMS(16), SUMS(20), SUMS(24),
               SUMS(28), SUMS(32), SUMS(36), SUMS(40), SUMS(44), SUMS(48), SUMS(52), SUMS(56), SUMS(60))
-#endif
 
 // Describes a matrix of columns, 16 numbers of each, in swizzled rows: eight rows are 1024 bytes.
 __device__ inline unsigned long long columns_at(const void* rows, int step) {

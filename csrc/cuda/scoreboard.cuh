@@ -1,4 +1,5 @@
-// What coarse scores are added up from. Python fills this struct byte for byte (lateint_kernels/_cuda/scoreboard.py).
+// What coarse scores are added up from. Python fills this struct byte for byte
+// (lateint_kernels/codes/cuda/scoreboard.py).
 #pragma once
 
 #include "device.cuh"

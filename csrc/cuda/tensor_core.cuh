@@ -1,11 +1,10 @@
-// Asynchronous copies and products of small matrices, sm_80 and newer. The emulator has its own of each.
+// Asynchronous copies and products of small matrices, sm_80 and newer.
 #pragma once
 
 #include "device.cuh"
 
 namespace lateint {
 
-#ifndef EMULATED
 __device__ inline unsigned shared_address(const void* pointer) {
     return static_cast<unsigned>(__cvta_generic_to_shared(pointer));
 }
@@ -64,6 +63,5 @@ __device__ inline float larger(float x, float y) {
     asm("max.NaN.f32 %0, %1, %2;" : "=f"(z) : "f"(x), "f"(y));
     return z;
 }
-#endif
 
 }  // namespace lateint

@@ -19,8 +19,10 @@ from lateint_kernels.instruction_sets import INSTRUCTION_SETS
 if TYPE_CHECKING:
     import torch
 
-# Best first, for each type of device; where it is none of these, torch. CUDA after Triton until it has been measured.
+# Best first, for each type of device; where it is none of these, torch. CUDA after Triton until it has been measured:
+# LATEINT_CUDA=first has it come before, where it can run, to measure it or after that.
 PREFERENCE = {"cuda": ("triton", "cuda", "torch"), "cpu": ("cpp", "torch")}
+CUDA_FIRST = ("cuda", "triton", "torch")
 NAMES = ("cpp", "cuda", "torch", "triton")
 _MAXSIM = {
     "cpp": "lateint_kernels.dense.cpp",
@@ -31,7 +33,11 @@ _MAXSIM = {
 MODULES = {
     "maxsim": _MAXSIM,
     "maxsim_backward": _MAXSIM,
-    "search": {"torch": "lateint_kernels.codes.torch.search", "triton": "lateint_kernels.codes.triton.search"},
+    "search": {
+        "cuda": "lateint_kernels.codes.cuda.search",
+        "torch": "lateint_kernels.codes.torch.search",
+        "triton": "lateint_kernels.codes.triton.search",
+    },
     "best_keys": {"cuda": "lateint_kernels.codes.cuda.scoreboard", "torch": "lateint_kernels.codes.torch.scoreboard"},
     "build": {"torch": "lateint_kernels.codes.torch.build", "triton": "lateint_kernels.codes.triton.build"},
 }
@@ -64,7 +70,7 @@ def resolve(
         ValueError: there is no backend of that name.
     """
     refused = []
-    for name in (backend,) if backend else PREFERENCE.get(device.type, ("torch",)):
+    for name in (backend,) if backend else preference(device.type):
         if backend is None and name not in MODULES[op]:
             continue
         reason = why_not(name, op, device, dtype, dim)
@@ -74,6 +80,13 @@ def resolve(
         refused.append(f"{name}: {reason}")
     what = op if dtype is None else f"{op} of {_short(dtype)}"
     raise BackendError(f"cannot run {what} on {device.type}: " + "; ".join(refused))
+
+
+def preference(kind: str) -> tuple[str, ...]:
+    """Backends for a type of device, best first."""
+    if kind == "cuda" and os.environ.get("LATEINT_CUDA", "").lower() == "first":
+        return CUDA_FIRST
+    return PREFERENCE.get(kind, ("torch",))
 
 
 def why_not(
@@ -126,7 +139,7 @@ def explain() -> dict[str, str]:
         if kind == "cuda" and not torch.cuda.is_available():
             report["on cuda"] = "torch finds no CUDA device"
         else:
-            states = {name: why_not(name, "maxsim", kind) for name in PREFERENCE[kind]}
+            states = {name: why_not(name, "maxsim", kind) for name in preference(kind)}
             report[f"on {kind}"] = "; ".join(f"{name}: {why or 'ready'}" for name, why in states.items())
             if kind == "cuda":
                 report["coarse scores on cuda"] = f"cuda: {why_not('cuda', 'best_keys', kind) or 'ready'}; torch: ready"

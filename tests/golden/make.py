@@ -1,6 +1,6 @@
-"""``python tests/golden/make.py FOLDER [fields]`` writes a golden index, and what searches of it must find.
+"""``python tests/golden/make.py FOLDER [fields | terms]`` writes a golden index, and what searches of it must find.
 
-Of format 2; or, with ``fields``, of format 3.
+Of format 2; or of format 3, with texts and metadata (``fields``), or with words and sparse vectors (``terms``).
 """
 
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lateint import Index
+from lateint import Analyzer, Index
 
 DIM, QUERY = 16, [1, 5, 16]
 
@@ -79,5 +79,33 @@ def fields(folder):
     Path(f"{folder}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 
 
+WORDS = ["fox é", "number 7", "Text", "often"]
+VECTORS = [{"é": 1.0, "7": 0.5}, {"small": 1.0}, {"large": 1.0, "10": 0.001}]
+
+
+def vector(i):
+    """Of document i, or None."""
+    if i % 4 == 3:
+        return None
+    return {"é": i / 8, "7": 1.5, str(i % 9 + 10): 0.1 * i, "small": 1e-7 * (i % 3), "large": 60_000 / (i + 1)}
+
+
+def terms(folder):
+    """A built segment, one that was added, an update of a vector alone, and a deletion."""
+    rng = np.random.default_rng(0)
+    texts = [None if i % 5 == 0 else f"Text {i % 9}, é" + " often" * (300 if i == 6 else i % 3) for i in range(50)]
+    settings = {"ncentroids": 20, "text_search": Analyzer(stopwords=("a",)), "progress": False}
+    sparse = [vector(i) for i in range(50)]
+    index = Index.build(documents(rng, 40), folder, texts=texts[:40], sparse=sparse[:40], **settings)
+    index.add(documents(rng, 10), texts=texts[40:], sparse=sparse[40:])
+    index.update([1, 41], sparse=[{"é": 9}, None])
+    index.delete([2])
+    report = {
+        "words": [list(hits) for hits in index.search(None, 50, text=WORDS)],
+        "vectors": [list(hits) for hits in index.search(None, 50, sparse=VECTORS)],
+    }
+    Path(f"{folder}.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    (fields if sys.argv[2:] == ["fields"] else main)(sys.argv[1])
+    {"fields": fields, "terms": terms}.get("".join(sys.argv[2:]), main)(sys.argv[1])

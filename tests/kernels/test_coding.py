@@ -84,7 +84,8 @@ def test_layouts_and_dtypes(tokens, codecs, dtype):
     expected = code(x)
     assert expected.dtype == dtype and not torch.equal(expected, x)
     assert torch.equal(code(x.reshape(2, 3, 4, 24)), expected.reshape(2, 3, 4, 24))
-    assert all(torch.equal(a, b) for a, b in zip(code([x[:5], x[5:]]), (expected[:5], expected[5:]), strict=True))
+    for one, other in zip(code([x[:5], x[5:]]), (expected[:5], expected[5:]), strict=True):
+        torch.testing.assert_close(one, other)  # a product of fewer rows is summed in another order
     packed = code(RaggedTensor.pack([x[:5], x[5:]]))
     assert torch.equal(packed.tokens, expected) and packed.lengths.tolist() == [5, 19]
     assert code(x[:0]).shape == (0, 24)

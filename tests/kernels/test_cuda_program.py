@@ -12,7 +12,8 @@ import pytest
 
 pytest.importorskip("torch")
 
-from lateint_kernels.codes.cuda import scoreboard
+from lateint_kernels import backends
+from lateint_kernels.codes.cuda import products, scoreboard
 from lateint_kernels.dense.cuda import backward, forward, support
 from lateint_kernels.gpu import program
 from lateint_kernels.gpu import support as gpu_support
@@ -37,6 +38,23 @@ def disassembled(name, defines, arch, folder):
     path.write_bytes(program.compile_source(program.source_of(f"{name}.cu"), name, tuple(defines.items()), arch))
     told = subprocess.run([CUOBJDUMP, "-res-usage", "-sass", path], capture_output=True, text=True, check=True).stdout
     return int(re.search(r"REG:(\d+)", told)[1]), int(re.search(r"STACK:(\d+)", told)[1]), told
+
+
+def told_by_the_compiler(source, defines, arch):
+    """What NVRTC and ptxas remark on."""
+    from cuda.bindings import nvrtc
+
+    def call(function, *given):
+        error, *found = function(*given)
+        assert not int(error), error
+        return found[0] if found else None
+
+    options = [f"--gpu-architecture={arch}", *(f"-D{key}={value}" for key, value in defines.items())]
+    made = call(nvrtc.nvrtcCreateProgram, source.encode(), b"kernel.cu", 0, [], [])
+    call(nvrtc.nvrtcCompileProgram, made, len(options), [option.encode() for option in options])
+    log = b" " * call(nvrtc.nvrtcGetProgramLogSize, made)
+    call(nvrtc.nvrtcGetProgramLog, made, log)
+    return log.decode()
 
 
 def gradient(token, lanes=None, blocks=None):
@@ -95,6 +113,36 @@ def test_hopper_scores_keep_the_matrix_units_busy(nvrtc, tmp_path, token, column
     # waited after every product.
     assert instructions.count("WARPGROUP.ARRIVE") == instructions.count("WARPGROUP.DEPBAR") == 2
     assert instructions.count("UTMALDG.2D") == dim // 64 and "USETMAXREG" in instructions
+    # Between the two waits, while the lower half's products are formed, the upper half's maxima are taken: in a form
+    # for whole tiles and in one for the last tile of a document.
+    between = instructions.split("WARPGROUP.DEPBAR")[1]
+    assert between.count("FMNMX") >= columns, "the maxima are taken when nothing is multiplied"
+
+
+HOPPER_VARIANTS = [("bf16", 128, 128, 0, 0), ("bf16", 128, 112, 1, 1), ("fp16", 64, 64, 1, 0), ("fp16", 64, 128, 0, 1)]
+
+
+@pytest.mark.parametrize("sizes", HOPPER_VARIANTS)
+def test_products_are_not_serialised(nvrtc, sizes):
+    """ptxas remarks on wgmma that it waits for one by one, with numbers from C7500 on."""
+    token, dim, columns, factors, argmax = sizes
+    defines = forward_defines(token, dim, columns, 4, factors, argmax)
+    assert "(C75" not in told_by_the_compiler(program.source_of("forward_hopper.cu"), defines, "sm_90a")
+
+
+def test_serialised_products_would_be_remarked_on(nvrtc):
+    source = program.source_of("forward_hopper.cu").replace("        wait_products<1>(upper);\n", "")
+    assert "(C75" in told_by_the_compiler(source, forward_defines("fp16", 64, 64, 4, 0, 0), "sm_90a")
+
+
+@pytest.mark.parametrize(("arch", "nbits", "tiles"), [("sm_90a", 2, 2), ("sm_90a", 4, 20), ("sm_80", 1, 2)])
+def test_codes_are_decoded_four_to_a_register(nvrtc, tmp_path, arch, nbits, tiles):
+    """A lane decodes 32 words for 32 tokens of 128 components: two permutations of bytes each, of 4 bits three."""
+    defines = {"NBITS": str(nbits), "WIDTH": "128", "HIGH": "1", "TILES": str(tiles)}
+    used, stack, instructions = disassembled("best_products", defines, arch, tmp_path)
+    assert blocks_that_fit(used, products.THREADS) >= 3 and stack <= 8
+    assert instructions.count("IMMA.16832.S8.U8") == tiles * 4 * 4
+    assert instructions.count("PRMT") <= 32 * (3 if nbits == 4 else 2) + 8 * tiles + 40
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -177,14 +225,25 @@ class Argument(ctypes.Structure):
 torch.cuda.current_stream = lambda index: types.SimpleNamespace(cuda_stream=70 + index)
 program.cubin = lambda name, defines, arch: b"code of " + arch.encode()
 print(program.gpu(1), flush=True)
+print(program.why_not_loadable(0), flush=True)
 kernel = program.load("query_gradient", (), 1)
 for shared in (70000, 0, 70000):
     kernel.launch((3, 4, 5), 96, shared, Argument(1234567890123))
-assert program.tensor_map(torch.zeros(10, 128, dtype=torch.bfloat16), 96) == b"m" * 128
+matrix = torch.zeros(10, 128, dtype=torch.bfloat16)
+for _ in range(3):
+    assert program._tensor_map(1, matrix.data_ptr(), 10, 128, 96) == b"m" * 128
 try:
     kernel.launch((1, 1, 1), 32, 240000, Argument(0))
 except RuntimeError as error:
     print(error)
+"""
+
+
+OLD = """
+from lateint_kernels.gpu import program
+
+program.cubin = lambda name, defines, arch: b"code of " + arch.encode()
+print(program.why_not_loadable(0), flush=True)
 """
 
 
@@ -193,23 +252,36 @@ def test_driver_is_told_what_is_meant(nvrtc, tmp_path):
     compiler = shutil.which("g++") or shutil.which("clang++")
     if compiler is None:
         pytest.skip("no C++ compiler")
-    source, library = Path(__file__).parent / "emulation" / "driver.cpp", tmp_path / "libcuda.so.1"
-    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", library, "-ldl"], check=True)
+    source, library = Path(__file__).with_name("driver.cpp"), tmp_path / "libcuda.so.1"
+    subprocess.run([compiler, "-shared", "-fPIC", source, "-o", library], check=True)
     environment = {**os.environ, "LD_LIBRARY_PATH": str(tmp_path), "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run([sys.executable, "-c", TOLD], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+
+    def told(script, **more):
+        done = subprocess.run([sys.executable, "-c", script], env=environment | more, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.splitlines()
+
+    assert told(OLD, OLD_DRIVER="1")[-1] == (
+        "compiled kernels cannot be loaded: the CUDA driver says CUDA_ERROR_UNSUPPORTED_PTX_VERSION: "
+        "the provided PTX was compiled with an unsupported toolchain."
+    )
     launched = "launch 3000: 3 4 5 of 96, shared {}, stream 71, argument 1234567890123"
-    assert sorted(done.stdout.splitlines()) == sorted(
+    assert sorted(told(TOLD)) == sorted(
         [
             "Gpu(arch='sm_90a', multiprocessors=132, shared_per_block=232448, shared_per_multiprocessor=233472)",
-            "library of code",
+            "None",
+            *["library of code"] * 2,
+            "kernel loadable of 2000",
+            "attribute 8 of 3000 on 40: 232448",
+            *["push 1040", "pop"],
             "kernel query_gradient of 2000",
             "attribute 8 of 3000 on 41: 232448",
-            *["push 1041", "pop"] * 5,
+            *["push 1041", "pop"] * 6,
+            "in context 1041",
             *[launched.format(shared) for shared in (70000, 0, 70000)],
             "map type 1 rank 2 sizes 128 10 stride 256 box 64 96 steps 1 1: 0 3 3 0",
             "launch 3000: 1 1 1 of 32, shared 240000, stream 71, argument 0",
-            "the CUDA driver says CUDA_ERROR_INVALID_VALUE",
+            "the CUDA driver says CUDA_ERROR_INVALID_VALUE: invalid argument",
         ]
     )
 
@@ -245,6 +317,23 @@ def test_refusals(monkeypatch):
     assert why_not("maxsim_backward", "cuda") == "cuda-core is not installed"
     monkeypatch.setenv("LATEINT_CUDA", "off")
     assert why_not("maxsim_backward", "cuda") == "LATEINT_CUDA is off"
+
+
+def test_a_driver_that_does_not_load_what_is_compiled(monkeypatch):
+    """Such as one that is older than NVRTC: found out before the first search, which torch then does."""
+    import torch
+
+    reason = "compiled kernels cannot be loaded: the CUDA driver says CUDA_ERROR_UNSUPPORTED_PTX_VERSION"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: (8, 0))
+    monkeypatch.setattr(gpu_support, "gpu_of", lambda index: program.Gpu("sm_80", 108, 1, 1))
+    monkeypatch.setattr(gpu_support, "_missing", lambda: None)
+    monkeypatch.setattr(program, "known_architectures", lambda: frozenset({80}))
+    monkeypatch.setattr(program, "why_not_loadable", lambda index: reason)
+    monkeypatch.setattr(gpu_support, "_unfit", gpu_support._unfit.__wrapped__)
+    assert gpu_support.why_not("best_keys", "cuda:0") == reason
+    chosen = backends.resolve.__wrapped__("best_keys", torch.device("cuda:0"))
+    assert chosen.__module__ == "lateint_kernels.codes.torch.scoreboard"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
-"""The kernel that adds up coarse scores, against the CPU's engine: the same integers. Emulated, and on a GPU."""
+"""The kernel that adds up coarse scores, against the CPU's engine: the same integers. Its PTX executed without a GPU,
+and on one."""
 
 import itertools
 import warnings
@@ -9,7 +10,7 @@ from random_index import make
 
 torch = pytest.importorskip("torch")
 
-from emulated import BACKWARDS, FORWARDS, WHY_NOT, Emulated, compiler, guarded  # noqa: E402
+from ptx.cuda import LONG, ORDERS, Simulation  # noqa: E402
 
 from lateint_kernels import backends  # noqa: E402
 from lateint_kernels.codes.cuda import scoreboard  # noqa: E402
@@ -18,11 +19,7 @@ from lateint_kernels.codes.device.engine import DeviceEngine  # noqa: E402
 from lateint_kernels.codes.engine import Engine, Limits  # noqa: E402
 from lateint_kernels.codes.torch import scoreboard as sorting  # noqa: E402
 from lateint_kernels.gpu import program  # noqa: E402
-
-
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory):
-    return compiler(tmp_path_factory.mktemp("emulated"))
+from lateint_kernels.gpu import support as gpu_support  # noqa: E402
 
 
 def gpu_with(slots, multiprocessors=1):
@@ -37,19 +34,10 @@ def need_gpu():
         pytest.skip(reason)
 
 
-@pytest.fixture(
-    params=[FORWARDS, BACKWARDS, pytest.param("cuda", marks=pytest.mark.gpu)], ids=["rising", "falling", "real"]
-)
-def device(request, monkeypatch, compiled):
-    """A GPU: emulated, its threads run in one order and the other, or real."""
-    monkeypatch.setattr(scoreboard, "LEAST_ROOM", 0)  # so that few documents are too many
-    if request.param == "cuda":
-        need_gpu()
-        return "cuda"
-    if WHY_NOT:
-        pytest.skip(WHY_NOT)
-    monkeypatch.setattr(program, "load", lambda name, defines, index: Emulated(compiled(name, defines), request.param))
-    monkeypatch.setattr(program, "gpu", lambda index: gpu_with(100))
+@pytest.fixture
+def simulation(monkeypatch):
+    if reason := gpu_support._missing():
+        pytest.skip(reason)
     monkeypatch.setattr(scoreboard, "THREADS", 96)
     resolve = device_engine.backends.resolve
     monkeypatch.setattr(
@@ -57,7 +45,25 @@ def device(request, monkeypatch, compiled):
         "resolve",
         lambda op, *on, **by: scoreboard.best_keys if op == "best_keys" else resolve(op, *on, **by),
     )
+    return Simulation(gpu_with(100)).install(monkeypatch, scoreboard)
+
+
+@pytest.fixture(
+    params=[*ORDERS, pytest.param("cuda", marks=pytest.mark.gpu)], ids=lambda given: "real" if given == "cuda" else ""
+)
+def device(request, monkeypatch):
+    """A GPU: simulated, or real."""
+    monkeypatch.setattr(scoreboard, "LEAST_ROOM", 0)  # so that few documents are too many
+    if request.param == "cuda":
+        need_gpu()
+        return "cuda"
+    vars(request.getfixturevalue("simulation")).update(request.param)
     return "cpu"
+
+
+def sizes(device, few, many):
+    """What takes seconds where a GPU is simulated, and what a GPU, or the long form, can do."""
+    return many if device == "cuda" or LONG else few
 
 
 def size_tables(device, monkeypatch, slots, multiprocessors):
@@ -92,15 +98,17 @@ def same_keys(ours, queries, offsets, limits, allowed=None):
     assert keys.dtype == torch.int64 and keys.shape[1] == min(limits.candidates, ours.index.documents)
 
 
-@pytest.mark.parametrize(("slots", "multiprocessors"), [(40, 1), (300, 3), (1000, 1)])
-@pytest.mark.parametrize("cuts", [(), (60, 61, 200)])
+@pytest.mark.parametrize(("slots", "multiprocessors"), [(12, 1), (40, 3), (1000, 1)])
+@pytest.mark.parametrize("cuts", [(), (20, 21)])
 def test_candidates_of_the_cpu(device, monkeypatch, slots, multiprocessors, cuts):
     """Ranges within a segment and across some, in one block and in several; lists that are empty in a segment."""
     size_tables(device, monkeypatch, slots, multiprocessors)
     rng = np.random.default_rng(slots)
-    made = make(rng, rng.integers(0, 9, 300).tolist(), count=50, cuts=cuts)
+    documents = sizes(device, 40, 300)
+    made = make(rng, rng.integers(0, 9, documents).tolist(), count=documents // 6, cuts=cuts)
     ours = DeviceEngine(made.codec, made.segments, device)
-    for length, nprobe, candidates in [(1, 1, 1), (1, 200, 40), (20, 3, 1), (20, 3, 40), (20, 50, 500), (3, 25, 250)]:
+    many = [(1, 1, 1), (1, 200, 40), (20, 3, 1), (20, 3, 40), (20, 50, 500), (3, 25, 250)]
+    for length, nprobe, candidates in sizes(device, [(1, 200, 9), (3, 2, 7)], many):
         query = rng.standard_normal((length, 40)).astype(np.float32)
         same_candidates(ours, made.engine, query, Limits(nprobe, candidates))
 
@@ -108,11 +116,12 @@ def test_candidates_of_the_cpu(device, monkeypatch, slots, multiprocessors, cuts
 def test_a_batch(device, monkeypatch):
     """Queries of many lengths, in several goes; documents that may not be found."""
     rng = np.random.default_rng(0)
-    made = make(rng, rng.integers(0, 9, 400).tolist(), count=60, cuts=(100,))
+    documents = sizes(device, 50, 400)
+    made = make(rng, rng.integers(0, 9, documents).tolist(), count=documents // 6, cuts=(documents // 4,))
     ours = DeviceEngine(made.codec, made.segments, device)
-    queries, offsets = batch(rng, [1, 7, 33, 2, 9])
-    some, none = (rng.random(400) < 0.3).astype(np.uint8), np.zeros(400, np.uint8)
-    for candidates, allowed in itertools.product((7, 120, 1000), (None, some, none)):
+    queries, offsets = batch(rng, sizes(device, [1, 3, 2], [1, 7, 33, 2, 9]))
+    some, none = (rng.random(documents) < 0.3).astype(np.uint8), np.zeros(documents, np.uint8)
+    for candidates, allowed in itertools.product(sizes(device, (7,), (7, 120, 1000)), (None, some, none)):
         same_keys(ours, queries, offsets, Limits(4, candidates), allowed)
     monkeypatch.setattr(scoreboard, "BYTES", 2 * (8 * 28 + 4 * scoreboard.BINS * scoreboard.PASSES))
     same_keys(ours, queries, offsets, Limits(4, 7), some)
@@ -120,11 +129,12 @@ def test_a_batch(device, monkeypatch):
 
 def test_search(device):
     rng = np.random.default_rng(2)
-    made = make(rng, rng.integers(0, 9, 400).tolist(), count=60, cuts=(100,))
+    documents = sizes(device, 50, 400)
+    made = make(rng, rng.integers(0, 9, documents).tolist(), count=documents // 6, cuts=(documents // 4,))
     ours = DeviceEngine(made.codec, made.segments, device)
-    queries, offsets = batch(rng, [1, 7, 33])
-    allowed = (rng.random(400) < 0.5).astype(np.uint8)
-    for k, patience, mask in itertools.product((1, 60), (0, 32), (None, allowed)):
+    queries, offsets = batch(rng, sizes(device, [1, 3], [1, 7, 33]))
+    allowed = (rng.random(documents) < 0.5).astype(np.uint8)
+    for k, patience, mask in itertools.product(sizes(device, (5,), (1, 60)), (0, 32), (None, allowed)):
         limits = Limits(4, 70, patience, deviations=patience / 32)
         found, expected = (engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine))
         for left, right in zip(found, expected, strict=True):
@@ -136,10 +146,11 @@ def test_ties_and_gains_of_zero(device, monkeypatch, room):
     """One centroid: every document is found, gains nothing, and is told from the others by its position alone."""
     monkeypatch.setattr(scoreboard, "ROOM", room)
     rng = np.random.default_rng(0)
-    made = make(rng, [2] * 500, count=1)
+    documents = sizes(device, 150, 500)
+    made = make(rng, [2] * documents, count=1)
     ours = DeviceEngine(made.codec, made.segments, device)
-    query = rng.standard_normal((3, 40)).astype(np.float32)
-    for candidates in (1, 37, 499, 500):
+    query = rng.standard_normal((sizes(device, 1, 3), 40)).astype(np.float32)
+    for candidates in (1, documents - 1, documents):
         same_candidates(ours, made.engine, query, Limits(1, candidates))
     assert ours.gather(query, Limits(1, 37)).positions.tolist() == list(range(37))
 
@@ -148,12 +159,13 @@ def test_equal_centroids(device, monkeypatch):
     """Documents that several lists of a token name, with equal gains and with others; many equal sums."""
     monkeypatch.setattr(scoreboard, "ROOM", 1)
     rng = np.random.default_rng(0)
-    made = make(rng, [30] * 90, count=40)
+    made = make(rng, [sizes(device, 9, 30)] * 90, count=40)
     made.codec.centroids[::2] = made.codec.centroids[0]
     made.codec.centroids[1::4] = made.codec.centroids[1]
     theirs, ours = Engine(made.codec, made.segments), DeviceEngine(made.codec, made.segments, device)
-    for nprobe, candidates in itertools.product((1, 15, 30), (1, 20, 89)):
-        query = rng.standard_normal((5, 40)).astype(np.float32)
+    many = itertools.product((1, 15, 30), (1, 20, 89))
+    for nprobe, candidates in sizes(device, [(15, 20), (30, 89)], many):
+        query = rng.standard_normal((sizes(device, 2, 5), 40)).astype(np.float32)
         same_candidates(ours, theirs, query, Limits(nprobe, candidates))
 
 
@@ -161,27 +173,16 @@ def test_entries_close_together(device, monkeypatch):
     """A range that its block's table has no room for is halved, again and again."""
     size_tables(device, monkeypatch, 32, 1)
     rng = np.random.default_rng(0)
-    lengths = np.ones(6000, int)
-    ids = np.full(6000, 7, np.uint32)
-    ids[2000:2400] = rng.integers(0, 3, 400)
+    documents, close = sizes(device, (600, 100), (6000, 400))
+    lengths = np.ones(documents, int)
+    ids = np.full(documents, 7, np.uint32)
+    ids[200 : 200 + close] = rng.integers(0, 3, close)
     made = make(rng, lengths.tolist(), count=9, ids=ids)
     made.codec.centroids[3:] = 128  # what queries like least
     ours = DeviceEngine(made.codec, made.segments, device)
     query = (made.codec.centroids[:3, :40].astype(np.float32) - 128) @ np.eye(40, dtype=np.float32)
-    for nprobe in (1, 3):
+    for nprobe in sizes(device, (3,), (1, 3)):
         same_candidates(ours, made.engine, query, Limits(nprobe, 50))
-
-
-def test_nothing_is_read_beyond_arrays(device):
-    if device != "cpu":
-        pytest.skip("guards are the host's")
-    rng = np.random.default_rng(4)
-    made = make(rng, rng.integers(0, 9, 300).tolist(), count=50, cuts=(40,))
-    ours = DeviceEngine(made.codec, made.segments, "cpu")
-    for name in ("list_offsets", "list_documents"):
-        object.__setattr__(ours.index, name, guarded(getattr(ours.index, name)))
-    query = rng.standard_normal((9, 40)).astype(np.float32)
-    same_candidates(ours, made.engine, query, Limits(50, 20))
 
 
 def test_no_documents(device):

@@ -409,6 +409,14 @@ def test_text(saved, tmp_path, capsys):
         assert len(found) == 6
         if options == ["--alpha", 0]:
             assert found[3] == [3, 10, 17]
+    for options, analyzer in [
+        ([], Analyzer()),
+        (["--off"], None),
+        (["--text-search", settings], Analyzer(stopwords="english")),
+    ]:
+        lateint("set-text-search", path, *options)
+        assert Index.open(path).analyzer == analyzer
+        assert capsys.readouterr().out == f"{analyzer or 'texts are not searched'}\n"
     rows = [{"sparse": {"fox": i, "7": 0.5}} for i in range(30)]
     documents.write_text("".join(json.dumps(row) + "\n" for row in rows))
     lateint("build", tmp_path / "vectors", *tokens, "--documents", documents)

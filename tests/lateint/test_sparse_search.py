@@ -1,7 +1,11 @@
 """Searches by sparse vectors, alone and with tokens, find what inner products say, through all changes of an index."""
 
 import itertools
+import json
+import runpy
+import shutil
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -229,7 +233,11 @@ def test_without_vectors_there_is_nothing_to_search(tmp_path):
         ((np.array([-1]), [1.0]), ValueError, "terms from 0, got -1"),
         (([1, 2], [1.0]), ValueError, r"one weight for each term, got \(1,\) for 2 terms"),
         (("ab", [1.0, 2.0]), TypeError, "a list of terms, got str"),
-        ("fox", TypeError, "must be a mapping of terms to weights, a pair .* or None, got str"),
+        (
+            "fox",
+            TypeError,
+            "must be a mapping of terms to weights, a pair .* or a row of a sparse matrix, or None, got str",
+        ),
         ([1, 2], TypeError, "must be a mapping of terms to weights"),
     ],
 )
@@ -273,6 +281,21 @@ def test_searches_that_cannot_be_are_refused():
 def test_an_empty_vector_finds_nothing(made):
     index, _ = made
     assert [len(hits) for hits in index.search(None, 5, sparse=[{}, {"red": 0}])] == [0, 0]
+
+
+def test_the_golden_index_with_words_and_vectors(tmp_path):
+    """Written once by tests/golden/make.py, and read for ever."""
+    folder = Path(__file__).parents[1] / "golden" / "index-v3-terms"
+    expected = json.loads(folder.with_name("index-v3-terms.json").read_text(encoding="utf-8"))
+    make = runpy.run_path(str(folder.with_name("make.py")))
+    shutil.copytree(folder, tmp_path / "copy")
+    for index in (Index.open(folder, verify=True), Index.open(tmp_path / "copy")):
+        if index.path == tmp_path / "copy":
+            index.compact(full=True)
+        for name, asked in (("text", "WORDS"), ("sparse", "VECTORS")):
+            found = [[list(hit) for hit in hits] for hits in index.search(None, 50, **{name: make[asked]})]
+            assert found == expected["words" if name == "text" else "vectors"]
+    assert all(expected["vectors"]) and Index.verify(tmp_path / "copy").problems == []
 
 
 def test_names_are_what_the_format_says(made, tmp_path):

@@ -108,5 +108,7 @@ def test_sparse_vectors_are_found_alone_and_beside_a_query(url, tmp_path):
         remote.update([1], sparse=[None])
         assert [id for id, _ in remote.search(None, sparse={"moss": 1})] == [4]
     answer = httpx.post(f"{url}/search", json={"sparse": {"moss": -1}})
-    assert answer.status_code == 422 and answer.json()["detail"].startswith("sparse must have weights from 0 to")
+    assert answer.status_code == 422 and answer.json()["detail"].startswith(
+        "sparse of query 0 must have weights from 0"
+    )
     assert httpx.post(f"{url}/search", json={"sparse": {}}).status_code == 422

@@ -12,11 +12,11 @@ import os
 import re
 import tempfile
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from lateint_kernels.gpu import driver
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -48,76 +48,50 @@ class Kernel:
     def launch(self, grid: tuple[int, int, int], threads: int, shared: int, arguments: ctypes.Structure) -> None:
         """Runs on torch's current stream of the device; nothing is synchronised, so CUDA graphs may record it."""
         import torch
-        from cuda.bindings import driver
 
-        pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         stream = torch.cuda.current_stream(self.device_index).cuda_stream
-        function = driver.CUfunction(int(self.handle))
-        with _context(self.device_index):
-            _check(
-                driver.cuLaunchKernel(
-                    function, *grid, threads, 1, 1, shared, driver.CUstream(stream), ctypes.addressof(pointers), 0
-                )
-            )
+        driver.launch(self.handle, self.device_index, grid, threads, shared, stream, arguments)
 
 
 @functools.cache
 def load(name: str, defines: Defines, device_index: int) -> Kernel:
     """The kernel ``name`` of csrc/cuda/``name``.cu, ready for a device."""
-    from cuda.bindings import driver
-
     device = gpu(device_index)
-    code = cubin(name, defines, device.arch)
-    most = driver.CUfunction_attribute.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-    with _context(device_index):
-        library = _check(driver.cuLibraryLoadData(code, [], [], 0, [], [], 0))
-        kernel = _check(driver.cuLibraryGetKernel(library, name.encode()))
-        _check(driver.cuKernelSetAttribute(most, device.shared_per_block, kernel, _device(device_index)))
-    return Kernel(name, kernel, device_index)
+    handle = driver.load(cubin(name, defines, device.arch), name, device_index, device.shared_per_block)
+    return Kernel(name, handle, device_index)
+
+
+@functools.cache
+def why_not_loadable(device_index: int) -> str | None:
+    """Why a device's driver does not take what NVRTC makes, such as one that is older; None if it does."""
+    try:
+        load("loadable", (), device_index)
+    except Exception as error:  # of the driver, of NVRTC, or a driver without the function
+        return f"compiled kernels cannot be loaded: {str(error).splitlines()[0]}"
+    return None
 
 
 def tensor_map(matrix: "Tensor", box_rows: int) -> bytes:
     """How the copy engine reads ``[rows, dim]`` numbers of 16 bits, in swizzled boxes of 64 columns: a CUtensorMap."""
-    rows, dim = matrix.shape
-    room = ctypes.create_string_buffer(128 + 64)
-    address = -(-ctypes.addressof(room) // 64) * 64  # which cuda-bindings do not see to
-    error = ctypes.CDLL("libcuda.so.1").cuTensorMapEncodeTiled(
-        ctypes.c_void_p(address),
-        ctypes.c_int(1),  # unsigned numbers of 16 bits
-        ctypes.c_uint(2),
-        ctypes.c_void_p(matrix.data_ptr()),
-        (ctypes.c_uint64 * 2)(dim, rows),
-        (ctypes.c_uint64 * 1)(dim * 2),
-        (ctypes.c_uint32 * 2)(64, box_rows),
-        (ctypes.c_uint32 * 2)(1, 1),
-        ctypes.c_int(0),  # not interleaved
-        ctypes.c_int(3),  # swizzled by 128 bytes
-        ctypes.c_int(3),  # L2 reads 256 bytes
-        ctypes.c_int(0),  # zeros outside of the matrix
-    )
-    if error:
-        raise RuntimeError(f"the CUDA driver does not describe a matrix of {rows} rows of {dim}: error {error}")
-    return ctypes.string_at(address, 128)
+    return _tensor_map(matrix.get_device(), matrix.data_ptr(), *matrix.shape, box_rows)
+
+
+# It says where a matrix is and nothing of what is there: so it stays right when memory is given to another one.
+@functools.lru_cache(maxsize=1024)
+def _tensor_map(device_index: int, address: int, rows: int, dim: int, box_rows: int) -> bytes:
+    return driver.describe_matrix(device_index, address, rows, dim, box_rows)
 
 
 @functools.cache
 def gpu(device_index: int) -> Gpu:
     """The device's architecture and sizes."""
-    from cuda.bindings import driver
-
-    wanted = driver.CUdevice_attribute
-    device = _device(device_index)
-
-    def attribute(name: str) -> int:
-        return int(_check(driver.cuDeviceGetAttribute(getattr(wanted, f"CU_DEVICE_ATTRIBUTE_{name}"), device)))
-
-    major, minor = attribute("COMPUTE_CAPABILITY_MAJOR"), attribute("COMPUTE_CAPABILITY_MINOR")
+    major, minor = (driver.attribute(device_index, name) for name in ("major", "minor"))
     return Gpu(
         # wgmma is in sm_90a alone.
         arch=f"sm_{major}{minor}" + ("a" if (major, minor) == (9, 0) else ""),
-        multiprocessors=attribute("MULTIPROCESSOR_COUNT"),
-        shared_per_block=attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN"),
-        shared_per_multiprocessor=attribute("MAX_SHARED_MEMORY_PER_MULTIPROCESSOR"),
+        multiprocessors=driver.attribute(device_index, "multiprocessors"),
+        shared_per_block=driver.attribute(device_index, "shared_per_block"),
+        shared_per_multiprocessor=driver.attribute(device_index, "shared_per_multiprocessor"),
     )
 
 
@@ -215,41 +189,3 @@ def _write(path: Path, code: bytes) -> None:
 @functools.cache
 def _warn_unkept(folder: str, reason: str) -> None:
     warnings.warn(f"compiled kernels cannot be kept in {folder} ({reason}); set LATEINT_CACHE_DIR", stacklevel=2)
-
-
-@functools.cache
-def _device(index: int) -> Any:
-    from cuda.bindings import driver
-
-    _check(driver.cuInit(0))
-    return _check(driver.cuDeviceGet(index))
-
-
-@functools.cache
-def _primary_context(index: int) -> Any:
-    """The context torch uses too."""
-    from cuda.bindings import driver
-
-    return _check(driver.cuDevicePrimaryCtxRetain(_device(index)))
-
-
-@contextmanager
-def _context(index: int) -> Iterator[None]:
-    """Makes a device the current one, whatever this thread has used so far."""
-    from cuda.bindings import driver
-
-    _check(driver.cuCtxPushCurrent(_primary_context(index)))
-    try:
-        yield
-    finally:
-        _check(driver.cuCtxPopCurrent())
-
-
-def _check(answer: tuple[Any, ...]) -> Any:
-    """The value of a driver call, or its error raised."""
-    from cuda.bindings import driver
-
-    error = answer[0]
-    if error != driver.CUresult.CUDA_SUCCESS:
-        raise RuntimeError(f"the CUDA driver says {error.name}")
-    return answer[1] if len(answer) > 1 else None

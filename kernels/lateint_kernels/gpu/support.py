@@ -56,7 +56,7 @@ def _unfit(index: int | None) -> str | None:
     gpu = gpu_of(index)
     if int(gpu.arch[3:].rstrip("a")) not in program.known_architectures():
         return "NVRTC {}.{} does not know {}".format(*program.nvrtc_version(), gpu.arch)
-    return None
+    return program.why_not_loadable(torch.cuda.current_device() if index is None else index)
 
 
 def gpu_of(index: int | None) -> program.Gpu:

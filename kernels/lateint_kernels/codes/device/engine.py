@@ -224,8 +224,11 @@ class DeviceEngine:
 
     def sampled(self, batch: QueryTensors, count: int) -> QueryTensors:
         """The queries with a `sample` of the tokens of long ones."""
-        picks = sample(batch.cuts, count)
-        return batch if picks is None else batch.at(*map(self._tensor, picks), picks[1])
+        found = sample(batch.cuts, count)
+        if found is None:
+            return batch
+        picks, cuts = found
+        return batch.at(self._tensor(picks), self._tensor(cuts), cuts)
 
     def rounded(self, given: Sequence[Tensor], cuts: NDArray[np.int64]) -> QueryTensors:
         """`arrays` on the device, tokens rounded to bytes as csrc/codes does it; ``cuts`` are the last of them."""

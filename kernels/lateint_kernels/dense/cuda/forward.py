@@ -110,8 +110,11 @@ def maxsim(problem: Problem, need_argmax: bool) -> tuple[Tensor, Tensor | None]:
     )
     assert tile is not None  # why_not has asked
     parts = -(-problem.max_query_length // tile.rows)
-    scores = queries.new_zeros((parts, *problem.scores_shape), dtype=torch.float32)
-    argmax = queries.new_zeros(problem.argmax_shape, dtype=problem.argmax_dtype) if need_argmax else None
+    scores = queries.new_empty((parts, *problem.scores_shape), dtype=torch.float32)
+    argmax = None
+    if need_argmax:  # of pairs, rows that a shorter query does not have are written by no one
+        new = queries.new_zeros if pairs else queries.new_empty
+        argmax = new(problem.argmax_shape, dtype=problem.argmax_dtype)
     if scores.numel():
         _launch(problem, tile, row_factors, column_factors, scores, argmax)
     return scores[0] if parts == 1 else scores.sum(0), argmax
@@ -172,10 +175,9 @@ def _launch(
         0 if argmax is None else argmax.element_size(),
     )
     if tile.kernel == "forward_hopper":
-        described = (ctypes.c_char * 128).from_buffer_copy(program.tensor_map(documents, tile.columns))
         arguments = HopperForward(forward=arguments)
-        ctypes.memmove(ctypes.addressof(arguments), described, 128)
-    defines = _defines(queries, tile, column_factors, argmax)
+        ctypes.memmove(ctypes.addressof(arguments), program.tensor_map(documents, tile.columns), 128)
+    defines = _defines(queries.dtype, tile, column_factors is not None, argmax is not None)
     kernel = program.load(tile.kernel, defines, queries.get_device())
     kernel.launch((blocks, -(-items // per_block), 1), tile.threads, tile.shared, arguments)
 
@@ -190,16 +192,17 @@ def _items_per_block(gpu: program.Gpu, tile: Tile, blocks: int, items: int) -> i
     return max(1, int(per_block), -(-items // 65535))
 
 
-def _defines(queries: Tensor, tile: Tile, column_factors: Tensor | None, argmax: Tensor | None) -> program.Defines:
+@functools.cache
+def _defines(dtype: torch.dtype, tile: Tile, factors: bool, argmax: bool) -> program.Defines:
     rows = (("ROWS", str(tile.rows)),) if tile.kernel == "forward" else ()
     return (
-        ("TOKEN", TOKEN[str(queries.dtype)]),
+        ("TOKEN", TOKEN[str(dtype)]),
         ("DIM", str(tile.dim)),
         *rows,
         ("COLUMNS", str(tile.columns)),
         ("STAGES", str(tile.stages)),
-        ("FACTORS", str(int(column_factors is not None))),
-        ("ARGMAX", str(int(argmax is not None))),
+        ("FACTORS", str(int(factors))),
+        ("ARGMAX", str(int(argmax))),
     )
 
 

@@ -151,7 +151,7 @@ def forward_launch(problem: Problem, argmax: Tensor | None, arch: Architecture) 
         "count": count,
     }
     constants = {**token_constants(problem.dim, cut), "PIECE": piece, "MOST": MOST_DOCUMENTS}
-    return Launch(forward, programs, arguments, constants, cut.warps, cut.stages), sums
+    return Launch(forward, programs, arguments, constants, cut.warps, cut.stages, cut.registers), sums
 
 
 def query_launch(

@@ -21,6 +21,7 @@ class Tiles:
         stages: tiles on their way at a time.
         warps: of a program.
         shared: bytes of shared memory that a program needs for tokens.
+        registers: of a thread, at most; None: as many as the compiler likes.
     """
 
     block_m: int
@@ -31,6 +32,7 @@ class Tiles:
     stages: int
     warps: int
     shared: int
+    registers: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,39 @@
+"""How pages write numbers and tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """A number with so many significant digits, or a dash."""
+    if value is None:
+        return "-"
+    if value == 0:
+        return "0"
+    size = len(str(int(abs(value)))) if abs(value) >= 1 else 0
+    return f"{value:,.{max(0, digits - size)}f}" if abs(value) >= 0.01 else f"{value:.1e}"
+
+
+def gigabytes(value: float) -> str:
+    """Bytes as GB."""
+    return f"{value / 1e9:.2f} GB"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = ["| " + " | ".join(head) + " |", "| " + " | ".join("---" for _ in head) + " |"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows])
+
+
+def machine_text(machine: Row) -> str:
+    """Where and on what code it was measured, as a sentence."""
+    state = " with uncommitted changes" if machine["dirty"] else ""
+    memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB"
+    return (
+        f"{machine['cpu']}, {machine['cores']} cores, {memory}, {machine['system']}, Python {machine['python']}, "
+        f"numpy {machine['numpy']}; commit `{machine['commit'][:12]}`{state}, {machine['date']}."
+    )
