@@ -47,7 +47,7 @@ help:
 	@echo "make test-arm   the kernels of 64-bit ARM on emulated processors (needs g++-aarch64-linux-gnu and qemu-user)"
 	@echo "make sanitize   the compiled kernels with the sanitizers of the compiler (three minutes on two cores)"
 	@echo "make fuzz    a million damaged and hostile indexes (ten minutes on two cores), whose outcome docs/security.md has"
-	@echo "make fuzz-sanitized   the same with AddressSanitizer and UndefinedBehaviorSanitizer (about an hour on one core)"
+	@echo "make fuzz-sanitized   the same with AddressSanitizer and UndefinedBehaviorSanitizer (half an hour on one core)"
 	@echo "make check   formatting, lint, types, import contracts, then the tests"
 	@echo "make docs    the documentation as a site, in site/ (half a minute)"
 	@echo "make bench   measure every operator, build and search"

@@ -136,6 +136,21 @@ def test_damaged_lists_are_not_joined(number):
 
 
 def test_threads_that_search_while_lists_are_joined():
+    """A batch is shared out to threads, so all of them may come to join a group at once, and read what one has made."""
+    queries, offsets = np.concatenate([QUERIES] * 20), np.arange(0, 241, 3)
+    lengths, cuts = [2] * 1200, list(range(10, 1200, 10))
+    whole = make(np.random.default_rng(0), lengths, count=10)
+    expected = [(p.tolist(), s.tolist()) for p, s in whole.engine.search(queries, offsets, 5, LIMITS)]
+    for _ in range(3):
+        engine = make(np.random.default_rng(0), lengths, count=10, cuts=cuts, sparse=True).engine
+        assert engine.runs == 120
+        for _ in range(10):
+            found = engine.search(queries, offsets, 5, LIMITS, threads=4)
+            assert [(p.tolist(), s.tolist()) for p, s in found] == expected
+        assert engine.runs == 2
+
+
+def test_callers_that_search_while_lists_are_joined():
     expected, failures = everything(cut_in(1).engine), []
 
     def ask(engine, segments):
