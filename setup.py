@@ -39,9 +39,8 @@ LONGEST = ["csrc/bindings/module.cpp", "csrc/dense/screen_amx.cpp"]  # to compil
 
 CHECKS = os.environ.get("LATEINT_SANITIZE")  # of `make sanitize`: address,undefined or thread
 SANITIZE = [f"-fsanitize={CHECKS}", "-fno-sanitize-recover=all", "-fno-omit-frame-pointer"] if CHECKS else []
-# Python's own flags make signed overflow wrap; a check wants to see it. They also ask for debugging information, which
-# nobody reads and which takes a third of the time.
-OPTIMIZE = ["-O1", "-g1", "-fno-wrapv", *SANITIZE] if CHECKS else ["-O3", "-g0"]
+# Python's own flags make signed overflow wrap; a check wants to see it.
+OPTIMIZE = ["-O1", "-g1", "-fno-wrapv", *SANITIZE] if CHECKS else ["-O3"]
 
 
 def cpus() -> int:

@@ -95,7 +95,8 @@ def rendered(report: dict[str, Any]) -> str:
     loads = ", ".join(f"{entry['machine']['load_at_start']:.0f}" for entry in report.values())
     seconds = ", ".join(f"{entry['seconds']:.0f} s" for entry in report.values())
     return (
-        f"{table(head, rows)}\n\nThe runs took {seconds} by the clock, beside other work on two cores (load {loads})."
+        f"{table(head, rows)}\n\nBoth ran beside much other work on two cores (load {loads}), which raises CPU time "
+        f"too. By the clock they took {seconds}, which says little."
     )
 
 

@@ -192,7 +192,7 @@ def document(rivals: Row, scale: Row | None) -> str:
 def readme_section(rivals: Row) -> str:
     """What stands between the README's marks."""
     cases, machine = rivals["cases"], rivals["machine"]
-    lost = page.losses(cases, rivals["builds"])
+    lost = page.losses(cases, rivals["builds"], page.FIRST)
     return "\n\n".join(
         (
             "The same saved embeddings for all, default settings, one thread, engines asked in turn, "
@@ -200,9 +200,9 @@ def readme_section(rivals: Row) -> str:
             f"overlap with the exact top 10 and the median latency. {page.load_text(rivals)}".strip(),
             page.summary(rivals),
             "![Overlap with the exact top 10 against latency](docs/benchmarks.svg)",
-            f"Where lateint loses: {' '.join(lost)}"
+            f"Where lateint with {page.FIRST} loses: {' '.join(lost)}"
             if lost
-            else "In this run lateint loses in nothing that [docs/benchmarks.md](docs/benchmarks.md) compares.",
+            else f"In this run lateint with {page.FIRST} loses in none of what docs/benchmarks.md compares.",
         )
     )
 

@@ -3,11 +3,14 @@
     python -m benchmarks.text rivals DATA/medquad DATA/scifact DATA/vaswani DATA/cranfield --queries DATA/scifact
     python -m benchmarks.text fusion EMBEDDINGS DATA/scifact DATA/vaswani
     python -m benchmarks.text cost EMBEDDINGS DATA/scifact
+    python -m benchmarks.text vectors
 
 DATA holds folders in BEIR's layout, EMBEDDINGS what ``benchmarks.embed`` made of them. ``rivals`` needs ``pip install
 tantivy bm25s PyStemmer``: all three get the same terms, and are timed in turn, one query after the other, on one
 thread. With ``--documents N``, it cuts N documents of 20 to 79 terms out of the collections' texts, at random, for a
-larger index (without bm25s). Each part writes its figures into ``benchmarks/results/text.json``.
+larger index (without bm25s). ``vectors`` makes sparse vectors at random, with as many terms as those of SPLADE have,
+and asks for them beside SciPy (``pip install scipy``). Each part writes its figures into
+``benchmarks/results/text.json``.
 """
 
 from __future__ import annotations
@@ -26,15 +29,18 @@ import numpy as np
 from benchmarks.embed import read_lines, read_qrels
 from benchmarks.embeddings import load, queries_of, write_json
 from lateint import Analyzer, Index
+from lateint.fields.sparse import inverted
 from lateint.quality.metrics import ndcg
+from lateint.text.vectors import Vector, encoded
 from lateint_kernels.text.building import invert
-from lateint_kernels.text.engine import TextEngine
+from lateint_kernels.text.engine import SparseEngine, TextEngine
 from lateint_kernels.text.segment_text import SegmentText
 
 RESULTS = Path(__file__).parent / "results" / "text.json"
 ANALYZER = Analyzer(stem="english")
 ALPHAS = (0.0, 0.25, 0.5, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 1.0)
 QUERIES = 100
+VOCABULARY = 30_522  # of BERT
 ROUNDS = 3
 NEAR = 1e-5  # scores that differ by less are ties: rivals sum in float32
 
@@ -283,6 +289,56 @@ def cost(options: argparse.Namespace) -> None:
         report("cost", one.name, figures)
 
 
+def vectors(options: argparse.Namespace) -> None:
+    """The best by sparse vectors, and how fast, beside SciPy's product of a matrix with a query."""
+    from scipy.sparse import csc_matrix
+
+    rng, size = np.random.default_rng(0), options.documents
+    shares = np.cumsum(1 / (np.arange(VOCABULARY) + 10.0))
+
+    def drawn(least: int, most: int) -> Vector:
+        terms = np.unique(np.searchsorted(shares, rng.random(rng.integers(least, most)) * shares[-1]))
+        weights = np.log1p(rng.gamma(1.5, 1.5, len(terms))).astype(np.float16)
+        return Vector(terms, weights.astype(np.float64))
+
+    documents, queries = [drawn(80, 240) for _ in range(size)], [drawn(20, 60) for _ in range(QUERIES)]
+    engine = SparseEngine([inverted(documents)])
+    rows = np.repeat(np.arange(size), [len(one.terms) for one in documents])
+    columns = np.concatenate([one.terms for one in documents])
+    weights = np.concatenate([one.weights for one in documents])
+    matrix = csc_matrix((weights, (rows, columns)), (size, VOCABULARY))
+    singles = matrix.astype(np.float32)
+    asked = [dict(zip(encoded(one.terms), one.weights.tolist(), strict=True)) for one in queries]
+
+    def theirs(query: Vector) -> np.ndarray:
+        scores = singles[:, query.terms] @ query.weights.astype(np.float32)
+        best = np.argpartition(-scores, 10)[:10]
+        return best[np.argsort(-scores[best])]
+
+    seconds: dict[str, list[float]] = {"lateint": [], "scipy": []}
+    for _ in range(ROUNDS):
+        for terms, query in zip(asked, queries, strict=True):
+            for name, search in {
+                "lateint": lambda terms=terms: engine.search([terms], 10, threads=1),
+                "scipy": lambda query=query: theirs(query),
+            }.items():
+                started = time.thread_time()
+                search()
+                seconds[name].append(time.thread_time() - started)
+    p50 = {name: 1e3 * float(np.median(all_)) for name, all_ in seconds.items()}
+    best = [positions.tolist() for positions, _ in engine.search(asked, 10)]
+    exact = [np.asarray(matrix[:, query.terms] @ query.weights) for query in queries]
+    figures = {
+        "documents": size,
+        "terms": len(rows),
+        "terms_of_a_query": float(np.mean([len(one) for one in asked])),
+        "overlap_10": float(np.mean(list(map(overlap, exact, best)))),
+        "cpu_ms_p50": p50,
+        "lateint_over_scipy": p50["lateint"] / p50["scipy"],
+    }
+    report("vectors", f"{size} documents", figures)
+
+
 def main() -> None:
     """Measures one part."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -297,6 +353,9 @@ def main() -> None:
         part.add_argument("embeddings", type=Path)
         part.add_argument("folders", nargs="+", type=Path)
         part.set_defaults(part=run)
+    part = parts.add_parser("vectors", help="sparse vectors")
+    part.add_argument("--documents", type=int, default=30_000)
+    part.set_defaults(part=vectors)
     options = parser.parse_args()
     options.part(options)
 

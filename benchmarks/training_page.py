@@ -79,6 +79,61 @@ def adapters(results: Row) -> str:
     return table(("package", "versions", "tests", "scores", "scores with backward"), body)
 
 
+def coding(results: Row) -> str:
+    """What training with the codec in the loop gives back."""
+    row, runs = results["coding"], results["coding"]["runs"]
+    settings = row["settings"]
+    body = []
+    for arm, label in (("before", "before"), ("exact", "trained on exact scores"), ("codes", "trained on codes")):
+        found = [run for name, run in runs.items() if name.split(",")[0] == arm]
+        if not found:
+            continue
+        columns = [[run[key] for run in found] for key in ("exact_ndcg_at_10", "codes_ndcg_at_10", "overlap_at_10")]
+        body.append((label, len(found), *(_spread(column) for column in columns)))
+    text = (
+        f"nDCG@10 on {row['collection']}, {settings['queries']} test questions among {settings['documents']} documents "
+        f"of at most {settings['tokens'] - 2} tokens, {settings['dim']} components a token, {settings['nbits']} bits, "
+        f"{settings['centroids']} centroids. The upper {settings['layers']} of MiniLM's layers and a projection were "
+        f"trained for {settings['steps']} steps of {settings['batch']} pairs; means over seeds, with the range."
+    )
+    head = ("", "seeds", "exact scores", f"{settings['nbits']}-bit codes, exhaustive", "overlap of their top 10")
+    return text + "\n\n" + table(head, body)
+
+
+def _spread(numbers: list[float]) -> str:
+    mean = sum(numbers) / len(numbers)
+    return f"{mean:.4f}" if len(numbers) == 1 else f"{mean:.4f} ({min(numbers):.4f} to {max(numbers):.4f})"
+
+
+def peers(results: Row) -> str:
+    """The packages' own tests, as they are and with ours."""
+    body = []
+    for name, row in results["peers"]["suites"].items():
+        package = next(iter(row["versions"].items()))
+        total = sum(row["as_they_are"].values())
+        body.append(
+            (
+                f"{ADAPTED[name]} ({package[0]} {package[1]})",
+                total,
+                row["as_they_are"]["passed"],
+                row["with_lateint"]["passed"],
+                ", ".join(f"`{test.rsplit('.', 1)[-1]}`" for test in row["only_as_they_are"]) or "none",
+            )
+        )
+    head = ("suite", "tests", "pass as they are", "pass with lateint", "pass as they are only")
+    return table(head, body)
+
+
+def operators(results: Row) -> str:
+    """Other scores and pooling, beside the packages' own."""
+    body = [
+        (ADAPTED[name], operator, f"{row['theirs_ms']} ms", f"{row['ours_ms']} ms", f"{row['speedup']}x")
+        for name, found in results["operators"]["packages"].items()
+        for operator, row in found["operators"].items()
+    ]
+    return table(("package", "operator", "theirs", "lateint", ""), body)
+
+
 def _against(row: Row, base: Row, key: str, unit: str, size: float) -> str:
     """A figure, and how many times less it is than torch's in float32."""
     if row.get(key) is None:
@@ -91,11 +146,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
     args = parser.parse_args()
+    files = {"train": "cpu-train", **{name: name for name in ("adapters", "coding", "peers", "operators")}}
     results = {
-        name: read_json(RESULTS / f"{file}.json") for name, file in (("train", "cpu-train"), ("adapters", "adapters"))
+        name: read_json(RESULTS / f"{file}.json") for name, file in files.items() if (RESULTS / f"{file}.json").exists()
     }
+    later = [render for render in (coding, peers, operators) if render.__name__ in results]
     page = PAGE.read_text()
-    rendered = with_tables(page, results, (cpu, errors, adapters))
+    rendered = with_tables(page, results, (cpu, errors, adapters, *later))
     if args.check and rendered != page:
         sys.exit(f"{PAGE.name} is not what benchmarks/results say; run python -m benchmarks.training_page")
     if not args.check:

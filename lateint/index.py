@@ -47,7 +47,6 @@ from lateint.retrieval.selection import Selection, by_query
 from lateint.retrieval.texts import Found
 from lateint.snapshot import Snapshot, Subset
 from lateint.state import State
-from lateint.text import vectors
 from lateint.text.analyzer import Analyzer
 from lateint_kernels.devices import HOST, Place
 
@@ -780,11 +779,7 @@ class Index:
         if text is not None:
             words = snapshot.words(*text_queries.read(text, queries))
         elif sparse is not None:
-            words = snapshot.vectors(
-                *vectors.read_queries(
-                    sparse, None if queries is None else len(queries), single=queries is not None and queries.single
-                )
-            )
+            words = snapshot.vectors(*text_queries.read_vectors(sparse, queries))
         asked = Asked(queries, words, min(k, max(1, most)), scope, fused, choice, exhaustive)
         each = None if subset is None else by_query(subset, None if asked.single else len(asked))
         if each is None:

@@ -135,7 +135,7 @@ class Snapshot:
         return TextEngine(segments, self.state.live, k1=analyzer.k1, b=analyzer.b)
 
     def vectors(self, queries: Sequence[Terms], single: bool) -> Words:
-        """Sparse vectors, as `lateint.text.vectors.read_queries` gives them, and the engine that finds them.
+        """Sparse vectors, as `lateint.retrieval.texts.read_vectors` gives them, and the engine that finds them.
 
         Raises:
             ValueError: no document has a sparse vector.

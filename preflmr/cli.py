@@ -10,7 +10,21 @@ from collections.abc import Sequence
 from typing import Any
 
 from lateint.version import __version__
-from preflmr.commands import answer, convert, encode, evaluate, index, report, scaling, search, train, ventropy
+from preflmr.commands import (
+    answer,
+    convert,
+    data,
+    encode,
+    evaluate,
+    index,
+    report,
+    reproduce,
+    scaling,
+    search,
+    train,
+    tune,
+    ventropy,
+)
 
 
 def run() -> None:
@@ -42,7 +56,21 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--debug", action="store_true", help="show where in the program an error came from")
     subparsers = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    for command in (train, evaluate, answer, report, encode, index, search, convert, ventropy, scaling):
+    for command in (
+        train,
+        evaluate,
+        answer,
+        tune,
+        report,
+        reproduce,
+        data,
+        encode,
+        index,
+        search,
+        convert,
+        ventropy,
+        scaling,
+    ):
         command.add(subparsers)
     return parser
 

@@ -27,6 +27,7 @@ from tqdm.auto import tqdm
 
 from preflmr.data.images import Images
 from preflmr.encoding.workers import Job, Settings, devices, results
+from preflmr.retrievers import DOCUMENT, QUERY, Retriever, adapted
 
 DTYPES = {
     None: None,
@@ -61,7 +62,7 @@ def encode_queries(
     """The rows of each query that take part in its score, ``[Lq, dim]`` float32.
 
     Args:
-        model: a `PreFLMR` with its tokenizers.
+        model: a `PreFLMR` with its tokenizers, or a `preflmr.retrievers.Retriever`.
         texts: whole queries, instruction included: see `preflmr.instructions.join`.
         images: one item a query: a PIL image, a path, a list of these, or None, which stands for the blank picture of
             the published evaluation. Without ``images`` queries are made of text rows alone.
@@ -85,7 +86,8 @@ def encode_queries(
     """
     settings = Settings(_dtype(dtype), np.dtype(np.float32), image_source)
     _check(batch_size=batch_size, processes=processes)
-    tokenizer = _tokenizer(model, "query")
+    retriever = adapted(model)
+    retriever.check(QUERY)
     given = list(_paired(texts, images, "query"))
     for number, (text, pictures) in enumerate(given):
         if not text.strip() and not any(picture is not None for picture in pictures):
@@ -94,24 +96,24 @@ def encode_queries(
         given = [(text, pictures or (None,)) for text, pictures in given]
     options: dict[str, bool] = {}
     if text_rows is not None:
-        options["concat_output_from_text_encoder"] = text_rows
+        options["text"] = text_rows
     if vision_rows is not None:
-        options["concat_output_from_vision_encoder"] = vision_rows
+        options["vision"] = vision_rows
 
     cut = 0
 
     def jobs() -> Iterator[Job]:
         nonlocal cut
         for numbers in _same_count([len(pictures) for _, pictures in given], batch_size):
-            before = tokenizer.truncated
-            tokens = {name: ids.numpy() for name, ids in tokenizer([given[n][0] for n in numbers]).items()}
-            cut += tokenizer.truncated - before
+            before = retriever.truncated[QUERY]
+            items = retriever.tokenized(QUERY, [given[n][0] for n in numbers]).items
+            cut += retriever.truncated[QUERY] - before
             pictures = None if images is None else tuple(given[n][1] for n in numbers)
-            yield Job("query", tuple(numbers), tokens["input_ids"], tokens["attention_mask"], pictures, options)
+            yield Job(QUERY, tuple(numbers), items, pictures, options)
 
     encoded: list[Any] = [None] * len(given)
     with tqdm(total=len(given), desc="encode", unit="query", disable=not progress) as bar:
-        for job, (rows, lengths) in results(model, jobs(), settings, processes=processes, device=device):
+        for job, (rows, lengths) in results(retriever, jobs(), settings, processes=processes, device=device):
             for number, part in zip(job.numbers, np.split(rows, np.cumsum(lengths)[:-1]), strict=True):
                 encoded[number] = part
             bar.update(len(job.numbers))
@@ -135,7 +137,7 @@ def encode_documents(
     """A stream of (tokens ``[T, dim]``, lengths ``[n]``), documents in the order of ``texts``.
 
     Args:
-        model: a `PreFLMR` with its tokenizers.
+        model: as in `encode_queries`.
         texts: any iterable, read ``window`` documents at a time (two windows with several processes).
         images: one item a document, as in `encode_queries`; the mapping of the whole picture makes rows of it, also
             where the model's configuration leaves pictures of documents out. A document with None is made of its text
@@ -156,16 +158,17 @@ def encode_documents(
     precision = _dtype(dtype)
     settings = Settings(precision, np.dtype(np.float32 if precision is None else np.float16), image_source)
     _check(batch_size=batch_size, processes=processes, window=window)
-    tokenizer = _tokenizer(model, "document")
-    if images is not None and not model.config.use_vision_encoder:
+    retriever = adapted(model)
+    retriever.check(DOCUMENT)
+    if images is not None and not retriever.reading.pictures:
         raise ValueError("images must be left out: this model reads no pictures")
     source = _paired(texts, images, "document")
     bar = tqdm(
         total=len(texts) if isinstance(texts, Sized) else None, desc="encode", unit="passage", disable=not progress
     )
-    kind = devices(model, device, 1)[0].partition(":")[0]
+    kind = devices(retriever.model, device, 1)[0].partition(":")[0]
     most = batch_size, batch_size * BUDGET.get(kind, LARGE_BUDGET)
-    return _stream(model, tokenizer, source, settings, bar, most, window, processes, device)
+    return _stream(retriever, source, settings, bar, most, window, processes, device)
 
 
 @dataclass
@@ -178,8 +181,7 @@ class _Window:
 
 
 def _stream(
-    model: Any,
-    tokenizer: Any,
+    retriever: Retriever,
     source: Iterator[tuple[str, tuple[Any, ...]]],
     settings: Settings,
     bar: Any,
@@ -199,19 +201,16 @@ def _stream(
                 if not text.strip() and not pictures:
                     raise ValueError(f"document {number} is empty")
             windows.append(_Window(first, [None] * len(given), len(given)))
-            before = tokenizer.truncated
-            ids, lengths = _unpadded(tokenizer, [text for text, _ in given])
-            cut += tokenizer.truncated - before
+            before = retriever.truncated[DOCUMENT]
+            items, lengths = retriever.tokenized(DOCUMENT, [text for text, _ in given])
+            cut += retriever.truncated[DOCUMENT] - before
             counts = np.array([len(pictures) for _, pictures in given])
             for chosen in _batches(lengths, counts, *most):
                 seen = tuple(given[i][1] for i in chosen) if counts[chosen[0]] else None
-                mask = (np.arange(lengths[chosen].max()) < lengths[chosen, None]).astype(np.int64)
-                padded = np.full(mask.shape, tokenizer.pad_token_id or 0, np.int64)
-                padded[mask == 1] = np.concatenate([ids[i] for i in chosen])
-                options = {"concat_output_from_vision_encoder": True} if seen else {}
-                yield Job("document", tuple((chosen + first).tolist()), padded, mask, seen, options)
+                options = {"vision": True} if seen else {}
+                yield Job(DOCUMENT, tuple((chosen + first).tolist()), [items[i] for i in chosen], seen, options)
 
-    with bar, closing(results(model, jobs(), settings, processes=processes, device=device)) as encoded:
+    with bar, closing(results(retriever, jobs(), settings, processes=processes, device=device)) as encoded:
         for job, (rows, lengths) in encoded:
             front = windows[0]
             for number, part in zip(job.numbers, np.split(rows, np.cumsum(lengths)[:-1]), strict=True):
@@ -225,18 +224,6 @@ def _stream(
                     front.rows[start : start + HANDED_OUT] = [None] * len(some)
                     yield np.concatenate(some), np.array([len(part) for part in some], np.int64)
     _warn_cut(cut, read, "documents")
-
-
-def _unpadded(tokenizer: Any, texts: list[str]) -> tuple[list[NDArray[np.int64]], NDArray[np.int64]]:
-    """The ids of each text, and how many they are."""
-    ids: list[Any] = [None] * len(texts)
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    for start in range(0, len(texts), HANDED_OUT):
-        some = order[start : start + HANDED_OUT]
-        tokens = tokenizer([texts[i] for i in some], padding="longest")
-        for i, row, mask in zip(some, tokens["input_ids"].numpy(), tokens["attention_mask"].numpy(), strict=True):
-            ids[i] = row[mask == 1]
-    return ids, np.array([len(row) for row in ids], np.int64)
 
 
 def _batches(
@@ -291,13 +278,6 @@ def _dtype(dtype: Any) -> torch.dtype | None:
     if dtype not in DTYPES:
         raise ValueError(f"dtype must be float32, bfloat16 or float16, got {dtype!r}")
     return DTYPES[dtype]
-
-
-def _tokenizer(model: Any, kind: str) -> Any:
-    tokenizer = getattr(model, f"{kind}_tokenizer")
-    if tokenizer is None:
-        raise ValueError(f"model must have a {kind}_tokenizer, got None; load it with its tokenizers or set one")
-    return tokenizer
 
 
 def _check(**numbers: int) -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from preflmr.encode import encode_documents, encode_queries
 from preflmr.indexing.passage_index import name_of
+from preflmr.retrievers import adapted, load
 from preflmr.searcher import query_text
 from preflmr.weights.fingerprint import fingerprint
 
@@ -29,18 +30,16 @@ class Encoder:
 
     def __init__(self, model: Any, *, instruction: str | None = None, name: str | None = None, **encoding: Any) -> None:
         if isinstance(model, (str, os.PathLike)):
-            from preflmr.model import PreFLMR
-
-            model = PreFLMR.from_pretrained(os.fspath(model)).eval()
+            model = load(os.fspath(model))
+            adapted(model).model.eval()
         self.model, self.instruction, self.encoding = model, instruction, encoding
         self.name = name or name_of(model)
-        self.settings = {"fingerprint": fingerprint(model)}
+        self.settings = {"fingerprint": fingerprint(adapted(model).model)}
 
     def encode_query(self, queries: Sequence[Any]) -> list[NDArray[np.float32]]:
         """``[Lq, dim]`` float32 each."""
         questions, pictures = _apart(queries)
-        config = self.model.config
-        sees = config.use_vision_encoder and config.query_concat_output_from_vision_encoder
+        sees = adapted(self.model).reading.query_pictures
         if not sees and any(picture is not None for picture in pictures):
             raise ValueError("queries must have no pictures: this model reads none with questions")
         texts = [

@@ -15,6 +15,7 @@ from preflmr.data.passages import Passages, load_passages
 from preflmr.encode import encode_queries
 from preflmr.indexing.passage_index import PassageIndex, check_free, name_of, read_about
 from preflmr.instructions import TEMPLATES, join
+from preflmr.retrievers import adapted
 from preflmr.weights.fingerprint import fingerprint
 
 
@@ -99,7 +100,7 @@ class Searcher:
             ValueError: another model made it, or it is damaged or of a newer format.
         """
         about = read_about(Path(folder))
-        if about["fingerprint"] != fingerprint(model):
+        if about["fingerprint"] != fingerprint(adapted(model).model):
             raise ValueError(
                 f"{folder} was indexed with another model, {about['checkpoint']}, than {name_of(model)}: "
                 "their weights differ, so scores would mean nothing"
@@ -151,8 +152,7 @@ class Searcher:
                 raise ValueError(
                     f"{name} must have one item a question, got {len(some)} for {len(questions)} questions"
                 )
-        config = self.model.config
-        sees = config.use_vision_encoder and config.query_concat_output_from_vision_encoder
+        sees = adapted(self.model).reading.query_pictures
         if not sees and any(picture is not None for picture in pictures):
             raise ValueError("images must be left out: this model reads no pictures with questions")
         texts = [
@@ -182,9 +182,10 @@ class Searcher:
 
 def query_text(model: Any, question: str, instruction: str | None, picture: bool) -> str:
     """Instruction and question joined as the model was trained to read them."""
+    reading = adapted(model).reading
     if instruction is None:
-        instruction = default_instruction(question, picture) if model.config.use_instructions else ""
-    return join(instruction, question, model.config.mask_instruction_token)
+        instruction = default_instruction(question, picture) if reading.use_instructions else ""
+    return join(instruction, question, reading.separator)
 
 
 def default_instruction(question: str, picture: bool) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import pytest
 from benchmarks.embeddings import load, shorten, write_truth
 from benchmarks.rivals import page, turns
 from benchmarks.rivals.cases import Case, cases
+from benchmarks.rivals.processes import OtherWork
+from benchmarks.rivals.run import Result
 from benchmarks.rivals.turns import Contender, Worker, batches, take_turns
 
 ADAPTER = """
@@ -202,10 +205,35 @@ def test_losses_are_said_and_exact_engines_do_not_count_as_better_quality() -> N
     case = {"case": "tiny", "systems": [ours, rival, reference]}
     assert page.losses([case], builds) == [
         "tiny, overlap@10: lateint, 4 bits (0.950) loses to rival, 2 bits (0.970).",
-        "tiny, p50: lateint, 4 bits (1.00) loses to rival, 2 bits (0.500).",
-        "tiny, p95: lateint, 4 bits (2.00) loses to rival, 2 bits (1.00).",
+        "tiny, p50: lateint, 4 bits (1.00 ms) loses to rival, 2 bits (0.500 ms).",
+        "tiny, p95: lateint, 4 bits (2.00 ms) loses to rival, 2 bits (1.00 ms).",
         "tiny, highest overlap of any setting: 0.970, lateint 0.950.",
         "tiny, bytes/token: lateint, 4 bits (70.0) loses to rival, 2 bits (40.0).",
     ]
+    assert page.losses([case], builds, "2 bits") == ["tiny, highest overlap of any setting: 0.970, lateint 0.950."]
     slower = record("rival", "2 bits", (0.94, 2.0))
     assert page.losses([{"case": "tiny", "systems": [ours, slower, reference]}], builds[:1]) == []
+
+
+def test_what_is_measured_again_replaces_what_was_there(embeddings: Path, tmp_path: Path) -> None:
+    about = {"commit": "abc", "dirty": False, "date": "2026-01-01", "load_at_start": 0.0}
+    (case, _), path = cases(embeddings, tmp_path / "kept", 10), tmp_path / "result.json"
+    first = Result(path, about, "cpu")
+    for system, variant, value in (("TACHIOM", "32 B of codes", 1), ("lateint", "4 bits", 2)):
+        first.put(first.case(case)["systems"], system=system, variant=variant, value=value)
+    second = Result(path, {**about, "commit": "def"}, "cpu")
+    second.put(second.case(case)["systems"], system="lateint", variant="4 bits", value=3)
+    kept = json.loads(path.read_text())["cases"][0]["systems"]
+    assert [(s["system"], s["value"], s["run"]["commit"]) for s in kept] == [
+        ("lateint", 3, "def"),
+        ("TACHIOM", 1, "abc"),
+    ]
+    fewer, _ = cases(embeddings, tmp_path / "kept", 5)
+    assert second.case(fewer)["systems"] == []  # other queries: what was measured does not count
+
+
+@pytest.mark.skipif(not Path("/proc/stat").exists(), reason="counted where Linux counts it")
+def test_other_work_is_a_share_of_the_processors() -> None:
+    others = OtherWork()
+    time.sleep(0.1)
+    assert 0 <= others.share() <= 1.5  # jiffies are coarse

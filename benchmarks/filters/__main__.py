@@ -15,6 +15,7 @@ os.environ.setdefault("LATEINT_NUM_THREADS", "1")
 
 
 def add(parser):
+    parser.add_argument("--processes", type=int, default=2, help="for outside")
     parser.add_argument("--data", default="embeddings", help="a folder of benchmarks.embed, for searches")
 
 
@@ -24,7 +25,7 @@ def measure(options, folder):
     if options.what == "masks":
         return masks.measure(folder, options.count or 1_000_000)
     if options.what == "outside":
-        return outside.measure(options.count or 1_000_000)
+        return outside.measure(options.count or 1_000_000, options.processes)
     return searches.measure(Path(options.data), options.count or 20_000)
 
 

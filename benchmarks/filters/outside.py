@@ -4,6 +4,7 @@ outside of it.
 
 import sqlite3
 from collections import Counter
+from multiprocessing import get_context
 
 import numpy as np
 
@@ -14,16 +15,25 @@ FIELDS = ("a", "b", "c", "d")
 VALUES = [None, 0, 1, -3, 7, 2**53, 0.5, -1e300, float("inf"), "", "a", "ab", "\u00fc", "it's", True, False]
 WORDS = ["red", "fox", "blue", "hen"]
 CONDITIONS, BATCH, SINGLE = 100, 240, 10  # of each index, and of each condition
+COUNTED = ("indexes", "conditions", "wrong counts", "searches", "hits", "outside", "fewer than there are")
 ORDERS = {"$gt": ">", "$gte": ">=", "$lt": "<", "$lte": "<="}
 
 
-def measure(count):
-    """At least ``count`` searches."""
-    rng, found = np.random.default_rng(0), Counter()
+def measure(count, processes):
+    """At least ``count`` searches; each process has a seed of its own."""
+    share = -(-count // processes)
+    with get_context("spawn").Pool(processes) as pool:
+        found = sum(pool.starmap(told, [(share, seed) for seed in range(processes)]), Counter())
+    plans = {name.removeprefix("plan "): n for name, n in sorted(found.items()) if name.startswith("plan ")}
+    return {name: found[name] for name in COUNTED} | {"plans": plans}
+
+
+def told(count, seed):
+    """What at least ``count`` searches found."""
+    rng, found = np.random.default_rng(seed), Counter()
     while found["searches"] < count:
         tell(rng, found)
-    plans = {name.removeprefix("plan "): n for name, n in sorted(found.items()) if name.startswith("plan ")}
-    return {**{name: n for name, n in found.items() if not name.startswith("plan ")}, "plans": plans}
+    return found
 
 
 def tell(rng, found):
@@ -65,6 +75,7 @@ def built(rng):
             "ids": some,
         }
         tokens = rng.standard_normal((LENGTH * len(some), DIM)).astype(np.float32)
+        tokens /= np.linalg.norm(tokens, axis=1, keepdims=True)
         if index is None:
             index = Index.build(tokens, lengths=[LENGTH] * len(some), text_search=True, progress=False, **given)
         else:

@@ -203,15 +203,15 @@ BUILDS = (
 )
 
 
-def losses(cases: Sequence[Row], builds: Sequence[Row]) -> list[str]:
-    """A sentence for each measure in which an engine beats ours at default settings.
+def losses(cases: Sequence[Row], builds: Sequence[Row], only: str | None = None) -> list[str]:
+    """A sentence for each measure in which an engine beats ours, or ``only`` this index, at default settings.
 
     Engines that score everything exactly take part where they compete: not in quality, and not in builds.
     """
     found = []
     for case in cases:
         for mine, search in defaults(case):
-            if mine["system"] == OURS:
+            if mine["system"] == OURS and only in (None, mine["variant"]):
                 found += _lost(case, mine, search)
         tops = {OURS: 0.0, "": 0.0}
         for system in case["systems"]:
@@ -221,7 +221,9 @@ def losses(cases: Sequence[Row], builds: Sequence[Row]) -> list[str]:
                     tops[who] = max(tops[who], search["overlap_at_10"])
         if tops[""] > tops[OURS]:
             found.append(f"{case['case']}, highest overlap of any setting: {tops['']:.3f}, lateint {tops[OURS]:.3f}.")
-    for mine in (build for build in builds if build["system"] == OURS):
+    for mine in builds:
+        if mine["system"] != OURS or only not in (None, mine["variant"]):
+            continue
         for name, key in BUILDS:
             better = [
                 f"{named(other)} ({_shown(key, other[key])})"
@@ -259,6 +261,8 @@ def _shown(name: str, value: float | None) -> str:
         return "-"
     if name == "peak_rss":
         return gigabytes(value)
+    if name in ("p50", "p95"):
+        return milliseconds(value)
     return f"{value:.4f}" if name == "nDCG@10" else f"{value:.3f}" if name == "overlap@10" else number(value)
 
 

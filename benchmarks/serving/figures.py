@@ -137,9 +137,14 @@ def throughput(folder, count):
         "library, batches of 64": found["library"],
         "ratio": float(np.median([row["clients"] / row["library"] for row in rows])),
         "ratios": [row["clients"] / row["library"] for row in rows],
+        "2 clients with batches of 64, queries a second": found["batches"],
+        "ratio of these": float(np.median([row["batches"] / row["library"] for row in rows])),
         "searched together": found["together"],
         "CPU, microseconds a query": per_query,
-        "CPU of the library over that of the server": found["CPU library, batches of 64"] / found["CPU server"],
+        "CPU of the library over that of the server": {
+            name: found["CPU library, batches of 64"] / found[f"CPU {name}"]
+            for name in ("server", "server, batches of 64")
+        },
         "documents": DOCUMENTS,
     }
 
@@ -163,6 +168,11 @@ def _round(index, address, queries, requests, process):
     row["CPU searches"] = row["CPU server"] - row["CPU event loop"]
     calls, found = (after - before for after, before in zip(_together(address), together, strict=True))
     row["together"] = found / calls
+    many = {"queries": [binary(query)["query"] for query in queries[:64]], "k": K}
+    _, before = _threads(process)
+    answers, seconds = load.closed(address, [load.request(address, SEARCH + "/batch", many)], 2, 3)
+    row["batches"] = 64 * len(answers) / seconds
+    row["CPU server, batches of 64"] = 1e6 * (_threads(process)[1] - before) / (64 * len(answers))
     return row
 
 

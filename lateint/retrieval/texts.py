@@ -14,6 +14,7 @@ from lateint.retrieval.planning import WORDS, Plan
 from lateint.retrieval.queries import Queries
 from lateint.retrieval.searching import AnyEngine
 from lateint.retrieval.selection import Selection
+from lateint.text import vectors
 from lateint_kernels.codes.engine import Limits
 from lateint_kernels.text.engine import PostingsEngine, Terms
 
@@ -66,6 +67,29 @@ def read(text: Any, queries: Queries | None) -> tuple[list[str], bool]:
         found = "one" if single else f"a list of {len(texts)}"
         raise ValueError(f"text must be {wanted}, got {found}")
     return texts, single
+
+
+def read_vectors(sparse: Any, queries: Queries | None) -> tuple[list[Terms], bool]:
+    """The sparse vector of each query, and whether it is one that came without a batch around it.
+
+    Raises:
+        TypeError, ValueError: see `lateint.text.vectors.read`; or there is not one for each query.
+    """
+    rows, wanted_one = vectors.Matrix.of(sparse), queries is not None and queries.single
+    single = not isinstance(sparse, list) if rows is None else wanted_one and len(rows) == 1
+    given = list(rows if rows is not None else [sparse] if single else sparse)
+    if queries is not None and (single != queries.single or len(given) != len(queries)):
+        several = f"a list of {len(queries)} vectors, or a matrix, for a batch"
+        wanted = "one vector for one query" if queries.single else several
+        raise ValueError(f"sparse must be {wanted}, got {'one' if single else len(given)}")
+    found: list[Terms] = []
+    for number, one in enumerate(given):
+        what = "sparse" if single else f"sparse of query {number}"
+        vector = vectors.read(one, what, largest=vectors.LARGEST_QUERY)
+        if vector is None:
+            raise TypeError(f"{what} must be {vectors.FORMS}, got None")
+        found.append(dict(zip(vectors.encoded(vector.terms), vector.weights.tolist(), strict=True)))
+    return found, single
 
 
 def search(words: Words, k: int, selection: Selection, *, threads: int) -> list[Found]:

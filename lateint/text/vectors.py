@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, overload
 import numpy as np
 from numpy.typing import NDArray
 
-FORMS = "a mapping of terms to weights, a pair (terms, weights), a row of a sparse matrix, or None"
+FORMS = "a mapping of terms to weights, a pair (terms, weights) or a row of a sparse matrix"
 LARGEST = 65504.0  # a weight of a document, which is kept as float16
 LONGEST = 1000  # bytes of a term
 LARGEST_QUERY = 1e9
@@ -97,35 +97,6 @@ def read(given: Any, what: str, *, largest: float = LARGEST) -> Vector | None:
     return Vector(terms, numbers)
 
 
-def read_queries(given: Any, count: int | None, *, single: bool) -> tuple[list[dict[bytes, float]], bool]:
-    """The vectors of queries, as engines take them, and whether it is one that came without a batch around it.
-
-    Args:
-        count: how many queries there are besides; None: there are none.
-        single: whether these are one without a batch.
-
-    Raises:
-        TypeError, ValueError: see `read`; or there is not one for each query.
-    """
-    rows = Matrix.of(given)
-    if rows is not None:
-        alone, vectors = count is not None and single and len(rows) == 1, list(rows)
-    else:
-        alone = not isinstance(given, (list, Matrix))
-        vectors = [given] if alone else list(given)
-    if count is not None and (alone != single or len(vectors) != count):
-        wanted = "one vector for one query" if single else f"a list of {count} vectors, or a matrix, for a batch"
-        raise ValueError(f"sparse must be {wanted}, got {'one' if alone else len(vectors)}")
-    found = []
-    for number, one in enumerate(vectors):
-        what = "sparse" if alone else f"sparse of query {number}"
-        vector = read(one, what, largest=LARGEST_QUERY)
-        if vector is None:
-            raise TypeError(f"{what} must be {FORMS.removesuffix(', or None')}, got None")
-        found.append({one: float(weight) for one, weight in zip(encoded(vector.terms), vector.weights, strict=True)})
-    return found, alone
-
-
 def encoded(terms: list[str] | NDArray[np.int64]) -> list[bytes]:
     """Terms in UTF-8."""
     return [str(term).encode() for term in (terms if isinstance(terms, list) else terms.tolist())]
@@ -150,7 +121,7 @@ def _parts(given: Any, what: str) -> tuple[Any, Any]:
     terms, values = getattr(given, "indices", None), getattr(given, "values", None)
     if rows is None and terms is not None and values is not None and not callable(terms) and not callable(values):
         return terms, values
-    raise TypeError(f"{what} must be {FORMS}, got {type(given).__name__}")
+    raise TypeError(f"{what} must be {FORMS}, or None, got {type(given).__name__}")
 
 
 def _numbers(values: Any) -> NDArray[Any]:

@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 
 from lateint.arguments import positive, positive_or_none
 from preflmr.answering.asking import Asked, Asking, Found
+from preflmr.answering.equivalence import BEM
 from preflmr.answering.measures import judge_answer, means, measure_of
 from preflmr.data.images import ON_MISSING
 from preflmr.data.m2kr import Dataset
@@ -67,6 +68,7 @@ def answer(
     batch_size: int = 20,
     on_missing: str = "error",
     limit: int | None = None,
+    equivalence: Any = None,
     progress: bool = True,
 ) -> Answers:
     """Answers every question, and judges the answers of those whose right answers the data have.
@@ -85,6 +87,7 @@ def answer(
         on_missing: what a missing or broken picture does: ``"error"``; ``"skip"`` leaves the question out, ``"blank"``
             shows a black picture. A question that has no picture shows a black one, as in `evaluate`.
         limit: only the first so many questions.
+        equivalence: a `preflmr.answering.equivalence.Equivalence`, which measures ``BEM``; None: it is not measured.
 
     Raises:
         ValueError: an option is wrong, ``found`` lacks a question or has fewer than k passages for one, a passage is
@@ -113,7 +116,11 @@ def answer(
     questions = {asked.name: _judged(dataset.task.name, asked) for asked in job.asked if asked.candidates}
     if not questions:
         raise ValueError(f"{dataset.task.name} {dataset.split}: no question is left of {len(job.asked):,}")
+    if equivalence is not None:
+        _add_equivalence(equivalence, [one for one in job.asked if one.candidates and one.example.answers], questions)
     summary = _summary(run, job, questions)
+    if equivalence is not None and dataset.task.name == "EVQA":
+        summary["measure"] = BEM
     summary["seconds"] = {"generate": round(time.perf_counter() - started, 3)}
     summary["settings"]["limit"] = limit
     if job.cut:
@@ -152,6 +159,12 @@ def _summary(run: str, job: Asking, questions: Mapping[str, Mapping[str, Any]]) 
         },
         "versions": versions(),
     }  # fmt: skip
+
+
+def _add_equivalence(equivalence: Any, asked: Sequence[Asked], questions: dict[str, dict[str, Any]]) -> None:
+    rows = [(one.example.question, questions[one.name]["answer"], one.example.answers) for one in asked]
+    for one, value in zip(asked, equivalence.judge(rows), strict=True):
+        questions[one.name][BEM] = value
 
 
 def _judged(task: str, asked: Asked) -> dict[str, Any]:

@@ -121,7 +121,7 @@ class Generator:
             ValueError: the processor puts no picture into a prompt.
             FloatingPointError: a score is infinite or NaN, as T5's may be in float16.
         """
-        inputs = self._inputs(prompts, pictures)
+        inputs = self.inputs(prompts, pictures)
         with torch.inference_mode():
             made = self.model.generate(
                 **inputs,
@@ -141,7 +141,8 @@ class Generator:
         texts = self.tokenizer.batch_decode(tokens, skip_special_tokens=True)
         return [(text.strip(), score) for text, score in zip(texts, scores.tolist(), strict=True)]
 
-    def _inputs(self, prompts: Sequence[str], pictures: Sequence[Sequence[Any]]) -> Any:
+    def inputs(self, prompts: Sequence[str], pictures: Sequence[Sequence[Any]]) -> Any:
+        """Tensors of the model, on its device."""
         config = self.model.config
         settings: dict[str, Any] = {"padding": True, "return_tensors": "pt"}
         # A decoder goes on from the last token, which must be none of padding.
@@ -172,11 +173,12 @@ class Generator:
         tokens = tokens[:, -len(logits) :]  # an encoder-decoder's first token was not generated
         steps = torch.stack(list(logits), 1).float().log_softmax(-1)
         chosen = steps.gather(-1, tokens[..., None])[..., 0]
-        ends = torch.isin(tokens, torch.tensor(sorted(self._ends()), device=tokens.device))
+        ends = torch.isin(tokens, torch.tensor(sorted(self.ends()), device=tokens.device))
         counted = ends.cumsum(1) - ends.long() == 0  # up to the first end
         return chosen.masked_fill(~counted, 0.0).sum(1) / counted.sum(1)
 
-    def _ends(self) -> set[int]:
+    def ends(self) -> set[int]:
+        """Ids of tokens that end an answer."""
         language_model = getattr(self.model, "language_model", None)
         found = [self.tokenizer.eos_token_id]
         for model in (self.model, language_model):  # BLIP-2's language model generates by its own configuration

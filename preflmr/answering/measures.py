@@ -1,6 +1,6 @@
 """Judges generated answers as the paper's Table 7 does, per question and in the mean.
 
-E-VQA's measure there, BEM, is a trained model (Bulian et al. 2022) that preflmr does not have: it is not computed.
+E-VQA's measure there, BEM, is a trained model, see `preflmr.answering.equivalence`.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from preflmr.commands.options import add_questions, dataset_of
+from preflmr.commands.options import add_questions, add_subsets, add_unseen, dataset_of, print_subsets
 
 
 def add(subparsers: Any) -> None:
@@ -29,6 +29,11 @@ def add(subparsers: Any) -> None:
     command.add_argument("--max-length", type=int, default=512, help="tokens of a prompt; passages are cut to it (512)")
     command.add_argument("--run", help="what a report calls this (the generator's last name)")
     command.add_argument("--out", metavar="FOLDER", help="write every question's answers and measures there")
+    command.add_argument(
+        "--equivalence", metavar="MODEL",
+        help="a classifier that measures BEM, as for E-VQA, such as kortukov/answer-equivalence-bem",
+    )  # fmt: skip
+    add_unseen(command)
     command.add_argument("--batch-size", type=int, default=20, help="prompts at once, k a question (20)")
     command.add_argument("--dtype", choices=("float32", "bfloat16", "float16"), help="to compute in (as saved)")
     command.add_argument("--device", help="cpu, cuda, cuda:1 ... (cuda where there is one)")
@@ -42,6 +47,11 @@ def run(options: argparse.Namespace) -> None:
 
     found = None if options.retrieved is None else asking.read_run(options.retrieved)
     data = dataset_of(options)
+    equivalence = None
+    if options.equivalence is not None:
+        from preflmr.answering.equivalence import Equivalence
+
+        equivalence = Equivalence.from_pretrained(options.equivalence, device=options.device)
     generator = Generator.from_pretrained(
         options.generator,
         dtype=options.dtype,
@@ -62,7 +72,9 @@ def run(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         on_missing=options.on_missing,
         limit=options.limit,
+        equivalence=equivalence,
     )
+    add_subsets(options, data, answers)
     answers.summary["settings"] |= {"generator": options.generator, "retrieved": options.retrieved}
     if options.out is not None:
         print(f"written to {answers.write(options.out)}")
@@ -70,5 +82,6 @@ def run(options: argparse.Namespace) -> None:
     print(f"{summary['task']} {summary['split']}: {summary['questions']:,} questions answered")
     for name, value in summary["measures"].items():
         print(f"{name:>20} {value:.4f}")
-    if summary["task"] == "EVQA":
-        print("BEM, the paper's measure of EVQA, is a model of its own and not computed")
+    print_subsets(summary)
+    if summary["task"] == "EVQA" and equivalence is None:
+        print("BEM, the paper's measure of EVQA, is a model of its own: name one by --equivalence")

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from preflmr.commands.options import (
-    add_checkpoint,
     add_encoding,
+    add_model,
     add_passages,
     encoding_of,
     images_of,
@@ -21,7 +21,7 @@ def add(subparsers: Any) -> None:
     """The options of the command."""
     command = subparsers.add_parser("encode", help="write passages' embeddings for lateint build")
     command.set_defaults(command=run)
-    add_checkpoint(command)
+    add_model(command)
     add_passages(command)
     command.add_argument("-o", "--output", required=True, metavar="FOLDER", help="for tokens, lengths and ids")
     add_encoding(command)

@@ -7,14 +7,17 @@ from pathlib import Path
 from typing import Any
 
 from preflmr.commands.options import (
-    add_checkpoint,
     add_encoding,
     add_index_settings,
     add_limits,
+    add_model,
     add_questions,
+    add_subsets,
+    add_unseen,
     dataset_of,
     encoding_of,
     model_of,
+    print_subsets,
 )
 
 
@@ -22,7 +25,7 @@ def add(subparsers: Any) -> None:
     """The options of the command."""
     command = subparsers.add_parser("eval", help="measure a checkpoint on a task of M2KR, or on a folder like one")
     command.set_defaults(command=run)
-    add_checkpoint(command)
+    add_model(command)
     add_questions(command)
     command.add_argument("--instruction", help="one for all questions instead of their own; '' for none")
     command.add_argument("--ks", type=int, nargs="+", metavar="K", help="cut-offs of the measures")
@@ -32,6 +35,7 @@ def add(subparsers: Any) -> None:
     )
     command.add_argument("--exact", action="store_true", help="also score every passage without an index")
     add_limits(command)
+    add_unseen(command)
     command.add_argument("--run", help="what a report calls this checkpoint (its last name)")
     command.add_argument("--out", metavar="FOLDER", help="write every question's passages and measures there")
     add_index_settings(command)
@@ -61,6 +65,7 @@ def run(options: argparse.Namespace) -> None:
     run = options.run or Path(options.checkpoint).absolute().name
     data = dataset_of(options)
     found = retrieval.evaluate(model_of(options), data, options.index, run=run, **settings)
+    add_subsets(options, data, found)
     if options.out is not None:
         print(f"written to {found.write(options.out)}")
     summary = found.summary
@@ -68,3 +73,4 @@ def run(options: argparse.Namespace) -> None:
     for name, value in summary["measures"].items():
         exact = f"   exact {summary['exact'][name]:.4f}" if options.exact else ""
         print(f"{name:>20} {value:.4f}{exact}")
+    print_subsets(summary)

@@ -6,9 +6,9 @@ import argparse
 from typing import Any
 
 from preflmr.commands.options import (
-    add_checkpoint,
     add_encoding,
     add_index_settings,
+    add_model,
     add_passages,
     encoding_of,
     images_of,
@@ -21,7 +21,7 @@ def add(subparsers: Any) -> None:
     """The options of the command."""
     command = subparsers.add_parser("index", help="make passages searchable")
     command.set_defaults(command=run)
-    add_checkpoint(command)
+    add_model(command)
     command.add_argument("index", help="a new folder")
     add_passages(command)
     add_index_settings(command)

@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from preflmr.commands.options import add_checkpoint, add_encoding, add_images, add_limits, images_of, model_of
+from preflmr.commands.options import add_encoding, add_images, add_limits, add_model, images_of, model_of
 
 
 def add(subparsers: Any) -> None:
     """The options of the command."""
     command = subparsers.add_parser("search", help="find the passages for a question, a picture, or both")
     command.set_defaults(command=run)
-    add_checkpoint(command)
+    add_model(command)
     command.add_argument("index", help="a folder that index made, with the same checkpoint")
     command.add_argument("--question", help="in words")
     command.add_argument("--image", action="append", metavar="FILE", help="a picture; again for one more")

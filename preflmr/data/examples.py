@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import numpy as np
-
+from preflmr.data import rows
 from preflmr.data.ids import Digests, repeats
 from preflmr.data.passages import refuse
 from preflmr.data.rows import Column, Table
@@ -76,7 +75,7 @@ def read(
         digests.add(example.question_id)
     if not keys:
         raise ValueError(f"{table.name}: must hold at least one question, found none")
-    found_at = np.frombuffer(keys, np.int64)
+    found_at = rows.compact(keys)
     for position in repeats(digests.ascending()).tolist():
         key = int(found_at[position])
         message = f"{table.place(key)}: question {table.at(key, NEEDED)['question_id']!r} comes twice" if strict else ""

@@ -11,7 +11,7 @@ passages               ``passage_id``, ``passage_content``, and if any ``img_pat
 It is read from the hub (configurations ``X_data`` and ``X_passages``), from a copy of that layout on disk, from a
 folder of its own (``SPLIT.jsonl`` and ``passages.jsonl``, gzipped or as parquet, with ``images.zip``, ``images.tar``,
 ``images/`` or pictures beside them), or from a folder in BEIR's layout (``corpus.jsonl``), whose queries have no
-picture.
+picture. The layouts of `preflmr.data.mbeir`, `preflmr.data.ret` and `preflmr.data.vidore` are read as well.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from preflmr.data import beir, examples, rows
+from preflmr.data import beir, examples, mbeir, ret, rows, vidore
 from preflmr.data.examples import Example
 from preflmr.data.images import Images, Root
 from preflmr.data.passages import Passages, load_passages, read
@@ -106,15 +107,28 @@ def load(
         names = _NAMES.get(split, (split,))
         asked = beir.read_examples(folder, names, known.name, found.positions, limit, seed)
         return Dataset(known, split, asked, found, None, dict(dropped))
-    place = _Place(source, known)
+    place = _place(source, known)
     questions = place.questions(split)
     found = read(place.passages(split), strict, dropped) if passages is None else passages
-    if images is None:
-        images = place.images()
-    elif not isinstance(images, Images):
-        images = Images(images)
+    pictures = place.images(split) if images is None else _opened(images)
     asked = examples.read(questions, known.name, found.positions, limit, seed, strict, dropped)
-    return Dataset(known, split, asked, found, images, dict(dropped))
+    return Dataset(known, split, asked, found, pictures, dict(dropped))
+
+
+def _opened(images: Root | Sequence[Root] | Images) -> Images:
+    return images if isinstance(images, Images) else Images(images)
+
+
+def _place(source: Root, task: Task) -> Any:
+    """Where the tables are, in M2KR's columns whatever the layout."""
+    folder = Path(source)
+    if vidore.is_vidore(source):
+        return vidore.Place(source)
+    if mbeir.is_mbeir(folder):
+        return mbeir.Place(folder, task.name)
+    if ret.is_ret(folder):
+        return ret.Place(folder, task.name)
+    return _Place(source, task)
 
 
 class _Place:
@@ -156,7 +170,7 @@ class _Place:
                 return table
         raise FileNotFoundError(f"{folder} must hold passages.jsonl, passages.jsonl.gz or passages.parquet, found none")
 
-    def images(self) -> Images | None:
+    def images(self, split: str) -> Images | None:
         return None if self.folder is None else Images.under(self.folder)
 
     def _folder(self, kind: str) -> Path:

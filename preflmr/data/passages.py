@@ -192,7 +192,9 @@ def read(table: Table, strict: bool, dropped: Counter[str]) -> Passages:
         digests.add(id)
     if columns is None or not keys:
         raise ValueError(f"{table.name}: must hold at least one passage, found none")
-    found, known = np.frombuffer(keys, np.int64), digests.ascending()
+    found = rows.compact(keys)
+    del keys
+    known = digests.ascending()
     again = repeats(known)
     if len(again):
         key = int(found[again[0]])
@@ -208,7 +210,7 @@ def read(table: Table, strict: bool, dropped: Counter[str]) -> Passages:
     return passages
 
 
-def _columns(table: Table, keys: NDArray[np.int64], columns: Columns, image: str | None) -> Passages:
+def _columns(table: Table, keys: NDArray[Any], columns: Columns, image: str | None) -> Passages:
     ids = Column(table, keys, (columns.id,), partial(_id, columns))
     texts = Column(table, keys, tuple(name for name in columns[1:] if name), partial(_text, columns))
     images = None if image is None else Column(table, keys, (image,), partial(_image, image))

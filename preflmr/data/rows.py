@@ -12,12 +12,16 @@ import os
 import shutil
 import tempfile
 import weakref
+from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Generic, NamedTuple, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lateint.disk import whole
 
 BATCH = 1000  # rows of a data set read together
 READ = 4096  # bytes of a line read together
@@ -203,7 +207,7 @@ class Column(Sequence[T], Generic[T]):
 
     Args:
         table: where rows are.
-        keys: ``[n]``, of the rows.
+        keys: ``[n]`` integers, of the rows.
         names: the columns that ``value`` needs.
         value: of a row's columns and its key; a function of a module, for other processes get it by name.
     """
@@ -211,7 +215,7 @@ class Column(Sequence[T], Generic[T]):
     def __init__(
         self,
         table: Table,
-        keys: NDArray[np.int64],
+        keys: NDArray[Any],
         names: Sequence[str],
         value: Callable[[Mapping[str, Any]], T],
     ) -> None:
@@ -257,13 +261,47 @@ def find(folder: Path, stem: str) -> Table | None:
     if shards:
         import datasets
 
-        data = datasets.Dataset.from_parquet([str(path) for path in shards])
+        data = datasets.concatenate_datasets([datasets.Dataset.from_file(str(_unpacked(path))) for path in shards])
         return Mapped(str(shards[0]) if len(shards) == 1 else f"{folder}/{stem}-*.parquet", data)
     if (folder / stem / "state.json").is_file():
         import datasets
 
         return Mapped(str(folder / stem), datasets.load_from_disk(str(folder / stem)))
     return None
+
+
+def _unpacked(path: Path) -> Path:
+    """A parquet file as one that can be mapped, in the cache of `datasets`; made once, a few rows at a time.
+
+    `datasets` itself reads whole row groups, which may have a million rows.
+    """
+    import datasets
+    from filelock import FileLock
+    from pyarrow import parquet
+
+    about = path.stat()
+    name = blake2b(f"{path.absolute()}\0{about.st_size}\0{about.st_mtime_ns}".encode(), digest_size=16).hexdigest()
+    target = Path(datasets.config.HF_DATASETS_CACHE) / "preflmr" / f"{name}.arrow"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{target}.lock"):
+        if not target.is_file():
+            with whole.file(target) as part, parquet.ParquetFile(path, buffer_size=1 << 20, pre_buffer=False) as file:
+                _write(file, part)
+    return target
+
+
+def _write(file: Any, path: Path) -> None:
+    import pyarrow
+
+    with pyarrow.OSFile(str(path), "wb") as sink, pyarrow.ipc.new_stream(sink, file.schema_arrow) as stream:
+        for batch in file.iter_batches(BATCH, use_threads=False):
+            stream.write_batch(batch)
+
+
+def compact(keys: array[int]) -> NDArray[Any]:
+    """Keys of rows as an array, of four bytes each where that is enough."""
+    found = np.frombuffer(keys, np.int64)
+    return found.astype(np.uint32) if len(found) and int(found.max()) < 2**32 else found
 
 
 def at(source: str | os.PathLike[str], stem: str) -> Table:

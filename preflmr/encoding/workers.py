@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from preflmr.data.images import Images, blank
+from preflmr.retrievers import Retriever
 
 Rows = tuple[NDArray[Any], NDArray[np.int64]]  # [T, dim] of several texts end to end, and how many each has
 
@@ -37,16 +38,15 @@ class Job:
     Attributes:
         kind: ``"query"`` or ``"document"``: which half of the model reads it.
         numbers: positions of the texts in what the user gave, for messages and for putting results in order.
-        input_ids, attention_mask: ``[B, L]`` int64.
+        items: of `Retriever.tokenized`, one of each text.
         pictures: ``[B]`` tuples of equally many pictures (PIL images, paths, or None for the blank picture), or None
             where no text has any.
-        options: more keyword arguments of the model.
+        options: more keyword arguments of `Retriever.rows`.
     """
 
     kind: str
     numbers: tuple[int, ...]
-    input_ids: NDArray[np.int64]
-    attention_mask: NDArray[np.int64]
+    items: Sequence[Any]
     pictures: tuple[tuple[Any, ...], ...] | None
     options: dict[str, Any]
 
@@ -70,7 +70,7 @@ class Settings:
 
 
 def results(
-    model: Any, jobs: Iterable[Job], settings: Settings, *, processes: int, device: Any
+    retriever: Retriever, jobs: Iterable[Job], settings: Settings, *, processes: int, device: Any
 ) -> Generator[tuple[Job, Rows], None, None]:
     """Every job with its rows, in the order of ``jobs``, of which few are drawn before they are needed.
 
@@ -78,7 +78,7 @@ def results(
         RuntimeError: the model failed or a worker ended; the message says at which texts.
     """
     start = _here if processes == 1 else _workers
-    with start(model, settings, processes, device) as (submit, depth):
+    with start(retriever, settings, processes, device) as (submit, depth):
         waiting: deque[tuple[Job, Callable[[], Rows]]] = deque()
         for job in jobs:
             waiting.append((job, submit(job)))
@@ -99,18 +99,18 @@ def _finished(job: Job, result: Callable[[], Rows]) -> tuple[Job, Rows]:
 
 
 @contextmanager
-def _here(model: Any, settings: Settings, processes: int, device: Any) -> Iterator[Any]:
+def _here(retriever: Retriever, settings: Settings, processes: int, device: Any) -> Iterator[Any]:
     """One model in this process; a thread opens the pictures of the next jobs meanwhile."""
     if device is not None:
-        model.to(device)
-    encoder = _Encoder(model, settings)
+        retriever.model.to(device)
+    encoder = _Encoder(retriever, settings)
     with ThreadPoolExecutor(1) as thread:
 
         def submit(job: Job) -> Callable[[], Rows]:
             if job.pictures is None:
-                return lambda: encoder.rows(job, None)
-            pixels = thread.submit(encoder.pixels, job)
-            return lambda: encoder.rows(job, pixels.result())
+                return lambda: encoder.rows(job, encoder.inputs(job))
+            inputs = thread.submit(encoder.inputs, job)
+            return lambda: encoder.rows(job, inputs.result())
 
         try:
             yield submit, 1
@@ -119,7 +119,7 @@ def _here(model: Any, settings: Settings, processes: int, device: Any) -> Iterat
 
 
 @contextmanager
-def _workers(model: Any, settings: Settings, processes: int, device: Any) -> Iterator[Any]:
+def _workers(retriever: Retriever, settings: Settings, processes: int, device: Any) -> Iterator[Any]:
     """A copy of the model in each of several processes.
 
     The weights go through a file that workers map: those on the CPU share one copy in memory.
@@ -127,10 +127,10 @@ def _workers(model: Any, settings: Settings, processes: int, device: Any) -> Ite
     context = multiprocessing.get_context("spawn")
     with tempfile.TemporaryDirectory(prefix="preflmr-") as folder:
         weights = Path(folder) / "model.pt"
-        with evaluating(list(model.modules())):
-            torch.save(model, weights)
+        with evaluating(list(retriever.model.modules())):
+            torch.save(retriever, weights)
         threads = max(1, torch.get_num_threads() // processes)
-        arguments = (weights, devices(model, device, processes), context.Value("i", 0), threads, settings)
+        arguments = (weights, devices(retriever.model, device, processes), context.Value("i", 0), threads, settings)
         executor = ProcessPoolExecutor(processes, context, _start, arguments)
         try:
             yield (lambda job: executor.submit(_work, job).result), 2 * processes
@@ -158,8 +158,9 @@ def _start(weights: Path, devices: Sequence[str], started: Any, threads: int, se
             number = started.value
             started.value += 1
         torch.set_num_threads(threads)
-        model = torch.load(weights, map_location="cpu", mmap=True, weights_only=False)
-        _worker["encoder"] = _Encoder(model.to(devices[number % len(devices)]), settings)
+        retriever = torch.load(weights, map_location="cpu", mmap=True, weights_only=False)
+        retriever.model.to(devices[number % len(devices)])
+        _worker["encoder"] = _Encoder(retriever, settings)
     except Exception as error:  # an exception here would only be printed, and the pool would not say why it broke
         _worker["error"] = error
 
@@ -177,46 +178,39 @@ def _work(job: Job) -> Rows:
     if "error" in _worker:
         raise RuntimeError(f"a worker process could not load the model: {_worker['error']}") from _worker["error"]
     encoder: _Encoder = _worker["encoder"]
-    return encoder.rows(job, encoder.pixels(job))
+    return encoder.rows(job, encoder.inputs(job))
 
 
 class _Encoder:
     """A model on its device, and how it is used."""
 
-    def __init__(self, model: Any, settings: Settings) -> None:
-        self.model, self.settings = model, settings
-        self.modules = list(model.modules())  # to walk through them for each batch takes milliseconds
+    def __init__(self, retriever: Retriever, settings: Settings) -> None:
+        self.retriever, self.settings = retriever, settings
+        self.modules = list(retriever.model.modules())  # to walk through them for each batch takes milliseconds
 
-    def pixels(self, job: Job) -> torch.Tensor | None:
-        """``[B, 3, H, W]``, or ``[B, R, 3, H, W]`` of several pictures each."""
-        if job.pictures is None:
-            return None
-        opened: list[Any] = []
-        for number, pictures in zip(job.numbers, job.pictures, strict=True):
+    def inputs(self, job: Job) -> dict[str, torch.Tensor]:
+        """What the model reads, pictures opened."""
+        opened: list[list[Any]] = []
+        for number, pictures in zip(job.numbers, job.pictures or (), strict=job.pictures is not None):
             try:
-                opened += [_opened(picture, self.settings.images) for picture in pictures]
+                opened.append([_opened(picture, self.settings.images) for picture in pictures])
             except (OSError, ValueError) as error:  # of the kind that `preflmr.data.images` raises
                 raise type(error)(f"{job.kind} {number}: {error}") from error
-        pixels: torch.Tensor = self.model.image_processor(opened)
-        each = len(job.pictures[0])
-        return pixels if each == 1 else pixels.unflatten(0, (-1, each))
+        return self.retriever.inputs(job.kind, job.items, None if job.pictures is None else opened)
 
-    def rows(self, job: Job, pixels: torch.Tensor | None) -> Rows:
+    def rows(self, job: Job, inputs: dict[str, torch.Tensor]) -> Rows:
         """The rows that take part, ``[T, dim]``, and how many each text has."""
-        model, settings = self.model, self.settings
-        device = next(model.parameters()).device
-        inputs = {"input_ids": torch.from_numpy(job.input_ids), "attention_mask": torch.from_numpy(job.attention_mask)}
-        if pixels is not None:
-            inputs["pixel_values"] = pixels
+        retriever, settings = self.retriever, self.settings
+        device = next(retriever.model.parameters()).device
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
         autocast = torch.autocast(device.type, settings.autocast, enabled=settings.autocast is not None)
         try:
             with torch.inference_mode(), evaluating(self.modules), autocast:
-                output = (model.query if job.kind == "query" else model.doc)(**inputs, **job.options)
-            rows = output.late_interaction_output[output.mask].float()
+                every, mask = retriever.rows(job.kind, inputs, **job.options)
+            rows = every[mask].float()
             if settings.autocast is not None:
                 rows = torch.nn.functional.normalize(rows, dim=-1)  # rounding left norms that differ in the third digit
-            lengths = output.mask.sum(1, dtype=torch.int64)
+            lengths = mask.sum(1, dtype=torch.int64)
         except Exception as error:
             raise RuntimeError(f"{job.name} could not be encoded: {type(error).__name__}: {error}") from error
         return rows.cpu().numpy().astype(settings.rows, copy=False), lengths.cpu().numpy()

@@ -14,13 +14,14 @@ from preflmr.data.m2kr import Dataset, Passages
 from preflmr.evaluation.config import EvalConfig
 from preflmr.indexing.passage_index import PassageIndex, check_free, differences, made_from, read_about
 from preflmr.indexing.tokens import collected, passage_tokens
+from preflmr.retrievers import adapted
 
 
 def read_passages(model: Any, dataset: Dataset, config: EvalConfig) -> Passages:
     """The passages as the model reads them: with their pictures, or without."""
     reads = config.document_pictures
     if reads is None:
-        reads = getattr(model.config, "context_concat_output_from_vision_encoder", False)
+        reads = adapted(model).reading.document_pictures
     return dataset.passages if reads else Passages(dataset.passages.ids, dataset.passages.texts)
 
 

@@ -14,6 +14,7 @@ from preflmr.data.m2kr import Dataset, Example
 from preflmr.evaluation.config import EvalConfig
 from preflmr.evaluation.results import Clock
 from preflmr.instructions import join
+from preflmr.retrievers import adapted
 
 
 class Questions:
@@ -26,10 +27,11 @@ class Questions:
 
     def __init__(self, model: Any, dataset: Dataset, config: EvalConfig, clock: Clock) -> None:
         self.model, self.dataset, self.config, self.clock = model, dataset, config, clock
-        self.sees = bool(model.config.use_vision_encoder and model.config.query_concat_output_from_vision_encoder)
-        self.without_image = (config.without_image or model.config.without_image) if self.sees else "text"
+        self.reading = adapted(model).reading
+        self.sees = self.reading.query_pictures
+        self.without_image = (config.without_image or self.reading.without_image) if self.sees else "text"
         self.instruction = config.instruction
-        if self.instruction is None and not model.config.use_instructions:
+        if self.instruction is None and not self.reading.use_instructions:
             self.instruction = ""
         self.missing = 0
 
@@ -80,7 +82,7 @@ class Questions:
         return found
 
     def _encoded(self, examples: Sequence[Example], images: list[Any] | None) -> list[NDArray[np.float32]]:
-        instruction, separator = self.instruction, self.model.config.mask_instruction_token
+        instruction, separator = self.instruction, self.reading.separator
         texts = [
             join(example.instruction if instruction is None else instruction, example.question, separator)
             for example in examples

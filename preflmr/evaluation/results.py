@@ -15,6 +15,7 @@ from typing import Any
 
 from lateint.disk import whole
 from lateint.version import __version__
+from preflmr.retrievers.kinds import DOCUMENT, QUERY
 
 
 def versions() -> dict[str, str]:
@@ -58,17 +59,19 @@ class Cut:
     """Counts texts longer than the model reads, and warns of them once instead of once a batch."""
 
     def __init__(self, model: Any) -> None:
-        self._tokenizers = {"questions": model.query_tokenizer, "passages": model.document_tokenizer}
+        from preflmr.retrievers import adapted
+
+        self._retriever = adapted(model)
         self.counts: dict[str, int] = {}
 
     @contextmanager
     def counting(self) -> Iterator[None]:
-        before = {name: getattr(tokenizer, "truncated", 0) for name, tokenizer in self._tokenizers.items()}
+        before = dict(self._retriever.truncated)
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".*were longer than the model reads", UserWarning)
             yield
-        for name, tokenizer in self._tokenizers.items():
-            self.counts[name] = getattr(tokenizer, "truncated", 0) - before[name]
+        for side, name in ((QUERY, "questions"), (DOCUMENT, "passages")):
+            self.counts[name] = self._retriever.truncated[side] - before[side]
         if any(self.counts.values()):
             said = " and ".join(f"{count:,} {name}" for name, count in self.counts.items() if count)
             warnings.warn(f"{said} were longer than the model reads and were cut", stacklevel=4)

@@ -25,6 +25,7 @@ from preflmr.evaluation.judging import Ranking, judge
 from preflmr.evaluation.passage_index import passage_index, positions_of, tokens_of
 from preflmr.evaluation.questions import Questions
 from preflmr.evaluation.results import Clock, Cut, result_path, versions, write_json
+from preflmr.retrievers import adapted
 
 AT_ONCE = 512  # questions whose tokens are held at a time
 
@@ -72,7 +73,7 @@ def evaluate(
     """Measures a model on a data set. Settings and pictures are checked before the first passage is encoded.
 
     Args:
-        model: a `PreFLMR` with its tokenizers.
+        model: a `PreFLMR` with its tokenizers, or a `preflmr.retrievers.Retriever`.
         index: an index of the passages; or a folder, where one is built unless it holds that of this model and these
             passages; None: built in memory.
         run: what a report calls this model.
@@ -120,7 +121,7 @@ def _searches(
                 index = passage_index(model, dataset, index, config, tokens=tokens, progress=progress)
             searches["index"] = _Searched(index, positions_of(index, dataset.passages), config)
     if tokens is not None:
-        device = next(model.parameters()).device
+        device = next(adapted(model).model.parameters()).device
         scoring = None if device.type == "cpu" else device
         searches["exact"] = partial(_exact, tokens=tokens, device=scoring, threads=config.threads)
     return searches, index

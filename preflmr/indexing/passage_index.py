@@ -22,6 +22,7 @@ from lateint.version import __version__
 from preflmr.data.images import Images
 from preflmr.data.passages import Passages
 from preflmr.indexing.tokens import passage_tokens
+from preflmr.retrievers import adapted
 from preflmr.weights.fingerprint import fingerprint
 
 ABOUT, INDEX = "preflmr.json", "index"
@@ -106,7 +107,7 @@ class PassageIndex:
 def made_from(model: Any, passages: Passages, *, nbits: int, seed: int, dtype: Any) -> dict[str, Any]:
     """What an index depends on, as ``preflmr.json`` says it."""
     return {
-        "fingerprint": fingerprint(model),
+        "fingerprint": fingerprint(adapted(model).model),
         "passages": {"count": len(passages), "sha256": passages.sha256},
         "index": {"nbits": nbits, "seed": seed, "dtype": str(dtype or "float32").removeprefix("torch.")},
     }
@@ -165,4 +166,4 @@ def check_free(folder: str | os.PathLike[str], overwrite: bool) -> None:
 
 def name_of(model: Any) -> str:
     """What to call a model: where it was loaded from, or its class."""
-    return str(model.name_or_path or type(model).__name__)
+    return adapted(model).name

@@ -46,7 +46,7 @@ class Batches:
     Args:
         data: the recipe's.
         datasets: by the names of ``data.mix``; see `load_mix`.
-        model: for its tokenizers, image processor and config.
+        model: reads texts and pictures.
         batch_size: queries of a batch.
         seed: of everything random.
         rank, devices: this device's number, and how many there are.
@@ -82,9 +82,10 @@ class Batches:
         if data.homogeneous_batches:
             self.sizes = [_whole(name, n, batch_size * devices) for name, n in zip(self.names, self.sizes, strict=True)]
         self.corpora = {corpus: i for i, corpus in enumerate(sorted({one.task.name for one in self.datasets}))}
-        self.vision = vision and bool(model.config.use_vision_encoder)
         self.collator = Collator(data, model)
-        self.separator = model.config.mask_instruction_token
+        reading = self.collator.retriever.reading
+        self.vision, self.separator = vision and reading.query_pictures, reading.separator
+        self.instructs = data.use_instructions and reading.use_instructions
         self.augment = augmentation(data.augment)
         self._order: tuple[int, NDArray[np.int64]] | None = None
 
@@ -147,7 +148,7 @@ class Batches:
         opened = self._pictures(number, example.images if self.vision else (), rng)
         if opened is None:
             return None
-        instruction = choose_instruction(self.data, source, example, rng)
+        instruction = choose_instruction(source, example, rng) if self.instructs else None
         positive = example.positive_ids[int(rng.integers(len(example.positive_ids)))]
         mined = self.mined[number].get(example.question_id, Mined({}, {}))
         negatives, scores = draw_negatives(dataset, example, mined, self.data.negatives, source.hard_negatives, rng)
@@ -185,8 +186,7 @@ class Batches:
                 seed = (VIEW, self.seed, view.number, *blake2b(str(view.path).encode(), digest_size=8).digest())
                 picture = augmented(self.augment, picture, np.random.default_rng(seed))
             opened += picture
-        assert self.collator.image_processor is not None  # or there would be no views
-        pixels: torch.Tensor = self.collator.image_processor(opened)
+        pixels: torch.Tensor = self.collator.retriever.model.image_processor(opened)
         return pixels
 
 

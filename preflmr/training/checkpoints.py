@@ -5,7 +5,7 @@
 ``models/step-N/``         the model after N steps, where ``models_every`` asks for it
 ``checkpoints/step-N/``    what it takes to go on: trained parameters, optimizer, schedule, random states, `Progress`
 ``config.json``            the recipe
-``log.jsonl``, ``logs/``   losses, rates and validations: a line each, and for TensorBoard
+``log.jsonl``, ``logs/``   losses, rates and validations: a line each, and for TensorBoard, if that is the tracker
 ``summary.json``           written at the end
 =========================  ============================================================================================
 
@@ -25,13 +25,17 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lateint.disk import whole
+from preflmr.training import sharding
 from preflmr.training.recipe import TrainConfig
 from preflmr.training.schema import build
 from preflmr.training.validation import History
 
 TRAINED = "trained.safetensors"
 PROGRESS, CONFIG = "progress.json", "config.json"
-NOT_THE_RUN = {"output", "save_every", "save_minutes", "keep_checkpoints", "log_every"}  # may differ when it is resumed
+# May differ when a run is resumed.
+NOT_THE_RUN = {
+    "output", "save_every", "save_minutes", "keep_checkpoints", "log_every", "tracker", "project", "hub",
+}  # fmt: skip
 
 
 @dataclass
@@ -140,8 +144,8 @@ def keep_trained_only(accelerator: Any, module: torch.nn.Module) -> None:
 
     def write(models: Any, weights: list[Any], output: str) -> None:
         weights.clear()
+        trained = {name: sharding.whole(one).contiguous() for name, one in _trained(module)}
         if accelerator.is_main_process:
-            trained = {name: one.detach().contiguous() for name, one in _trained(module)}
             save_file(trained, Path(output) / TRAINED)
 
     def read(models: list[Any], source: str) -> None:
@@ -151,9 +155,8 @@ def keep_trained_only(accelerator: Any, module: torch.nn.Module) -> None:
         if saved.keys() != parameters.keys():
             names = ", ".join(sorted(saved.keys() ^ parameters.keys())[:5])
             raise ValueError(f"{source}: must hold the parameters that are trained, differs in {names}")
-        with torch.no_grad():
-            for name, value in saved.items():
-                parameters[name].copy_(value)
+        for name, value in saved.items():
+            sharding.put(parameters[name], value)
 
     accelerator.register_save_state_pre_hook(write)
     accelerator.register_load_state_pre_hook(read)
@@ -163,6 +166,17 @@ def write_json(path: Path, values: Any) -> None:
     """A file that is there whole or not at all."""
     with whole.file(path) as part:
         part.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def cut_log(path: Path, progress: Progress) -> None:
+    """Takes lines out of a log that come again: those after the checkpoint."""
+    if not path.is_file():
+        return
+    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    known = {step for step in progress.history.found}
+    kept = [one for one in lines if one["step"] <= progress.step and ("validation" not in one or one["step"] in known)]
+    with whole.file(path) as part:
+        part.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")
 
 
 def _recipe(config: TrainConfig) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from preflmr.data.images import pictures
 from preflmr.data.m2kr import Dataset
+from preflmr.retrievers import DOCUMENT, QUERY, adapted
 from preflmr.training.drawing import Drawn
 from preflmr.training.recipe import Data
 
@@ -21,9 +22,8 @@ class Batch:
     """What a device encodes at a time: Nq queries, and the documents of each: its positive, then its negatives.
 
     Attributes:
-        queries: ``input_ids`` and ``attention_mask`` ``[Nq, Lq]``; if any query has pictures ``pixel_values``
-            ``[Nq, R, 3, H, W]``, and ``pictures`` ``[Nq]``, how many of R each query has; or the ``views`` of each,
-            where pictures are cached.
+        queries: inputs of the model, ``[Nq, ...]``, see `Retriever.inputs`; without pictures, and with the ``views`` of
+            each, where pictures are cached.
         documents: likewise; or their ``texts``, where documents are cached.
         positives: ``[Nq]`` int64, the number of each query's positive among this batch's documents.
         document_ids, document_corpora: ``[Nd]`` int64, alike on all devices.
@@ -51,26 +51,24 @@ class Collator:
     """Tensors of what was drawn."""
 
     def __init__(self, data: Data, model: Any) -> None:
-        self.data = data
-        self.query_tokenizer, self.document_tokenizer = model.query_tokenizer, model.document_tokenizer
-        for name in ("query_tokenizer", "document_tokenizer"):
-            if getattr(self, name) is None:
-                raise ValueError(f"model must have a {name} to be trained, got none")
-        self.image_processor = model.image_processor if model.config.use_vision_encoder else None
-        self.sees_documents = bool(model.config.context_concat_output_from_vision_encoder)
+        self.data, self.retriever = data, adapted(model)
+        for side in (QUERY, DOCUMENT):
+            self.retriever.check(side)
+        self.sees_documents = self.retriever.reading.document_pictures
         self.teacher = any(source.negatives for source in data.mix.values())
 
     def __call__(self, drawn: Sequence[Drawn], corpora: Mapping[str, int]) -> Batch:
         width = 1 + self.data.negatives
         passages = [(one.dataset, position) for one in drawn for position in (one.positive, *one.negatives)]
-        queries = dict(self.query_tokenizer([one.text for one in drawn]))
-        images = [one.images for one in drawn]
+        texts, images = [one.text for one in drawn], [one.images for one in drawn]
+        cached = self.data.cache_images
+        queries = self._inputs(QUERY, texts, None if cached else images) | ({"views": images} if cached else {})
         known = [
             [_passage_id(one.dataset, id) for id in one.example.positive_ids if id in one.dataset.passages.positions]
             for one in drawn
         ]
         return Batch(
-            queries=queries | ({"views": images} if self.data.cache_images else self._pixels(images)),
+            queries=queries,
             documents=self._documents(passages),
             positives=torch.arange(len(drawn)) * width,
             document_ids=torch.tensor([_passage_id(one, one.passages.ids[position]) for one, position in passages]),
@@ -83,14 +81,16 @@ class Collator:
         texts = [dataset.passages.texts[position] for dataset, position in passages]
         if self.data.cache_documents:
             return {"texts": texts}
-        documents = self.tokenize_documents(texts)
-        if self.sees_documents:
-            documents |= self._pixels([self._document_pictures(*passage) for passage in passages])
-        return documents
+        seen = [self._document_pictures(*passage) for passage in passages] if self.sees_documents else None
+        return self._inputs(DOCUMENT, texts, seen)
 
-    def tokenize_documents(self, texts: list[str]) -> dict[str, Any]:
-        """``input_ids`` and ``attention_mask``, as long as the longest of these."""
-        return dict(self.document_tokenizer(texts, padding="longest"))
+    def documents(self, texts: list[str]) -> dict[str, Any]:
+        """Inputs of documents without pictures."""
+        return self._inputs(DOCUMENT, texts, None)
+
+    def _inputs(self, side: str, texts: list[str], pictures: list[list[Any]] | None) -> dict[str, Any]:
+        retriever = self.retriever
+        return dict(retriever.inputs(side, retriever.tokenized(side, texts).items, pictures))
 
     def _document_pictures(self, dataset: Dataset, position: int) -> list[Any]:
         path = dataset.passages.images[position] if dataset.passages.images else None
@@ -99,16 +99,6 @@ class Collator:
         # A passage cannot be passed over: it is the positive of a query.
         on_missing = "error" if self.data.on_missing == "error" else "blank"
         return pictures(dataset.images, [path], on_missing)[0] or []
-
-    def _pixels(self, images: list[list[Any]]) -> dict[str, Tensor]:
-        counts = [len(some) for some in images]
-        if self.image_processor is None or not any(counts):
-            return {}
-        pixels = self.image_processor([one for some in images for one in some])  # [sum of counts, 3, H, W]
-        filled = pixels.new_zeros(len(images), max(counts), *pixels.shape[1:])
-        for row, some in zip(filled, pixels.split(counts), strict=True):
-            row[: len(some)] = some
-        return {"pixel_values": filled, "pictures": torch.tensor(counts)}
 
 
 def _passage_id(dataset: Dataset, id: str) -> int:

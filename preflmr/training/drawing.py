@@ -139,9 +139,9 @@ def check(name: str, dataset: Dataset, negatives: int) -> None:
         raise ValueError(f"{name}: data.negatives must leave passages to draw {negatives} from, got {found}")
 
 
-def choose_instruction(data: Data, source: Source, example: Example, rng: np.random.Generator) -> str | None:
+def choose_instruction(source: Source, example: Example, rng: np.random.Generator) -> str | None:
     """What goes before the question."""
-    if source.instructions == "none" or not data.use_instructions:
+    if source.instructions == "none":
         return None
     return example.instruction if source.instructions == "row" else instructions.choose(source.instructions, rng)
 

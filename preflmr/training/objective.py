@@ -6,7 +6,7 @@ that. It is a module, so that what accelerate wraps (DistributedDataParallel, au
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,11 +16,9 @@ from lateint_kernels import losses
 from lateint_kernels.distributed import gather_rows, global_mean
 from lateint_kernels.gradcache import encode_in_chunks
 from preflmr.model.scoring import batch_scores, own_columns, own_scores
+from preflmr.retrievers import DOCUMENT, QUERY, Tokens, adapted
 from preflmr.training.batches import Batch, Batches, View
-from preflmr.training.recipe import Distillation, TrainConfig
-
-PICTURES = ("pixel_values", "image_features")
-Tokens = tuple[Tensor, Tensor]  # [n, L, dim] and its mask [n, L]
+from preflmr.training.recipe import QUERY_PARTS, Distillation, TrainConfig
 
 
 class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -41,7 +39,8 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
         teacher: Any = None,
     ) -> None:
         super().__init__()
-        self.model, self.config, self.batches = model, config, batches
+        self.retriever = adapted(model)
+        self.model, self.config, self.batches = self.retriever.model, config, batches
         self._teacher = (teacher,)  # in a tuple, for a module would become a part of this one
         self._documents: dict[int, Tensor] = {}
         self._images: dict[View, Tensor] = {}
@@ -90,10 +89,11 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
         return tokens, mask
 
     def _query(self, inputs: dict[str, Any]) -> Tokens:
-        return encode_by_pictures(self.model.query, inputs, self.config.query_parts)
+        chosen = {part: None if part in self.config.query_parts else False for part in QUERY_PARTS}
+        return self.retriever.rows(QUERY, inputs, **chosen)
 
     def _document(self, inputs: dict[str, Any]) -> Tokens:
-        return encode_by_pictures(self.model.doc, inputs, ("text", "vision"))
+        return self.retriever.rows(DOCUMENT, inputs)
 
     def _cached(self, batch: Batch) -> Tokens:
         """Documents out of the cache, which has rows that take part alone; those not yet there are encoded first."""
@@ -103,7 +103,7 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
         }
         if missing:
             assert self.batches is not None
-            inputs = self.batches.collator.tokenize_documents(list(missing.values()))
+            inputs = self.batches.collator.documents(list(missing.values()))
             inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
             with torch.no_grad():
                 tokens, mask = self._document(inputs)
@@ -144,42 +144,10 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
                 raise ValueError("loss.distillation needs a teacher, or a file of negatives in data.mix, got neither")
             return batch.teacher_scores
         with torch.no_grad():
-            queries, query_mask = encode_by_pictures(teacher.query, batch.queries, ("text", "vision"))
-            documents, document_mask = encode_by_pictures(teacher.doc, batch.documents, ("text", "vision"))
+            taught = adapted(teacher)
+            queries, query_mask = taught.rows(QUERY, batch.queries)
+            documents, document_mask = taught.rows(DOCUMENT, batch.documents)
             return own_scores(queries, query_mask, documents, document_mask, len(documents) // len(queries))
-
-
-def encode_by_pictures(encode: Callable[..., Any], inputs: Mapping[str, Any], parts: tuple[str, ...]) -> Tokens:
-    """Rows and mask of a batch whose members may have different numbers of pictures, or none.
-
-    Args:
-        encode: ``model.query`` or ``model.doc``.
-        inputs: as in `preflmr.training.batches.Batch`.
-        parts: which rows are scored, of "text" and "vision".
-    """
-    flags = {} if "text" in parts else {"concat_output_from_text_encoder": False}
-    text = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    counts = inputs.get("pictures") if "vision" in parts else None
-    if counts is None:
-        output = encode(**text, concat_output_from_vision_encoder=False, **flags)
-        return output.late_interaction_output, output.mask
-    found: list[Tokens] = []
-    order = []
-    for count in counts.unique().tolist():
-        rows = (counts == count).nonzero()[:, 0]
-        some = {name: value[rows] for name, value in text.items()}
-        pictures = {name: inputs[name][rows, :count] for name in PICTURES if count and name in inputs}
-        own = flags if count else {**flags, "concat_output_from_vision_encoder": False}
-        output = encode(**some, **pictures, **own)
-        found.append((output.late_interaction_output, output.mask))
-        order.append(rows)
-    if len(found) == 1:
-        return found[0]
-    longest = max(mask.shape[1] for _, mask in found)
-    tokens = torch.cat([nn.functional.pad(one, (0, 0, 0, longest - one.shape[1])) for one, _ in found])
-    mask = torch.cat([nn.functional.pad(one, (0, longest - one.shape[1])) for _, one in found])
-    back = torch.cat(order).argsort()
-    return tokens[back], mask[back]
 
 
 def distillation(scores: Tensor, teacher: Tensor, settings: Distillation) -> Tensor:

@@ -181,12 +181,18 @@ class TrainConfig:
         frozen_dropout: whether frozen parts keep dropout, as the reference does.
         precision: "no", "bf16" or "fp16" autocast.
         gradient_checkpointing: save memory, pay time.
+        sharded: share out parameters, gradients and the optimizer's states over devices (FSDP); each process keeps one
+            more copy of the model in the memory of the host.
         save_every: steps between checkpoints to resume from; None: only as ``save_minutes`` says, before validations,
             and at the end.
         save_minutes: minutes between checkpoints, whatever the steps; None: only as ``save_every`` says.
         keep_checkpoints: how many of the last checkpoints stay.
         models_every: steps between models that are kept in ``models/``, each a checkpoint of its own; None: none is.
         log_every: steps between lines in the log.
+        tracker: who shows losses besides the log: "tensorboard", "wandb" (Weights and Biases) or "none".
+        project: what Weights and Biases calls the project.
+        hub: a repository on the Hugging Face hub to which ``best`` is uploaded at the end, with a model card; None:
+            nothing is uploaded.
         seed: of everything random.
     """
 
@@ -201,11 +207,15 @@ class TrainConfig:
     frozen_dropout: bool = False
     precision: Annotated[str, one_of("no", "bf16", "fp16")] = "no"
     gradient_checkpointing: bool = False
+    sharded: bool = False
     save_every: AtLeast1 | None = None
     save_minutes: Positive | None = 30.0
     keep_checkpoints: AtLeast1 = 1
     models_every: AtLeast1 | None = None
     log_every: AtLeast1 = 10
+    tracker: Annotated[str, one_of("tensorboard", "wandb", "none")] = "tensorboard"
+    project: str = "preflmr"
+    hub: str | None = None
     seed: int = 0
     optimizer: Annotated[Optimizer, SECTION] = field(default_factory=Optimizer)
     loss: Annotated[Loss, SECTION] = field(default_factory=Loss)
@@ -230,6 +240,9 @@ class TrainConfig:
                 raise ValueError(f"data.{cache} needs encoders without dropout, got frozen_dropout")
             if self.loss.distillation is not None and self.loss.distillation.teacher is not None:
                 raise ValueError(f"data.{cache} keeps from a teacher what it reads, got loss.distillation.teacher")
+        if self.sharded and (self.loss.chunk is not None or self.precision == "fp16"):
+            name = "loss.chunk" if self.loss.chunk is not None else "precision: fp16"
+            raise ValueError(f"sharded works without {name}, got both")
         if self.model.lora is not None and "text_encoder" not in self.learning_rates:
             raise ValueError("model.lora needs learning_rates.text_encoder, got none")
         if self.loss.distillation is not None and not self.data.negatives:

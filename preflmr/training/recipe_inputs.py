@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from preflmr.instructions import TEMPLATES
+from preflmr.retrievers.kinds import FLMR_KIND, KINDS
 from preflmr.training.schema import ENTRIES, AtLeast0, AtLeast1, AtLeast3, Share, one_of, settings
 
 INSTRUCTIONS = ("row", "none", *TEMPLATES)
@@ -25,8 +26,8 @@ class Model:
     """The model that training starts from: a checkpoint, or parts put together.
 
     Args:
-        start: a checkpoint of PreFLMR or FLMR, folder or hub id; ``"previous"``: of the stage before, in a file of
-            several stages.
+        start: a checkpoint, folder or hub id; ``"previous"``: of the stage before, in a file of several stages.
+        kind: one of `preflmr.retrievers.KINDS`: what the checkpoint is, where its configuration does not say.
         config: fields of `FLMRConfig` for a model made anew; what is not given is as in published PreFLMR, and what no
             checkpoint fills is random.
         text: where a new model's text encoder comes from: a BERT or ColBERT checkpoint, or a PreFLMR one
@@ -42,6 +43,7 @@ class Model:
     """
 
     start: str | None = None
+    kind: Annotated[str, one_of(*KINDS)] | None = None
     config: dict[str, Any] | None = None
     text: str | None = None
     vision: str | None = None
@@ -54,6 +56,8 @@ class Model:
     def __post_init__(self) -> None:
         if (self.start is None) == (self.config is None):
             raise ValueError("model must have either start or config, got " + ("neither" if not self.start else "both"))
+        if self.config is not None and self.kind not in (None, FLMR_KIND):
+            raise ValueError(f"model.config makes a PreFLMR; a model of kind {self.kind} must have model.start")
         for name in ("text", "vision", "tokenizer"):
             if self.start is not None and getattr(self, name) is not None:
                 raise ValueError(f"model.{name} is for a model made from model.config, got it with model.start")

@@ -10,8 +10,11 @@ import torch
 from torch import nn
 from transformers import get_scheduler
 
+from preflmr import retrievers
 from preflmr.model import PreFLMR
 from preflmr.model.pretrained import flmr_config, word_tokenizer
+from preflmr.retrievers import adapted
+from preflmr.retrievers.protocol import around
 from preflmr.training import recipe
 from preflmr.training.recipe import TrainConfig
 
@@ -19,7 +22,8 @@ ADAPTER = "lora"
 
 
 def start_model(config: TrainConfig, model: Any = None) -> Any:
-    """The model of a recipe, or the given one; what no checkpoint fills is random by the seed.
+    """The model of a recipe, a `PreFLMR` or another retriever, or the given one; what no checkpoint fills is random by
+    the seed.
 
     Raises:
         FileNotFoundError, OSError: a checkpoint is missing.
@@ -29,13 +33,16 @@ def start_model(config: TrainConfig, model: Any = None) -> Any:
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         if model is None:
-            model = _new(settings) if settings.start is None else PreFLMR.from_pretrained(settings.start)
-        _set_lengths(model, settings)
-        if settings.separate_text_encoders:
-            model.separate_text_encoders()
+            model = _new(settings) if settings.start is None else retrievers.load(settings.start, settings.kind)
+        if isinstance(model, PreFLMR):
+            _set_lengths(model, settings)
+            if settings.separate_text_encoders:
+                model.separate_text_encoders()
+            _tell(model.config, config)
+        else:
+            _refuse_what_flmr_has(adapted(model).name, config)
         if settings.lora is not None:
-            _add_adapters(model, settings.lora)
-    _tell(model.config, config)
+            add_adapters(adapted(model).model, settings.lora)
     return model
 
 
@@ -45,30 +52,33 @@ def choose_trained(model: Any, config: TrainConfig) -> list[dict[str, Any]]:
     Raises:
         ValueError: the model lacks a part that should be trained.
     """
-    model.requires_grad_(False)
+    retriever = adapted(model)
+    module, parts = retriever.model, retriever.parts()
+    module.requires_grad_(False)
     groups = []
     for part, rate in config.learning_rates.items():
-        modules = model.parts()[part]
+        modules = parts[part]
         parameters: dict[str, nn.Parameter] = {}
-        for name, parameter in model.named_parameters():
-            if any(parameter is own for module in modules for own in module.parameters()) and _learns(name, config):
+        for name, parameter in module.named_parameters():
+            if any(parameter is own for one in modules for own in one.parameters()) and _learns(name, part, config):
                 parameters[name] = parameter.requires_grad_(True)
         if not parameters:
             raise ValueError(f"learning_rates names {part}, which this model does not have")
         groups.append({"params": list(parameters.values()), "lr": rate, "name": part})
     if config.gradient_checkpointing:
         # transformers 5 renamed it.
-        name = "activation" if hasattr(model, "activation_checkpointing_enable") else "gradient"
-        getattr(model, f"{name}_checkpointing_enable")({"use_reentrant": False})
+        name = "activation" if hasattr(module, "activation_checkpointing_enable") else "gradient"
+        getattr(module, f"{name}_checkpointing_enable")({"use_reentrant": False})
     return groups
 
 
 def set_training(model: Any, config: TrainConfig) -> None:
     """Training mode for what is trained; evaluation mode, so without dropout, for the rest."""
-    model.train()
+    retriever = adapted(model)
+    retriever.model.train()
     if config.frozen_dropout:
         return
-    for part, modules in model.parts().items():
+    for part, modules in retriever.parts().items():
         for module in modules:
             module.train(part in config.learning_rates)
 
@@ -89,9 +99,10 @@ def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> Any:
 
 def save_model(model: Any, folder: Path) -> None:
     """Writes the model as a checkpoint of its own, adapters merged into what they adapt."""
-    if any(hasattr(module, "lora_A") for module in model.modules()):
-        model = _merged(model)
-    model.save_pretrained(folder)
+    retriever = adapted(model)
+    if any(hasattr(module, "lora_A") for module in retriever.model.modules()):
+        retriever = around(retriever, merged_adapters(retriever.model))
+    retriever.save(folder)
 
 
 def _new(settings: recipe.Model) -> Any:
@@ -139,14 +150,33 @@ def _set_lengths(model: Any, settings: recipe.Model) -> None:
         model.document_tokenizer.max_length = settings.document_length
 
 
-def _learns(name: str, config: TrainConfig) -> bool:
+def _refuse_what_flmr_has(name: str, config: TrainConfig) -> None:
+    """Settings that only PreFLMR and FLMR know."""
+    settings, start = config.model, recipe.Model(start="any")
+    fields = ("query_length", "document_length", "separate_text_encoders")
+    given = [f"model.{field}" for field in fields if getattr(settings, field) != getattr(start, field)]
+    given += ["data.cache_images"] if config.data.cache_images else []
+    given += ["data.cache_documents"] if config.data.cache_documents else []
+    given += ["query_parts"] if len(config.query_parts) < len(recipe.QUERY_PARTS) else []
+    teacher = config.loss.distillation is not None and config.loss.distillation.teacher is not None
+    given += ["loss.distillation.teacher"] if teacher else []
+    if given:
+        raise ValueError(f"{given[0]} is for PreFLMR and FLMR, got it for {name}")
+
+
+def _learns(name: str, part: str, config: TrainConfig) -> bool:
     """With adapters, the text encoder's own weights do not."""
-    if config.model.lora is None or "text_encoder." not in name:
+    if config.model.lora is None or part != "text_encoder" or "text_encoder_linear" in name:
         return ".pooler." not in name and ".post_layernorm." not in name  # in checkpoints, but never used
     return "lora_" in name
 
 
-def _add_adapters(model: Any, settings: recipe.Lora) -> None:
+def add_adapters(model: Any, settings: recipe.Lora) -> None:
+    """Puts adapters into the modules that the settings name; they alone learn there.
+
+    Raises:
+        ValueError: the model has no such modules.
+    """
     from peft import LoraConfig, inject_adapter_in_model
 
     adapters = LoraConfig(
@@ -155,7 +185,7 @@ def _add_adapters(model: Any, settings: recipe.Lora) -> None:
     inject_adapter_in_model(adapters, model, adapter_name=ADAPTER)
 
 
-def _merged(model: Any) -> Any:
+def merged_adapters(model: Any) -> Any:
     """A copy whose layers are plain ones again."""
     from peft.tuners.lora import LoraLayer
 

@@ -15,7 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,20 +23,22 @@ from typing import Any, NamedTuple
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs, gather_object, set_seed
 from tqdm.auto import tqdm
 
 from lateint.disk import whole
-from preflmr.training import checkpoints, starting
+from preflmr.retrievers import adapted
+from preflmr.training import checkpoints, starting, tracking
 from preflmr.training.batches import Batch, Batches, iterate, load_mix
 from preflmr.training.checkpoints import Progress
 from preflmr.training.objective import Objective
 from preflmr.training.recipe import TrainConfig
+from preflmr.training.sharding import ShardedOptimizer, WholeModel, shard
 from preflmr.training.signals import Signals, end
 from preflmr.training.validation import Validator
 
 logger = logging.getLogger(__name__)
-PATIENCE = timedelta(hours=12)  # other devices wait while the first one validates
+PATIENCE = timedelta(hours=12)  # devices that have validated their tasks wait for the others
 
 
 def run(
@@ -85,7 +87,7 @@ def _accelerator(config: TrainConfig, cpu: bool) -> Accelerator:
             DistributedDataParallelKwargs(find_unused_parameters=_may_leave_parameters_out(config)),
             InitProcessGroupKwargs(timeout=PATIENCE),
         ],
-        log_with="tensorboard",
+        log_with=None if config.tracker == "none" else config.tracker,
         project_dir=config.output,
     )
     if accelerator.num_processes != launched:
@@ -126,9 +128,10 @@ class _Run:
         self.shows = progress and accelerator.is_main_process
         self.micro_batches = config.micro_batches(accelerator.num_processes)
         self.datasets = load_mix(config.data, config.seed)
-        self.validator = Validator(config) if accelerator.is_main_process else None
+        self.validator = Validator(config, accelerator.process_index, accelerator.num_processes)
         self.model = starting.start_model(config, model)
         groups = starting.choose_trained(self.model, config)
+        self.whole = WholeModel(self.model) if config.sharded else None
         self.batches = Batches(
             config.data,
             self.datasets,
@@ -140,13 +143,36 @@ class _Run:
             vision="vision" in config.query_parts,
         )
         objective = Objective(self.model, config, self.batches, _teacher(config, accelerator))
-        optimizer = starting.make_optimizer(groups, config)
-        self.schedule = starting.make_schedule(optimizer, config)
-        self.objective, self.optimizer = accelerator.prepare(objective, optimizer)
+        self.objective, self.optimizer = self._prepared(objective, groups)
         accelerator.register_for_checkpointing(self.schedule)
-        checkpoints.keep_trained_only(accelerator, self.model)
+        checkpoints.keep_trained_only(accelerator, adapted(self.model).model)
         set_seed(config.seed, device_specific=True)
         self.progress = Progress()
+
+    def _prepared(self, objective: Objective, groups: list[dict[str, Any]]) -> tuple[Any, Any]:
+        """The module and its optimizer for all devices."""
+        config, accelerator = self.config, self.accelerator
+        if not config.sharded:
+            optimizer = starting.make_optimizer(groups, config)
+            self.schedule = starting.make_schedule(optimizer, config)
+            made: tuple[Any, Any] = accelerator.prepare(objective, optimizer)
+            return made
+        objective = accelerator.prepare_model(objective, evaluation_mode=True)  # on its device, and no more
+        shard(objective, accelerator.device)
+        # Parameters are others now.
+        optimizer = starting.make_optimizer(starting.choose_trained(self.model, config), config)
+        self.schedule = starting.make_schedule(optimizer, config)
+        accelerator.register_for_checkpointing(ShardedOptimizer(objective, optimizer))
+        return objective, optimizer
+
+    @contextmanager
+    def _model(self) -> Iterator[Any]:
+        """The model, to be used or written whole; all devices must enter together."""
+        if self.whole is None:
+            yield self.model
+        else:
+            with self.whole.filled(self.model, self.accelerator.device) as model:
+                yield model
 
     def go(self, signals: Signals) -> dict[str, Any]:
         """The loop."""
@@ -190,8 +216,8 @@ class _Run:
         if saved is not None:
             self.progress = checkpoints.load(self.accelerator, saved)
         if self.accelerator.is_main_process:
-            _cut_log(self.folder / "log.jsonl", self.progress)
-        self.accelerator.init_trackers("logs")
+            checkpoints.cut_log(self.folder / "log.jsonl", self.progress)
+        tracking.start(self.accelerator, self.config)
         starting.set_training(self.model, self.config)
         self.clock = Stopwatch(self.progress.seconds)
         self.since = _Since(self.progress)
@@ -246,25 +272,26 @@ class _Run:
         self.since = _Since(state)
 
     def _validate(self) -> None:
-        """On the first device; all of them learn what came out."""
+        """Each device measures its share of the tasks; all of them learn what came out."""
         state, settings, accelerator = self.progress, self.config.validation, self.accelerator
-        if self.validator is not None:
-            values = self.validator(self.model)
-            if state.history.add(state.step, values, settings):
-                self._keep("best")
-            state.stopped_early = state.history.should_stop(settings)
-            self._write({"step": state.step, "validation": values})
-            accelerator.log({f"validation/{name}": value for name, value in values.items()}, step=state.step)
-            if self.shows:
-                tqdm.write(f"step {state.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
-        stop = torch.tensor(float(state.stopped_early), device=accelerator.device)
-        state.stopped_early = bool(accelerator.reduce(stop, "sum"))
+        with self._model() as model:
+            own = list(self.validator(model).items())
+        found = dict(gather_object(own)) if accelerator.num_processes > 1 else dict(own)
+        values = {name: found[name] for name in settings.tasks}
+        if state.history.add(state.step, values, settings):
+            self._keep("best")
+        state.stopped_early = state.history.should_stop(settings)
+        self._write({"step": state.step, "validation": values})
+        accelerator.log({f"validation/{name}": value for name, value in values.items()}, step=state.step)
+        if self.shows:
+            tqdm.write(f"step {state.step}: " + ", ".join(f"{name} {value:.4f}" for name, value in values.items()))
 
     def _keep(self, name: str) -> None:
-        """Writes the model, on the first device, as a checkpoint of its own."""
-        if self.accelerator.is_main_process:
-            with whole.folder(self.folder / name, replace=True) as place:
-                starting.save_model(self.model, place)
+        """Writes the model, on the first device, as a checkpoint of its own; all devices must come here."""
+        with self._model() as model:
+            if self.accelerator.is_main_process:
+                with whole.folder(self.folder / name, replace=True) as place:
+                    starting.save_model(model, place)
 
     def _log(self, rates: dict[str, float]) -> float:
         """A line of the log: the mean loss since the last one, over all devices."""
@@ -306,10 +333,12 @@ class _Run:
             "best": None if history.best is None else {"step": history.best[0], "value": history.best[1]},
             "validation": history.found,
         }
+        if history.best is None:
+            self._keep("best")
         if self.accelerator.is_main_process:
-            if history.best is None:
-                self._keep("best")
             checkpoints.write_json(self.folder / "summary.json", summary)
+            if self.config.hub is not None:
+                tracking.publish(self.folder, self.config, summary)
         for tracker in self.accelerator.trackers:
             tracker.finish()  # end_training would end the process group, too, which the next stage needs
         read = json.loads(json.dumps(summary))
@@ -379,14 +408,3 @@ def _teacher(config: TrainConfig, accelerator: Any) -> Any:
 def _summary(folder: Path) -> dict[str, Any] | None:
     path = folder / "summary.json"
     return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
-
-
-def _cut_log(path: Path, progress: Progress) -> None:
-    """Without lines after the checkpoint, which come again."""
-    if not path.is_file():
-        return
-    lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    known = {step for step in progress.history.found}
-    kept = [one for one in lines if one["step"] <= progress.step and ("validation" not in one or one["step"] in known)]
-    with whole.file(path) as part:
-        part.write_text("".join(f"{json.dumps(line)}\n" for line in kept), encoding="utf-8")

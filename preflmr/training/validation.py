@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -18,20 +18,25 @@ from preflmr.encoding.workers import evaluating
 from preflmr.evaluation.config import EvalConfig
 from preflmr.evaluation.passage_index import passage_index
 from preflmr.evaluation.retrieval import evaluate
+from preflmr.retrievers import adapted
 from preflmr.training import drawing
 from preflmr.training.batches import Batches
 from preflmr.training.objective import Objective
 from preflmr.training.recipe import NLL, Check, Source, TrainConfig, Validation
 
 
-def load_tasks(config: TrainConfig) -> dict[str, Dataset]:
+def load_tasks(config: TrainConfig, names: Sequence[str] | None = None) -> dict[str, Dataset]:
     """The data sets of ``validation.tasks`` by name.
+
+    Args:
+        names: of some tasks; None: all.
 
     Raises:
         ValueError: a task names no source, or no measure where its data set has none.
     """
     found: dict[str, Dataset] = {}
-    for name, check in config.validation.tasks.items():
+    for name in config.validation.tasks if names is None else names:
+        check = config.validation.tasks[name]
         source, images = check.source or config.data.source, check.images or config.data.images
         if source is None:
             raise ValueError(f"validation.tasks.{name} must name its source, or data.source that of all, got neither")
@@ -51,13 +56,18 @@ def load_tasks(config: TrainConfig) -> dict[str, Dataset]:
 
 
 class Validator:
-    """Measures a model on the tasks of a recipe, between 0 and 1: ``validator(model) -> {task: value}``.
+    """Measures a model on the tasks of a recipe: ``validator(model) -> {task: value}``.
 
     Passages that training does not change are indexed once.
+
+    Args:
+        config: the recipe.
+        rank, devices: of several devices each measures its share of the tasks: every ``devices``-th, from ``rank`` on.
     """
 
-    def __init__(self, config: TrainConfig) -> None:
-        self.config, self.tasks = config, load_tasks(config)
+    def __init__(self, config: TrainConfig, rank: int = 0, devices: int = 1) -> None:
+        self.config = config
+        self.tasks = load_tasks(config, list(config.validation.tasks)[rank::devices])
         self._indexes: dict[str, Index] = {}
 
     def __call__(self, model: Any) -> dict[str, float]:
@@ -90,8 +100,7 @@ class Validator:
         return found[measure]
 
     def _changes_documents(self, model: Any) -> bool:
-        sees = bool(model.config.context_concat_output_from_vision_encoder)
-        return "text_encoder" in self.config.learning_rates or sees
+        return any(part in self.config.learning_rates for part in adapted(model).reading.document_parts)
 
 
 def nll(model: Any, dataset: Dataset, name: str, check: Check, config: TrainConfig) -> float:
@@ -110,10 +119,11 @@ def nll(model: Any, dataset: Dataset, name: str, check: Check, config: TrainConf
     vision = "vision" in config.query_parts
     batches = Batches(data, {name: dataset}, model, batch_size=size, seed=0, vision=vision)
     objective = Objective(model, replace(config, data=data, loss=loss), batches)
-    device = next(model.parameters()).device
+    module = adapted(model).model
+    device = next(module.parameters()).device
     precision = {"no": None, "bf16": torch.bfloat16, "fp16": torch.float16}[config.precision]
     total, n = 0.0, len(dataset) // size
-    with torch.no_grad(), evaluating(list(model.modules())):
+    with torch.no_grad(), evaluating(list(module.modules())):
         for number in range(n):
             with torch.autocast(device.type, precision, enabled=precision is not None):
                 total += float(objective(batches[number].to(device)))

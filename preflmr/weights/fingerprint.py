@@ -17,7 +17,7 @@ def fingerprint(model: Any) -> str:
     fingerprint when its layout changes.
     """
     digests = set()
-    vision = getattr(model.config, "vision_config", None)
+    vision = getattr(getattr(model, "config", None), "vision_config", None)
     packed = getattr(vision, "implementation", None) == "open_clip"  # it keeps three matrices in one
     for parameter in published_state(model, model.config).values() if packed else model.parameters():
         values = parameter.detach().flatten()

@@ -152,8 +152,8 @@ def test_documents_are_scored_by_their_codes(smooth):
         return documents / 2
 
     queries, documents = embeddings(4, 5, 16)[1], embeddings(4, 7, 16, seed=1)[1]
-    score = losses.ColbertLoss(use_smooth_max=smooth)._inbatch_scores
+    loss = losses.ColbertLoss(use_smooth_max=smooth)
     with ours.patch(halved):
-        found = score(queries, documents)
+        found = loss._inbatch_scores(queries, documents)
     with ours.patch():
-        torch.testing.assert_close(found, score(queries, documents / 2))
+        torch.testing.assert_close(found, loss._inbatch_scores(queries, documents / 2))

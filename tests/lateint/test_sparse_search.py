@@ -233,7 +233,11 @@ def test_without_vectors_there_is_nothing_to_search(tmp_path):
         ((np.array([-1]), [1.0]), ValueError, "terms from 0, got -1"),
         (([1, 2], [1.0]), ValueError, r"one weight for each term, got \(1,\) for 2 terms"),
         (("ab", [1.0, 2.0]), TypeError, "a list of terms, got str"),
-        ("fox", TypeError, "must be a mapping of terms to weights, a pair .* or None, got str"),
+        (
+            "fox",
+            TypeError,
+            "must be a mapping of terms to weights, a pair .* or a row of a sparse matrix, or None, got str",
+        ),
         ([1, 2], TypeError, "must be a mapping of terms to weights"),
     ],
 )

@@ -100,11 +100,11 @@ def test_prompts_hold_question_passage_and_picture():
     blip, chat = Generator(*make("blip2-opt")), Generator(*make("llava"))
     text, cut = blip.prompt(QUESTION, "a {question} dog")
     assert (text, cut) == (f"Question: {QUESTION} Knowledge: a {{question}} dog Answer:", False)
-    read = blip._inputs([text], pictures(1))["input_ids"][0].tolist()
+    read = blip.inputs([text], pictures(1))["input_ids"][0].tolist()
     assert read[:4] == [4, 4, 4, 1] and blip.tokenizer.decode(read[4:8]) == "Question : what is"
     text, _ = chat.prompt(QUESTION, "a dog", pictures=2)
     assert text.startswith(f"<s>user <image><image>Knowledge: a dog\nQuestion: {QUESTION}\n") and text.endswith(" by :")
-    read = chat._inputs([text], [pictures(2)[0] + pictures(2)[1]])["input_ids"][0].tolist()
+    read = chat.inputs([text], [pictures(2)[0] + pictures(2)[1]])["input_ids"][0].tolist()
     assert read.count(4) == 2 * 4 and read.count(1) == 1  # as many as patches; one first token
     assert Generator(*make("blip2-opt"), passages=False).prompt(QUESTION)[0] == f"Question: {QUESTION} Answer:"
     alone = Generator(*make("llava"), passages=False).prompt(QUESTION)[0]
@@ -154,7 +154,7 @@ def test_a_processor_that_shows_no_picture_is_refused_or_mended():
     model, processor = make("blip2-opt")
     processor.num_query_tokens = None  # as in checkpoints of old
     generator = Generator(model, processor)
-    assert generator._inputs(["a dog"], pictures(1))["input_ids"][0, :3].tolist() == [4, 4, 4]
+    assert generator.inputs(["a dog"], pictures(1))["input_ids"][0, :3].tolist() == [4, 4, 4]
     model.config.image_token_index = None
     with pytest.raises(ValueError, match="generator must have an image_token_index in its config"):
         Generator(model, processor)

@@ -13,7 +13,7 @@ from training import recipe, write_squares  # noqa: E402
 
 from lateint_kernels import losses, maxsim  # noqa: E402
 from preflmr.training.batches import Batches, load_mix  # noqa: E402
-from preflmr.training.objective import Objective, distillation, encode_by_pictures  # noqa: E402
+from preflmr.training.objective import Objective, distillation  # noqa: E402
 from preflmr.training.recipe import Distillation, TrainConfig  # noqa: E402
 from preflmr.training.recipe_file import build  # noqa: E402
 
@@ -199,7 +199,7 @@ def test_documents_with_pictures_are_trained(make, make_tiny, tmp_path):
         row["img_path"] = "0.png"
     (folder / "passages.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     objective, batch = make(make_tiny(context_concat_output_from_vision_encoder=True), source=folder)
-    _, mask = encode_by_pictures(objective.model.doc, batch.documents, ("text", "vision"))
+    _, mask = objective._document(batch.documents)
     with_picture = batch.documents["pictures"] == 1
     assert with_picture.any() and not with_picture.all()
     lengths = batch.documents["attention_mask"].sum(1) + 4 * with_picture

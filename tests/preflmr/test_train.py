@@ -313,7 +313,7 @@ def test_the_text_stage_learns_from_mined_negatives_and_their_scores(trained, ma
 
 
 def test_two_devices_train_as_one(trained, make_tiny, data, tmp_path, monkeypatch):
-    """Negatives and gradients of both, two batches a step, GradCache or not; also when resumed."""
+    """Negatives and gradients of both, two batches a step, with GradCache, with FSDP; also when resumed."""
     monkeypatch.setattr(starting, "set_training", lambda model, config: model.eval())
     start = tmp_path / "start"
     make_tiny().save_pretrained(start)
@@ -321,18 +321,24 @@ def test_two_devices_train_as_one(trained, make_tiny, data, tmp_path, monkeypatc
         "queries_per_step": 8,
         "steps": 3,
         "optimizer__eps": 1e-3,
-        "validation": {**ON_SQUARES, "every": 1},
+        # Of two devices each measures one task.
+        "validation": {
+            "every": 1,
+            "select": "again",
+            "tasks": {**ON_SQUARES["tasks"], "again": {**ON_SQUARES["tasks"]["squares"], "questions": 6}},
+        },
     }
     trained("one", model=PreFLMR.from_pretrained(start), batch_size=4, **shared)
     settings = {"model": {"start": str(start)}, "loss__across_devices": True, "batch_size": 2, **shared}
     recipes = [
         recipe(tmp_path / "two", data, **settings),
         recipe(tmp_path / "two-chunked", data, **settings, loss__chunk=1),
+        recipe(tmp_path / "two-sharded", data, **settings, sharded=True),
     ]
     (tmp_path / "recipes.json").write_text(json.dumps(recipes))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GLOO_SOCKET_IFNAME": "lo"}
     subprocess.run([sys.executable, RANKS, "2", tmp_path / "recipes.json"], env=environment, check=True, timeout=300)
-    for two in ("two", "two-chunked"):
+    for two in ("two", "two-chunked", "two-sharded"):
         states = [load_file(tmp_path / name / "best" / "model.safetensors") for name in ("one", two)]
         torch.testing.assert_close(*states, rtol=1e-4, atol=1e-5)
         summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("one", two)]

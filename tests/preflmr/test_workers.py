@@ -13,6 +13,7 @@ from PIL import Image  # noqa: E402
 from preflmr.data.images import Images, MissingImage  # noqa: E402
 from preflmr.encode import encode_documents, encode_queries  # noqa: E402
 from preflmr.encoding.workers import Job, devices, evaluating, results  # noqa: E402
+from preflmr.retrievers.protocol import Adapter  # noqa: E402
 
 
 def test_two_processes(make_tiny, tmp_path):
@@ -37,7 +38,7 @@ def test_two_processes(make_tiny, tmp_path):
 
 def job(kind="document", numbers=(3,)):
     ids = np.array([[4, 2, 9, 5]] * len(numbers))
-    return Job(kind, numbers, ids, np.ones_like(ids), None, {})
+    return Job(kind, numbers, list(np.stack([ids, np.ones_like(ids)], 1)), None, {})
 
 
 def test_a_worker_that_ends_is_told_of_with_the_documents(monkeypatch):
@@ -56,7 +57,7 @@ def test_a_worker_that_ends_is_told_of_with_the_documents(monkeypatch):
 
     monkeypatch.setattr("preflmr.encoding.workers.ProcessPoolExecutor", Pool)
     with pytest.raises(RuntimeError, match=r"^a worker process ended at or before documents 3 to 8 \(2 of them\): "):
-        list(results(torch.nn.Linear(1, 1), [job(numbers=(3, 8))], None, processes=2, device=None))
+        list(results(Adapter(torch.nn.Linear(1, 1)), [job(numbers=(3, 8))], None, processes=2, device=None))
 
 
 def test_a_model_that_fails_is_told_of_with_the_queries(make_tiny, monkeypatch):
