@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from compile_cuda import compiled
 
 pytest.importorskip("torch")
 
@@ -32,29 +33,18 @@ def nvrtc():
 
 def disassembled(name, defines, arch, folder):
     """Registers of a kernel, bytes of stack (what did not fit into registers), and its instructions."""
+    source = program.source_of(f"{name}.cu")
+    return read_back(program.compile_source(source, name, tuple(defines.items()), arch), folder)
+
+
+def read_back(code, folder):
+    """Likewise of a cubin."""
     if CUOBJDUMP is None or not CUOBJDUMP.exists():
         pytest.skip("no cuobjdump: it comes with triton")
     path = folder / "kernel.cubin"
-    path.write_bytes(program.compile_source(program.source_of(f"{name}.cu"), name, tuple(defines.items()), arch))
+    path.write_bytes(code)
     told = subprocess.run([CUOBJDUMP, "-res-usage", "-sass", path], capture_output=True, text=True, check=True).stdout
     return int(re.search(r"REG:(\d+)", told)[1]), int(re.search(r"STACK:(\d+)", told)[1]), told
-
-
-def told_by_the_compiler(source, defines, arch):
-    """What NVRTC and ptxas remark on."""
-    from cuda.bindings import nvrtc
-
-    def call(function, *given):
-        error, *found = function(*given)
-        assert not int(error), error
-        return found[0] if found else None
-
-    options = [f"--gpu-architecture={arch}", *(f"-D{key}={value}" for key, value in defines.items())]
-    made = call(nvrtc.nvrtcCreateProgram, source.encode(), b"kernel.cu", 0, [], [])
-    call(nvrtc.nvrtcCompileProgram, made, len(options), [option.encode() for option in options])
-    log = b" " * call(nvrtc.nvrtcGetProgramLogSize, made)
-    call(nvrtc.nvrtcGetProgramLog, made, log)
-    return log.decode()
 
 
 def gradient(token, lanes=None, blocks=None):
@@ -103,10 +93,17 @@ def test_scores_are_formed_on_tensor_cores(nvrtc, tmp_path, arch, rows, columns,
     assert products > 0 and products % (dim // 16 * 4) == 0
 
 
-@pytest.mark.parametrize(("token", "columns", "dim"), [("bf16", 112, 128), ("fp16", 104, 64)])
-def test_hopper_scores_keep_the_matrix_units_busy(nvrtc, tmp_path, token, columns, dim):
-    defines = forward_defines(token, dim, columns, 4, 1, 1)
-    _, stack, instructions = disassembled("forward_hopper", defines, "sm_90a", tmp_path)
+HOPPER_VARIANTS = [("bf16", 128, 128, 0, 0), ("bf16", 128, 112, 1, 1), ("fp16", 64, 104, 1, 1)]
+
+
+@pytest.mark.parametrize("sizes", HOPPER_VARIANTS)
+def test_hopper_scores_keep_the_matrix_units_busy(nvrtc, tmp_path, sizes):
+    token, dim, columns, factors, argmax = sizes
+    defines = forward_defines(token, dim, columns, 4, factors, argmax)
+    code, remarks = compiled(program.source_of("forward_hopper.cu"), "forward_hopper", defines.items(), "sm_90a")
+    # From C7500 on: products that are waited for one by one.
+    assert "(C75" not in remarks
+    _, stack, instructions = read_back(code, tmp_path)
     assert stack == 0
     assert len(re.findall(rf"HGMMA.64x{columns}x16.F32", instructions)) == 2 * dim // 16
     # Two groups of products under way, each waited for once: had the compiler feared for a register, it would have
@@ -119,20 +116,10 @@ def test_hopper_scores_keep_the_matrix_units_busy(nvrtc, tmp_path, token, column
     assert between.count("FMNMX") >= columns, "the maxima are taken when nothing is multiplied"
 
 
-HOPPER_VARIANTS = [("bf16", 128, 128, 0, 0), ("bf16", 128, 112, 1, 1), ("fp16", 64, 64, 1, 0), ("fp16", 64, 128, 0, 1)]
-
-
-@pytest.mark.parametrize("sizes", HOPPER_VARIANTS)
-def test_products_are_not_serialised(nvrtc, sizes):
-    """ptxas remarks on wgmma that it waits for one by one, with numbers from C7500 on."""
-    token, dim, columns, factors, argmax = sizes
-    defines = forward_defines(token, dim, columns, 4, factors, argmax)
-    assert "(C75" not in told_by_the_compiler(program.source_of("forward_hopper.cu"), defines, "sm_90a")
-
-
-def test_serialised_products_would_be_remarked_on(nvrtc):
+def test_products_waited_for_one_by_one_would_be_remarked_on(nvrtc):
     source = program.source_of("forward_hopper.cu").replace("        wait_products<1>(upper);\n", "")
-    assert "(C75" in told_by_the_compiler(source, forward_defines("fp16", 64, 64, 4, 0, 0), "sm_90a")
+    defines = forward_defines("fp16", 64, 64, 4, 0, 0)
+    assert "(C75" in compiled(source, "forward_hopper", defines.items(), "sm_90a")[1]
 
 
 @pytest.mark.parametrize(("arch", "nbits", "tiles"), [("sm_90a", 2, 2), ("sm_90a", 4, 20), ("sm_80", 1, 2)])

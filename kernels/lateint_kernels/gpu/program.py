@@ -67,7 +67,8 @@ def why_not_loadable(device_index: int) -> str | None:
     try:
         load("loadable", (), device_index)
     except Exception as error:  # of the driver, of NVRTC, or a driver without the function
-        return f"compiled kernels cannot be loaded: {str(error).splitlines()[0]}"
+        sentence = (str(error) or type(error).__name__).splitlines()[0]
+        return f"compiled kernels cannot be loaded: {sentence}"
     return None
 
 

@@ -3,7 +3,10 @@
 import ctypes
 import functools
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+
+from compile_cuda import compiled
 
 from lateint_kernels.gpu import program
 from ptx.grid import Tensors, run
@@ -22,27 +25,20 @@ ORDERS = (
 
 
 @functools.cache
-def compiled(source, name, defines, arch):
-    """What NVRTC makes of a source, as text."""
-    from cuda.bindings import nvrtc
-
-    def call(function, *given):
-        error, *found = function(*given)
-        assert not int(error), error
-        return found[0] if found else None
-
-    options = [f"--gpu-architecture={arch.replace('sm', 'compute')}", *(f"-D{key}={value}" for key, value in defines)]
-    made = call(nvrtc.nvrtcCreateProgram, source.encode(), f"{name}.cu".encode(), 0, [], [])
-    call(nvrtc.nvrtcCompileProgram, made, len(options), [option.encode() for option in options])
-    text = b" " * call(nvrtc.nvrtcGetPTXSize, made)
-    call(nvrtc.nvrtcGetPTX, made, text)
-    return text.rstrip(b"\0").decode()
+def text_of(source, name, defines, arch):
+    """PTX of a source."""
+    return compiled(source, name, defines, arch.replace("sm", "compute"))[0].rstrip(b"\0").decode()
 
 
 @functools.cache
 def program_of(text):
     """Parsed once."""
     return parse(text)
+
+
+def unchanged(name, text):
+    """Of a kernel."""
+    return text
 
 
 @dataclass
@@ -55,8 +51,7 @@ class Simulation:
         late: asynchronous work happens as late as it may.
         skew: how often a warp goes on alone.
         base: where shared memory of a kernel begins.
-        of_source: changes a source before it is compiled.
-        of_text: changes the PTX.
+        of_source: changes the source of a kernel of some name, before it is compiled.
     """
 
     gpu: program.Gpu
@@ -64,8 +59,7 @@ class Simulation:
     late: bool = True
     skew: float = 0.15
     base: int = 1024
-    of_source: object = staticmethod(lambda name, source: source)
-    of_text: object = staticmethod(lambda name, text: text)
+    of_source: Callable[[str, str], str] = unchanged
     tensors: dict = field(default_factory=dict)
     maps: dict = field(default_factory=dict)
     launched: list = field(default_factory=list)
@@ -105,8 +99,8 @@ class Kernel:
         simulation, gpu = self.simulation, program.gpu(0)
         assert shared <= gpu.shared_per_block and max(grid[1:]) <= 65535
         source = simulation.of_source(self.name, program.source_of(f"{self.name}.cu"))
-        text = compiled(source, self.name, self.defines, gpu.arch)
-        code = program_of(simulation.of_text(self.name, text))
+        text = text_of(source, self.name, self.defines, gpu.arch)
+        code = program_of(text)
         assert code.parameter_bytes == ctypes.sizeof(arguments)
         tensors, given = Tensors(), type(arguments).from_buffer_copy(arguments)
         self.place(given, tensors)
