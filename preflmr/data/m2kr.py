@@ -110,12 +110,13 @@ def load(
     place = _place(source, known)
     questions = place.questions(split)
     found = read(place.passages(split), strict, dropped) if passages is None else passages
-    if images is None:
-        images = place.images(split)
-    elif not isinstance(images, Images):
-        images = Images(images)
+    pictures = place.images(split) if images is None else _opened(images)
     asked = examples.read(questions, known.name, found.positions, limit, seed, strict, dropped)
-    return Dataset(known, split, asked, found, images, dict(dropped))
+    return Dataset(known, split, asked, found, pictures, dict(dropped))
+
+
+def _opened(images: Root | Sequence[Root] | Images) -> Images:
+    return images if isinstance(images, Images) else Images(images)
 
 
 def _place(source: Root, task: Task) -> Any:

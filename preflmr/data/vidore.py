@@ -12,6 +12,7 @@ columns, such as words of a page, are not read: models of pages read its picture
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -26,7 +27,7 @@ from preflmr.data.rows import Table
 CORPUS, QUERIES, QRELS = "corpus", "queries", "qrels"
 
 
-def is_vidore(source: str | Path) -> bool:
+def is_vidore(source: str | os.PathLike[str]) -> bool:
     """Whether a folder holds pages, or a name on the hub says that it does."""
     folder = Path(source)
     if folder.is_dir():
@@ -41,7 +42,7 @@ class Place:
         source: a folder, or a name on the hub.
     """
 
-    def __init__(self, source: str | Path) -> None:
+    def __init__(self, source: str | os.PathLike[str]) -> None:
         self.source = source
         self._corpus: tuple[str, Table] | None = None
 

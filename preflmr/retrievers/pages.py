@@ -126,7 +126,8 @@ def _joined(values: list[Tensor | None], sizes: list[int]) -> Tensor:
     start = 0
     for value, size in zip(values, sizes, strict=True):
         if value is not None:
-            filled[(slice(start, start + size), *(slice(0, length) for length in value.shape[1:]))] = value
+            place = (slice(start, start + size), *(slice(0, length) for length in value.shape[1:]))
+            filled[place] = value
         start += size
     return filled
 
