@@ -165,9 +165,14 @@ def equal_table(cases: Sequence[Row]) -> str:
     return table(("", *(case["case"] for case in cases)), rows)
 
 
+def busy(build: Row) -> bool:
+    """Whether other work ran beside a build, or nobody knows."""
+    return float(build.get("other_work", 1.0)) > BUSY
+
+
 def build_text(build: Row) -> str:
     """Seconds by the clock and of processor time; a star where other work ran beside it."""
-    star = "*" if build["other_work"] > BUSY else ""
+    star = "*" if busy(build) else ""
     return f"{number(build['seconds'])} s{star} ({number(build['cpu_seconds'])} CPU-s)"
 
 
@@ -184,7 +189,7 @@ def builds_table(builds: Sequence[Row]) -> str:
         for build in builds
     ]
     note = "\n\n\\* Other work ran beside this build: by the clock it is longer than it need be."
-    stars = note if any(build["other_work"] > BUSY for build in builds) else ""
+    stars = note if any(map(busy, builds)) else ""
     return table(("collection", "system", "build", "memory", "bytes/token"), rows) + stars
 
 

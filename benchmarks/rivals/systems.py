@@ -52,8 +52,15 @@ def tachiom(centroids: int, documents: int, **others: float) -> Setting:
     return {"k_centroids": centroids, "k_docs_to_score": documents, **others}
 
 
-LATEINT = tuple(pruned(*pair) for pair in ((16, 64), (32, 128), (64, 256), (96, 512), (128, 1024)))
-TACHIOM = (tachiom(10, 200), tachiom(20, 200), tachiom(40, 500), tachiom(40, 1000), tachiom(80, 2000))
+LATEINT = tuple(pruned(*pair) for pair in ((4, 24), (8, 32), (8, 64), (16, 64), (32, 128), (64, 256), (128, 1024)))
+TACHIOM = (
+    tachiom(10, 200),
+    tachiom(10, 200, beta=10),  # stops after ten documents that are not among the best
+    tachiom(20, 500, beta=30),
+    tachiom(40, 500),
+    tachiom(40, 1000),
+    tachiom(80, 2000, alpha=0.9),  # prunes fewer by their coarse scores
+)
 
 SYSTEMS = (
     System(
