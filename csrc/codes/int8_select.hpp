@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <vector>
 
 #include "codes/int8.hpp"
 
@@ -43,11 +42,18 @@ inline uint32_t highest_row(const int32_t* scores, const uint32_t* rows, int64_t
     int64_t ties = 0, larger = 0;
     for (int64_t i = 0; i < n; ++i) ties += scores[i] == last, larger += scores[i] > last;
     if (larger + ties <= count) return ~uint32_t{0};
-    std::vector<uint32_t> tied;
-    for (int64_t i = 0; i < n; ++i)
-        if (scores[i] == last) tied.push_back(rows[i]);
-    std::nth_element(tied.begin(), tied.begin() + (count - larger - 1), tied.end());
-    return tied[count - larger - 1];
+    // The lowest row up to which there are enough of them, by halving the range that it lies in.
+    uint32_t low = 0, high = ~uint32_t{0};
+    while (low < high) {
+        const uint32_t middle = low + (high - low) / 2;
+        int64_t up_to = 0;
+        for (int64_t i = 0; i < n; ++i) up_to += (scores[i] == last) & (rows[i] <= middle);
+        if (up_to >= count - larger)
+            high = middle;
+        else
+            low = middle + 1;
+    }
+    return low;
 }
 
 inline int32_t keep_best_plain(int32_t* scores, uint32_t* rows, int64_t n, int64_t count) {

@@ -21,6 +21,7 @@ from lateint.disk.folder import Folder, MissingError
 from lateint.disk.manifest import FORMAT, MANIFEST, VERSION, Bundle, File, FormatError, Manifest
 
 PATIENCE = 1.0  # seconds that an index may be away while another takes its place in two renames
+PLACING_PATIENCE = 1.0  # seconds to wait before a build: another one that takes its place holds the lock for moments
 WRITER_PATIENCE = 10.0  # seconds that what is finished waits for who writes to the index that it is to replace
 ALWAYS_CHECKED = (
     1 << 20
@@ -137,7 +138,7 @@ def placing(
         OSError: it cannot be written. Nothing is left half-written.
     """
     if _check_place(path, overwrite) and (path / LOCK).exists():
-        with replacing(path):
+        with replacing(path, timeout=PLACING_PATIENCE):
             pass  # nobody writes to what will go
     raised: BaseException | None = None
     try:

@@ -1,6 +1,8 @@
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,24 @@ def test_explain_names_the_active_one(isa):
 def test_why_not_refuses_unknown_names():
     with pytest.raises(ValueError, match=f"isa must be one of {', '.join(INSTRUCTION_SETS)}, got 'mmx'"):
         why_not("mmx")
+
+
+CSRC = Path(__file__).parents[2] / "csrc"
+# Whatever else they include may leave a function that other files have too, compiled for processors that have the
+# instruction set: the linker keeps one of them, which all files then call.
+HARMLESS = {"algorithm", "arm_neon.h", "cmath", "cstddef", "cstdint", "cstring", "immintrin.h", "memory"}
+
+
+def included(source: Path) -> set[str]:
+    """Headers of others that a file includes, by way of ours too."""
+    found = set()
+    for kind, name in re.findall(r'#include ([<"])([^>"]+)', source.read_text()):
+        found |= {name} if kind == "<" else included(CSRC / name)
+    return found
+
+
+def test_sources_of_instruction_sets_share_no_functions():
+    suffixes = ("scalar", "avx2", "avx512", "avx512bf16", "amx", "neon", "dotprod", "i8mm")
+    sources = [source for source in CSRC.rglob("*.cpp") if source.stem.endswith(tuple(f"_{one}" for one in suffixes))]
+    assert len(sources) > 20
+    assert {source.name: extra for source in sources if (extra := included(source) - HARMLESS)} == {}

@@ -115,7 +115,7 @@ def test_texts_in_from_a_shell(folders, capsys):
     lateint("add", "index", "--texts", folders[0] / "more.txt", "--ids", folders[0] / "ids.json", *ENCODER)
     assert "32 documents" in capsys.readouterr().out
     for arguments, message in [
-        (["search", "index"], "give QUERY, with --encoder, --tokens and --lengths, or --text"),
+        (["search", "index"], "give QUERY, with --encoder, --tokens and --lengths, --text or --sparse"),
         (
             ["search", "index", "text"],
             "QUERY is text, and the index was opened without its encoder 'letters': give --encoder",
