@@ -190,7 +190,7 @@ def test_an_update_keeps_what_is_not_given():
 @pytest.mark.parametrize(
     ("call", "kind", "match"),
     [
-        (lambda index: index.update([1]), ValueError, "update needs doc_embs, texts, metadata or sparse, got none of them"),
+        (lambda index: index.update([1]), ValueError, "update needs doc_embs, texts, metadata or sparse, got none"),
         (
             lambda index: index.update([1, 1], texts=["a", "b"]),
             ValueError,
