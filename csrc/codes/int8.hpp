@@ -9,10 +9,10 @@
 
 namespace lateint::codes {
 
-constexpr int64_t kDepthStep = 64;  // rows and tiles are padded to this many components
+constexpr int64_t kDepthStep = 64;    // rows and tiles are padded to this many components
 constexpr int64_t kMostDepth = 4096;  // of a row
-constexpr int64_t kRowStep = 16;    // dot_max takes rows in multiples of this
-constexpr int64_t kCrossRows = 64;  // cross writes rows in multiples of this
+constexpr int64_t kRowStep = 16;      // dot_max takes rows in multiples of this
+constexpr int64_t kCrossRows = 64;    // cross writes rows in multiples of this
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
