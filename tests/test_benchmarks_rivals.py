@@ -12,12 +12,15 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.embeddings import load, shorten, write_truth
-from benchmarks.rivals import page, turns
-from benchmarks.rivals.cases import Case, cases
-from benchmarks.rivals.processes import OtherWork
-from benchmarks.rivals.run import Result
-from benchmarks.rivals.turns import Contender, Worker, batches, take_turns
+ROOT = str(Path(__file__).parents[1])
+sys.path.append(ROOT)  # benchmarks are in the tree alone; all else is what is installed
+
+from benchmarks.embeddings import load, shorten, write_truth  # noqa: E402
+from benchmarks.rivals import page, turns  # noqa: E402
+from benchmarks.rivals.cases import Case, cases  # noqa: E402
+from benchmarks.rivals.processes import OtherWork  # noqa: E402
+from benchmarks.rivals.run import Result  # noqa: E402
+from benchmarks.rivals.turns import Contender, Worker, batches, take_turns  # noqa: E402
 
 ADAPTER = """
 from benchmarks.rivals.measure import main

@@ -11,9 +11,11 @@ def compiled(source, name, defines, arch):
         return found[0] if found else None
 
     def read(size, get):
-        room = b" " * call(size, made)
+        count = call(size, made)
+        # NVRTC writes into these bytes. Python shares those of length 1 with everybody, so there is one more.
+        room = bytes(bytearray(count + 1))
         call(get, made, room)
-        return room
+        return room[:count]
 
     options = [f"--gpu-architecture={arch}", *(f"-D{key}={value}" for key, value in defines)]
     made = call(nvrtc.nvrtcCreateProgram, source.encode(), f"{name}.cu".encode(), 0, [], [])
