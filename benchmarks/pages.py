@@ -1,7 +1,7 @@
 """Page images: documents of 1,024 patches, searched by default and exhaustively.
 
     python -m benchmarks.pages EMBEDDINGS --out benchmarks/results/pages.json
-    python -m benchmarks.pages --page docs/design.md
+    python -m benchmarks.pages --page PAGE.md
 
 EMBEDDINGS is a folder that ``benchmarks.embed`` made. A page is a run of 1,024 tokens of the stream of
 ``benchmarks.scale``: some four passages of real tokens, moved a little, as a page has some regions. Queries are those
@@ -77,7 +77,7 @@ def measured(folder: Path, count: int, nbits: int, path: Path) -> dict[str, Any]
 
 
 def page(report: dict[str, Any]) -> str:
-    """The table in docs/design.md."""
+    """The table, between the marks of a page."""
     lines = [
         "| pages of 1,024 patches | bits | recall@10 | default, p50 | exhaustive, p50 | ratio |",
         "| --- | --- | --- | --- | --- | --- |",
