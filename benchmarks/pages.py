@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from benchmarks.embeddings import collections_of, load, queries_of, write_json
 from benchmarks.rivals.run import machine
 from benchmarks.scale import PerturbedDocuments
+from benchmarks.tables import between
 from lateint import Index
 
 PATCHES, QUERIES, REPEATS = 1024, 100, 3
@@ -107,11 +108,7 @@ def main() -> None:
                     rows.append(measured(options.folder, count, nbits, Path(folder) / "index"))
         write_json(options.out, {"machine": machine([0]), "sizes": rows})
     if options.page:
-        text = options.page.read_text()
-        before, rest = text.split(MARKS[0], 1)
-        after = rest.split(MARKS[1], 1)[1]
-        table = page(json.loads(options.out.read_text()))
-        options.page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
+        between(options.page, MARKS, page(json.loads(options.out.read_text())))
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, write_json
 from benchmarks.rivals.run import machine
+from benchmarks.tables import between
 from lateint import Index
 from lateint.retrieval.limits import limits
 from lateint_kernels import Ragged
@@ -153,11 +154,7 @@ def main() -> None:
         kept = [row for row in known["collections"] if (row["collection"], row["nbits"]) not in measured_now]
         write_json(options.out, known | {"collections": [*kept, *rows]})
     if options.page:
-        text = options.page.read_text()
-        before, rest = text.split(MARKS[0], 1)
-        after = rest.split(MARKS[1], 1)[1]
-        table = page(json.loads(options.out.read_text()))
-        options.page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
+        between(options.page, MARKS, page(json.loads(options.out.read_text())))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from benchmarks.embeddings import collections_of, load, queries_of, write_json
 from benchmarks.rivals.run import machine
+from benchmarks.tables import between
 from lateint import Index
 from lateint.changing.calibrating import excerpts
 from lateint.retrieval import calibrating
@@ -206,11 +207,7 @@ def main() -> None:
             rows[first : first + 1] = [row]
             write_json(options.out, report)
     if options.page:
-        text = options.page.read_text()
-        before, rest = text.split(MARKS[0], 1)
-        after = rest.split(MARKS[1], 1)[1]
-        table = page(json.loads(options.out.read_text()))
-        options.page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
+        between(options.page, MARKS, page(json.loads(options.out.read_text())))
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from benchmarks.embeddings import collections_of, load, write_json
 from benchmarks.recall import TARGETS, _queries, measured, settings_of
 from benchmarks.rivals.run import machine
+from benchmarks.tables import between
 from lateint import Index
 from lateint.retrieval.queries import read
 from lateint_kernels import Ragged
@@ -114,11 +115,7 @@ def main() -> None:
         rows = [row for row in rows if row["collection"] != new["collection"]] + [new]
         write_json(options.out, {"machine": machine([0]), "draws": DRAWS, "collections": rows})
     if options.page:
-        text = options.page.read_text()
-        before, rest = text.split(MARKS[0], 1)
-        after = rest.split(MARKS[1], 1)[1]
-        table = page(json.loads(options.out.read_text()))
-        options.page.write_text(f"{before}{MARKS[0]}\n{table}\n{MARKS[1]}{after}")
+        between(options.page, MARKS, page(json.loads(options.out.read_text())))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
@@ -37,3 +38,17 @@ def machine_text(machine: Row) -> str:
         f"{machine['cpu']}, {machine['cores']} cores, {memory}, {machine['system']}, Python {machine['python']}, "
         f"numpy {machine['numpy']}; commit `{machine['commit'][:12]}`{state}, {machine['date']}."
     )
+
+
+def between(page: Path, marks: tuple[str, str], text: str) -> None:
+    """Writes ``text`` between two marks of a page, which has each of them once.
+
+    Raises:
+        ValueError: it has not.
+    """
+    known = page.read_text()
+    if any(known.count(mark) != 1 for mark in marks):
+        raise ValueError(f"{page} must contain {marks[0]} and {marks[1]} once each")
+    before, rest = known.split(marks[0])
+    after = rest.split(marks[1])[1]
+    page.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}")
