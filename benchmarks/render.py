@@ -181,6 +181,11 @@ def document(rivals: Row, scale: Row | None) -> str:
                 "- fast-plaid, xtr-warp-rs and colsearch import torch, and their memory includes it. Qdrant is its "
                 "client's local mode, in Python, which is meant for tests; its server is another engine. LanceDB's "
                 "batches are its queries one by one.",
+                *(
+                    ["- The exact kernels were measured at an earlier commit."]
+                    if (rivals["dense"] or {}).get("earlier")
+                    else []
+                ),
                 "- CPU-s, processor time, compares builds better than time by the clock.",
                 *([] if page.one_run(rivals) else ["- Not one run: some engines were asked on another day or commit."]),
             )
