@@ -131,9 +131,13 @@ void TokensProber::look_into(const Centroids& centroids, const int8_t* tiles, in
     }
 }
 
+int Prober::most_parts(int64_t lanes, int threads) {
+    return static_cast<int>(std::clamp<int64_t>(lanes / kLeastLanes, 1, threads_for(threads)));
+}
+
 void Prober::run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t listed,
                  int64_t cells, int threads) {
-    const int most = std::max(1, std::min(lanes / kLeastLanes, threads_for(threads)));
+    const int most = most_parts(lanes, threads);
     run_ = std::min((lanes + most - 1) / most, kMostLanes);
     const int parts = (lanes + run_ - 1) / run_;
     if (static_cast<int>(parts_.size()) < parts) parts_.resize(parts);

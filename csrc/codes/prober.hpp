@@ -69,6 +69,7 @@ public:
     // and the score of the last. No token depends on another, so threads share them out.
     void run(const Centroids&, const int8_t* tiles, int lanes, int64_t count, int64_t listed, int64_t cells,
              int threads);
+    static int most_parts(int64_t lanes, int threads);                                // that so many threads share out
     const Probe* of(int lane) const { return parts_[lane / run_].of(lane % run_); }   // best first
     int64_t size(int lane) const { return parts_[lane / run_].size(lane % run_); }    // at most `listed`
     int32_t least(int lane) const { return parts_[lane / run_].least(lane % run_); }  // the score of the last found
