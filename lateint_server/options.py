@@ -6,7 +6,7 @@ import argparse
 import os
 from pathlib import Path
 
-from lateint import inputs
+from lateint.cli.options import add_encoder
 
 DESCRIPTION = "Serve indexes over HTTP, with a page to search them; docs/serving.md says more."
 
@@ -38,7 +38,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(info)")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="pictures that documents name")
     parser.add_argument("--no-docs", dest="docs", action="store_false", help="no interactive page of the routes")
-    inputs.add_encoder(parser)
+    add_encoder(parser)
     parser.add_argument("--verify", action="store_true", help="read all of each index first")
     parser.add_argument("--device", help="where to search: cpu, cuda or cuda:N (cpu)")
     parser.set_defaults(command=run)
