@@ -28,7 +28,7 @@ from lateint.converting import reading
 from lateint.disk import remote, resuming, store
 from lateint.disk.disk import Disk
 from lateint.documents import Document, Documents
-from lateint.encoders.batches import encoded_queries, is_text, kept_and_encoded
+from lateint.encoders.batches import encoded_queries, is_one, is_text, kept_and_encoded, words_of
 from lateint.encoders.protocol import Encoder, adapted, check_same, described
 from lateint.fields.records import Records, given
 from lateint.filtering import resolving
@@ -702,8 +702,8 @@ class Index:
 
         Args:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
-                dtype. Or a text, or a list of texts, which `encoder` encodes. None: ``text`` or ``sparse`` alone
-                counts.
+                dtype. Or a text, or a list of texts, which `encoder` encodes; where it reads pictures, also pairs
+                ``(text, picture)`` with a picture of Pillow. None: ``text`` or ``sparse`` alone counts.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
             text: words to be found, a string for each query, in an index with ``text_search``: alone, documents are
                 ordered by BM25. With ``Q``, each score brings its best as candidates, every candidate gets both, and
@@ -764,7 +764,7 @@ class Index:
                 raise ValueError(
                     "text may be True where Q is a text, or a list of texts; beside tokens, pass the texts"
                 )
-            text = Q
+            text = words_of(Q)
         queries = None if Q is None else self._queries(Q, mask)
         k, workers = positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
@@ -1049,8 +1049,8 @@ class Index:
             )
         if mask is not None:
             raise ValueError("mask goes with tokens, and Q is text")
-        found = encoded_queries(self._encoder, [Q] if isinstance(Q, str) else Q)
-        return read(found[0] if isinstance(Q, str) else found, self.dim)
+        found = encoded_queries(self._encoder, [Q] if is_one(Q) else Q)
+        return read(found[0] if is_one(Q) else found, self.dim)
 
     def _one(self, Q: Any, what: str) -> NDArray[np.float32]:
         queries = self._queries(Q)
