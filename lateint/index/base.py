@@ -14,7 +14,7 @@ from lateint.calibration import Calibration
 from lateint.changing.encoders import Encoders
 from lateint.changing.writing import Writing
 from lateint.disk.disk import Disk
-from lateint.encoders.batches import encoded_queries, is_text
+from lateint.encoders.batches import encoded_queries, is_one, is_text
 from lateint.encoders.protocol import Encoder, adapted, check_same
 from lateint.indexing.codec import Codec
 from lateint.retrieval.queries import Queries, read
@@ -117,8 +117,8 @@ class Base:
             )
         if mask is not None:
             raise ValueError("mask goes with tokens, and Q is text")
-        found = encoded_queries(self._encoder, [Q] if isinstance(Q, str) else Q)
-        return read(found[0] if isinstance(Q, str) else found, self.dim)
+        found = encoded_queries(self._encoder, [Q] if is_one(Q) else Q)
+        return read(found[0] if is_one(Q) else found, self.dim)
 
     def _one(self, Q: Any, what: str) -> NDArray[np.float32]:
         queries = self._queries(Q)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.arguments import alone, positive, thread_count
-from lateint.encoders.batches import is_text
+from lateint.encoders.batches import is_text, words_of
 from lateint.index.base import Base
 from lateint.retrieval import searching
 from lateint.retrieval import texts as text_queries
@@ -64,8 +64,8 @@ class Searching(Base):
 
         Args:
             Q: one query ``[Lq, dim]``, or a batch: ``[Nq, Lq, dim]``, a list of ``[Lq, dim]``, or a `Ragged`; any float
-                dtype. Or a text, or a list of texts, which `encoder` encodes. None: ``text`` or ``sparse`` alone
-                counts.
+                dtype. Or a text, or a list of texts, which `encoder` encodes; where it reads pictures, also pairs
+                ``(text, picture)`` with a picture of Pillow. None: ``text`` or ``sparse`` alone counts.
             k: how many; fewer come back only where there are fewer, for a search that finds too few widens ``nprobe``.
             text: words to be found, a string for each query, in an index with ``text_search``: alone, documents are
                 ordered by BM25. With ``Q``, each score brings its best as candidates, every candidate gets both, and
@@ -126,7 +126,7 @@ class Searching(Base):
                 raise ValueError(
                     "text may be True where Q is a text, or a list of texts; beside tokens, pass the texts"
                 )
-            text = Q
+            text = words_of(Q)
         queries = None if Q is None else self._queries(Q, mask)
         k, workers = positive(k, "k"), thread_count(threads)
         centroids, most = snapshot.manifest.centroids, len(snapshot)
