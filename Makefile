@@ -40,7 +40,7 @@ help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
 	@echo "make demo-page   the demo's collection in a browser: which words of a hit matched which of the question"
 	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (20 minutes on two cores)"
-	@echo "make demo-preflmr-page   its pictures in a browser: which patch of a picture matched which word"
+	@echo "make demo-preflmr-page   in a browser: which patches of a picture matched which words, of a question or a passage"
 	@echo "make test    the suite in a fresh environment"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
 	@echo "make test-ray   the tests of lateint_ray, which need Ray"
@@ -65,9 +65,11 @@ demo-page: $(DEMO)/ready
 demo-preflmr: $(PREFLMR)/ready
 	$(PREFLMR)/bin/python examples/preflmr_demo.py
 
-# The pictures of the demo, which must have run.
+# The passages and pictures of the demo, which must have run.
 demo-preflmr-page: $(PREFLMR)/ready
-	$(PREFLMR)/bin/lateint serve pictures=.demo-preflmr/page/index --images .demo-preflmr/page/pictures --encoder examples.preflmr_page:Words --encoder-options "$$(cat .demo-preflmr/page/encoder.json)"
+	$(PREFLMR)/bin/lateint serve passages=.demo-preflmr/page/passages pictures=.demo-preflmr/page/index --images .demo-preflmr/page/pictures \
+		--encoder passages=preflmr:Encoder --encoder-options "passages=$$(cat .demo-preflmr/page/passages.json)" \
+		--encoder pictures=examples.preflmr_page:Words --encoder-options "pictures=$$(cat .demo-preflmr/page/encoder.json)"
 
 # Not editable and from nothing: what is tested is what a user installs.
 test:

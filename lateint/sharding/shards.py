@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lateint.arguments import positive
 from lateint.changing.merging import check_ids
 from lateint.documents import Document
-from lateint.encoders.batches import encoded_queries, is_text
+from lateint.encoders.batches import encoded_queries, is_one, is_text
 from lateint.encoders.protocol import adapted
 from lateint.ids import listed
 from lateint.index import Index, sources
@@ -278,8 +278,8 @@ class Shards:
             raise ValueError("Q is text, and Shards has no encoder: give encoder=, see lateint.encoders")
         if mask is not None:
             raise ValueError("mask goes with tokens, and Q is text")
-        found = encoded_queries(self._encoder, [Q] if isinstance(Q, str) else Q)
-        return read(found[0] if isinstance(Q, str) else found, self.dim)
+        found = encoded_queries(self._encoder, [Q] if is_one(Q) else Q)
+        return read(found[0] if is_one(Q) else found, self.dim)
 
     def _one(self, Q: Any, what: str) -> NDArray[np.float32]:
         queries = self._queries(Q, None)
