@@ -13,7 +13,8 @@ from typing import Any
 
 import uvicorn
 
-from lateint import Index, inputs
+from lateint import Index
+from lateint.cli import inputs
 from lateint_server.application import application
 from lateint_server.keys import Keys
 from lateint_server.patience import protocol

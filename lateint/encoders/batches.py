@@ -46,6 +46,22 @@ def _encoded(encoder: Encoder, texts: Iterable[Any], shown: bool) -> Iterator[An
             bar.update(len(batch))
 
 
+def given_or_encoded(doc_embs: Any, texts: Any, encoder: Encoder | None, *, shown: bool = False) -> tuple[Any, Any]:
+    """Documents' tokens as they are given, or else encoded when they are asked for; and what is kept of the texts.
+
+    Raises:
+        TypeError: neither tokens nor texts are given, or as `encoded_documents`.
+        ValueError: there is no encoder of texts, or as `encoded_documents`.
+    """
+    if doc_embs is not None:
+        return doc_embs, texts
+    if texts is None:
+        raise TypeError("doc_embs must be given, or texts with an encoder")
+    if encoder is None:
+        raise ValueError("texts without doc_embs needs an encoder: pass encoder=, see lateint.encoders")
+    return kept_and_encoded(encoder, texts, shown=shown)
+
+
 def kept_and_encoded(encoder: Encoder, texts: Iterable[Any], *, shown: bool = False) -> tuple[Iterator[Any], Any]:
     """`encoded_documents`, and what an index keeps of the texts: those that are strings, else None.
 
