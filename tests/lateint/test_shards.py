@@ -355,6 +355,35 @@ def test_a_late_answer_is_asked_for_a_second_time(whole_and_parts, queries):
         assert 10 < slow.asked + fast.asked - before <= 10 + asking.BURST
 
 
+def test_a_place_that_has_become_slow_is_left_alone(whole_and_parts, queries):
+    """Although the other one was slow until then: it answers first, and that counts at once."""
+    part = whole_and_parts[1][0]
+    one, other = Stand(part, "one"), Stand(part, "other")
+    with Shards([one], replicas=[other]) as shards:
+        for _ in range(40):
+            shards.search(queries[1])
+        was_quick, was_slow = shards._shards[0].places
+        was_slow.seconds, was_quick.seconds = 0.2, 0.001
+        one.delay, before = 0.3, one.asked
+        shards._shards[0].requests = 0  # no probe among the next ones
+        shards._shards[0]._allowance = asking.BURST
+        for _ in range(20):
+            shards.search(queries[1])
+        assert 1 <= one.asked - before <= 3
+        assert was_slow.seconds < 0.2
+
+
+def test_a_question_that_waits_says_that_its_place_is_slow(whole_and_parts):
+    stand = Stand(whole_and_parts[1][0], "one")
+    place, said = Place(stand, 1.0), threading.Event()
+    place.seconds, stand.delay = 0.001, 0.2
+    place.ask(lambda index: index.search(np.eye(1, index.dim, dtype=np.float32)), None, lambda _: said.set())
+    time.sleep(0.1)
+    assert place.cost >= 2 * 0.1
+    assert said.wait(5) and 0.1 <= place.cost < 1  # half of what that took, and half of what was known
+    place.close()
+
+
 def test_no_more_than_one_in_twenty_requests_is_sent_twice(whole_and_parts):
     part = whole_and_parts[1][0]
     places = [Place(Stand(part, name), 1.0) for name in ("a", "b")]
