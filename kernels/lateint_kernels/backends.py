@@ -30,11 +30,11 @@ _MAXSIM = {
     "torch": "lateint_kernels.dense.torch",
     "triton": "lateint_kernels.dense.triton.maxsim",
 }
-_MAXIMA = {"cpp": "lateint_kernels.dense.maxima_cpp", "torch": "lateint_kernels.dense.maxima_torch"}
+_MAXIMA = {"cpp": "lateint_kernels.dense.cpp", "torch": "lateint_kernels.dense.maxima_torch"}
 MODULES = {
     "maxsim": _MAXSIM,
     "maxsim_backward": _MAXSIM,
-    "soft_maxima": _MAXIMA,
+    "soft_maxima": {**_MAXIMA, "triton": "lateint_kernels.dense.triton.maxima"},
     "retrieved": _MAXIMA,
     "search": {
         "cuda": "lateint_kernels.codes.cuda.search",
@@ -72,14 +72,26 @@ def resolve(
         BackendError: it cannot run here; says why.
         ValueError: there is no backend of that name.
     """
+    module = _module(MODULES[op][chosen(op, device, dtype, dim, backend)])
+    return module if op in ("search", "build") else getattr(module, op)
+
+
+@cache
+def chosen(
+    op: str,
+    device: "torch.device",
+    dtype: "torch.dtype | None" = None,
+    dim: int | None = None,
+    backend: str | None = None,
+) -> str:
+    """The name of the backend that `resolve` takes its function from; likewise."""
     refused = []
     for name in (backend,) if backend else preference(device.type):
         if backend is None and name not in MODULES[op]:
             continue
         reason = why_not(name, op, device, dtype, dim)
         if reason is None:
-            module = _module(MODULES[op][name])
-            return module if op in ("search", "build") else getattr(module, op)
+            return name
         refused.append(f"{name}: {reason}")
     what = op if dtype is None else f"{op} of {_short(dtype)}"
     raise BackendError(f"cannot run {what} on {device.type}: " + "; ".join(refused))

@@ -100,7 +100,7 @@ def smooth_maxsim(
         documents: as for `maxsim`, but no ``[Nq, K, Ld, dim]``.
         temperature: T, positive.
         query_mask, document_mask, query_weights, normalize, check: as for `maxsim`.
-        backend: ``"cpp"`` or ``"torch"``; None for the best one here.
+        backend: ``"cpp"``, ``"triton"`` or ``"torch"``; None for the best one here.
 
     Returns:
         ``[Nq, Nd]`` float32, ``[Nd]`` for one query given as ``[Lq, dim]``; float64 for float64 tensors.

@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 from lateint_kernels.codes.index_tensors import CentreTensors, IndexTensors, QueryTensors
 from lateint_kernels.codes.triton import build, search
 from lateint_kernels.dense.problem import Problem
-from lateint_kernels.dense.triton import maxsim
+from lateint_kernels.dense.triton import maxima, maxsim
 from lateint_kernels.gpu import launch
 
 TYPES = {
@@ -163,6 +163,7 @@ WANTED = {  # what else differs from the kernels of the first two
     90: {name: {"forward", "document_gradients"} for name in PROBLEMS} | {"training": ALL, "everything": ALL},
     100: {"training": ALL, "everything": {"forward"}},
 }
+SMOOTH = {80: ["training"], 90: ["training", "everything", "wide", "widest", "float32"], 100: ["training"]}
 
 
 def compiled(planned, capability):
@@ -170,8 +171,8 @@ def compiled(planned, capability):
     constants, signature, attributes = dict(planned.constants), {}, {}
     for number, name in enumerate(planned.kernel.arg_names):
         value = planned.arguments.get(name)
-        if isinstance(value, int):
-            signature[name] = "i32"
+        if isinstance(value, int | float):
+            signature[name] = "i32" if isinstance(value, int) else "fp32"
         elif value is None:
             constants.setdefault(name, None)
             signature[name] = "constexpr"
@@ -212,6 +213,10 @@ def main(capability):
             if kernel in wanted and (argmax is not None or name == "training" or kernel == "document_gradients"):
                 found = {"capability": capability, "problem": name, "kernel": kernel}
                 print(json.dumps(found | report(compiled(planned, capability))), flush=True)
+    for name in SMOOTH[capability]:
+        for planned in maxima.all_launches(problem(**PROBLEMS[name]), launch.ARCHITECTURES[capability]):
+            found = {"capability": capability, "problem": name, "kernel": planned.kernel.__name__}
+            print(json.dumps(found | report(compiled(planned, capability))), flush=True)
     for name, (nbits, width, Nq, Lq, capabilities) in SEARCHES.items():
         if capability in capabilities:
             arch = launch.ARCHITECTURES[capability]

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 
 os.environ.pop("TRITON_INTERPRET", None)
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
@@ -24,8 +25,9 @@ from lateint_kernels.codes.index_tensors import CentreTensors
 from lateint_kernels.codes.torch import build as torch_build
 from lateint_kernels.codes.torch import search as torch_search
 from lateint_kernels.codes.triton import build, probe, search
+from lateint_kernels.dense import maxima_torch
 from lateint_kernels.dense import torch as torch_dense
-from lateint_kernels.dense.triton import maxsim
+from lateint_kernels.dense.triton import maxima, maxsim
 
 # What a group of the suite runs for each capability is "short"; a command runs everything.
 DENSE = {
@@ -48,10 +50,15 @@ DENSE = {
 SEARCHES = [(128, 2), (128, 4), (128, 1), (128, 8), (40, 4), (640, 2)]  # width and bits
 DEPTHS = (128, 64, 256)
 SHORT = {
-    80: {"dense": ["d96"], "searches": [(128, 4)], "depths": []},
-    90: {"dense": ["everything"], "searches": [(128, 2)], "depths": [128]},
+    80: {"dense": ["d96"], "smooth": [], "searches": [(128, 4)], "depths": []},
+    90: {"dense": ["everything"], "smooth": ["d96"], "searches": [(128, 2)], "depths": [128]},
 }
-LONG = {"dense": list(DENSE), "searches": SEARCHES, "depths": DEPTHS}
+LONG = {
+    "dense": list(DENSE),
+    "smooth": [name for name in DENSE if name != "pairs"],
+    "searches": SEARCHES,
+    "depths": DEPTHS,
+}
 
 
 def dense(name):
@@ -93,6 +100,24 @@ def special():
     same = torch.equal(scores.nan_to_num(7), wanted.nan_to_num(7))
     yield "forward special", same and bool(wanted.isinf().any() and wanted.isnan().any())
     yield "argmax special", torch.equal(argmax[:3], where[:3])  # the fourth document's scores are not numbers
+
+
+def smooth(name):
+    """The smooth maximum and its gradients, as torch's own in float64."""
+    problem = make_problem(**{**DENSE[name], "scales": False, "pairs": None})
+    wide = replace(problem, queries=problem.queries.double(), documents=problem.documents.double())
+    for side in (wide.queries, wide.documents):
+        side.requires_grad_()
+    wanted = maxima_torch.soft_maxima(wide, 1.0)
+    found = maxima.soft_maxima(problem, 1.0)
+    yield f"soft_maxima {name}", float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-5
+    given = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
+    gradients = torch.autograd.grad(wanted, (wide.queries, wide.documents), given.double())
+    rounding = {"fp32": 2**-18, "bf16": 2**-7, "fp16": 2**-9}[DENSE[name].get("dtype", "bf16")]
+    mine = maxima.soft_maxima_backward(problem, 1.0, found, given, (True, True))
+    for of, ours, theirs in zip(("queries", "documents"), mine, gradients, strict=True):
+        same = bool(((ours - theirs).abs() <= rounding * theirs.abs().max()).all())
+        yield f"gradient of smooth {of} {name}", same
 
 
 def engine_of(made):
@@ -161,10 +186,11 @@ def builds(depth):
 
 def main(capability, form):
     """One line for each comparison."""
-    install(capability, maxsim, search, probe, build)
+    install(capability, maxsim, maxima, search, probe, build)
     chosen = LONG if form == "long" else SHORT[capability]
     cases = itertools.chain(
         *map(dense, chosen["dense"]),
+        *map(smooth, chosen["smooth"]),
         special(),
         *itertools.starmap(products, chosen["searches"]),
         *itertools.starmap(probes, [(128, 200), (40, 700)] if form == "long" else []),

@@ -19,6 +19,7 @@ if find_spec("triton.backends.nvidia") is None:
 SHARED = {80: 163, 90: 227, 100: 227}  # KB that a program can have
 
 BUILD = {"nearest", "nearest_in_cell", "encode"}
+SMOOTH = {"soft_forward", "soft_query_gradients", "soft_document_gradients"}
 SEARCH = {"rotate", "group_maxima", "cell_maxima", "group_products", "best_products", "weighted_sums"}
 
 
@@ -46,7 +47,7 @@ def environment():
 
 def test_all_are_there(kernels):
     names = {kernel["kernel"] for kernel in kernels}
-    assert names == {"forward", "query_gradients", "sort_winners", "document_gradients", *SEARCH, *BUILD}
+    assert names == {"forward", "query_gradients", "sort_winners", "document_gradients", *SMOOTH, *SEARCH, *BUILD}
     assert {kernel["capability"] for kernel in kernels} == set(SHARED)
 
 
@@ -59,15 +60,17 @@ def test_registers_suffice(kernels):
     """Bytes spilled: none on 90. What there is elsewhere lies outside of the loops over tokens.
 
     On 80, one number a document is kept in memory for a seventh program on a multiprocessor; on 100 a kernel with every
-    option wants more registers than the 255 that a thread can have.
+    option wants more registers than the 255 that a thread can have. So do those of the smooth maximum with 320
+    components.
     """
     for kernel in kernels:
-        assert kernel["spilled"] <= {80: 8, 90: 0, 100: 64}[kernel["capability"]], kernel
+        wide = kernel["kernel"] in SMOOTH and kernel["problem"] == "wide"
+        assert kernel["spilled"] <= (80 if wide else {80: 8, 90: 0, 100: 64}[kernel["capability"]]), kernel
 
 
 def test_products_use_the_matrix_units(kernels):
     for kernel in kernels:
-        multiplies = kernel["kernel"] in ("forward", "document_gradients") and kernel["problem"] != "float32"
+        multiplies = kernel["kernel"] in {"forward", "document_gradients", *SMOOTH} and kernel["problem"] != "float32"
         small = kernel["problem"] in ("reranking", "pairs") and kernel["kernel"] == "forward"  # 32 rows: too few
         if multiplies and kernel["capability"] == 90 and not small:
             assert kernel["wgmma"] and not kernel["mma"], kernel
@@ -121,7 +124,7 @@ def test_two_programs_share_a_multiprocessor(kernels):
 
 def test_nan_wins_every_maximum(kernels):
     for kernel in kernels:
-        assert bool(kernel["nan_max"]) == (kernel["kernel"] == "forward"), kernel
+        assert bool(kernel["nan_max"]) == (kernel["kernel"] in ("forward", "soft_forward")), kernel
 
 
 def test_no_atomics(kernels):

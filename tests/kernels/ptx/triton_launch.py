@@ -4,6 +4,7 @@ Triton must be imported without its interpreter, which the tests switch on: so t
 """
 
 import functools
+import struct
 
 from compile_triton import compiled
 
@@ -29,10 +30,12 @@ def execute(planned, capability, seed=0):
         value = planned.arguments.get(name)
         if name in planned.constants or value is None:
             continue
-        size = 4 if isinstance(value, int) else 8
+        if isinstance(value, int | float):
+            number = struct.pack("<i" if isinstance(value, int) else "<f", value)
+        else:
+            number = struct.pack("<q", tensors.put(value))
         at = next(places)
-        number = value if isinstance(value, int) else tensors.put(value)
-        given[at : at + size] = number.to_bytes(size, "little", signed=isinstance(value, int))
+        given[at : at + len(number)] = number
     grid, threads = (planned.programs, 1, 1), planned.warps * 32
     run(program, tensors, grid, threads, bytes(given), kernel.metadata.shared, seed=seed)
 

@@ -1,31 +1,38 @@
-"""What query tokens find in documents by the compiled kernels, as operators of torch."""
+"""What query tokens find in documents by compiled kernels, as operators of torch."""
 
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lateint_kernels import backends
 from lateint_kernels.dense import cpp, operator
 from lateint_kernels.dense.maxima_torch import one_by_one
 from lateint_kernels.dense.operator import DIFFERENTIABLE, LIBRARY, NAMES, PARTS
 from lateint_kernels.dense.problem import Problem
 
 
-def soft_maxima(problem: Problem, temperature: float) -> Tensor:
+def soft_maxima(problem: Problem, temperature: float, backend: str) -> Tensor:
     """``T log sum_t exp(<q_s, d_t> / T)``: see `lateint_kernels.dense.maxima`."""
-    found: Tensor = torch.ops.lateint.soft_maxima(*problem.parts, temperature)
+    found: Tensor = torch.ops.lateint.soft_maxima(*problem.parts, temperature, backend)
     return found
 
 
-def retrieved(problem: Problem, k: int, need_gradients: bool, backend: str | None) -> tuple[Tensor, Tensor, Tensor]:
+def retrieved(problem: Problem, k: int) -> tuple[Tensor, Tensor, Tensor]:
     """Maxima, which are among the k best, and the last of these: likewise."""
     best, _, least = torch.ops.lateint.retrieved(*problem.parts, k)
     return best, ~(best.detach() < least[:, None]), least
 
 
 def _soft_maxima(*arguments: Any) -> Tensor:
-    *parts, temperature = arguments
-    return cpp.soft_maxima(operator.problem_of_parts(parts), temperature)
+    *parts, temperature, backend = arguments
+    found: Tensor = _kernels(backend).soft_maxima(operator.problem_of_parts(parts), temperature)
+    return found
+
+
+def _kernels(backend: str) -> Any:
+    return import_module(backends.MODULES["soft_maxima"][backend])
 
 
 def _soft_maxima_fake(*arguments: Any) -> Tensor:
@@ -34,15 +41,15 @@ def _soft_maxima_fake(*arguments: Any) -> Tensor:
 
 
 def _soft_maxima_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
-    *parts, temperature, found, gradient, needs = arguments
+    *parts, temperature, backend, found, gradient, needs = arguments
     problem = operator.problem_of_parts(parts)
-    both = cpp.soft_maxima_backward(problem, temperature, found, gradient.contiguous(), tuple(needs))
+    both = _kernels(backend).soft_maxima_backward(problem, temperature, found, gradient.contiguous(), tuple(needs))
     left, right = (operator.or_nothing(x, found, problem.queries.dtype) for x in both)
     return left, right
 
 
 def _soft_maxima_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
-    *parts, _, found, _, needs = arguments
+    *parts, _, _, found, _, needs = arguments
     problem = Problem(*parts)
     sides = zip((problem.queries, problem.documents), needs, strict=True)
     return tuple(found.new_empty(side.shape if need else (0,), dtype=side.dtype) for side, need in sides)
@@ -62,8 +69,8 @@ def _retrieved_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    """The parts of a problem, and what was found."""
-    parts, ctx.number = inputs[: len(NAMES)], inputs[len(NAMES)]
+    """The parts of a problem, what comes after them, and what was found."""
+    parts, ctx.settings = inputs[: len(NAMES)], inputs[len(NAMES) :]
     ctx.others = {i: part for i, part in enumerate(parts) if not isinstance(part, Tensor)}
     found = output[1] if isinstance(output, tuple) else output
     ctx.save_for_backward(*(part for part in parts if isinstance(part, Tensor)), found)
@@ -72,8 +79,8 @@ def _remember(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def _soft_maxima_gradients(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
     parts, found = operator.restored(ctx)
     needs = [ctx.needs_input_grad[i] for i in DIFFERENTIABLE[:2]]
-    both = torch.ops.lateint.soft_maxima_backward(*parts, ctx.number, found, gradient, needs)
-    return _placed(both, needs)
+    both = torch.ops.lateint.soft_maxima_backward(*parts, *ctx.settings, found, gradient, needs)
+    return _placed(both, needs, len(ctx.settings))
 
 
 def _retrieved_gradients(ctx: Any, gradient: Tensor, *_: object) -> tuple[Tensor | None, ...]:
@@ -81,19 +88,19 @@ def _retrieved_gradients(ctx: Any, gradient: Tensor, *_: object) -> tuple[Tensor
     needs = [ctx.needs_input_grad[i] for i in DIFFERENTIABLE[:2]]
     problem = one_by_one(Problem(*parts))
     both = torch.ops.lateint.maxsim_backward(*problem.parts, gradient, argmax, [*needs, False], "cpp")
-    return _placed(both[:2], needs)
+    return _placed(both[:2], needs, len(ctx.settings))
 
 
-def _placed(gradients: tuple[Tensor, ...], needs: list[bool]) -> tuple[Tensor | None, ...]:
-    found: list[Tensor | None] = [None] * (len(NAMES) + 1)
+def _placed(gradients: tuple[Tensor, ...], needs: list[bool], settings: int) -> tuple[Tensor | None, ...]:
+    found: list[Tensor | None] = [None] * (len(NAMES) + settings)
     for i, need, gradient in zip(DIFFERENTIABLE[:2], needs, gradients, strict=True):
         found[i] = gradient if need else None
     return tuple(found)
 
 
-operator.register(f"soft_maxima({PARTS}, float temperature) -> Tensor", _soft_maxima, _soft_maxima_fake)
+operator.register(f"soft_maxima({PARTS}, float temperature, str backend) -> Tensor", _soft_maxima, _soft_maxima_fake)
 operator.register(
-    f"soft_maxima_backward({PARTS}, float temperature, Tensor found, Tensor gradient, bool[2] needs) "
+    f"soft_maxima_backward({PARTS}, float temperature, str backend, Tensor found, Tensor gradient, bool[2] needs) "
     "-> (Tensor, Tensor)",
     _soft_maxima_backward,
     _soft_maxima_backward_fake,
