@@ -3,8 +3,8 @@
     python -m benchmarks.gpu.executed --out benchmarks/results/executed.json
 
 The long form of tests/kernels/test_cuda*.py, test_ptx*.py and execute_triton.py: other orders of warps, copies early
-and late, larger indexes, every Triton kernel on sm_80 and sm_90, and planted faults. Some twenty minutes of one
-processor.
+and late, larger indexes, every Triton kernel on sm_80 and sm_90, and planted faults. What a part
+found is written when it ends. An hour of one busy processor.
 """
 
 import argparse

@@ -111,7 +111,7 @@ void SmoothForward::panel(int64_t panel, int64_t document, ForwardWorker& worker
     }
     for (int64_t i = 0; i < count; ++i) {
         float& out = found_[rows[i] * documents + document];
-        out = temperature_ * (largest[i] + std::log(sum[i]));
+        out = static_cast<float>(temperature_ * (largest[i] + std::log(double{sum[i]})));
         if (largest[i] <= 0.99f * kLowest) out = -kInfinity;
         if (special[i] != 0) out = special[i];  // infinity or NaN
     }

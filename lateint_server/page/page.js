@@ -67,7 +67,7 @@ function show() {
   $("about").textContent = `${indexes.length < 2 ? `${one.name}: ` : ""}${one.documents.toLocaleString("en")} documents`;
   $("query").placeholder = one.encoder || one.text_search ? "What are you looking for?" : "[[0.12, -0.03, …], …]";
   $("query-help").textContent = one.encoder || one.text_search
-    ? "Words, or token embeddings as JSON."
+    ? `Words${one.query_pictures ? ", a picture, or both" : ", or token embeddings as JSON"}.`
     : "Token embeddings as JSON; this server has no encoder that would make them of words.";
   $("alpha-field").hidden = !(one.encoder && one.text_search);
   $("picture-field").hidden = !one.query_pictures;
@@ -251,7 +251,7 @@ function shownHit(hit, rank) {
   const why = make("div", { className: "why" });
   const show = query.places && similarity ? addedByPatches(why, similarity) : () => {};
   const what = make("div");
-  if (typeof places.image === "string" && Array.isArray(places.grid)) what.append(pictured(places, similarity, show));
+  if (typeof places.image === "string" && Array.isArray(places.grid)) what.append(...pictured(places, similarity, show));
   if (typeof hit.text === "string") what.append(passage(hit.text, hit.spans, similarity, show));
   what.append(about(hit));
   why.append(what);
@@ -306,8 +306,12 @@ function pictured(places, similarity, show) {
   const cells = similarity && whole && rows * columns <= similarity[0].length ? rows * columns : 0;
   const patches = Array.from({ length: cells }, () => make("div", { className: "patch" }));
   const grid = cells ? places.grid : [1, 1];
-  if (cells) colour(patches, similarity, show);
-  return make("figure", {}, ...patched(path, places.image, grid, [0, 0, 1, 1], patches));
+  const figure = make("figure", {}, ...patched(path, places.image, grid, [0, 0, 1, 1], patches));
+  if (!cells) return [figure];
+  const added = colour(patches, similarity, show);
+  const inPatches = added.slice(0, cells).reduce((a, b) => a + b, 0) / added.reduce((a, b) => a + b, 1e-9);
+  const share = `${Math.round(100 * Math.min(1, Math.max(0, inPatches)))} % of the score is of patches, the rest of tokens without a place`;
+  return [figure, make("p", { className: "quiet share", textContent: cells < added.length ? share : "" })];
 }
 
 // The picture of the query in the colours of what its patches add to the score of a hit: each what it is to the token
@@ -339,7 +343,7 @@ function addedByPatches(why, similarity) {
 }
 
 // Colours elements, one a document token (null: it has no place): by what all query tokens match best, or by how
-// alike one of them is. ``show`` is told of the document token that is pointed at.
+// alike one of them is. ``show`` is told of the document token that is pointed at. Gives what each token adds.
 function colour(elements, similarity, show) {
   const best = similarity.map((row) => row.reduce((most, value, at) => (value > row[most] ? at : most), 0));
   const added = new Float32Array(similarity[0].length);
@@ -349,7 +353,9 @@ function colour(elements, similarity, show) {
     if (strongest[at] === null || similarity[token][at] > similarity[strongest[at]][at]) strongest[at] = token;
   });
   most.added = added.reduce((a, b) => Math.max(a, b), most.added);
-  best.forEach((at, token) => { most.alike[token] = Math.max(most.alike[token] || 1e-9, similarity[token][at]); });
+  similarity.forEach((row, token) => row.forEach((value, at) => { // of what can be seen
+    if (elements[at]) most.alike[token] = Math.max(most.alike[token] || 1e-9, value);
+  }));
   const paint = (at, heat, token, marked) => {
     if (!elements[at]) return;
     elements[at].style.setProperty("--heat", String(Math.max(0, heat) * 0.7));
@@ -373,6 +379,7 @@ function colour(elements, similarity, show) {
     });
     element.addEventListener("pointerleave", () => look(kept));
   });
+  return added;
 }
 
 $("form").addEventListener("submit", search);

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.timings import Timings
 from preflmr import encode
 from preflmr.data.images import pictures, require
 from preflmr.data.m2kr import Dataset, Example
 from preflmr.evaluation.config import EvalConfig
-from preflmr.evaluation.results import Clock
 from preflmr.instructions import join
 from preflmr.retrievers import adapted
 
@@ -25,8 +25,8 @@ class Questions:
         without_image, instruction: as the settings say, or else the model; ``"text"`` for one that reads no pictures.
     """
 
-    def __init__(self, model: Any, dataset: Dataset, config: EvalConfig, clock: Clock) -> None:
-        self.model, self.dataset, self.config, self.clock = model, dataset, config, clock
+    def __init__(self, model: Any, dataset: Dataset, config: EvalConfig, timings: Timings) -> None:
+        self.model, self.dataset, self.config, self.timings = model, dataset, config, timings
         self.reading = adapted(model).reading
         self.sees = self.reading.query_pictures
         self.without_image = (config.without_image or self.reading.without_image) if self.sees else "text"
@@ -47,7 +47,7 @@ class Questions:
         """
         if not self.sees or self.config.on_missing != "error":
             return
-        with self.clock("check pictures"):
+        with self.timings.of("check pictures"):
             for example in self.examples:
                 require(self.dataset.images, example.images, f"question {example.question_id!r}")
             for path in dict.fromkeys(path for example in self.examples for path in example.images):
@@ -57,7 +57,7 @@ class Questions:
         """The examples that are not left out, and the rows of each, ``[Lq, dim]``."""
         kept: list[Example] = []
         shown: list[Any] = []
-        with self.clock("read pictures"):
+        with self.timings.of("read pictures"):
             for example in examples:
                 given = self._pictures(example) if self.sees else None
                 if given is not None or not self.sees:
@@ -87,7 +87,7 @@ class Questions:
             join(example.instruction if instruction is None else instruction, example.question, separator)
             for example in examples
         ]
-        with self.clock("encode questions"):
+        with self.timings.of("encode questions"):
             return encode.encode_queries(
                 self.model, texts, images, progress=False, image_source=self.dataset.images, **self.config.encoding
             )

@@ -18,13 +18,14 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from lateint import Index, Ragged
+from lateint.timings import Timings
 from lateint_kernels.retrieve import retrieve
 from preflmr.data.m2kr import Dataset, Example
 from preflmr.evaluation.config import EvalConfig
 from preflmr.evaluation.judging import Ranking, judge
 from preflmr.evaluation.passage_index import passage_index, positions_of, tokens_of
 from preflmr.evaluation.questions import Questions
-from preflmr.evaluation.results import Clock, Cut, result_path, versions, write_json
+from preflmr.evaluation.results import Cut, result_path, versions, write_json
 from preflmr.retrievers import adapted
 
 AT_ONCE = 512  # questions whose tokens are held at a time
@@ -87,36 +88,37 @@ def evaluate(
     Warns:
         UserWarning: texts were cut to the length that the model reads; ``summary["cut"]`` counts them.
     """
-    config, clock, cut = EvalConfig(**settings), Clock(), Cut(model)
-    questions = Questions(model, dataset, config, clock)
+    config, timings, cut = EvalConfig(**settings), Timings(), Cut(model)
+    questions = Questions(model, dataset, config, timings)
     if not isinstance(index, Index):  # one that is at hand costs nothing to find out with
         questions.check()
     with cut.counting():
-        searches, index = _searches(model, dataset, index, config, clock, progress)
-        kept, found = _ask(questions, searches, dataset, config, clock, progress)
+        searches, index = _searches(model, dataset, index, config, timings, progress)
+        kept, found = _ask(questions, searches, dataset, config, timings, progress)
     counted = "exact" if config.method == "exact" else "index"
     ks = _cutoffs(dataset, config)
     judged, measures = judge(kept, dataset.passages, found[counted], ks)
     summary = _summary(dataset, config, questions, len(kept), index)
-    summary |= {"run": run, "measures": measures, "cut": cut.counts, "seconds": clock.seconds}
+    seconds = {part: round(spent, 3) for part, spent in timings.seconds.items()}
+    summary |= {"run": run, "measures": measures, "cut": cut.counts, "seconds": seconds}
     if config.method == "both":
         summary["exact"] = judge(kept, dataset.passages, found["exact"], ks)[1]
     return Evaluation(judged, summary)
 
 
 def _searches(
-    model: Any, dataset: Dataset, index: Any, config: EvalConfig, clock: Clock, progress: bool
+    model: Any, dataset: Dataset, index: Any, config: EvalConfig, timings: Timings, progress: bool
 ) -> tuple[dict[str, Search], Index | None]:
     """What finds passages, by name, and the index."""
     searches: dict[str, Search] = {}
     tokens = None
     if config.method != "index":
-        with clock("encode passages"):
+        with timings.of("encode passages"):
             tokens = tokens_of(model, dataset, config, progress=progress)
     if config.method == "exact":
         index = None
     else:
-        with clock("index"):
+        with timings.of("index"):
             if not isinstance(index, Index):
                 index = passage_index(model, dataset, index, config, tokens=tokens, progress=progress)
             searches["index"] = _Searched(index, positions_of(index, dataset.passages), config)
@@ -132,7 +134,7 @@ def _ask(
     searches: Mapping[str, Search],
     dataset: Dataset,
     config: EvalConfig,
-    clock: Clock,
+    timings: Timings,
     progress: bool,
 ) -> tuple[list[Example], dict[str, list[Ranking]]]:
     """The examples that were asked, and what each search found for them."""
@@ -145,7 +147,7 @@ def _ask(
             some, queries = questions.queries(examples[start : start + AT_ONCE])
             kept += some
             for name, search in searches.items():
-                with clock(spent[name]):
+                with timings.of(spent[name]):
                     found[name] += search(queries, k) if queries else []
             bar.update(len(examples[start : start + AT_ONCE]))
     if not kept:

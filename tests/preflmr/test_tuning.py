@@ -65,11 +65,11 @@ def settings(data, folder, **changes):
         "valid": {**questions, "split": "valid"},
         "k": 2,
         "read": 1,
-        "steps": 80,
+        "steps": 120,
         "questions_per_step": 4,
         "questions_at_once": 4,
-        "learning_rate": 1e-2,
-        "validate_every": 40,
+        "learning_rate": 3e-3,
+        "validate_every": 60,
         "max_new_tokens": 3,
         "beams": 1,
         "log_every": 1,
@@ -85,15 +85,11 @@ def settings(data, folder, **changes):
 
 @pytest.fixture(params=tiny_generators.KINDS)
 def folder(request, tmp_path):
-    """A generator; the folder's name is its kind."""
+    """A generator of each kind."""
     model, processor = tiny_generators.make(request.param)
     model.save_pretrained(tmp_path / request.param)
     processor.save_pretrained(tmp_path / request.param)
     return tmp_path / request.param
-
-
-# Of a loss, and of answers that are right, which are 0.25 by chance; T5 of one layer learns slowest.
-LEARNED = {"blip2-t5": (0.85, 0.0), "blip2-opt": (0.3, 0.25), "llava": (0.3, 0.75)}
 
 
 def test_likelihood_is_that_of_the_model(folder):
@@ -135,8 +131,8 @@ def test_it_learns_to_answer(folder, data):
     measured = [one["Exact match"] for one in summary["validation"].values()]
     losses = [json.loads(line).get("loss") for line in (data / "tuned/log.jsonl").read_text().splitlines()]
     losses = [loss for loss in losses if loss is not None]
-    share, right = LEARNED[folder.name]
-    assert losses[-1] < share * losses[0] and max(measured) >= right, (losses[-1], measured)
+    # By chance 0.25 of the answers are right.
+    assert losses[-1] < 0.1 * losses[0] and max(measured) >= 0.75, (losses[-1], measured)
     (data / "tuned/summary.json").unlink()  # as if it had been killed before the end
     main(["tune", "--config", str(config), "--resume"])
     assert json.loads((data / "tuned/summary.json").read_text()) == summary
@@ -152,6 +148,7 @@ def test_a_run_goes_on_to_the_same_parameters(data, monkeypatch):
     model.save_pretrained(data / "model")
     processor.save_pretrained(data / "model")
     values = settings(data, data / "model", steps=4, validate_every=2, loss="marginal", read=2, output=str(data / "a"))
+    values["lora"] = {**values["lora"], "dropout": 0.3}
     tune(build(TuneConfig, values), cpu=True, progress=False)
     values["output"] = str(data / "b")
     forward, calls = TuningObjective.forward, []

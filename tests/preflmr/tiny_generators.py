@@ -10,6 +10,7 @@ WORDS = """
 Question : Knowledge Answer what is this ? who made it the a dog cat red blue house of in was by
 """
 TEXT = {"vocab_size": 40, "max_position_embeddings": 200, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+HEAD = 16  # numbers of one of two heads
 SIZE = {"hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 1, "num_attention_heads": 2}
 CHAT = (
     "<s>{% for m in messages %}user {% for c in m['content'] %}{% if c['type'] == 'image' %}<image>"
@@ -31,15 +32,16 @@ def tokenizer(kind):
 
 
 def text_config(kind):
-    if kind == "blip2-t5":
+    if kind == "blip2-t5":  # as Flan-T5, whose head is not the embedding of words
         return transformers.T5Config(
-            vocab_size=40, d_model=32, d_kv=16, d_ff=48, num_layers=1, num_heads=2, decoder_start_token_id=0,
-            pad_token_id=0, eos_token_id=2,
+            vocab_size=40, d_model=32, d_kv=HEAD, d_ff=48, num_layers=1, num_heads=2, decoder_start_token_id=0,
+            pad_token_id=0, eos_token_id=2, tie_word_embeddings=False, feed_forward_proj="gated-gelu", dropout_rate=0.0,
         )  # fmt: skip
     if kind == "blip2-opt":
         return transformers.OPTConfig(
-            hidden_size=32, ffn_dim=48, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=32, **TEXT
-        )
+            hidden_size=32, ffn_dim=48, num_hidden_layers=1, num_attention_heads=2, word_embed_proj_dim=32,
+            dropout=0.0, **TEXT,
+        )  # fmt: skip
     return transformers.LlamaConfig(**SIZE, num_key_value_heads=2, **TEXT)
 
 
@@ -48,9 +50,10 @@ def make(kind):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model, processor = _llava() if kind == "llava" else _blip2(kind)
-        for weights in model.parameters():
+        for name, weights in model.named_parameters():
             if weights.dim() > 1:
-                torch.nn.init.normal_(weights, std=0.3)  # at the usual 0.02, inputs hardly matter
+                # At the usual 0.02, inputs hardly matter. T5 does not divide what it attends by, but starts smaller.
+                torch.nn.init.normal_(weights, std=0.3 / HEAD**0.5 if name.endswith(".q.weight") else 0.3)
         return model, processor
 
 

@@ -15,7 +15,7 @@ def pooled(matrices: Sequence[Any], counts: Sequence[int]) -> list[Any]:
 
     points = [matrix.detach().float().cpu().numpy() for matrix in matrices]
     offsets, sizes = np.cumsum([0, *map(len, points)]), np.array(counts)
-    tokens = np.concatenate(points)
+    tokens = points[0] if len(points) == 1 else np.concatenate(points)
     if not (torch.is_grad_enabled() and any(matrix.requires_grad for matrix in matrices)):
         every = torch.from_numpy(cluster_means(tokens, offsets, sizes, cosine=True)).split(list(counts))
         return [part.to(matrix) for part, matrix in zip(every, matrices, strict=True)]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lateint_kernels import backends
-from lateint_kernels.dense import operator
+from lateint_kernels.dense import maxima_cpp, maxima_torch, operator
 from lateint_kernels.dense.problem import Problem, padded_rows
 
 
@@ -38,8 +38,11 @@ def sum_by_query(problem: Problem, found: Tensor) -> Tensor:
 
 def _resolved(op: str, problem: Problem, backend: str | None) -> Any:
     """The function of the backend, or that of torch for what the others do not have or cannot do."""
-    like = problem.queries.device, problem.queries.dtype, problem.dim
+    device, dtype = problem.queries.device, problem.queries.dtype
     other = backend is not None and backend not in backends.MODULES[op]
     if other or 0 in problem.scores_shape or (backend is None and operator.is_transformed()):
         backend = "torch"
-    return backends.resolve(op, *like, backend)
+    if torch.compiler.is_compiling():  # which cannot look into how backends are loaded
+        plain = backend == "torch" or device.type != "cpu" or dtype == torch.float64
+        return getattr(maxima_torch if plain else maxima_cpp, op)
+    return backends.resolve(op, device, dtype, problem.dim, backend)

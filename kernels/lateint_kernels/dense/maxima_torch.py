@@ -63,7 +63,7 @@ def _found(problem: Problem, k: int) -> tuple[Tensor, Tensor]:
             similarities = queries[first:last] @ documents.T
         if problem.document_mask is not None:
             similarities.masked_fill_(~problem.document_mask, -torch.inf)
-        if similarities.device.type == "cpu":
+        if similarities.device.type == "cpu" and not operator.is_transformed():
             row, token = _found_tokens(similarities, k, group, least[first:last])
             out[first + row, owner[token]] = True
             continue
