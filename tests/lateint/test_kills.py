@@ -11,7 +11,6 @@ import pytest
 import lateint
 import lateint_kernels
 
-
 LONG = [pytest.param(160, seed, marks=pytest.mark.long) for seed in range(2)]
 
 
