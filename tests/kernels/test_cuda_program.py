@@ -58,6 +58,7 @@ def blocks_that_fit(registers, threads):
     return REGISTERS // (-(-registers // 8) * 8 * threads)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("arch", ARCHITECTURES)
 @pytest.mark.parametrize(
     ("kernel", "threads", "blocks"),
@@ -96,6 +97,7 @@ def test_scores_are_formed_on_tensor_cores(nvrtc, tmp_path, arch, rows, columns,
 HOPPER_VARIANTS = [("bf16", 128, 128, 0, 0), ("bf16", 128, 112, 1, 1), ("fp16", 64, 104, 1, 1)]
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sizes", HOPPER_VARIANTS)
 def test_hopper_scores_keep_the_matrix_units_busy(nvrtc, tmp_path, sizes):
     token, dim, columns, factors, argmax = sizes

@@ -15,6 +15,8 @@ if not torch.distributed.is_available():
 from lateint_kernels import RaggedTensor, losses, maxsim  # noqa: E402
 from lateint_kernels.distributed import gather_documents, gather_rows, global_mean  # noqa: E402
 
+pytestmark = pytest.mark.xdist_group("ranks")  # which are started once, not by each process of the suite
+
 WORLD = 4
 PROGRAM = Path(__file__).with_name("ranks.py")
 SPEC = importlib.util.spec_from_file_location("ranks", PROGRAM)

@@ -61,6 +61,7 @@ def test_gradcheck(rng, device, pairs, normalize, masking):
 
 # torch 2.14's opcheck itself looks at the gradients of tensors that are no leaves.
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf:UserWarning")
+@pytest.mark.any_tiles
 def test_opcheck(problem, backend):
     from lateint_kernels.dense.operator import NAMES
 
@@ -82,6 +83,7 @@ def test_opcheck_of_the_checks(device):
     torch.library.opcheck(torch.ops.lateint.checked_index.default, (offsets, 7, "query_index", "queries"))
 
 
+@pytest.mark.any_tiles
 @pytest.mark.parametrize("dynamic", [False, True])
 def test_compile_without_a_graph_break(sides, backend, device, dynamic):
     mask = torch.ones(4, 7, dtype=torch.bool, device=device)
@@ -144,6 +146,7 @@ def test_float32_is_not_shortened(sides, backend, precision):
         torch.set_float32_matmul_precision(before)
 
 
+@pytest.mark.any_tiles
 @pytest.mark.parametrize(("Ld", "bytes_each"), [(256, 1), (257, 2)])
 def test_saved_for_backward(backend, device, Ld, bytes_each):
     """Besides the inputs, at most 2 bytes for each query token and document."""

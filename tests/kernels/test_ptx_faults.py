@@ -13,6 +13,8 @@ from test_cuda import AMPERE, HOPPER, exact, make_problem
 from lateint_kernels.dense.cuda import forward
 from lateint_kernels.gpu import support
 
+pytestmark = pytest.mark.long
+
 # Room for two tiles: the ring of stages wraps, again and again.
 SMALL_HOPPER = replace(HOPPER, multiprocessors=1, shared_per_block=28 * 1024)
 SMALL_AMPERE = replace(AMPERE, multiprocessors=1)

@@ -22,7 +22,7 @@ if find_spec("triton.backends.nvidia") is None:
 STAGES = {"forward", "gradient", "best_products", "weighted", "rotate"}
 
 
-@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("capability", [80, pytest.param(90, marks=pytest.mark.long)])
 def test_as_torch(capability):
     script = Path(__file__).with_name("execute_triton.py")
     path = os.pathsep.join([str(Path(package).parents[1]), str(script.parent)])

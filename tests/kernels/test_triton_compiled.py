@@ -16,6 +16,8 @@ pytest.importorskip("triton")
 if find_spec("triton.backends.nvidia") is None:
     pytest.skip("this Triton cannot compile for NVIDIA", allow_module_level=True)
 
+pytestmark = pytest.mark.long
+
 SHARED = {80: 163, 90: 227, 100: 227}  # KB that a program can have
 
 BUILD = {"nearest", "nearest_in_cell", "encode"}

@@ -85,17 +85,17 @@ def build(collection, monkeypatch):
 
 
 def test_killed_anywhere_a_build_ends_with_the_same_bytes(place):
-    """A dozen moments from the first call to the last, some of them twice in a row."""
+    """Six moments from the first call to the last, two of them twice; longer: ``python -m benchmarks.builds kills``."""
     done = run(place, 0)
     calls = int(done.stdout)
     expected = contents(place / "index")
     assert sum("codes" in name for name in expected) >= 3 and calls > 200
     kept = 0
-    for moment in np.linspace(1, calls, 12).astype(int).tolist():
+    for number, moment in enumerate(np.linspace(1, calls, 6).astype(int).tolist()):
         (place / "index").rename(place / "old")
         assert run(place, moment).returncode == -signal.SIGKILL, moment
         kept += any((folder / "build.json").is_file() for folder in place.glob(".index.building-*"))
-        if moment % 3 == 0:
+        if number % 3 == 1:
             run(place, 40)
         finished = run(place, -1)
         assert finished.returncode == 0, finished.stderr
@@ -104,7 +104,7 @@ def test_killed_anywhere_a_build_ends_with_the_same_bytes(place):
         for path in sorted((place / "old").rglob("*"), reverse=True):
             path.rmdir() if path.is_dir() else path.unlink()
         (place / "old").rmdir()
-    assert kept >= 8
+    assert kept >= 4
 
 
 def test_what_is_done_is_not_done_again(build, collection, tmp_path, monkeypatch):
