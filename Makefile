@@ -43,7 +43,7 @@ help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
 	@echo "make demo-page   the demo's collection in a browser: which words of a hit matched which of the question"
 	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (20 minutes on two cores)"
-	@echo "make demo-preflmr-page   its pictures in a browser: which patch of a picture matched which word"
+	@echo "make demo-preflmr-page   in a browser: which patches of a picture matched which words, of a question or a passage"
 	@echo "make test    the suite in a fresh environment"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
 	@echo "make test-retrievers   models of PyLate and sentence-transformers behind preflmr and lateint"
@@ -69,9 +69,11 @@ demo-page: $(DEMO)/ready
 demo-preflmr: $(PREFLMR)/ready
 	$(PREFLMR)/bin/python examples/preflmr_demo.py
 
-# The pictures of the demo, which must have run.
+# The passages and pictures of the demo, which must have run.
 demo-preflmr-page: $(PREFLMR)/ready
-	$(PREFLMR)/bin/lateint serve pictures=.demo-preflmr/page/index --images .demo-preflmr/page/pictures --encoder examples.preflmr_page:Words --encoder-options "$$(cat .demo-preflmr/page/encoder.json)"
+	$(PREFLMR)/bin/lateint serve passages=.demo-preflmr/page/passages pictures=.demo-preflmr/page/index --images .demo-preflmr/page/pictures \
+		--encoder passages=preflmr:Encoder --encoder-options "passages=$$(cat .demo-preflmr/page/passages.json)" \
+		--encoder pictures=examples.preflmr_page:Words --encoder-options "pictures=$$(cat .demo-preflmr/page/encoder.json)"
 
 # Not editable and from nothing: what is tested is what a user installs.
 test:
@@ -110,8 +112,8 @@ test-arm: $(DEV)/ready
 # PYTHONMALLOC=malloc arrays end where their memory ends.
 runtimes = $(foreach library,$(1) stdc++,$(shell $(CXX) -print-file-name=lib$(library).so))
 with = PYTHONPATH=$(SANITIZE)/$(1) LD_PRELOAD="$(call runtimes,$(2))" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=suppressions=$(abspath tests/kernels/thread_sanitizer.supp)
-FOR_ADDRESSES := $(addprefix tests/kernels/test_,centroids.py engine.py hostile_index.py int8.py joined_lists.py maxsim.py pooling.py ragged.py residual.py sketch.py sparse.py text.py)
-FOR_THREADS := $(addprefix tests/kernels/test_,joined_lists.py mixed_calls.py threads.py) tests/lateint/test_searching_meanwhile.py
+FOR_ADDRESSES := $(addprefix tests/kernels/test_,centroids.py engine.py hostile_index.py int8.py joined_lists.py maxima.py maxsim.py pooling.py ragged.py residual.py sketch.py sparse.py text.py)
+FOR_THREADS := $(addprefix tests/kernels/test_,joined_lists.py maxima.py mixed_calls.py threads.py) tests/lateint/test_searching_meanwhile.py
 
 ADDRESS := address,undefined
 # A finding ends the process, and so does a giant allocation.

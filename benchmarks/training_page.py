@@ -16,6 +16,13 @@ from benchmarks.tables import number
 
 PAGE = DOCS / "training.md"
 BASE = ("torch", "float32")
+SUITES = {
+    "pylate": "PyLate",
+    "sentence_transformers": "sentence-transformers",
+    "colpali": "colpali-engine",
+    "late_interaction_kernels": "late-interaction-kernels",
+    "flash_maxsim": "flash-maxsim",
+}
 ADAPTED = {"pylate": "PyLate", "sentence_transformers": "sentence-transformers", "colpali": "colpali-engine"}
 
 
@@ -66,7 +73,12 @@ def errors(results: Row) -> str:
         )
         for row in sorted(rows, key=lambda row: (row["shape"], row["dtype"], row["system"]))
     ]
-    return table(("shape", "dtype", "", "scores", "gradient of queries", "gradient of documents"), body)
+    head = ("dtype", "", "scores", "gradient of queries", "gradient of documents")
+    others = [
+        (row["operator"], row["dtype"], row["system"], *(f"{error:.1e}" for error in row["errors"].values()))
+        for row in results["operator-errors"]["rows"]
+    ]
+    return table(("shape", *head), body) + "\n\n" + table(("operator", *head), others)
 
 
 def adapters(results: Row) -> str:
@@ -80,27 +92,30 @@ def adapters(results: Row) -> str:
 
 
 def coding(results: Row) -> str:
-    """What training with the codec in the loop gives back."""
+    """What codes cost, and what training with the codec in the loop gives back."""
     row, runs = results["coding"], results["coding"]["runs"]
     settings = row["settings"]
+    bits = [f"{nbits} bit{'s' * (nbits > 1)}" for nbits in settings["nbits"]]
+    arms = {"before": "before", "exact": "trained on exact scores"}
+    arms |= {f"{nbits} bits": f"trained on codes of {nbits} bit{'s' * (nbits > 1)}" for nbits in settings["train_bits"]}
     body = []
-    for arm, label in (("before", "before"), ("exact", "trained on exact scores"), ("codes", "trained on codes")):
+    for arm, label in arms.items():
         found = [run for name, run in runs.items() if name.split(",")[0] == arm]
-        if not found:
-            continue
-        columns = [[run[key] for run in found] for key in ("exact_ndcg_at_10", "codes_ndcg_at_10", "overlap_at_10")]
-        body.append((label, str(len(found)), *(_spread(column) for column in columns)))
+        if found:
+            columns = [[run["exact_ndcg_at_10"] for run in found]]
+            columns += [[run[f"{nbits} bits"]["ndcg_at_10"] for run in found] for nbits in settings["nbits"]]
+            body.append((label, str(len(found)), *map(_spread, columns)))
     layers = (
         f"The upper {settings['layers']} of MiniLM's layers and a projection" if settings["layers"] else "A projection"
     )
     text = (
         f"nDCG@10 on {row['collection']}, {settings['queries']} pairs of the test split among {settings['documents']} "
         f"documents of at most {settings['tokens'] - 2} tokens, {settings['dim']} components a token, "
-        f"{settings['nbits']} bits, {settings['centroids']} centroids. {layers} learned from {settings['pairs']} pairs "
-        f"in {settings['steps']} steps of {settings['batch']}; means over seeds, with the range."
+        f"{settings['centroids']} centroids, exhaustive scans. {layers} learned from {settings['pairs']} pairs "
+        f"in {settings['steps']} steps of {settings['batch']}, with a new codec every {settings['refresh']}; means "
+        "over seeds, with the range."
     )
-    head = ("", "seeds", "exact scores", f"{settings['nbits']}-bit codes, exhaustive", "overlap of their top 10")
-    return text + "\n\n" + table(head, body)
+    return text + "\n\n" + table(("", "seeds", "exact scores", *bits), body)
 
 
 def _spread(numbers: list[float]) -> str:
@@ -109,22 +124,33 @@ def _spread(numbers: list[float]) -> str:
 
 
 def peers(results: Row) -> str:
-    """The packages' own tests, as they are and with ours."""
-    body = []
-    for name, row in results["peers"]["suites"].items():
-        package = next(iter(row["versions"].items()))
-        total = sum(row["as_they_are"].values())
-        body.append(
-            (
-                f"{ADAPTED[name]} ({package[0]} {package[1]})",
-                str(total),
-                str(row["as_they_are"]["passed"]),
-                str(row["with_lateint"]["passed"]),
-                ", ".join(f"`{test.rsplit('.', 1)[-1]}`" for test in row["only_as_they_are"]) or "none",
-            )
+    """The packages' own tests, as they are and with ours; and why some fail."""
+    suites = results["peers"]["suites"]
+    body = [
+        (
+            f"{SUITES[name]} ({row['tests_of']})",
+            str(sum(row["as_they_are"].values())),
+            str(row["as_they_are"]["passed"]),
+            str(row["with_lateint"]["passed"]),
+            str(len(row["lost"])),
+            str(row["scores_by_lateint"]),
         )
-    head = ("suite", "tests", "pass as they are", "pass with lateint", "pass as they are only")
-    return table(head, body)
+        for name, row in suites.items()
+    ]
+    head = (
+        "suite (version of the tests)",
+        "tests",
+        "pass as they are",
+        "pass with lateint",
+        "lost",
+        "calls of lateint",
+    )
+    reasons = [
+        (SUITES[name], str(list(row["lost"].values()).count(why)), why)
+        for name, row in suites.items()
+        for why in dict.fromkeys(row["lost"].values())
+    ]
+    return table(head, body) + "\n\n" + table(("suite", "lost", "why"), reasons)
 
 
 def operators(results: Row) -> str:
@@ -134,7 +160,12 @@ def operators(results: Row) -> str:
         for name, found in results["operators"]["packages"].items()
         for operator, row in found["operators"].items()
     ]
-    return table(("package", "operator", "theirs", "lateint", ""), body)
+    product = results["operators"]["packages"]["colpali"]["product_ms"]
+    text = (
+        f"One product of all query tokens with all document tokens took torch {product['float32']} ms in float32 and "
+        f"{product['bfloat16']} ms in bfloat16."
+    )
+    return table(("package", "operator", "theirs", "lateint", ""), body) + "\n\n" + text
 
 
 def _against(row: Row, base: Row, key: str, unit: str, size: float) -> str:
@@ -149,7 +180,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
     args = parser.parse_args()
-    files = {"train": "cpu-train", **{name: name for name in ("adapters", "coding", "peers", "operators")}}
+    same = ("adapters", "coding", "peers", "operators", "operator-errors")
+    files = {"train": "cpu-train", **{name: name for name in same}}
     results = {
         name: read_json(RESULTS / f"{file}.json") for name, file in files.items() if (RESULTS / f"{file}.json").exists()
     }

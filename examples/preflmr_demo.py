@@ -77,7 +77,7 @@ def main() -> None:
     make_page(model, work / "page")
     show(measured, matched, seconds)
     print(f"\nwritten to {results}; ask the model with: preflmr index {model} ... and preflmr search ...")
-    print("\nmake demo-preflmr-page   pictures that it never saw, found by words: which patch matched which word")
+    print("\nmake demo-preflmr-page   in a browser: a question with a picture finds passages, and words find pictures")
 
 
 def train(stage: int, start: Path, name: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
@@ -206,10 +206,11 @@ def matching(checkpoint: Path) -> dict[str, float]:
 
 
 def make_page(checkpoint: Path, folder: Path) -> None:
-    """Pictures of the tests, each once, for ``make demo-preflmr-page``; those of another model are replaced."""
-    pictures = []
+    """Passages, and pictures of the tests, each once, for ``make demo-preflmr-page``; what another model made goes."""
+    pictures, texts = [], []
     for data in PICTURED:
         passages = dict(zip(*_passages(data), strict=True))
+        texts += passages.items()
         for split in ("test", "test_unseen"):
             found = load(DATA / data, split=split)
             first = {example.images[0]: passages[example.positive_ids[0]] for example in found.examples}
@@ -218,7 +219,13 @@ def make_page(checkpoint: Path, folder: Path) -> None:
                 name = f"{data}/{path.rpartition('.')[0]}"
                 pictures.append((name, found.images.open(path), title.partition(" section: ")[0], caption[:200]))
     shutil.rmtree(folder, ignore_errors=True)
-    once(folder, lambda part: preflmr_page.build(checkpoint, pictures, part, "bfloat16" if native_bf16() else None))
+    dtype = "bfloat16" if native_bf16() else None
+
+    def make(part: Path) -> None:
+        preflmr_page.build(checkpoint, pictures, part, dtype)
+        preflmr_page.build_passages(checkpoint, texts, part, dtype)
+
+    once(folder, make)
 
 
 def standardise(model: PreFLMR, sample: int = 16) -> None:

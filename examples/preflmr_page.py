@@ -1,8 +1,9 @@
-"""Pictures that are found by words: the index and the encoder of the page that ends ``make demo-preflmr``.
+"""Two indexes for the page that ends ``make demo-preflmr``: passages, and pictures.
 
-PreFLMR asks with pictures and finds passages. The page asks the other way round: pictures are the documents, each the
-rows that it has in a question, its patches first; the words of a search are the rows of a passage. The products are the
-same, so the page can show which patch of a picture a word is most like.
+PreFLMR asks with a picture and a question, and finds passages. That is the index of passages. The other index asks the
+other way round: pictures are the documents, each the rows that it has in a question, its patches first; the words of a
+search are the rows of a passage. The products are the same, so the page can show which patch of a picture a word is
+most like.
 """
 
 from __future__ import annotations
@@ -16,10 +17,11 @@ import numpy as np
 from PIL import Image
 
 from lateint import Index
+from preflmr import Encoder
 from preflmr.encode import encode_documents, encode_queries
 from preflmr.model import PreFLMR
 from preflmr.model.processing import on_square
-from preflmr.model.tokenization import PREFIX
+from preflmr.retrievers.flmr import FLMR
 from preflmr.searcher import query_text
 
 
@@ -43,20 +45,31 @@ class Words:
 
     def spans(self, texts: Sequence[str]) -> list[np.ndarray]:
         """``[L, 2]`` each: where the tokens begin and end in a text, in characters."""
-        tokenizer = self.model.document_tokenizer
-        given = tokenizer.tokenizer(
-            [PREFIX + text for text in texts],
-            truncation=True,
-            max_length=tokenizer.max_length,
-            return_offsets_mapping=True,
-        )
-        skipped = set(tokenizer.punctuation_ids()) if self.model.config.mask_punctuation else set()
-        found = []
-        for ids, places in zip(given["input_ids"], given["offset_mapping"], strict=True):
-            ids[1] = None  # a marker, which takes the place of the prefix
-            kept = [place for id, place in zip(ids, places, strict=True) if id not in skipped]
-            found.append(np.maximum(np.array(kept, np.int64) - len(PREFIX), 0))
-        return found
+        return [FLMR(self.model).document_spans(text) for text in texts]
+
+
+def build_passages(checkpoint: Path, passages: Iterable[tuple[str, str]], folder: Path, dtype: str | None) -> Index:
+    """Writes an index of passages, and what `lateint serve` must be told of its encoder.
+
+    Args:
+        checkpoint: the folder of a PreFLMR.
+        passages: an id and a text each, of which a title may be the beginning: ``title: ... content: ...``.
+        folder: gets ``passages/`` and ``passages.json``.
+        dtype: see `preflmr.encode.encode_queries`.
+    """
+    ids, texts = map(list, zip(*passages, strict=True))
+    options = {"model": str(checkpoint.resolve()), "name": "demo", "dtype": dtype}
+    titles = [text.removeprefix("title: ").partition(" content: ")[0].replace(" section: ", ": ") for text in texts]
+    index = Index.build(
+        texts=texts,
+        encoder=Encoder(**options),
+        path=folder / "passages",
+        ids=ids,
+        metadata=[{"title": title} for title in titles],
+        progress=False,
+    )
+    (folder / "passages.json").write_text(json.dumps(options), encoding="utf-8")
+    return index
 
 
 def build(checkpoint: Path, pictures: Iterable[tuple[str, Any, str, str]], folder: Path, dtype: str | None) -> Index:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -15,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.documents import Document
+from lateint.encoders.batches import is_one
 from lateint.fields.values import as_json, from_json
 from lateint.ids import UnknownIdError
 from lateint.retrieval.hits import Explanation, Hits
@@ -77,6 +79,8 @@ class RemoteIndex:
         params: Mapping[str, Any] | None = None,
     ) -> Any:
         """The k best documents for each query, see `Index.search`; text and sparse go with one query.
+
+        The picture of a query may be one of Pillow, which is sent as PNG, or the bytes of a file.
 
         For a batch, ``subset`` may be a list of ids for each query; different ones are asked for one after the other.
         """
@@ -254,7 +258,13 @@ class RemoteIndex:
         return generation
 
     def _query(self, Q: Any) -> Any:
-        return Q if isinstance(Q, str) else self._array(Q)
+        if isinstance(Q, str):
+            return Q
+        if not _is_one(Q):
+            return self._array(Q)
+        text, picture = Q
+        data = picture if isinstance(picture, bytes) else _png(picture)
+        return {"text": text, "picture": data if self._packed else base64.b64encode(data).decode("ascii")}
 
     def _array(self, Q: Any) -> dict[str, Any]:
         array = as_array(Q, "Q")
@@ -318,12 +328,23 @@ def _matrices(Q: Any) -> Sequence[Any] | None:
     """The queries of a batch; None: it is a single one."""
     if isinstance(Q, Ragged):
         return list(Q)
-    if isinstance(Q, str):
+    if _is_one(Q):
         return None
-    if isinstance(Q, (list, tuple)) and (not Q or isinstance(Q[0], str) or getattr(Q[0], "ndim", None) == 2):
+    if isinstance(Q, (list, tuple)) and (not Q or _is_one(Q[0]) or getattr(Q[0], "ndim", None) == 2):
         return Q
     array = as_array(Q, "Q")
     return list(array) if array.ndim == 3 else None
+
+
+def _is_one(Q: Any) -> bool:
+    """Whether it is a text, or a text with a picture."""
+    return is_one(Q) or (isinstance(Q, tuple) and list(map(type, Q)) == [str, bytes])
+
+
+def _png(picture: Any) -> bytes:
+    file = io.BytesIO()
+    picture.convert("RGB").save(file, "PNG")
+    return file.getvalue()
 
 
 def _condition(filter: Any, params: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lateint.encoders.protocol import Places
+
 STOPS = np.array([[59, 15, 112], [205, 55, 80], [252, 190, 70]], np.float64)  # from dark to bright
 INK = "205, 55, 80"
 STRONGEST = 0.75  # opacity of what adds most
@@ -87,16 +89,60 @@ def picture(image: Any, grid: tuple[int, int], similarity: Any) -> Any:
         ImportError: Pillow is not installed.
         ValueError: there are fewer tokens than patches.
     """
+    weights = _weights(similarity)
+    _check_grid(grid, len(weights))
+    return _drawn(image, _patches(weights, grid), (0.0, 0.0, 1.0, 1.0))
+
+
+def query_picture(image: Any, places: Places, similarity: Any) -> Any:
+    """The picture of a query under its patches' colours, as a picture of Pillow: what each adds to the score.
+
+    Each patch adds what it is to the token that it matches best. The one that adds least has no colour, for all add
+    something.
+
+    Args:
+        image: the picture that was asked with.
+        places: of the query, see `lateint.encoders.Encoder`.
+        similarity: ``[Lq, Ld]``; or ``[Lq]``, such as the column of one token of the document.
+
+    Raises:
+        ImportError: Pillow is not installed.
+        ValueError: the query has no patches, or there are fewer rows than patches.
+    """
+    array = np.asarray(similarity, np.float32)
+    if array.ndim not in (1, 2) or array.size == 0 or not np.isfinite(array).all():
+        raise ValueError(f"similarity must be finite numbers [Lq, Ld] or [Lq], got {array.shape}")
+    if places.grid is None:
+        raise ValueError("places must have a grid, for a query without a picture has no patches")
+    weights = (array if array.ndim == 1 else array.max(1))[places.first :]
+    _check_grid(places.grid, len(weights))
+    rows, columns = places.grid
+    added = weights[: rows * columns]
+    return _drawn(image, _patches(added - added.min(), places.grid), places.box)
+
+
+def _check_grid(grid: tuple[int, int], tokens: int) -> None:
+    rows, columns = grid
+    if rows < 1 or columns < 1 or rows * columns > tokens:
+        raise ValueError(f"grid must be of at most {tokens} patches, as there are tokens, got {rows} x {columns}")
+
+
+def _patches(weights: NDArray[np.float32], grid: tuple[int, int]) -> NDArray[np.uint8]:
+    rows, columns = grid
+    return (255 * _scaled(weights[: rows * columns])).astype(np.uint8).reshape(rows, columns)
+
+
+def _drawn(image: Any, patches: NDArray[np.uint8], box: tuple[float, float, float, float]) -> Any:
+    """A picture under patches that lie in a box, whose edges are shares of its width and height."""
     try:
         from PIL import Image
     except ImportError:
         raise ImportError("heatmap.picture needs Pillow: pip install pillow") from None
-    rows, columns = grid
-    weights = _weights(similarity)
-    if rows < 1 or columns < 1 or rows * columns > len(weights):
-        raise ValueError(f"grid must be of at most {len(weights)} patches, as there are tokens, got {rows} x {columns}")
-    patches = (255 * _scaled(weights[: rows * columns])).astype(np.uint8).reshape(rows, columns)
-    heat = np.asarray(Image.fromarray(patches).resize(image.size, Image.Resampling.BICUBIC), np.float64) / 255
+    left, top, right, bottom = (round(edge * length) for edge, length in zip(box, image.size * 2, strict=True))
+    size = max(1, right - left), max(1, bottom - top)
+    canvas = Image.new("L", image.size)
+    canvas.paste(Image.fromarray(patches).resize(size, Image.Resampling.BICUBIC), (left, top))
+    heat = np.asarray(canvas, np.float64) / 255
     below = np.asarray(image.convert("RGB"), np.float64)
     opacity = (STRONGEST * heat)[..., None]
     return Image.fromarray((below * (1 - opacity) + _colours(heat) * opacity).round().astype(np.uint8))

@@ -41,6 +41,7 @@ def build(
     text: str = "text",
     embedding: str = "embedding",
     metadata: Sequence[str] = (),
+    sparse: str | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> Index:
@@ -64,6 +65,7 @@ def build(
         nbits, ncentroids, seed: of that codec, see `Index.build`.
         id, text, embedding: columns. Texts are kept where they are there.
         metadata: columns to keep as metadata.
+        sparse: column of sparse vectors: objects such as ``{"fox": 1.5}``, or their JSON; None: there are none.
         overwrite: replace an index at ``path``.
         progress: show what Ray Data does.
 
@@ -72,7 +74,7 @@ def build(
         FileExistsError: there is something at ``path``.
         TypeError, ValueError: ``source`` lacks a column, or as `Index.build` and `Index.merge`.
     """
-    place, columns = Path(path).absolute(), Columns(id, text, embedding, tuple(metadata))
+    place, columns = Path(path).absolute(), Columns(id, text, embedding, tuple(metadata), sparse)
     positive(parts, "parts"), positive(sample, "sample")
     if place.exists() and not overwrite:
         raise FileExistsError(f"{place} exists already; pass overwrite=True to replace it")

@@ -100,6 +100,7 @@ class Building:
                 encoder=self.encoder,
                 ids=rows.ids,
                 metadata=rows.metadata,
+                sparse=rows.sparse,
                 codec=self.codec,
                 overwrite=path.exists(),
                 threads=self.job.threads,

@@ -22,6 +22,7 @@ class Columns:
     text: str = "text"
     embedding: str = "embedding"
     metadata: tuple[str, ...] = ()
+    sparse: str | None = None
 
     def check(self, names: Sequence[str], encoded: bool) -> None:
         """Refuses rows that lack what an index needs.
@@ -30,6 +31,7 @@ class Columns:
             ValueError: names the column.
         """
         wanted = [self.id, self.text if encoded else self.embedding, *self.metadata]
+        wanted += [] if self.sparse is None else [self.sparse]
         for name in wanted:
             if name not in names:
                 why = ", which encoder encodes" if encoded and name == self.text else ""
@@ -44,6 +46,7 @@ class Rows:
     texts: list[Any] | None
     embeddings: list[NDArray[Any]] | None
     metadata: list[dict[str, Any]] | None
+    sparse: list[dict[str, float] | None] | None = None
 
     @classmethod
     def of(cls, block: Mapping[str, NDArray[Any]], columns: Columns) -> Rows:
@@ -56,12 +59,14 @@ class Rows:
         if columns.metadata:
             values = [_plain(block[name]) for name in columns.metadata]
             metadata = [dict(zip(columns.metadata, row, strict=True)) for row in zip(*values, strict=True)]
-        return cls(block[columns.id].tolist(), texts, embeddings, metadata)
+        sparse = None if columns.sparse is None else [_vector(one) for one in block[columns.sparse].tolist()]
+        return cls(block[columns.id].tolist(), texts, embeddings, metadata, sparse)
 
     def fingerprint(self, *settings: Any) -> str:
         """A name for what an index of these documents with these settings is."""
         digest = hashlib.sha256()
-        for part in (*settings, self.ids, self.texts, self.metadata):
+        besides = [] if self.sparse is None else [self.sparse]
+        for part in (*settings, self.ids, self.texts, self.metadata, *besides):
             digest.update(json.dumps(as_json(part), sort_keys=True, default=str).encode() + b"\0")
         for tokens in self.embeddings or ():
             digest.update(f"{tokens.dtype.str} {tokens.shape}\0".encode() + np.ascontiguousarray(tokens).tobytes())
@@ -73,6 +78,15 @@ def _matrix(tokens: Any) -> NDArray[Any]:
         return np.stack([np.asarray(row, np.float32) for row in tokens])
     matrix: NDArray[Any] = tokens
     return matrix
+
+
+def _vector(given: Any) -> dict[str, float] | None:
+    """A sparse vector of a row: an object, its JSON, or pairs; a column of objects has None for terms of other rows."""
+    if isinstance(given, str):
+        given = json.loads(given)
+    if given is None or given != given:  # pandas has NaN for nothing
+        return None
+    return {str(term): weight for term, weight in dict(given).items() if weight is not None}
 
 
 def _plain(values: NDArray[Any]) -> list[Any]:

@@ -23,6 +23,7 @@ from lateint import FormatError, Index, LockedError, UnknownIdError, __version__
 from lateint_server import messages, routes
 from lateint_server.bodies import CLOSE, Announced
 from lateint_server.jobs import Overloaded, TooLate
+from lateint_server.pictures import TooLarge
 from lateint_server.serving import Refused, Served
 from lateint_server.settings import Settings
 from lateint_server.watching import Figures, Watch
@@ -158,6 +159,10 @@ def _answer_errors(app: FastAPI) -> None:
         if error.status_code == 413:
             return problem(413, f"the body must be at most {app.state.settings.max_body:,} bytes", CLOSE)
         return problem(error.status_code, error.detail, error.headers)
+
+    @app.exception_handler(TooLarge)
+    async def too_large(_: Request, error: TooLarge) -> Response:
+        return problem(413, str(error))
 
     @app.exception_handler(RequestValidationError)
     async def invalid(_: Request, error: RequestValidationError) -> Response:

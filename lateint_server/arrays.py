@@ -10,6 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import PlainValidator, WithJsonSchema
 
+from lateint_server import pictures
+from lateint_server.pictures import Pictured
+
 DTYPES = {"float32": "<f4", "float16": "<f2"}
 BINARY = "application/msgpack"
 LONGEST = 1 << 16  # tokens
@@ -94,9 +97,11 @@ def written(array: NDArray[np.float32], *, binary: bool) -> dict[str, Any]:
     return {**named, "dtype": "float32", "shape": list(array.shape)}
 
 
-def read_query(value: Any) -> NDArray[Any] | str:
-    """A text, or as `read`."""
-    return value if isinstance(value, str) and value else read(value)
+def read_query(value: Any) -> NDArray[Any] | str | Pictured:
+    """A text, a text with a picture, or as `read`."""
+    if isinstance(value, str) and value:
+        return value
+    return pictures.read(value) if pictures.is_pictured(value) else read(value)
 
 
 Embedding = Annotated[Any, PlainValidator(read), WithJsonSchema(SCHEMA)]
@@ -106,8 +111,8 @@ Query = Annotated[
     WithJsonSchema(
         {
             "title": "Query",
-            "description": "An embedding; or a text, where the index has an encoder.",
-            "anyOf": [{"type": "string", "minLength": 1}, SCHEMA],
+            "description": "An embedding; or a text, or a text with a picture, where the index has an encoder for it.",
+            "anyOf": [{"type": "string", "minLength": 1}, SCHEMA, pictures.SCHEMA],
         }
     ),
 ]

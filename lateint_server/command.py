@@ -9,10 +9,12 @@ import socket
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import uvicorn
 
-from lateint import Index, inputs
+from lateint import Index
+from lateint.cli import inputs
 from lateint_server.application import application
 from lateint_server.keys import Keys
 from lateint_server.patience import protocol
@@ -32,10 +34,11 @@ def serve(options: argparse.Namespace, environment: Mapping[str, str]) -> None:
     given = vars(options)
     chosen = {one.name: given[one.name] for one in fields(Settings) if one.name in given}
     settings = Settings(**{**chosen, "keys": Keys.read(options.keys, environment)})
-    encoder = inputs.encoder_of(options)
+    paths = named(options.paths)
+    encoder = encoders(options.encoder, options.encoder_options, list(paths))
     indexes = {
-        name: Index.open(path, encoder=encoder, verify=options.verify, device=options.device)
-        for name, path in named(options.paths).items()
+        name: Index.open(path, encoder=encoder[name], verify=options.verify, device=options.device)
+        for name, path in paths.items()
     }
     log_to_stderr(options.log_level)
     with _bound(settings) as listening:
@@ -83,6 +86,42 @@ def named(paths: Sequence[str]) -> dict[str, Path]:
         if name in found:
             raise ValueError(f"two indexes are called {name!r}; give NAME=PATH")
         found[name] = Path(path)
+    return found
+
+
+def encoders(classes: Sequence[str], arguments: Sequence[str], names: Sequence[str]) -> dict[str, Any]:
+    """The encoder of each index, or None; those that are alike are made once.
+
+    Args:
+        classes: ``MODULE:CLASS``, or ``NAME=MODULE:CLASS`` for one index.
+        arguments: of these classes, in JSON, likewise.
+        names: of the indexes.
+
+    Raises:
+        ValueError: two are for the same index, or one is for none of them; or as `inputs.encoder`.
+    """
+    classes_of, arguments_of = _by_name(classes, "--encoder", names), _by_name(arguments, "--encoder-options", names)
+    made: dict[tuple[str, str], Any] = {}
+    found: dict[str, Any] = {}
+    for name in names:
+        kind = classes_of.get(name, classes_of.get(""))
+        how = kind or "", arguments_of.get(name, arguments_of.get("", "{}"))
+        if kind is not None and how not in made:
+            made[how] = inputs.encoder(*how)
+        found[name] = made.get(how)
+    return found
+
+
+def _by_name(values: Sequence[str], option: str, names: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for text in values:
+        before, equals, after = text.partition("=")
+        name, value = (before, after) if equals and not set(before) & set(":{") else ("", text)
+        if name and name not in names:
+            raise ValueError(f"{option} must name one of the indexes {', '.join(names)}, got {name!r}")
+        if name in found:
+            raise ValueError(f"{option} is given twice for {name or 'all indexes'}")
+        found[name] = value
     return found
 
 

@@ -110,6 +110,16 @@ class SearchBatch(HowToSearch):
     queries: list[Query] = Field(min_length=1)
 
 
+class QueryPicture(Message):
+    """Where the patches of a query's picture are."""
+
+    grid: Annotated[list[int], Field(min_length=2, max_length=2, description="rows and columns of patches")]
+    first: int = Field(description="the query token of the first patch; the others follow it, row by row")
+    box: Annotated[list[float], Field(min_length=4, max_length=4)] = Field(
+        description="left, top, right and bottom of the grid, where the picture lies from 0 to 1"
+    )
+
+
 class Hit(Message):
     id: Id
     score: float
@@ -123,6 +133,7 @@ class Hits(Message):
     hits: list[Hit]
     generation: int = Field(description="of the index that was searched")
     query_tokens: list[str] | None = Field(None, description="with explanations of a text, where the encoder tells")
+    query_picture: QueryPicture | None = Field(None, description="likewise, of a query with a picture")
 
 
 class HitsBatch(Message):
@@ -195,6 +206,8 @@ class Explanation(Message):
     scores: list[float] = Field(description="their inner products; the score of the document is the sum")
     similarity: Matrix = Field(description="[query tokens, document tokens]")
     generation: int
+    query_tokens: list[str] | None = Field(None, description="of a text, where the encoder tells")
+    query_picture: QueryPicture | None = Field(None, description="of a query with a picture, likewise")
 
 
 class Compact(Message):
@@ -248,6 +261,7 @@ class IndexInfo(Message):
     nbits: int
     text_search: bool = Field(description="whether documents are found by their words")
     encoder: bool = Field(description="whether queries and documents may be texts")
+    query_pictures: bool = Field(description="whether queries may have a picture")
 
 
 class IndexList(Message):

@@ -6,8 +6,6 @@ import argparse
 import os
 from pathlib import Path
 
-from lateint import inputs
-
 DESCRIPTION = "Serve indexes over HTTP, with a page to search them; docs/serving.md says more."
 
 
@@ -28,6 +26,8 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--max-body", type=int, metavar="BYTES", default=32 << 20, help="of a request (32 MiB)")
     parser.add_argument("--max-k", type=int, default=1000, metavar="N", help="hits a query (1000)")
     parser.add_argument("--max-documents", type=int, default=10_000, metavar="N", help="in a request (10000)")
+    parser.add_argument("--max-picture", type=int, default=8 << 20, metavar="BYTES", help="of a picture (8 MiB)")
+    parser.add_argument("--max-pixels", type=int, default=1 << 24, metavar="N", help="of a picture (16 million)")
     parser.add_argument("--queue", type=int, default=64, metavar="N", help="searches, and writes, that may wait (64)")
     parser.add_argument("--timeout", type=float, default=10, metavar="S", help="for a search (10)")
     parser.add_argument("--write-timeout", type=float, default=120, metavar="S", help="for a write (120)")
@@ -38,7 +38,20 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--log-level", choices=("debug", "info", "warning", "error"), default="info", help="(info)")
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="pictures that documents name")
     parser.add_argument("--no-docs", dest="docs", action="store_false", help="no interactive page of the routes")
-    inputs.add_encoder(parser)
+    parser.add_argument(
+        "--encoder",
+        action="append",
+        default=[],
+        metavar="[NAME=]MODULE:CLASS",
+        help="of the index NAME, or of all others, such as lateint.encoders:PyLate; may be given again",
+    )
+    parser.add_argument(
+        "--encoder-options",
+        action="append",
+        default=[],
+        metavar="[NAME=]JSON",
+        help="keyword arguments of CLASS, likewise",
+    )
     parser.add_argument("--verify", action="store_true", help="read all of each index first")
     parser.add_argument("--device", help="where to search: cpu, cuda or cuda:N (cpu)")
     parser.set_defaults(command=run)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
+import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Path, Request, Response
 
 from lateint import Document, Index
+from lateint.encoders import Places
 from lateint.fields.values import as_json
-from lateint_server import messages
+from lateint_server import explaining, messages
 from lateint_server.arrays import written
 from lateint_server.explaining import Found, Query
 from lateint_server.serving import Served
@@ -22,7 +24,7 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
         403: "a key that may not do this",
         404: "no such index or document",
         408: "the request did not arrive in time",
-        413: "the body is too large",
+        413: "the body, or the picture of a query, is too large",
         422: "something in the request is wrong",
         429: "too much waits already; Retry-After says when to come back",
         503: "another process writes, or the disk fails",
@@ -67,8 +69,8 @@ async def search(request: Request, at: At, by: By, data: messages.Search) -> Res
         raise HTTPException(422, "query must be given" + (", for explain" if data.explain else ", or text or sparse"))
     found = await at.search(_query(_listed(data.query) or [], data, by), _timeout(data, by))
     content = {"hits": _hits(found, 0, request), "generation": found.generation}
-    if found.query_tokens is not None:
-        content["query_tokens"] = found.query_tokens[0]
+    if found.places is not None:
+        content |= _places(found.places[0])
     return answer(request, content)
 
 
@@ -83,11 +85,11 @@ async def search_batch(request: Request, at: At, by: By, data: messages.SearchBa
 @reading.post("/{name}/rerank", summary="Scores of documents that you name", response_model=messages.Hits)
 async def rerank(request: Request, at: At, by: By, data: messages.Rerank) -> Response:
     _at_most(len(data.ids), by.max_documents, "ids")
+    by.pictures.check(data.query)
 
     def scored(view: Index) -> Found:
-        return Found(
-            [view.rerank(data.query, data.ids, data.k, filter=data.filter, params=data.params)], view.generation
-        )
+        query = at.opened(data.query)
+        return Found([view.rerank(query, data.ids, data.k, filter=data.filter, params=data.params)], view.generation)
 
     found = await at.read(scored, by.timeout)
     return answer(request, {"hits": _hits(found, 0, request), "generation": found.generation})
@@ -98,14 +100,16 @@ async def rerank(request: Request, at: At, by: By, data: messages.Rerank) -> Res
 )
 async def explain(request: Request, at: At, by: By, data: messages.Explain) -> Response:
     binary = wants_binary(request)
+    by.pictures.check(data.query)
 
     def explained(view: Index) -> dict[str, Any]:
-        explanation = view.explain(data.query, data.id)
+        explanation, similarity, places = explaining.explained(view, at.opened(data.query), data.id)
         return {
             "tokens": explanation.tokens.tolist(),
             "scores": explanation.scores.tolist(),
-            "similarity": written(view.similarity(data.query, data.id), binary=binary),
+            "similarity": written(similarity, binary=binary),
             "generation": view.generation,
+            **_places(places),
         }
 
     return answer(request, await at.read(explained, by.timeout))
@@ -233,7 +237,9 @@ def _how(data: messages.HowToSearch, by: Settings) -> dict[str, Any]:
 
 
 def _query(queries: list[Any], data: messages.HowToSearch, by: Settings) -> Query:
-    if len({isinstance(query, str) for query in queries}) > 1:
+    for query in queries:
+        by.pictures.check(query)
+    if len({isinstance(query, np.ndarray) for query in queries}) > 1:
         raise HTTPException(422, "queries must all be texts, or none of them")
     fields = None if "*" in data.fields else tuple(data.fields)
     if not isinstance(data, messages.Search):
@@ -282,6 +288,16 @@ def _hits(found: Found, number: int, request: Request) -> list[dict[str, Any]]:
     return hits
 
 
+def _places(places: Places | None) -> dict[str, Any]:
+    """What an answer says of the tokens of its query."""
+    if places is None:
+        return {}
+    told: dict[str, Any] = {"query_tokens": list(places.words)}
+    if places.grid is not None:
+        told["query_picture"] = {"grid": list(places.grid), "first": places.first, "box": list(places.box)}
+    return told
+
+
 def _document(document: Document) -> dict[str, Any]:
     return {"text": document.text, "metadata": as_json(document.metadata)}
 
@@ -296,6 +312,7 @@ def _described(name: str, view: Index) -> dict[str, Any]:
         "nbits": view.nbits,
         "text_search": view.analyzer is not None,
         "encoder": view.encoder is not None,
+        "query_pictures": bool(getattr(view.encoder, "query_pictures", False)),
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +37,7 @@ class Served:
 
     def __init__(self, name: str, index: Index, settings: Settings, together: Histogram) -> None:
         self.name, self.index, self._together = name, index, together
+        self._pictures = settings.pictures
         self.searches = Jobs(f"search {name}", self._read, limit=settings.queue, most=TOGETHER)
         self.writes = Jobs(
             f"write {name}",
@@ -90,16 +92,30 @@ class Served:
         view = self.view()
         groups: dict[Any, list[int]] = {}
         results: list[Any] = [None] * len(jobs)
+        asked: dict[int, Any] = {}
         for number, job in enumerate(jobs):
             if job.group is None:
                 results[number] = _tried(job.work, view)
-            else:
+                continue
+            asked[number] = results[number] = _tried(partial(self._opened, job.work), view)
+            if not isinstance(asked[number], Exception):
                 groups.setdefault(job.group, []).append(number)
         for numbers in groups.values():
-            found = self._alike(view, [jobs[number].work for number in numbers])
+            found = self._alike(view, [asked[number] for number in numbers])
             for number, result in zip(numbers, found, strict=True):
                 results[number] = result
         return results
+
+    def opened(self, query: Any) -> Any:
+        """A query as `Index` takes it: a picture is opened, in the thread that asks for it.
+
+        Raises:
+            ValueError, ImportError: see `Limits.opened`.
+        """
+        return self._pictures.opened(query)
+
+    def _opened(self, asked: Query, _: Index) -> Query:
+        return replace(asked, queries=[self.opened(one) for one in asked.queries]) if asked.to_encode else asked
 
     def _alike(self, view: Index, asked: list[Query]) -> list[Any]:
         """Searches of one group in one call, or one by one if one of them is wrong."""
@@ -147,6 +163,6 @@ def _search(asked: list[Query], view: Index) -> tuple[list[Any], list[Hits]]:
     queries = [query for one in asked for query in one.queries]
     texts = [text for one in asked for text in one.texts or ()]
     sparse = [vector for one in asked for vector in one.sparse or ()]
-    if queries and isinstance(queries[0], str) and view.encoder is not None:
+    if asked[0].to_encode and view.encoder is not None:
         queries = list(encoded_queries(view.encoder, queries))
     return queries, view.search(queries or None, text=texts or None, sparse=sparse or None, **asked[0].how)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 from lateint_server.keys import Keys
+from lateint_server.pictures import Limits
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Settings:
         max_body: bytes of a request.
         max_k: hits a query.
         max_queries, max_documents: in one request.
+        max_picture, max_pixels: bytes and pixels of a picture in a query.
         queue: searches, and as many writes, that may wait in an index; more are refused with 429.
         timeout: for a search.
         write_timeout: for a write; what it wanted may still happen afterwards.
@@ -40,6 +42,8 @@ class Settings:
     max_k: int = 1000
     max_queries: int = 64
     max_documents: int = 10_000
+    max_picture: int = 8 << 20
+    max_pixels: int = 1 << 24
     queue: int = 64
     timeout: float = 10.0
     write_timeout: float = 120.0
@@ -65,6 +69,11 @@ class Settings:
                 f"host must be an address of this machine alone, such as 127.0.0.1, while there are no keys, got "
                 f"{self.host}; give keys, or open=True where something else guards the server"
             )
+
+    @property
+    def pictures(self) -> Limits:
+        """What holds for pictures in queries."""
+        return Limits(self.max_picture, self.max_pixels)
 
     @property
     def loopback(self) -> bool:

@@ -4,7 +4,8 @@
 
 ENVS holds the environments that ``benchmarks.adapters.run`` made. In each of them this file runs as a script. Scores
 are timed with their gradients, in processor time of one thread, which other work on the machine disturbs least. Ours
-and theirs are called in turns, and the best of all rounds is taken.
+and theirs are called in turns, and the best of all rounds is taken. So is torch's product of all query tokens with all
+document tokens, of which a score whose gradients are dense needs three.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -59,20 +61,28 @@ def measure(name: str) -> None:
     def tokens(*sizes: int) -> Any:
         return torch.nn.functional.normalize(torch.randn(*sizes, shape["dim"], generator=generator), dim=-1)
 
-    queries, documents = tokens(shape["Nq"], shape["Lq"]), tokens(shape["Nd"], shape["Ld"])
-    queries.requires_grad_(), documents.requires_grad_()
+    sides = tokens(shape["Nq"], shape["Lq"]), tokens(shape["Nd"], shape["Ld"])
     ways: dict[str, Callable[[], Any]] = {"theirs": nullcontext, "ours": patch}
-    found = {}
-    for operator, score in SCORES[name].items():
+    found, products = {}, {}
+    for dtype in ("float32", "bfloat16"):
+        queries, documents = (x.to(getattr(torch, dtype)).requires_grad_() for x in sides)
 
-        def step(score: Callable[[Any, Any], Any] = score) -> None:
-            torch.nn.functional.cross_entropy(score(queries, documents), torch.arange(shape["Nq"])).backward()
+        def step(score: Callable[[Any, Any], Any], queries: Any = queries, documents: Any = documents) -> None:
+            scores = score(queries, documents).float()
+            torch.nn.functional.cross_entropy(scores, torch.arange(shape["Nq"])).backward()
             queries.grad = documents.grad = None
 
-        found[operator] = speed.best(ways, step, time.process_time)
+        for operator, score in SCORES[name].items():
+            label = operator if dtype == "float32" else f"{operator}, {dtype}"
+            found[label] = speed.best(ways, partial(step, score), time.process_time)
+        flat = [x.detach().flatten(0, 1) for x in (queries, documents)]
+        only = {"theirs": nullcontext, "ours": nullcontext}
+        product = partial(torch.mm, flat[0], flat[1].T)
+        products[dtype] = speed.best(only, product, time.process_time)["theirs_ms"]
     pooled = [tokens(PAGE)] if name == "colpali" else list(tokens(8, shape["Ld"]))
     found["pooling"] = speed.best(ways, lambda: POOLING[name](pooled), time.process_time)
-    print(json.dumps({"shape": shape, "threads": torch.get_num_threads(), "operators": found}))
+    about = {"shape": shape, "threads": torch.get_num_threads(), "product_ms": products}
+    print(json.dumps({**about, "operators": found}))
 
 
 def _xtr_of_pylate(queries: Any, documents: Any) -> Any:

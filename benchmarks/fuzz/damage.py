@@ -47,7 +47,7 @@ def _random(rng: Generator, array: Array, others: Sequence[Array]) -> Array:
 
 
 def _reordered(rng: Generator, array: Array, others: Sequence[Array]) -> Array:
-    return np.ascontiguousarray(array[::-1] if rng.integers(2) else rng.permutation(array))
+    return array[::-1].copy() if rng.integers(2) else array[rng.permutation(len(array))]
 
 
 def _constant(rng: Generator, array: Array, others: Sequence[Array]) -> Array:

@@ -3,8 +3,8 @@
     python -m benchmarks.gpu.executed --out benchmarks/results/executed.json
 
 The long form of tests/kernels/test_cuda*.py, test_ptx*.py and execute_triton.py: other orders of warps, copies early
-and late, larger indexes, every Triton kernel on sm_80 and sm_90, and planted faults. Some twenty minutes of one
-processor.
+and late, larger indexes, every Triton kernel on sm_80 and sm_90, and planted faults. What a part
+found is written when it ends. An hour of one busy processor.
 """
 
 import argparse
@@ -58,21 +58,34 @@ def triton(capability: int, form: str) -> dict[str, Any]:
     return found
 
 
+PARTS = [*FILES, *(f"triton sm_{number}" for number in CAPABILITIES)]
+
+
+def part(name: str, form: str) -> dict[str, Any]:
+    """What came of a file of tests, or of Triton's kernels."""
+    return triton(int(name.rpartition("_")[2]), form) if name.startswith("triton") else suite(name, form)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
     parser.add_argument("--form", choices=("long", "short"), default="long", help="short: what the suite runs")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS, help="parts to run; others in the JSON stay")
     arguments = parser.parse_args()
+    report: dict[str, Any] = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    done = {name: found for name, found in report.get("parts", {}).items() if report["form"] == arguments.form}
+
+    def run(name: str) -> None:
+        done[name] = found = part(name, arguments.form)
+        print(json.dumps({name: found}), flush=True)
+        total = {key: sum(found[key] for found in done.values()) for key in ("passed", "failed")}
+        parts = {name: done[name] for name in PARTS if name in done}
+        arguments.out.write_text(json.dumps({"form": arguments.form, "all": total, "parts": parts}, indent=1) + "\n")
+
     with ThreadPoolExecutor(arguments.jobs) as pool:
-        suites = {name: pool.submit(suite, name, arguments.form) for name in FILES}
-        kernels = {f"triton sm_{number}": pool.submit(triton, number, arguments.form) for number in CAPABILITIES}
-        parts = {name: job.result() for name, job in {**suites, **kernels}.items()}
-    total = {key: sum(part[key] for part in parts.values()) for key in ("passed", "failed")}
-    report = {"form": arguments.form, "all": total, **parts}
-    arguments.out.write_text(json.dumps(report, indent=1) + "\n")
-    print(json.dumps(report, indent=1))
-    sys.exit(bool(total["failed"]) or any("ended" in part for part in parts.values()))
+        list(pool.map(run, arguments.only))
+    sys.exit(any(found["failed"] or "ended" in found for found in done.values()))
 
 
 if __name__ == "__main__":

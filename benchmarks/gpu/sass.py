@@ -150,6 +150,48 @@ def scans() -> dict[str, Any]:
     return found
 
 
+POSITIONS = {"B 1024, Lq 32, Ld 180": (1024, 32, 180, 3.3), "B 256, Lq 32, Ld 300": (256, 32, 300, 0.34)}
+
+
+def positions() -> dict[str, Any]:
+    """Of Triton's forward that remembers where maxima are: ways to find out, and what a batch of B queries and as many
+    documents of d 128 takes at least."""
+    from benchmarks.gpu import forms
+    from lateint_kernels.dense.triton import forward, maxsim
+    from lateint_kernels.gpu import launch
+
+    sys.path.insert(0, str(TESTS))
+    import compile_triton
+
+    found: dict[str, Any] = {}
+    now = forward.largest_and_first
+    for case, (B, Lq, Ld, goal) in POSITIONS.items():
+        row: dict[str, Any] = {"goal ms": goal}
+        problem = compile_triton.problem(Nq=B, Nd=B, Lq=Lq, Ld=Ld)
+        none, some = list(maxsim.all_launches(problem, launch.ARCHITECTURES[90]))[:2]
+        ways = {"none": (none, now), "before": (some, forms.compared), "packed": (some, forms.packed)}
+        for label, (planned, way) in {**ways, "after": (some, now)}.items():
+            forward.largest_and_first = way
+            planned.kernel.hash = None
+            planned.kernel.used_global_vals.clear()
+            kernel = compile_triton.compiled(planned, 90)
+            block_m, block_n = (planned.constants[key] for key in ("BLOCK_M", "BLOCK_N"))
+            body = next(x for x in loops(disassembled(kernel.asm["cubin"])) if any("HGMMA" in text for text in x))
+            counts = Counter(map(name, body))
+            each = {pipe: round(value * planned.warps) for pipe, value in clocks(counts).items()}
+            each["matrix"] = 2 * block_m * block_n * 128 // 4096  # at the rate of wgmma
+            tiles = -(-B * Lq // block_m) * B * -(-Ld // block_n)
+            row[label] = {
+                "instructions": counts.total(),
+                "registers": compile_triton.report(kernel)["registers"],
+                "clocks of a tile": each,
+                "ms": round(max(each.values()) * tiles / (CLOCK * MULTIPROCESSORS) * 1000, 2),
+            }
+        found[case] = row
+        print(json.dumps({case: row}), flush=True)
+    return found
+
+
 # How maxima were taken before: the question whether a tile is whole was asked inside the loop.
 BEFORE = (
     ("template <bool WHOLE>\n", ""),
@@ -194,11 +236,16 @@ def dense() -> dict[str, Any]:
     return found
 
 
+PARTS = {"scan of 1e8 tokens, d 128": scans, "forward_hopper": dense, "positions, Triton": positions}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--out", type=Path, required=True, help="the JSON to write; other parts in it stay")
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     arguments = parser.parse_args()
-    report = {"scan of 1e8 tokens, d 128": scans(), "forward_hopper": dense()}
+    report = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    report |= {part: PARTS[part]() for part in arguments.only}
     arguments.out.write_text(json.dumps(report, indent=1) + "\n")
 
 

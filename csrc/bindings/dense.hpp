@@ -53,14 +53,19 @@ Array<float> pool(const Array<float>& tokens, const Array<int64_t>& offsets, int
     return pooled;
 }
 
-Array<int64_t> cluster(const Array<float>& tokens, const Array<int64_t>& offsets, const Array<int64_t>& counts,
-                       bool cosine, int threads) {
+py::object cluster(const Array<float>& tokens, const Array<int64_t>& offsets, const Array<int64_t>& counts, bool cosine,
+                   bool with_means, int threads) {
+    const int64_t runs = counts.shape(0), dim = tokens.shape(1);
+    int64_t count = 0;
+    for (int64_t run = 0; with_means && run < runs; ++run) count += counts.data()[run];
     Array<int64_t> clusters(tokens.shape(0));
+    Array<float> means({count, dim});
     int64_t* const out = clusters.mutable_data();
-    const py::gil_scoped_release release;
-    dense::cluster(tokens.data(), offsets.data(), counts.shape(0), tokens.shape(1), counts.data(), cosine, out,
-                   threads);
-    return clusters;
+    float* const of_each = with_means ? means.mutable_data() : nullptr;
+    without_gil([&] {
+        dense::cluster(tokens.data(), offsets.data(), runs, dim, counts.data(), cosine, out, of_each, threads);
+    });
+    return py::make_tuple(clusters, means);
 }
 
 }  // namespace

@@ -133,7 +133,10 @@ struct Batch {
             const int64_t first = offsets[i], length = offsets[i + 1] - first;
             body(i, engine.prepare(tokens + first * engine.rotation.dim, length), inside);
         };
-        if (count == 1) return one(0, threads);
+        if (count == 1) {
+            rouse(codes::Prober::most_parts(offsets[1], threads));  // it is split so first of all
+            return one(0, threads);
+        }
         parallel_for(count, threads, [&](int64_t i, int) { one(i, 1); });
     }
 };

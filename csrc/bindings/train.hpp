@@ -71,7 +71,35 @@ inline void bind_train(py::module_& m) {
                 });
             },
             py::arg("score_gradients"), py::arg("positions"), py::arg("position_bytes"), py::arg("query_gradients"),
-            py::arg("document_gradients"), py::arg("weight_gradients"), py::arg("threads"));
+            py::arg("document_gradients"), py::arg("weight_gradients"), py::arg("threads"))
+        .def(
+            "smooth_forward",
+            [](const train::Problem& problem, float temperature, uintptr_t found, int threads) {
+                without_gil([&] { train::smooth_forward(problem, temperature, pointer<float>(found), threads); });
+            },
+            py::arg("temperature"), py::arg("found"), py::arg("threads"))
+        .def(
+            "smooth_backward",
+            [](const train::Problem& problem, float temperature, uintptr_t found, uintptr_t gradients,
+               uintptr_t query_gradients, uintptr_t document_gradients, int threads) {
+                without_gil([&] {
+                    train::smooth_backward(problem, temperature, pointer<float>(found), pointer<float>(gradients),
+                                           pointer<void>(query_gradients), pointer<void>(document_gradients), threads);
+                });
+            },
+            py::arg("temperature"), py::arg("found"), py::arg("gradients"), py::arg("query_gradients"),
+            py::arg("document_gradients"), py::arg("threads"))
+        .def(
+            "retrieve",
+            [](const train::Problem& problem, int64_t k, uintptr_t best, uintptr_t positions, int position_bytes,
+               uintptr_t least, int threads) {
+                without_gil([&] {
+                    train::retrieve(problem, k, pointer<float>(best), {pointer<void>(positions), position_bytes},
+                                    pointer<float>(least), threads);
+                });
+            },
+            py::arg("k"), py::arg("best"), py::arg("positions"), py::arg("position_bytes"), py::arg("least"),
+            py::arg("threads"));
 }
 
 }  // namespace lateint::bindings

@@ -163,8 +163,8 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     if (query.length == 0) return;
     const int64_t nprobe = std::clamp<int64_t>(limits.nprobe, 1, centroids.count);
     const int64_t candidates = std::clamp<int64_t>(limits.candidates, 0, documents());
-    scratch.prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), kImputedRank * nprobe, nprobe,
-                       limits.cells, threads);
+    scratch.prober.run(centroids, *turned_, query.tiles.data(), static_cast<int>(query.length), kImputedRank * nprobe,
+                       nprobe, limits.cells, threads);
     choose_lists(query, scratch);
     const int64_t postings = postings_ / centroids.count * static_cast<int64_t>(scratch.wanted.size());
     const int64_t parts = std::clamp<int64_t>(postings / kPostingsAPart, 1, threads_for(threads));

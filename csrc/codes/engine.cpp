@@ -48,6 +48,8 @@ Engine::Engine(const Codec& codec, const Centroids& centroids, const Rotation& r
         !std::is_sorted(cells, cells + centroids.cell_count + 1)) {
         damaged("cell_offsets must rise from 0 to " + std::to_string(centroids.count));
     }
+    const bool known = before != nullptr && before->turned_->are_of(centroids);
+    turned_ = known ? before->turned_ : std::make_shared<TurnedCells>(centroids);
 }
 
 Engine::~Engine() {
@@ -74,7 +76,7 @@ std::vector<Hit> Engine::exhaustive(const Query& query, int64_t k, const uint8_t
 void Engine::probe(const Query& query, int64_t count, int64_t cells, Probe* out, int64_t* known, int threads) const {
     Lease lease(*this);
     Prober& prober = (*lease).prober;
-    prober.run(centroids, query.tiles.data(), static_cast<int>(query.length), count, count, cells, threads);
+    prober.run(centroids, *turned_, query.tiles.data(), static_cast<int>(query.length), count, count, cells, threads);
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
         known[i] = prober.size(static_cast<int>(i));

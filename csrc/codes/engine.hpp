@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "codes/query.hpp"
 #include "codes/residual.hpp"
 #include "codes/rotation.hpp"
+#include "codes/turned.hpp"
 
 namespace lateint::codes {
 
@@ -147,6 +149,7 @@ private:
     std::vector<int64_t> first_position_;  // of each segment, and the number of documents
     int64_t postings_ = 0;                 // in all lists
     mutable ReadLists lists_;
+    std::shared_ptr<TurnedCells> turned_;  // shared with engines before and after
     // Scratch space of past calls for calls to come. No lock: whoever forks in the middle of a call leaves none behind.
     mutable std::array<std::atomic<Scratch*>, 64> idle_{};
 };

@@ -154,16 +154,16 @@ void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles,
     _mm512_storeu_si512(best + t * kLanes, top);
 }
 
-// A tile of the unit is 16 vectors wide: few of them leave it idle.
+constexpr int kFew = 8;  // a tile of the unit is 16 vectors wide: few of them leave it idle
+
 void cross(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* const* lanes, int m, int32_t* out,
            int64_t stride) {
-    constexpr int kFew = 8;
     (m < kFew ? cross_avx512 : cross_by_tiles<dot>)(rows, n, depth, lanes, m, out, stride);
 }
 
 }  // namespace
 
-const Int8Kernels kInt8Amx = {
-    dot, dot_max, cross, above_avx512, keep_best_avx512, nearest_avx512, configure_tiles, release_tiles};
+const Int8Kernels kInt8Amx = {dot,          dot_max,          cross,          cross_turned_avx512, kFew - 1,
+                              above_avx512, keep_best_avx512, nearest_avx512, configure_tiles,     release_tiles};
 
 }  // namespace lateint::codes

@@ -86,5 +86,49 @@ inline void cross_avx512(const uint8_t* rows, int64_t n, int64_t depth, const in
         }
 }
 
+// The products of B tiles of 16 rows with M lanes.
+template <int M, int B>
+inline void cross_tiles(const uint8_t* tiles, int64_t depth, const int8_t* const* lanes, int32_t* out, int64_t stride) {
+    __m512i sums[M][B];
+    for (int j = 0; j < M; ++j)
+        for (int b = 0; b < B; ++b) sums[j][b] = _mm512_setzero_si512();
+    for (int64_t k = 0; k < depth * kLanes; k += 4 * kLanes) {
+        __m512i words[B];
+        for (int b = 0; b < B; ++b) words[b] = _mm512_loadu_si512(tiles + b * depth * kLanes + k);
+        for (int j = 0; j < M; ++j) {
+            int32_t word;
+            std::memcpy(&word, lanes[j] + k, 4);
+            const __m512i v = _mm512_set1_epi32(word);
+            for (int b = 0; b < B; ++b) sums[j][b] = _mm512_dpbusd_epi32(sums[j][b], words[b], v);
+        }
+    }
+    for (int j = 0; j < M; ++j)
+        for (int b = 0; b < B; ++b) _mm512_storeu_si512(out + j * stride + b * 16, sums[j][b]);
+}
+
+template <int B>
+inline void cross_all_lanes(const uint8_t* tiles, int64_t depth, const int8_t* const* lanes, int m, int32_t* out,
+                            int64_t stride) {
+    int j = 0;
+    for (; j + 4 <= m; j += 4) cross_tiles<4, B>(tiles, depth, lanes + j, out + j * stride, stride);
+    if (m - j == 3) return cross_tiles<3, B>(tiles, depth, lanes + j, out + j * stride, stride);
+    if (m - j == 2) return cross_tiles<2, B>(tiles, depth, lanes + j, out + j * stride, stride);
+    if (m - j == 1) return cross_tiles<1, B>(tiles, depth, lanes + j, out + j * stride, stride);
+}
+
+inline void cross_turned_avx512(const uint8_t* tiles, int64_t n, int64_t depth, const int8_t* const* lanes, int m,
+                                int32_t* out, int64_t stride) {
+    for (int64_t left = (n + 15) / 16; left > 0; left -= 4, tiles += 4 * depth * kLanes, out += 4 * 16) {
+        if (left >= 4)
+            cross_all_lanes<4>(tiles, depth, lanes, m, out, stride);
+        else if (left == 3)
+            cross_all_lanes<3>(tiles, depth, lanes, m, out, stride);
+        else if (left == 2)
+            cross_all_lanes<2>(tiles, depth, lanes, m, out, stride);
+        else
+            cross_all_lanes<1>(tiles, depth, lanes, m, out, stride);
+    }
+}
+
 }  // namespace
 }  // namespace lateint::codes

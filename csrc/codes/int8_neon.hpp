@@ -92,8 +92,16 @@ inline void nothing() {}
 
 template <class T>
 constexpr Int8Kernels kernels_neon() {
-    return {dot_neon<T>, dot_max_neon<T>, cross_by_tiles<dot_neon<T>>, above_plain, keep_best_plain, nearest_neon,
-            nothing,     nothing};
+    return {dot_neon<T>,
+            dot_max_neon<T>,
+            cross_by_tiles<dot_neon<T>>,
+            nullptr,
+            0,
+            above_plain,
+            keep_best_plain,
+            nearest_neon,
+            nothing,
+            nothing};
 }
 
 }  // namespace

@@ -31,7 +31,7 @@ void each_posting(const uint32_t* centroid_ids, const int64_t* offsets, int64_t 
 InvertedLists::InvertedLists(const int64_t* offsets, const uint32_t* documents, int64_t entries,
                              const uint32_t* centroids, int64_t lists, int64_t count)
     : offsets_(offsets), documents_(documents), entries_(entries), lists_(lists) {
-    if (!centroids) return;
+    if (!centroids && lists == count) return;
     filled_.resize(count / 64 + 1);
     before_.resize(filled_.size());
     int64_t last = -1;

@@ -19,7 +19,7 @@ struct Run {
 class InvertedLists {
 public:
     // Throws std::runtime_error if centroids are damaged; offsets are looked at when they are used.
-    // offsets [lists + 1], documents [entries]; centroids [lists] ascending, or null where all `count` have a list.
+    // offsets [lists + 1], documents [entries]; centroids [lists] ascending; null where all `count` have a list, or none has.
     InvertedLists(const int64_t* offsets, const uint32_t* documents, int64_t entries, const uint32_t* centroids,
                   int64_t lists, int64_t count);
     const uint32_t* documents() const { return documents_; }

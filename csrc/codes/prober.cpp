@@ -73,9 +73,9 @@ void TokensProber::finish(int lanes, int64_t listed) {
         sizes_[lane] = best_[lane].finish(listed, kernels, probes_.data() + lane * listed, &leasts_[lane]);
 }
 
-// Offers rows [first, first + n) to the tokens that read them.
-void TokensProber::offer(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
-                         const std::vector<int>& readers) {
+// Offers rows [first, first + n) to the tokens that read them; `turned`: the same rows as tiles, or null.
+void TokensProber::offer(const uint8_t* rows, const uint8_t* turned, int64_t first, int64_t n, int64_t depth,
+                         const int8_t* tiles, const std::vector<int>& readers) {
     const Int8Kernels& kernels = int8_kernels();
     scores_.resize(kReadersAtATime * Best::kOffered);
     for (int64_t r = first; r < first + n; r += Best::kOffered) {
@@ -88,7 +88,11 @@ void TokensProber::offer(const uint8_t* rows, int64_t first, int64_t n, int64_t 
                 const int lane = first_ + readers[reader + j];
                 lanes[j] = tiles + lane / kLanes * depth * kLanes + lane % kLanes * 4;
             }
-            kernels.cross(rows + r * depth, count, depth, lanes, m, scores_.data(), Best::kOffered);
+            if (turned != nullptr && m <= kernels.most_turned)
+                kernels.cross_turned(turned + (r - first) * depth, count, depth, lanes, m, scores_.data(),
+                                     Best::kOffered);
+            else
+                kernels.cross(rows + r * depth, count, depth, lanes, m, scores_.data(), Best::kOffered);
             for (int j = 0; j < m; ++j)
                 best_[readers[reader + j]].offer(scores_.data() + j * Best::kOffered, count, static_cast<uint32_t>(r),
                                                  kernels);
@@ -96,8 +100,15 @@ void TokensProber::offer(const uint8_t* rows, int64_t first, int64_t n, int64_t 
     }
 }
 
-void TokensProber::run(const Centroids& centroids, const int8_t* tiles, int first, int lanes, int64_t count,
-                       int64_t listed, int64_t cells) {
+void TokensProber::offer_cell(const Centroids& centroids, TurnedCells& turned, int64_t cell, const int8_t* tiles,
+                              const std::vector<int>& readers) {
+    const int64_t first = centroids.cell_offsets[cell], n = centroids.cell_offsets[cell + 1] - first;
+    const uint8_t* const rows = int8_kernels().most_turned > 0 ? turned.of(cell) : nullptr;
+    offer(centroids.rows, rows, first, n, centroids.depth, tiles, readers);
+}
+
+void TokensProber::run(const Centroids& centroids, TurnedCells& turned, const int8_t* tiles, int first, int lanes,
+                       int64_t count, int64_t listed, int64_t cells) {
     first_ = first;
     const Session session(int8_kernels());
     const bool all = cells <= 0 || cells >= centroids.cell_count;
@@ -106,11 +117,11 @@ void TokensProber::run(const Centroids& centroids, const int8_t* tiles, int firs
     std::vector<int> every(lanes);
     std::iota(every.begin(), every.end(), 0);
     start(lanes, std::min(all ? count : cells, n), n);
-    offer(rows, 0, n, centroids.depth, tiles, every);
+    offer(rows, nullptr, 0, n, centroids.depth, tiles, every);
     if (!all) {
         finish(lanes, cells);
         start(lanes, std::min(count, centroids.count), centroids.count);
-        look_into(centroids, tiles, lanes, cells);
+        look_into(centroids, turned, tiles, lanes, cells);
     }
     finish(lanes, std::min(listed, centroids.count));
 }
@@ -118,28 +129,32 @@ void TokensProber::run(const Centroids& centroids, const int8_t* tiles, int firs
 // Each token looks at the centroids of its own best cells, which probes_ has. A cell is read once, by all tokens that
 // want it. The best cell of each token comes first, then the second best of each, so that thresholds rise early; the
 // order changes no result.
-void TokensProber::look_into(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t cells) {
+void TokensProber::look_into(const Centroids& centroids, TurnedCells& turned, const int8_t* tiles, int lanes,
+                             int64_t cells) {
     readers_.resize(centroids.cell_count);
     for (int lane = 0; lane < lanes; ++lane)
         for (int64_t i = 0; i < cells; ++i) readers_[of(lane)[i].centroid].push_back(lane);
     for (int64_t i = 0; i < lanes * cells; ++i) {
         const uint32_t c = of(static_cast<int>(i % lanes))[i / lanes].centroid;
         if (readers_[c].empty()) continue;
-        const int64_t first = centroids.cell_offsets[c];
-        offer(centroids.rows, first, centroids.cell_offsets[c + 1] - first, centroids.depth, tiles, readers_[c]);
+        offer_cell(centroids, turned, c, tiles, readers_[c]);
         readers_[c].clear();
     }
 }
 
-void Prober::run(const Centroids& centroids, const int8_t* tiles, int lanes, int64_t count, int64_t listed,
-                 int64_t cells, int threads) {
-    const int most = std::max(1, std::min(lanes / kLeastLanes, threads_for(threads)));
+int Prober::most_parts(int64_t lanes, int threads) {
+    return static_cast<int>(std::clamp<int64_t>(lanes / kLeastLanes, 1, threads_for(threads)));
+}
+
+void Prober::run(const Centroids& centroids, TurnedCells& turned, const int8_t* tiles, int lanes, int64_t count,
+                 int64_t listed, int64_t cells, int threads) {
+    const int most = most_parts(lanes, threads);
     run_ = std::min((lanes + most - 1) / most, kMostLanes);
     const int parts = (lanes + run_ - 1) / run_;
     if (static_cast<int>(parts_.size()) < parts) parts_.resize(parts);
     parallel_for(parts, threads, [&](int64_t part, int) {
         const int first = static_cast<int>(part) * run_;
-        parts_[part].run(centroids, tiles, first, std::min(run_, lanes - first), count, listed, cells);
+        parts_[part].run(centroids, turned, tiles, first, std::min(run_, lanes - first), count, listed, cells);
     });
 }
 

@@ -6,6 +6,7 @@
 
 #include "codes/centroids.hpp"
 #include "codes/int8.hpp"
+#include "codes/turned.hpp"
 
 namespace lateint::codes {
 
@@ -39,7 +40,8 @@ private:
 // Probes of tokens [first, first + lanes) of a query, found by one thread.
 class TokensProber {
 public:
-    void run(const Centroids&, const int8_t* tiles, int first, int lanes, int64_t count, int64_t listed, int64_t cells);
+    void run(const Centroids&, TurnedCells&, const int8_t* tiles, int first, int lanes, int64_t count, int64_t listed,
+             int64_t cells);
     const Probe* of(int lane) const { return probes_.data() + lane * listed_; }
     int64_t size(int lane) const { return sizes_[lane]; }
     int32_t least(int lane) const { return leasts_[lane]; }
@@ -47,9 +49,10 @@ public:
 private:
     void start(int lanes, int64_t count, int64_t offered);
     void finish(int lanes, int64_t listed);
-    void offer(const uint8_t* rows, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
+    void offer(const uint8_t* rows, const uint8_t* turned, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
                const std::vector<int>& readers);
-    void look_into(const Centroids&, const int8_t* tiles, int lanes, int64_t cells);
+    void offer_cell(const Centroids&, TurnedCells&, int64_t cell, const int8_t* tiles, const std::vector<int>& readers);
+    void look_into(const Centroids&, TurnedCells&, const int8_t* tiles, int lanes, int64_t cells);
 
     int first_ = 0;
     int64_t listed_ = 0;
@@ -67,8 +70,9 @@ public:
     // Finds the best `count` centroids of each of `lanes` query tokens given as tiles: in the best `cells` cells of
     // each of them, or among all centroids where cells <= 0. Cells may hold fewer. The best `listed` of them are kept,
     // and the score of the last. No token depends on another, so threads share them out.
-    void run(const Centroids&, const int8_t* tiles, int lanes, int64_t count, int64_t listed, int64_t cells,
-             int threads);
+    void run(const Centroids&, TurnedCells&, const int8_t* tiles, int lanes, int64_t count, int64_t listed,
+             int64_t cells, int threads);
+    static int most_parts(int64_t lanes, int threads);                                // that so many threads share out
     const Probe* of(int lane) const { return parts_[lane / run_].of(lane % run_); }   // best first
     int64_t size(int lane) const { return parts_[lane / run_].size(lane % run_); }    // at most `listed`
     int32_t least(int lane) const { return parts_[lane / run_].least(lane % run_); }  // the score of the last found

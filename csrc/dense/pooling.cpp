@@ -1,7 +1,12 @@
 #include "dense/pooling.hpp"
 
+#include <algorithm>
+#include <memory>
+#include <numeric>
 #include <vector>
 
+#include "dense/distances.hpp"
+#include "platform/isa.hpp"
 #include "platform/threads.hpp"
 
 namespace lateint::dense {
@@ -9,27 +14,21 @@ namespace {
 
 constexpr int64_t kLongest = 2048;  // of longer documents so many tokens are clustered at a time: 16 MB of distances
 
-// The sum of term(a[k], b[k]) over all k, in numbers of type Sum.
-template <class Sum, class Term>
-Sum summed(const float* a, const float* b, int64_t dim, Term term) {
-    constexpr int kSums = 64 / sizeof(Sum);  // independent of each other, so that they are added side by side
-    Sum sums[kSums] = {};
-    int64_t k = 0;
-    for (; k + kSums <= dim; k += kSums)
-        for (int s = 0; s < kSums; ++s) sums[s] += term(Sum(a[k + s]), Sum(b[k + s]));
-    Sum sum = 0;
-    for (; k < dim; ++k) sum += term(Sum(a[k]), Sum(b[k]));
-    for (const Sum one : sums) sum += one;
-    return sum;
+const DistanceKernel& distance_kernel() {
+#if defined(__x86_64__) || defined(__i386__)
+    if (active_isa() >= Isa::avx512) return *distance_kernel_avx512();
+    if (active_isa() >= Isa::avx2) return *distance_kernel_avx2();
+#endif
+    return *distance_kernel_scalar();
 }
 
-double squared_distance(const float* a, const float* b, int64_t dim) {
-    return summed<double>(a, b, dim, [](double x, double y) { return (x - y) * (x - y); });
-}
-
-// In float32, as the libraries have it whose distance this is for.
-double product(const float* a, const float* b, int64_t dim) {
-    return summed<float>(a, b, dim, [](float x, float y) { return x * y; });
+void fill_costs(const float* tokens, int64_t length, int64_t dim, bool cosine, double* costs) {
+    if (cosine) {
+        std::vector<float> tile(kDistanceTile * dim);
+        return distance_kernel().cosine(tokens, length, dim, tile.data(), costs);
+    }
+    std::vector<double> wide(tokens, tokens + length * dim), tile(kDistanceTile * dim);
+    distance_kernel().euclidean(wide.data(), length, dim, tile.data(), costs);
 }
 
 // Agglomerative clustering with Ward's criterion: what a merge adds to the sum of squared distances from the means,
@@ -37,43 +36,42 @@ double product(const float* a, const float* b, int64_t dim) {
 class Ward {
 public:
     Ward(const float* tokens, int64_t length, int64_t dim, bool cosine)
-        : length_(length), costs_(length * length), sizes_(length, 1), cluster_(length), nearest_(length) {
-        for (int64_t i = 0; i < length; ++i) {
-            cluster_[i] = i;
-            for (int64_t j = 0; j < i; ++j) {
-                const float *a = tokens + i * dim, *b = tokens + j * dim;
-                const double apart = cosine ? 1 - product(a, b, dim) : 0;
-                cost(i, j) = cost(j, i) = 0.5 * (cosine ? apart * apart : squared_distance(a, b, dim));
-            }
-        }
-        for (int64_t i = 0; i < length; ++i) look(i);
+        : length_(length),
+          costs_(new double[static_cast<size_t>(length * length)]),
+          sizes_(length, 1),
+          cluster_(length),
+          nearest_(length),
+          least_(length),
+          left_(length) {
+        fill_costs(tokens, length, dim, cosine, costs_.get());
+        std::iota(cluster_.begin(), cluster_.end(), 0);
+        std::iota(left_.begin(), left_.end(), 0);
+        for (int64_t place = 0; place < length; ++place) look(place);
     }
 
     // Merges the two clusters that it costs least to merge; of equal ones the first. A cluster is named by its first
     // token.
     void merge() {
-        int64_t a = -1;
-        for (int64_t i = 0; i < length_; ++i)
-            if (sizes_[i] && nearest_[i] >= 0 && (a < 0 || cost(i, nearest_[i]) < cost(a, nearest_[a]))) a = i;
-        const int64_t b = nearest_[a];  // after a, see `look`
-        const double together = cost(a, b), na = sizes_[a], nb = sizes_[b];
-        for (int64_t k = 0; k < length_; ++k) {
-            if (!sizes_[k] || k == a || k == b) continue;
-            const double nk = sizes_[k];
-            cost(a, k) = cost(k, a) =
-                ((nk + na) * cost(a, k) + (nk + nb) * cost(b, k) - nk * together) / (nk + na + nb);
+        int64_t a = left_[0], place = 0;
+        for (int64_t i = 0; i + 1 < static_cast<int64_t>(left_.size()); ++i) {
+            if (!(least_[left_[i]] < least_[a])) continue;
+            a = left_[i];
+            place = i;
         }
-        sizes_[a] += sizes_[b];
-        sizes_[b] = 0;
-        cluster_[b] = a;
-        look(a);
-        for (int64_t i = 0; i < b; ++i) {
-            if (!sizes_[i] || i == a) continue;
-            if (nearest_[i] == a || nearest_[i] == b) {
+        const int64_t b = nearest_[a];  // after a, see `look`
+        left_.erase(std::find(left_.begin() + place, left_.end(), b));
+        unite(a, b);
+        look(place);
+        for (int64_t i = 0; i < static_cast<int64_t>(left_.size()) && left_[i] < b; ++i) {
+            const int64_t other = left_[i];
+            if (other == a) continue;
+            if (nearest_[other] == a || nearest_[other] == b) {
                 look(i);
-            } else if (i < a &&
-                       (cost(i, a) < cost(i, nearest_[i]) || (cost(i, a) == cost(i, nearest_[i]) && a < nearest_[i]))) {
-                nearest_[i] = a;
+            } else if (other < a) {
+                const double near = cost(a, other);
+                if (!(near < least_[other] || (near == least_[other] && a < nearest_[other]))) continue;
+                nearest_[other] = a;
+                least_[other] = near;
             }
         }
     }
@@ -87,32 +85,67 @@ public:
 private:
     double& cost(int64_t i, int64_t j) { return costs_[i * length_ + j]; }
 
-    // The nearest of the clusters after cluster i.
-    void look(int64_t i) {
-        nearest_[i] = -1;
-        for (int64_t j = i + 1; j < length_; ++j)
-            if (sizes_[j] && (nearest_[i] < 0 || cost(i, j) < cost(i, nearest_[i]))) nearest_[i] = j;
+    // Cluster a takes b in, which is left no longer.
+    void unite(int64_t a, int64_t b) {
+        const double together = cost(a, b), na = sizes_[a], nb = sizes_[b];
+        const double* const others = &cost(b, 0);
+        double* const ours = &cost(a, 0);
+        for (const int64_t k : left_) {
+            if (k == a) continue;
+            const double nk = sizes_[k];
+            ours[k] = cost(k, a) = ((nk + na) * ours[k] + (nk + nb) * others[k] - nk * together) / (nk + na + nb);
+        }
+        sizes_[a] += nb;
+        cluster_[b] = a;
+    }
+
+    // The nearest of the clusters after the one at a place of left_; there is none after the last.
+    void look(int64_t place) {
+        const int64_t i = left_[place], count = static_cast<int64_t>(left_.size());
+        if (place + 1 == count) return;
+        const double* const costs = &cost(i, 0);
+        int64_t nearest = left_[place + 1];
+        double least = costs[nearest];
+        for (int64_t other = place + 2; other < count; ++other) {
+            const int64_t j = left_[other];
+            if (!(costs[j] < least)) continue;
+            nearest = j;
+            least = costs[j];
+        }
+        nearest_[i] = nearest;
+        least_[i] = least;
     }
 
     int64_t length_;
-    std::vector<double> costs_;
-    std::vector<int64_t> sizes_, cluster_, nearest_;
+    std::unique_ptr<double[]> costs_;
+    std::vector<double> sizes_;
+    std::vector<int64_t> cluster_, nearest_;
+    std::vector<double> least_;  // the cost of merging with the nearest
+    std::vector<int64_t> left_;  // clusters
 };
 
-void pool_run(const float* tokens, int64_t length, int64_t dim, int64_t clusters, float* pooled) {
-    Ward ward(tokens, length, dim, false);
-    for (int64_t left = length; left > clusters; --left) ward.merge();
-    std::vector<double> sums(length * dim, 0.0);
-    std::vector<int64_t> sizes(length, 0);
+// Which of `count` clusters each token is in, in the order of their first tokens.
+void label(const float* tokens, int64_t length, int64_t dim, int64_t count, bool cosine, int64_t* clusters) {
+    Ward ward(tokens, length, dim, cosine);
+    for (int64_t left = length; left > count; --left) ward.merge();
+    int64_t known = 0;
     for (int64_t i = 0; i < length; ++i) {
-        const int64_t c = ward.cluster(i);
-        ++sizes[c];
-        for (int64_t k = 0; k < dim; ++k) sums[c * dim + k] += tokens[i * dim + k];
+        const int64_t head = ward.cluster(i);  // i itself, or before it
+        clusters[i] = head == i ? known++ : clusters[head];
     }
-    for (int64_t c = 0; c < length; ++c) {
-        if (!sizes[c]) continue;
-        for (int64_t k = 0; k < dim; ++k) pooled[k] = static_cast<float>(sums[c * dim + k] / double(sizes[c]));
-        pooled += dim;
+}
+
+// [count, dim], summed in the order of the tokens.
+void take_means(const float* tokens, int64_t length, int64_t dim, const int64_t* clusters, int64_t count,
+                float* means) {
+    std::vector<double> sums(count * dim, 0.0), sizes(count, 0.0);
+    for (int64_t i = 0; i < length; ++i) {
+        double* const sum = &sums[clusters[i] * dim];
+        sizes[clusters[i]] += 1;
+        for (int64_t k = 0; k < dim; ++k) sum[k] += tokens[i * dim + k];
+    }
+    for (int64_t c = 0; c < count; ++c) {
+        for (int64_t k = 0; k < dim; ++k) means[c * dim + k] = static_cast<float>(sums[c * dim + k] / sizes[c]);
     }
 }
 
@@ -121,31 +154,27 @@ void pool_run(const float* tokens, int64_t length, int64_t dim, int64_t clusters
 void pool(const float* tokens, const int64_t* offsets, int64_t documents, int64_t dim, int64_t factor, float* pooled,
           int threads) {
     const int64_t run = kLongest / factor * factor;
-    std::vector<int64_t> begins(documents + 1, 0);
-    for (int64_t d = 0; d < documents; ++d)
-        begins[d + 1] = begins[d] + pooled_length(offsets[d + 1] - offsets[d], factor);
-    parallel_for(documents, threads, [&](int64_t d, int) {
-        float* out = pooled + begins[d] * dim;
+    std::vector<int64_t> bounds(1, 0), counts;
+    for (int64_t d = 0; d < documents; ++d) {
         for (int64_t first = offsets[d]; first < offsets[d + 1]; first += run) {
-            const int64_t length = offsets[d + 1] - first < run ? offsets[d + 1] - first : run;
-            const int64_t clusters = pooled_length(length, factor);
-            pool_run(tokens + first * dim, length, dim, clusters, out);
-            out += clusters * dim;
+            bounds.push_back(std::min(first + run, offsets[d + 1]));
+            counts.push_back(pooled_length(bounds.back() - first, factor));
         }
-    });
+    }
+    std::vector<int64_t> clusters(bounds.back());
+    cluster(tokens, bounds.data(), static_cast<int64_t>(counts.size()), dim, counts.data(), false, clusters.data(),
+            pooled, threads);
 }
 
 void cluster(const float* tokens, const int64_t* offsets, int64_t runs, int64_t dim, const int64_t* counts, bool cosine,
-             int64_t* clusters, int threads) {
+             int64_t* clusters, float* means, int threads) {
+    std::vector<int64_t> begins(runs + 1, 0);
+    std::partial_sum(counts, counts + runs, begins.begin() + 1);
     parallel_for(runs, threads, [&](int64_t run, int) {
         const int64_t first = offsets[run], length = offsets[run + 1] - first;
-        Ward ward(tokens + first * dim, length, dim, cosine);
-        for (int64_t left = length; left > counts[run]; --left) ward.merge();
-        int64_t known = 0;
-        for (int64_t i = 0; i < length; ++i) {
-            const int64_t head = ward.cluster(i);  // i itself, or before it
-            clusters[first + i] = head == i ? known++ : clusters[first + head];
-        }
+        label(tokens + first * dim, length, dim, counts[run], cosine, clusters + first);
+        if (means == nullptr) return;
+        take_means(tokens + first * dim, length, dim, clusters + first, counts[run], means + begins[run] * dim);
     });
 }
 

@@ -17,8 +17,8 @@ void pool(const float* tokens, const int64_t* offsets, int64_t documents, int64_
 
 // Which cluster each token is in, for runs of tokens [offsets[runs], dim] that are clustered into counts[run] clusters
 // each: 0, 1, ... within the run, in the order of their first tokens. With `cosine` tokens are 1 - <a, b> apart, as
-// other libraries have it, instead of |a - b|.
+// other libraries have it, instead of |a - b|. means [sum of counts, dim] may be nullptr.
 void cluster(const float* tokens, const int64_t* offsets, int64_t runs, int64_t dim, const int64_t* counts, bool cosine,
-             int64_t* clusters, int threads);
+             int64_t* clusters, float* means, int threads);
 
 }  // namespace lateint::dense

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdlib>
 #include <deque>
@@ -12,6 +13,7 @@
 #include <system_error>
 #include <thread>
 
+#include "platform/cores.hpp"
 #include "platform/interrupt.hpp"
 
 #if defined(__linux__)
@@ -27,13 +29,17 @@ namespace {
 
 // Kernels are called in bursts: a worker looks for the next job this often before it goes to sleep (about 0.1 ms).
 constexpr int kSpins = 5000;
+// And so long, while it lets others have the core, if the burst before came so soon. To wake up takes longer than many
+// a stage of a search.
+constexpr std::chrono::milliseconds kSoon{2};
 
-void pause() {
+// Between two looks. Some kernels wake a worker on the core of its caller: now and then one has to let the other have
+// it.
+void pause(int spin) {
 #if defined(__x86_64__) || defined(__i386__)
-    __builtin_ia32_pause();
-#else
-    std::this_thread::yield();
+    if (spin % 128 != 127) return __builtin_ia32_pause();
 #endif
+    std::this_thread::yield();
 }
 
 // One parallel_for call. It lives on the caller's stack: the caller leaves only after every helper has left.
@@ -79,7 +85,8 @@ public:
             const std::lock_guard<std::mutex> lock(mutex_);
             grow(job.threads - 1);
             jobs_.push_back(&job);
-            posted_.fetch_add(1, std::memory_order_release);
+            caller_ = this_core();
+            calls_.fetch_add(1, std::memory_order_release);
         }
         for (int i = 1; i < job.threads; ++i) wake_.notify_one();
         job.run(0);
@@ -89,7 +96,7 @@ public:
             if (queued != jobs_.end()) jobs_.erase(queued);  // from here on nobody joins
         }
         const auto done = [&job] { return job.helpers.load(std::memory_order_acquire) == 0; };
-        for (int spin = 0; spin < kSpins && !done(); ++spin) pause();
+        for (int spin = 0; spin < kSpins && !done(); ++spin) pause(spin);
         if (done()) return;
         std::unique_lock<std::mutex> lock(mutex_);
         while (!left_.wait_for(lock, Interruptible::kInterval, done)) {
@@ -101,6 +108,17 @@ public:
             }
             lock.lock();
         }
+    }
+
+    // Has so many workers awake for a job that comes in a moment.
+    void rouse(int workers) {
+        {
+            const std::lock_guard<std::mutex> lock(mutex_);
+            grow(workers);
+            caller_ = this_core();
+            calls_.fetch_add(1, std::memory_order_release);
+        }
+        for (int i = 0; i < workers; ++i) wake_.notify_one();
     }
 
 private:
@@ -123,30 +141,57 @@ private:
     }
 
     void work() {
+        bool soon = false;
         std::unique_lock<std::mutex> lock(mutex_);
         for (;;) {
             if (jobs_.empty()) {
-                const int64_t seen = posted_.load(std::memory_order_acquire);
-                lock.unlock();
-                for (int spin = 0; spin < kSpins && posted_.load(std::memory_order_acquire) == seen; ++spin) pause();
-                lock.lock();
-                wake_.wait(lock, [this] { return !jobs_.empty(); });
+                await_call(lock, soon);
+                continue;
             }
             Job& job = *jobs_.front();
             const int worker = job.joined++;
             job.helpers.fetch_add(1, std::memory_order_relaxed);
             if (job.joined == job.threads) jobs_.pop_front();
             lock.unlock();
+            leave(caller_);
             job.run(worker);
             lock.lock();
             if (job.helpers.fetch_sub(1, std::memory_order_release) == 1) left_.notify_all();
         }
     }
 
+    // Returns after a call. `soon`: whether the last one that took longer than the spins came within kSoon.
+    void await_call(std::unique_lock<std::mutex>& lock, bool& soon) {
+        const int64_t seen = calls_.load(std::memory_order_acquire);
+        const auto called = [&] { return calls_.load(std::memory_order_acquire) != seen; };
+        lock.unlock();
+        for (int spin = 0; spin < kSpins && !called(); ++spin) pause(spin);
+        const bool late = !called();
+        const auto began = std::chrono::steady_clock::now();
+        const auto passed = [&] { return std::chrono::steady_clock::now() - began; };
+        while (soon && !called() && passed() < kSoon) std::this_thread::yield();
+        lock.lock();
+        if (!called()) sleep(lock, called);
+        if (late) soon = passed() < kSoon;
+    }
+
+    template <class Called>
+    void sleep(std::unique_lock<std::mutex>& lock, const Called& called) {
+        lock.unlock();
+        {
+            const Aside aside(caller_);
+            lock.lock();
+            wake_.wait(lock, called);
+            lock.unlock();
+        }
+        lock.lock();
+    }
+
     std::mutex mutex_;
     std::condition_variable wake_, left_;
-    std::deque<Job*> jobs_;  // those that still take workers, oldest first
-    std::atomic<int64_t> posted_{0};
+    std::deque<Job*> jobs_;          // those that still take workers, oldest first
+    std::atomic<int64_t> calls_{0};  // changed under mutex_
+    std::atomic<int> caller_{-1};    // the core of the last one
     int workers_ = 0;
 };
 
@@ -198,6 +243,11 @@ int default_threads() {
 int threads_for(int wanted) {
     static const int most = std::max(64, available_cpus());
     return std::min(wanted > 0 ? wanted : default_threads(), most);
+}
+
+void rouse(int threads) {
+    const int workers = threads_for(threads) - 1;
+    if (workers > 0 && running == nullptr) pool().rouse(workers);
 }
 
 void check_interrupt() {

@@ -19,6 +19,9 @@ int threads_for(int wanted);
 // a thread calls check_interrupt().
 void parallel_for(int64_t tasks, int threads, const std::function<void(int64_t task, int worker)>& body);
 
+// Wakes the threads that a parallel_for will want in a moment: they wake up while the caller prepares its tasks.
+void rouse(int threads);
+
 // For work that takes long between two tasks. Throws Interrupted if the call of this thread is to stop, or if the
 // parallel_for whose task it runs has failed elsewhere.
 void check_interrupt();

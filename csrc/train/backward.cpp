@@ -8,6 +8,7 @@
 #include "platform/threads.hpp"
 #include "train/kernel.hpp"
 #include "train/problem.hpp"
+#include "train/tokens.hpp"
 
 namespace lateint::train {
 namespace {
@@ -55,9 +56,6 @@ struct Worker {
 struct Slice {
     int64_t document, first, last, sum;
 };
-
-// A norm of at most 1e-12 is taken as 1e-12, whatever the numbers: nothing to project on.
-float squared_if_normal(float inverse_norm) { return inverse_norm < 0.999e12f ? inverse_norm * inverse_norm : 0; }
 
 class Backward {
 public:

@@ -4,10 +4,10 @@
 #include <vector>
 
 #include "platform/buffer.hpp"
-#include "platform/floats.hpp"
 #include "platform/threads.hpp"
 #include "train/kernel.hpp"
 #include "train/problem.hpp"
+#include "train/tokens.hpp"
 
 namespace lateint::train {
 namespace {
@@ -18,8 +18,9 @@ constexpr int64_t kPanelRows = 64;          // query tokens that a task has at l
 constexpr int64_t kPanelBytes = 768 << 10;  // packed queries of a task, unless one alone has more: in the second cache
 
 struct Worker {
-    std::vector<int32_t> present;  // positions of a document's tokens, when some are absent
-    Buffer rows, scales, scratch, best, position, tiles, query_row;
+    DocumentTokens tokens;
+    ExactProducts exact;
+    Buffer scratch, best, position, tiles;
     std::vector<int64_t> query_rows;
     std::vector<float> factors;
     int64_t query = -1;  // whose tiles those are, for pairs
@@ -31,12 +32,6 @@ struct Panel {
     int64_t row, rows;    // of the packed ones
     int64_t tile;         // where they are packed
 };
-
-float number(const void* tokens, Dtype dtype, int64_t i) {
-    if (dtype == Dtype::float32) return static_cast<const float*>(tokens)[i];
-    const uint16_t bits = static_cast<const uint16_t*>(tokens)[i];
-    return dtype == Dtype::float16 ? float16_to_float(bits) : bfloat16_to_float(bits);
-}
 
 // Sum of factors[i] * best[i] in an order that depends on the count alone.
 float weighted_sum(const float* factors, const float* best, int64_t count) {
@@ -74,7 +69,6 @@ private:
     std::vector<Panel> cut(int64_t first, int64_t last, int64_t tasks, std::vector<int64_t>& rows,
                            std::vector<float>& factors) const;
     bool best(const char* tiles, const int64_t* rows, int64_t count, int64_t document, Worker& worker) const;
-    void recheck(int64_t row, int64_t document, Worker& worker, float& best, float& position) const;
     void write_positions(int64_t at, int64_t start, int64_t size, const int64_t* rows, int64_t count,
                          const float* from) const;
 
@@ -85,69 +79,27 @@ private:
     const int64_t tile_bytes_, chunk_rows_;
 };
 
-// A lane that the kernel does not vouch for: once more, one document token after the other.
-void Forward::recheck(int64_t row, int64_t document, Worker& worker, float& best, float& position) const {
-    const int64_t start = problem_.document_offsets[document], dim = problem_.dim;
-    const int64_t row_bytes = dim * itemsize(problem_.dtype);
-    const BackwardKernel& kernel = backward_kernel(problem_.dtype);
-    float* const query = worker.query_row.floats(sum_stride(dim));
-    std::fill_n(query, sum_stride(dim), 0.0f);
-    for (int64_t k = 0; k < dim; ++k) query[k] = number(problem_.queries, problem_.dtype, row * dim + k);
-    bool any = false;
-    for (int64_t t = start; t < problem_.document_offsets[document + 1]; ++t) {
-        if (!problem_.document_present(t)) continue;
-        const void* const token = static_cast<const char*>(problem_.documents) + t * row_bytes;
-        const float product = kernel.dot(query, token, dim) * problem_.document_factor(t);
-        if (any && !(product > best) && !std::isnan(product)) continue;
-        any = true;
-        best = product;
-        position = static_cast<float>(t - start);
-        if (std::isnan(product)) return;
-    }
-}
-
 // worker.best and worker.position of one document for the packed query tokens rows[0..count); false: no token is there.
 bool Forward::best(const char* tiles, const int64_t* rows, int64_t count, int64_t document, Worker& worker) const {
-    const int64_t start = problem_.document_offsets[document], dim = problem_.dim;
-    const int64_t length = problem_.document_offsets[document + 1] - start, lanes = tiles_for(count) * kLanes;
-    worker.present.clear();
-    for (int64_t t = 0; problem_.document_mask != nullptr && t < length; ++t) {
-        if (problem_.document_mask[start + t] != 0) worker.present.push_back(static_cast<int32_t>(t));
-    }
-    const bool whole = problem_.document_mask == nullptr || static_cast<int64_t>(worker.present.size()) == length;
-    const int64_t size = whole ? length : static_cast<int64_t>(worker.present.size());
-    if (size == 0) return false;
+    DocumentTokens& tokens = worker.tokens;
+    if (!tokens.open(problem_, kernel_, document)) return false;
     if (count == 0) return true;
-
-    const bool scaled = problem_.document_scales != nullptr || problem_.document_inverse_norms != nullptr;
-    float* const scales = scaled ? worker.scales.floats(size) : nullptr;
-    for (int64_t i = 0; scaled && i < size; ++i) {
-        scales[i] = problem_.document_factor(start + (whole ? i : worker.present[i]));
-    }
+    const int64_t size = tokens.size(), lanes = tiles_for(count) * kLanes;
     float* const best = worker.best.floats(lanes);
     float* const position = worker.position.floats(lanes);
     std::fill_n(best, lanes, -std::numeric_limits<float>::infinity());
     std::fill_n(position, lanes, 0.0f);
-
-    const bool direct = whole && kernel_.direct(dim);
-    const int64_t item = itemsize(problem_.dtype);
-    const char* const tokens = static_cast<const char*>(problem_.documents) + start * dim * item;
-    char* const copy = direct ? nullptr : worker.rows.get(std::min(size, chunk_rows_) * kernel_.row_bytes(dim) + 64);
-    char* const scratch = worker.scratch.get(kernel_.scratch_bytes(dim));
+    char* const scratch = worker.scratch.get(kernel_.scratch_bytes(problem_.dim));
     for (int64_t first = 0; first < size; first += chunk_rows_) {
         const int64_t chunk = std::min(chunk_rows_, size - first);
-        const char* const from = tokens + (whole ? first * dim * item : 0);
-        if (!direct) kernel_.pack_documents(from, whole ? nullptr : &worker.present[first], chunk, dim, copy);
-        kernel_.best(tiles, tiles_for(count), direct ? from : copy, chunk, dim, scaled ? scales + first : nullptr,
+        kernel_.best(tiles, tiles_for(count), tokens.rows(first, chunk), chunk, problem_.dim, tokens.scales(first),
                      first, scratch, best, position);
     }
-    if (!whole) {
-        for (int64_t i = 0; i < count; ++i) {
-            position[i] = static_cast<float>(worker.present[static_cast<size_t>(position[i])]);
-        }
-    }
     for (int64_t i = 0; i < count; ++i) {
-        if (std::isnan(best[i])) recheck(rows[i], document, worker, best[i], position[i]);
+        position[i] = static_cast<float>(tokens.position(static_cast<int64_t>(position[i])));
+        if (!std::isnan(best[i])) continue;  // else the kernel does not vouch for it
+        worker.exact.open(problem_, rows[i]);
+        worker.exact.largest(document, best[i], position[i]);
     }
     return true;
 }

@@ -29,4 +29,14 @@ const BackwardKernel& backward_kernel(Dtype dtype) {
     return *backward_kernel_scalar(dtype);
 }
 
+const LaneKernel& lane_kernel() {
+#if defined(__x86_64__) || defined(__i386__)
+    if (active_isa() >= Isa::avx512) return *lane_kernel_avx512();
+    if (active_isa() >= Isa::avx2) return *lane_kernel_avx2();
+#elif defined(__aarch64__)
+    if (active_isa() >= Isa::neon) return *lane_kernel_neon();
+#endif
+    return *lane_kernel_scalar();
+}
+
 }  // namespace lateint::train

@@ -303,15 +303,62 @@ void best(const void* tiles, int64_t tile_count, const void* rows, int64_t count
     leaders.store(pending);
 }
 
+// Multiplies a block with two tiles, in the order of multiply_block; sums stay in registers 0-3.
+template <int kNumberPieces>
+inline void multiply_alone(const char* rows, int64_t stride, const char* tiles, int64_t tile_stride) {
+    const int64_t piece = stride / kNumberPieces;
+    _tile_zero(0);
+    _tile_zero(1);
+    _tile_zero(2);
+    _tile_zero(3);
+    memory_barrier();
+    for (int pair = kNumberPieces * kNumberPieces - 1; pair >= 0; --pair) {
+        const char* const documents = rows + pair / kNumberPieces * piece;
+        const char* const queries = tiles + pair % kNumberPieces * piece * kLanes;
+        for (int64_t k = 0; k < piece; k += 64) {
+            load_and_multiply(documents + k, stride, queries + k * kLanes, tile_stride);
+        }
+    }
+}
+
+template <Dtype dtype>
+void products(const void* tiles, int64_t tile_count, const void* rows, int64_t count, int64_t dim, const float* scales,
+              void* scratch, float* out, int64_t out_stride) {
+    const int64_t stride = row_bytes<dtype>(dim), rest = count % kBlock;
+    const char* const from = static_cast<const char*>(rows);
+    char* const sums = static_cast<char*>(scratch);
+    char* const last_rows = sums + kSumsBytes;
+    __builtin_memcpy(last_rows, from + (count - rest) * stride, static_cast<size_t>(rest * stride));
+    __builtin_memset(last_rows + rest * stride, 0, static_cast<size_t>((kBlock - rest) * stride));
+    for (int64_t tile = 0; tile < tile_count; tile += 2) {
+        const bool two = tile + 1 < tile_count;
+        const char* const queries = static_cast<const char*>(tiles) + tile * tile_bytes<dtype>(dim);
+        for (int64_t row = 0; row < count; row += kBlock) {
+            const int64_t size = count - row < kBlock ? count - row : kBlock;
+            multiply_alone<kPieces<dtype>>(size < kBlock ? last_rows : from + row * stride, stride, queries,
+                                           two ? tile_bytes<dtype>(dim) : 0);
+            store_all(sums);
+            for (int64_t i = 0; i < size; ++i) {
+                const __m512 scale = _mm512_set1_ps(scales != nullptr ? scales[row + i] : 1);
+                for (int other = 0; other < (two ? 2 : 1); ++other) {
+                    const __m512 product = _mm512_load_ps(sums + other * (kSumsBytes / 2) + i * 64);
+                    _mm512_storeu_ps(out + (row + i) * out_stride + (tile + other) * kLanes,
+                                     scales != nullptr ? _mm512_mul_ps(product, scale) : product);
+                }
+            }
+        }
+    }
+}
+
 template <Dtype dtype>
 bool direct(int64_t dim) {
     return dtype == Dtype::bfloat16 && width(dim) == dim * 2;
 }
 
 template <Dtype dtype>
-constexpr ForwardKernel kKernel = {tile_bytes<dtype>,    row_bytes<dtype>,    direct<dtype>,
-                                   scratch_bytes<dtype>, pack_queries<dtype>, pack_documents<dtype>,
-                                   configure_tiles,      release_tiles,       best<dtype>};
+constexpr ForwardKernel kKernel = {tile_bytes<dtype>,   row_bytes<dtype>,      direct<dtype>,   scratch_bytes<dtype>,
+                                   pack_queries<dtype>, pack_documents<dtype>, configure_tiles, release_tiles,
+                                   best<dtype>,         products<dtype>};
 
 }  // namespace
 

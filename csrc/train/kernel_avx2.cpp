@@ -1,13 +1,13 @@
 #include <immintrin.h>
 
-#include "train/lanes.hpp"
+#include "train/lane_kernel.hpp"
 
 namespace lateint::train {
 namespace {
 
 struct Vectors {
     using Reg = __m256;
-    static constexpr int kWidth = 8, kTiles = 1, kRows = 6, kSums = 8;
+    static constexpr int kWidth = 8, kTiles = 1, kRows = 6, kSums = 8, kTogether = 6;
     static Reg zero() { return _mm256_setzero_ps(); }
     static Reg set(float x) { return _mm256_set1_ps(x); }
     static Reg load(const void* from) { return _mm256_loadu_ps(static_cast<const float*>(from)); }
@@ -24,6 +24,11 @@ struct Vectors {
     }
     static Reg greater(Reg x, Reg y) { return _mm256_cmp_ps(x, y, _CMP_GT_OQ); }
     static Reg pick(Reg where, Reg a, Reg b) { return _mm256_blendv_ps(b, a, where); }
+    static uint32_t bits(Reg where) { return static_cast<uint32_t>(_mm256_movemask_ps(where)); }
+    static Reg power(Reg x) {
+        const __m256i bits = _mm256_slli_epi32(_mm256_castps_si256(x), 23);
+        return _mm256_castsi256_ps(_mm256_add_epi32(bits, _mm256_set1_epi32(127 << 23)));
+    }
 
     template <Dtype dtype>
     static Reg widen(const char* from, int64_t n) {
@@ -72,5 +77,6 @@ struct Vectors {
 
 const ForwardKernel* forward_kernel_avx2(Dtype dtype) { return lanes_forward<Vectors>(dtype); }
 const BackwardKernel* backward_kernel_avx2(Dtype dtype) { return lanes_backward<Vectors>(dtype); }
+const LaneKernel* lane_kernel_avx2() { return lanes_kernel<Vectors>(); }
 
 }  // namespace lateint::train

@@ -1,13 +1,13 @@
 #include <immintrin.h>
 
-#include "train/lanes.hpp"
+#include "train/lane_kernel.hpp"
 
 namespace lateint::train {
 namespace {
 
 struct Vectors {
     using Reg = __m512;
-    static constexpr int kWidth = 16, kTiles = 2, kRows = 8, kSums = 16;
+    static constexpr int kWidth = 16, kTiles = 2, kRows = 8, kSums = 16, kTogether = 6;
     static __mmask16 first(int64_t n) { return n >= 16 ? 0xffff : static_cast<__mmask16>((1u << n) - 1); }
     static Reg zero() { return _mm512_setzero_ps(); }
     static Reg set(float x) { return _mm512_set1_ps(x); }
@@ -21,6 +21,11 @@ struct Vectors {
     static float sum(Reg x) { return _mm512_reduce_add_ps(x); }
     static __mmask16 greater(Reg x, Reg y) { return _mm512_cmp_ps_mask(x, y, _CMP_GT_OQ); }
     static Reg pick(__mmask16 where, Reg a, Reg b) { return _mm512_mask_mov_ps(b, where, a); }
+    static uint32_t bits(__mmask16 where) { return where; }
+    static Reg power(Reg x) {
+        const __m512i bits = _mm512_slli_epi32(_mm512_castps_si512(x), 23);
+        return _mm512_castsi512_ps(_mm512_add_epi32(bits, _mm512_set1_epi32(127 << 23)));
+    }
 
     template <Dtype dtype>
     static Reg widen(const char* from, int64_t n) {
@@ -51,5 +56,6 @@ struct Vectors {
 
 const ForwardKernel* forward_kernel_avx512(Dtype dtype) { return lanes_forward<Vectors>(dtype); }
 const BackwardKernel* backward_kernel_avx512(Dtype dtype) { return lanes_backward<Vectors>(dtype); }
+const LaneKernel* lane_kernel_avx512() { return lanes_kernel<Vectors>(); }
 
 }  // namespace lateint::train

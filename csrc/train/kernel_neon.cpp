@@ -3,7 +3,7 @@
 
 #include <cstddef>
 
-#include "train/lanes.hpp"
+#include "train/lane_kernel.hpp"
 
 namespace lateint::train {
 namespace {
@@ -15,7 +15,7 @@ struct Vectors {
     struct Mask {
         uint32x4_t low, high;
     };
-    static constexpr int kWidth = 8, kTiles = 1, kRows = 6, kSums = 8;
+    static constexpr int kWidth = 8, kTiles = 1, kRows = 6, kSums = 8, kTogether = 6;
     static Reg zero() { return set(0); }
     static Reg set(float x) { return {vdupq_n_f32(x), vdupq_n_f32(x)}; }
     static Reg load(const void* from) {
@@ -43,6 +43,14 @@ struct Vectors {
     static Reg pick(Mask where, Reg a, Reg b) {
         return {vbslq_f32(where.low, a.low, b.low), vbslq_f32(where.high, a.high, b.high)};
     }
+    static uint32_t bits(Mask where) {
+        constexpr uint32_t kLow[] = {1, 2, 4, 8}, kHigh[] = {16, 32, 64, 128};
+        return vaddvq_u32(vorrq_u32(vandq_u32(where.low, vld1q_u32(kLow)), vandq_u32(where.high, vld1q_u32(kHigh))));
+    }
+    static float32x4_t power(float32x4_t x) {
+        return vreinterpretq_f32_s32(vaddq_s32(vshlq_n_s32(vreinterpretq_s32_f32(x), 23), vdupq_n_s32(127 << 23)));
+    }
+    static Reg power(Reg x) { return {power(x.low), power(x.high)}; }
 
     template <Dtype dtype>
     static Reg widen(const char* from, int64_t n) {
@@ -95,5 +103,6 @@ struct Vectors {
 
 const ForwardKernel* forward_kernel_neon(Dtype dtype) { return lanes_forward<Vectors>(dtype); }
 const BackwardKernel* backward_kernel_neon(Dtype dtype) { return lanes_backward<Vectors>(dtype); }
+const LaneKernel* lane_kernel_neon() { return lanes_kernel<Vectors>(); }
 
 }  // namespace lateint::train

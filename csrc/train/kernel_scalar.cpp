@@ -1,6 +1,6 @@
 // The portable kernels: four lanes at a time in the vectors that GCC and Clang offer on every CPU.
 #include "platform/floats.hpp"
-#include "train/lanes.hpp"
+#include "train/lane_kernel.hpp"
 
 namespace lateint::train {
 namespace {
@@ -36,7 +36,7 @@ float number(const char* from, int64_t i) {
 struct Vectors {
     typedef float Reg __attribute__((vector_size(16)));
     typedef int32_t Mask __attribute__((vector_size(16)));
-    static constexpr int kWidth = 4, kTiles = 1, kRows = 2, kSums = 8;
+    static constexpr int kWidth = 4, kTiles = 1, kRows = 2, kSums = 8, kTogether = 4;
     static Reg zero() { return Reg{}; }
     static Reg set(float x) { return Reg{x, x, x, x}; }
     static Reg load(const void* from) {
@@ -53,6 +53,13 @@ struct Vectors {
     static float sum(Reg x) { return (x[0] + x[1]) + (x[2] + x[3]); }
     static Mask greater(Reg x, Reg y) { return x > y; }
     static Reg pick(Mask where, Reg a, Reg b) { return where ? a : b; }
+    static uint32_t bits(Mask where) {
+        return static_cast<uint32_t>((where[0] & 1) | (where[1] & 2) | (where[2] & 4) | (where[3] & 8));
+    }
+    static Reg power(Reg x) {
+        typedef uint32_t Bits __attribute__((vector_size(16)));
+        return reinterpret_cast<Reg>((reinterpret_cast<Bits>(x) << 23) + (127u << 23));
+    }
 
     template <Dtype dtype>
     static Reg widen(const char* from, int64_t n) {
@@ -77,5 +84,6 @@ struct Vectors {
 
 const ForwardKernel* forward_kernel_scalar(Dtype dtype) { return lanes_forward<Vectors>(dtype); }
 const BackwardKernel* backward_kernel_scalar(Dtype dtype) { return lanes_backward<Vectors>(dtype); }
+const LaneKernel* lane_kernel_scalar() { return lanes_kernel<Vectors>(); }
 
 }  // namespace lateint::train

@@ -53,10 +53,10 @@ struct Leaders {
     }
 };
 
-template <class P, int kRows, int kRegs>
+// take(row, reg, product) for each register of products of kRows document tokens.
+template <class P, int kRows, int kRegs, class Take>
 inline __attribute__((always_inline)) void lanes_multiply(const char* tiles, int64_t tile_bytes, const char* rows,
-                                                          int64_t steps, const float* scales, float first,
-                                                          Leaders<typename P::V, kRegs>& leaders) {
+                                                          int64_t steps, const float* scales, const Take& take) {
     using V = typename P::V;
     using Reg = typename V::Reg;
     constexpr int kTileRegs = kLanes / V::kWidth;
@@ -91,15 +91,12 @@ inline __attribute__((always_inline)) void lanes_multiply(const char* tiles, int
             }
         }
     }
-    Reg number = V::set(first);
 #pragma GCC unroll 8
     for (int row = 0; row < kRows; ++row) {
 #pragma GCC unroll 4
         for (int reg = 0; reg < kRegs; ++reg) {
-            const Reg product = scales != nullptr ? V::multiply(total[row][reg], V::set(scales[row])) : total[row][reg];
-            leaders.take(product, reg, number);
+            take(row, reg, scales != nullptr ? V::multiply(total[row][reg], V::set(scales[row])) : total[row][reg]);
         }
-        number = V::add(number, V::set(1));
     }
 }
 
@@ -107,6 +104,21 @@ template <int kSize>
 struct Size {
     static constexpr int value = kSize;
 };
+
+// take(size, row) for groups of so many rows that `count` rows are all taken, some of them twice, so that the last ones
+// need no smaller, slower groups of their own.
+template <int kRows, class Take>
+inline __attribute__((always_inline)) void over_rows(int64_t count, const Take& take) {
+    int64_t row = 0;
+    for (; row + kRows <= count; row += kRows) take(Size<kRows>(), row);
+    constexpr int kHalf = kRows / 2;
+    if (row + kHalf < count && row > 0) {
+        take(Size<kRows>(), count - kRows);
+        row = count;
+    }
+    for (; row < count && count >= kHalf; row += kHalf) take(Size<kHalf>(), row + kHalf < count ? row : count - kHalf);
+    for (; row < count; ++row) take(Size<1>(), row);
+}
 
 template <class P, int kTiles>
 inline void lanes_tiles(const char* tiles, int64_t tile_bytes, const char* rows, int64_t count, int64_t steps,
@@ -119,44 +131,67 @@ inline void lanes_tiles(const char* tiles, int64_t tile_bytes, const char* rows,
         leaders.position[reg] = V::load(position + reg * V::kWidth);
         leaders.poison[reg] = V::zero();
     }
-    const auto take = [&](auto size, int64_t row) __attribute__((always_inline)) {
-        lanes_multiply<P, decltype(size)::value, kRegs>(tiles, tile_bytes, rows + row * steps * 4, steps,
-                                                        scales != nullptr ? scales + row : nullptr,
-                                                        first + static_cast<float>(row), leaders);
-    };
-    // A token taken twice changes nothing, so that the last ones need no smaller, slower groups of their own.
-    int64_t row = 0;
-    for (; row + V::kRows <= count; row += V::kRows) take(Size<V::kRows>(), row);
-    constexpr int kHalf = V::kRows / 2;
-    if (row + kHalf < count && row > 0) {
-        take(Size<V::kRows>(), count - V::kRows);
-        row = count;
-    }
-    for (; row < count && count >= kHalf; row += kHalf) take(Size<kHalf>(), row + kHalf < count ? row : count - kHalf);
-    for (; row < count; ++row) take(Size<1>(), row);
+    over_rows<V::kRows>(count, [&](auto size, int64_t row) __attribute__((always_inline)) {
+        constexpr int kRows = decltype(size)::value;
+        typename V::Reg numbers[kRows];
+        numbers[0] = V::set(first + static_cast<float>(row));
+#pragma GCC unroll 8
+        for (int i = 1; i < kRows; ++i) numbers[i] = V::add(numbers[i - 1], V::set(1));
+        lanes_multiply<P, kRows, kRegs>(tiles, tile_bytes, rows + row * steps * 4, steps,
+                                        scales != nullptr ? scales + row : nullptr,
+                                        [&](int i, int reg, typename V::Reg product)
+                                            __attribute__((always_inline)) { leaders.take(product, reg, numbers[i]); });
+    });
     for (int reg = 0; reg < kRegs; ++reg) {
         V::store(best + reg * V::kWidth, V::add(leaders.best[reg], leaders.poison[reg]));
         V::store(position + reg * V::kWidth, leaders.position[reg]);
     }
 }
 
+template <class P, int kTiles>
+inline void lanes_tile_products(const char* tiles, int64_t tile_bytes, const char* rows, int64_t count, int64_t steps,
+                                const float* scales, float* out, int64_t stride) {
+    using V = typename P::V;
+    over_rows<V::kRows>(count, [&](auto size, int64_t row) __attribute__((always_inline)) {
+        float* const to = out + row * stride;
+        lanes_multiply<P, decltype(size)::value, kTiles * kLanes / V::kWidth>(
+            tiles, tile_bytes, rows + row * steps * 4, steps, scales != nullptr ? scales + row : nullptr,
+            [&](int i, int reg, typename V::Reg product)
+                __attribute__((always_inline)) { V::store(to + i * stride + reg * V::kWidth, product); });
+    });
+}
+
+// run(tiles, size, number of the first) for groups of tiles.
+template <class P, class Run>
+inline __attribute__((always_inline)) void over_tiles(const void* tiles, int64_t tile_count, int64_t dim,
+                                                      const Run& run) {
+    const char* const tile = static_cast<const char*>(tiles);
+    constexpr int kTiles = P::V::kTiles;
+    int64_t done = 0;
+    for (; done + kTiles <= tile_count; done += kTiles)
+        run(tile + done * lanes_tile_bytes<P>(dim), Size<kTiles>(), done);
+    for (; done < tile_count; ++done) run(tile + done * lanes_tile_bytes<P>(dim), Size<1>(), done);
+}
+
 template <class P>
 void lanes_best(const void* tiles, int64_t tile_count, const void* rows, int64_t count, int64_t dim,
                 const float* scales, int64_t first, void*, float* best, float* position) {
-    const int64_t steps = lanes_steps<P>(dim), tile_bytes = lanes_tile_bytes<P>(dim);
     const char* const from = static_cast<const char*>(rows);
-    const char* tile = static_cast<const char*>(tiles);
-    const float number = static_cast<float>(first);
-    constexpr int kTiles = P::V::kTiles;
-    int64_t done = 0;
-    for (; done + kTiles <= tile_count; done += kTiles) {
-        lanes_tiles<P, kTiles>(tile + done * tile_bytes, tile_bytes, from, count, steps, scales, number,
-                               best + done * kLanes, position + done * kLanes);
-    }
-    for (; done < tile_count; ++done) {
-        lanes_tiles<P, 1>(tile + done * tile_bytes, tile_bytes, from, count, steps, scales, number,
-                          best + done * kLanes, position + done * kLanes);
-    }
+    over_tiles<P>(tiles, tile_count, dim, [&](const char* some, auto size, int64_t tile) {
+        lanes_tiles<P, decltype(size)::value>(some, lanes_tile_bytes<P>(dim), from, count, lanes_steps<P>(dim), scales,
+                                              static_cast<float>(first), best + tile * kLanes,
+                                              position + tile * kLanes);
+    });
+}
+
+template <class P>
+void lanes_products(const void* tiles, int64_t tile_count, const void* rows, int64_t count, int64_t dim,
+                    const float* scales, void*, float* out, int64_t stride) {
+    const char* const from = static_cast<const char*>(rows);
+    over_tiles<P>(tiles, tile_count, dim, [&](const char* some, auto size, int64_t tile) {
+        lanes_tile_products<P, decltype(size)::value>(some, lanes_tile_bytes<P>(dim), from, count, lanes_steps<P>(dim),
+                                                      scales, out + tile * kLanes, stride);
+    });
 }
 
 // ---- products of floats, whatever the tokens' type ----
@@ -205,8 +240,8 @@ struct Floats {
 
 template <class P>
 constexpr ForwardKernel lanes_forward_kernel() {
-    return {lanes_tile_bytes<P>, lanes_row_bytes<P>, P::direct, no_scratch,   P::pack_queries,
-            P::pack_documents,   no_state,           no_state,  lanes_best<P>};
+    return {lanes_tile_bytes<P>, lanes_row_bytes<P>, P::direct, no_scratch,    P::pack_queries,
+            P::pack_documents,   no_state,           no_state,  lanes_best<P>, lanes_products<P>};
 }
 
 // ---- sums of rows ----

@@ -35,9 +35,9 @@ struct Problem {
     int64_t document_rows() const { return document_offsets[document_count]; }
     bool grid() const { return query_index == nullptr; }
     float query_factor(int64_t s) const {  // w iq
-        return (query_weights != nullptr ? query_weights[s] : 1) *
-               (query_inverse_norms != nullptr ? query_inverse_norms[s] : 1);
+        return (query_weights != nullptr ? query_weights[s] : 1) * query_inverse_norm(s);
     }
+    float query_inverse_norm(int64_t s) const { return query_inverse_norms != nullptr ? query_inverse_norms[s] : 1; }
     bool query_present(int64_t s) const { return query_weights == nullptr || query_weights[s] != 0; }
     float document_factor(int64_t t) const {  // c id
         return (document_scales != nullptr ? document_scales[t] : 1) *
@@ -60,5 +60,20 @@ void forward(const Problem& problem, float* scores, Positions positions, int thr
 // [query rows, dim], document_gradients [document rows, dim]; weight_gradients [query rows].
 void backward(const Problem& problem, const float* score_gradients, Positions positions, void* query_gradients,
               void* document_gradients, float* weight_gradients, int threads);
+
+// The smooth maximum found_sj = T log sum_t exp(iq_s c_t id_t <q_s, d_t> / T) over the tokens present in document j:
+// [query rows, documents]. 0 for an absent query token, whose weight counts for nothing else; -inf for a document
+// without tokens. Of the grid only.
+void smooth_forward(const Problem& problem, float temperature, float* found, int threads);
+
+// Gradients from those of `found`, either of them may be nullptr.
+void smooth_backward(const Problem& problem, float temperature, const float* found, const float* gradients,
+                     void* query_gradients, void* document_gradients, int threads);
+
+// What a search over tokens would find, of the grid: best_sj = max_t iq_s c_t id_t <q_s, d_t> of document j, [query
+// rows, documents], with the positions of `forward`, and least_s, the product of the last of the k document tokens that
+// are most similar to query token s (of all, if they are fewer), [query rows]. 0 for an absent query token; -inf and 0
+// for a document without tokens.
+void retrieve(const Problem& problem, int64_t k, float* best, Positions positions, float* least, int threads);
 
 }  // namespace lateint::train

@@ -20,8 +20,13 @@ def first_nonfinite_row(tokens: NDArray[Any], dtype: int, threads: int) -> int: 
 def first_zero_row(tokens: NDArray[Any], dtype: int, threads: int) -> int: ...
 def sketch(tokens: NDArray[np.float32], threads: int) -> tuple[NDArray[np.int8], NDArray[np.float32]]: ...
 def cluster(
-    tokens: NDArray[np.float32], offsets: NDArray[np.int64], counts: NDArray[np.int64], cosine: bool, threads: int
-) -> NDArray[np.int64]: ...
+    tokens: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+    counts: NDArray[np.int64],
+    cosine: bool,
+    with_means: bool,
+    threads: int,
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]: ...
 def pool(tokens: NDArray[np.float32], offsets: NDArray[np.int64], factor: int, threads: int) -> NDArray[np.float32]: ...
 def maxsim(
     queries: NDArray[Any],
@@ -190,3 +195,14 @@ class TrainProblem:
         weight_gradients: int,
         threads: int,
     ) -> None: ...
+    def smooth_forward(self, temperature: float, found: int, threads: int) -> None: ...
+    def smooth_backward(
+        self,
+        temperature: float,
+        found: int,
+        gradients: int,
+        query_gradients: int,
+        document_gradients: int,
+        threads: int,
+    ) -> None: ...
+    def retrieve(self, k: int, best: int, positions: int, position_bytes: int, least: int, threads: int) -> None: ...

@@ -30,9 +30,12 @@ _MAXSIM = {
     "torch": "lateint_kernels.dense.torch",
     "triton": "lateint_kernels.dense.triton.maxsim",
 }
+_MAXIMA = {"cpp": "lateint_kernels.dense.maxima_cpp", "torch": "lateint_kernels.dense.maxima_torch"}
 MODULES = {
     "maxsim": _MAXSIM,
     "maxsim_backward": _MAXSIM,
+    "soft_maxima": _MAXIMA,
+    "retrieved": _MAXIMA,
     "search": {
         "cuda": "lateint_kernels.codes.cuda.search",
         "torch": "lateint_kernels.codes.torch.search",

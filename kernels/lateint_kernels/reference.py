@@ -133,6 +133,30 @@ def smooth_maxsim(
     return scores
 
 
+def clusters(tokens: Array, count: int) -> list[int]:
+    """Which of ``count`` clusters each of the tokens ``[n, dim]`` is in: 0, 1, ... in the order of their first tokens.
+
+    Ward's method: of all pairs of clusters A and B, those become one for which
+    ``|A| |B| / (|A| + |B|) |mean(A) - mean(B)|^2`` is least, the first of equal ones (Ward 1963).
+
+    >>> clusters(np.array([[0.0], [5.0], [1.0]]), 2)
+    [0, 1, 0]
+    """
+    points = _numbers(tokens)
+    members = [[i] for i in range(len(points))]
+    while len(members) > count:
+        least, pair = np.inf, (0, 1)
+        means = [points[rows].mean(0) for rows in members]
+        for i, a in enumerate(members):
+            for j, b in enumerate(members[:i]):
+                apart = means[i] - means[j]
+                cost = len(a) * len(b) / (len(a) + len(b)) * float(apart @ apart)
+                if (cost, j, i) < (least, *pair):
+                    least, pair = cost, (j, i)
+        members[pair[0]] += members.pop(pair[1])
+    return [next(number for number, rows in enumerate(members) if i in rows) for i in range(len(points))]
+
+
 def _present(tokens: Array, masks: Sequence[Sequence[bool]] | None, number: int) -> NDArray[np.float64]:
     return _numbers(tokens) if masks is None else _numbers(tokens)[np.array(masks[number], bool)]
 

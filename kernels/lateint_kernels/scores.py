@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lateint_kernels.dense.maxima import maxima, retrieved, soft_maxima, sum_by_query
+from lateint_kernels.dense.maxima import retrieved, soft_maxima, sum_by_query
 from lateint_kernels.dense.options import Options
 from lateint_kernels.dense.problem import Problem
 from lateint_kernels.dense.tensor_edge import problem_of, trains
@@ -49,7 +49,7 @@ def xtr(
         normalize: as for `maxsim`.
         impute: whether what was not found counts as m.
         check: as for `maxsim`.
-        backend: of the maxima, as for `maxsim`; the k tokens are found by torch.
+        backend: as for `maxsim`; with ``"cuda"`` and ``"triton"`` torch finds the k tokens.
 
     Returns:
         ``[Nq, Nd]`` float32, ``[Nd]`` for one query given as ``[Lq, dim]``; float64 for float64 tensors. -inf for a
@@ -67,8 +67,7 @@ def xtr(
     k = positive(k, "k")
     options = Options(query_mask, document_mask, None, normalize, "exclude", False, check, backend)
     problem, shape = problem_of(queries, documents, options, candidates=False)
-    best = maxima(problem, trains(problem), backend)
-    found, least = retrieved(problem, k)
+    best, found, least = retrieved(problem, k, trains(problem), backend)
     if problem.query_weights is not None:
         found = found & (problem.query_weights != 0)[:, None]
     others = least[:, None].expand_as(best) if impute else torch.zeros_like(best)
@@ -89,6 +88,7 @@ def smooth_maxsim(
     query_weights: Tensor | None = None,
     normalize: bool = False,
     check: bool = True,
+    backend: str | None = None,
 ) -> Tensor:
     """Late-interaction score with a smooth maximum, which has gradients to all document tokens, not to the best alone.
 
@@ -100,6 +100,7 @@ def smooth_maxsim(
         documents: as for `maxsim`, but no ``[Nq, K, Ld, dim]``.
         temperature: T, positive.
         query_mask, document_mask, query_weights, normalize, check: as for `maxsim`.
+        backend: ``"cpp"`` or ``"torch"``; None for the best one here.
 
     Returns:
         ``[Nq, Nd]`` float32, ``[Nd]`` for one query given as ``[Lq, dim]``; float64 for float64 tensors.
@@ -112,9 +113,9 @@ def smooth_maxsim(
     """
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}")
-    options = Options(query_mask, document_mask, query_weights, normalize, "exclude", False, check, None)
+    options = Options(query_mask, document_mask, query_weights, normalize, "exclude", False, check, backend)
     problem, shape = problem_of(queries, documents, options, candidates=False)
-    found = soft_maxima(problem, temperature)
+    found = soft_maxima(problem, temperature, backend)
     if problem.query_weights is not None:
         found = (found * problem.query_weights[:, None]).masked_fill((problem.query_weights == 0)[:, None], 0)
     return sum_by_query(problem, found).reshape(shape)

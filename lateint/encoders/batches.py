@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from lateint import progress
-from lateint.encoders.protocol import Encoder
+from lateint.encoders.protocol import Encoder, name_of
 
 BATCH = 512  # texts that an encoder is given at a time; it sorts them by length and has batches of its own
 
@@ -44,6 +44,22 @@ def _encoded(encoder: Encoder, texts: Iterable[Any], shown: bool) -> Iterator[An
             yield from _checked(encoder.encode_document(batch), len(batch), "encode_document")
             first += len(batch)
             bar.update(len(batch))
+
+
+def given_or_encoded(doc_embs: Any, texts: Any, encoder: Encoder | None, *, shown: bool = False) -> tuple[Any, Any]:
+    """Documents' tokens as they are given, or else encoded when they are asked for; and what is kept of the texts.
+
+    Raises:
+        TypeError: neither tokens nor texts are given, or as `encoded_documents`.
+        ValueError: there is no encoder of texts, or as `encoded_documents`.
+    """
+    if doc_embs is not None:
+        return doc_embs, texts
+    if texts is None:
+        raise TypeError("doc_embs must be given, or texts with an encoder")
+    if encoder is None:
+        raise ValueError("texts without doc_embs needs an encoder: pass encoder=, see lateint.encoders")
+    return kept_and_encoded(encoder, texts, shown=shown)
 
 
 def kept_and_encoded(encoder: Encoder, texts: Iterable[Any], *, shown: bool = False) -> tuple[Iterator[Any], Any]:
@@ -88,23 +104,46 @@ def _kept(text: Any) -> str | None:
 
 
 def is_text(queries: Any) -> bool:
-    """Whether queries are one text or a list of texts, and not tokens."""
-    return isinstance(queries, str) or (
-        isinstance(queries, (list, tuple)) and len(queries) > 0 and isinstance(queries[0], str)
-    )
+    """Whether queries are for an encoder: one query or a list of them, each a text or a text with a picture."""
+    if is_one(queries):
+        return True
+    return isinstance(queries, (list, tuple)) and len(queries) > 0 and is_one(queries[0])
 
 
-def encoded_queries(encoder: Encoder, texts: Sequence[str]) -> list[Any]:
+def is_one(query: Any) -> bool:
+    """Whether a query is a text, or a pair of a text and a picture of Pillow."""
+    return isinstance(query, str) or _is_pair(query)
+
+
+def _is_pair(query: Any) -> bool:
+    return isinstance(query, tuple) and len(query) == 2 and isinstance(query[0], str) and hasattr(query[1], "getexif")
+
+
+def words_of(queries: Any) -> Any:
+    """The text of a query, or the texts of several."""
+    if is_one(queries):
+        return queries if isinstance(queries, str) else queries[0]
+    return [words_of(one) for one in queries]
+
+
+def encoded_queries(encoder: Encoder, queries: Sequence[Any]) -> list[Any]:
     """The tokens ``[Lq, dim]`` of each query.
 
+    Args:
+        queries: texts, and where the encoder reads pictures (``query_pictures``) pairs of a text and a picture.
+
     Raises:
-        TypeError: one is not a string.
-        ValueError: as `encoded_documents`.
+        TypeError: one is neither.
+        ValueError: one has a picture, and the encoder reads none; or as `encoded_documents`.
     """
-    for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TypeError(f"Q must hold strings only, but query {number} is {type(text).__name__}")
-    return _checked(encoder.encode_query(list(texts)), len(texts), "encode_query")
+    for number, query in enumerate(queries):
+        if isinstance(query, str):
+            continue
+        if not _is_pair(query):
+            raise TypeError(f"Q must hold strings only, but query {number} is {type(query).__name__}")
+        if not getattr(encoder, "query_pictures", False):
+            raise ValueError(f"Q must be texts alone, for the encoder {name_of(encoder)!r} reads no pictures with them")
+    return _checked(encoder.encode_query(list(queries)), len(queries), "encode_query")
 
 
 def _checked(found: Any, expected: int, method: str) -> list[Any]:

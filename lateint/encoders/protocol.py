@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol, runtime_checkable
 
@@ -11,6 +12,24 @@ ADAPTERS = {
     "pylate": ("lateint.encoders.pylate", "PyLate"),
     "sentence_transformers": ("lateint.encoders.sentence_transformers", "SentenceTransformer"),
 }
+
+
+@dataclass(frozen=True)
+class Places:
+    """What the rows of a query stand for.
+
+    Attributes:
+        words: ``[Lq]``: the part of the text that a row stands for; "" where it stands for none.
+        grid: rows and columns of the patches of the picture; None: there are none.
+        first: the row of the first patch; the others follow it, row by row.
+        box: left, top, right and bottom of the grid. The picture lies from 0 to 1 in both directions, so a grid may
+            reach beyond it, or leave some of it out.
+    """
+
+    words: Sequence[str]
+    grid: tuple[int, int] | None = None
+    first: int = 0
+    box: tuple[float, float, float, float] = (0.0, 0.0, 1.0, 1.0)
 
 
 @runtime_checkable
@@ -22,7 +41,10 @@ class Encoder(Protocol):
     - ``name``: a string that says which model it is;
     - ``settings``: a dict of JSON values on which the embeddings of documents depend, such as a maximal length;
     - ``spans(texts)``: ``[L, 2]`` each, where tokens begin and end in a text, in characters; `lateint_server` colours
-      words by it.
+      words by it;
+    - ``query_pictures``: whether a query may be a pair of a text and a picture of Pillow;
+    - ``query_places(queries)``: `Places` of each query, or None where they are not known; `lateint_server` colours the
+      words and patches of a query by it.
     """
 
     def encode_query(self, texts: Sequence[Any], /) -> Sequence[Any]:

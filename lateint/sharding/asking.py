@@ -123,6 +123,8 @@ class Request:
         """
         if outcome.error is None:
             self.shard.answered(time.monotonic() - self.started)
+            if outcome.place is not self.asked[0]:
+                outcome.place.was_first(outcome.seconds)
             return outcome
         if is_callers(outcome.error):
             raise outcome.error

@@ -84,7 +84,7 @@ class Call:
             kind: Any = np.int64 if self.facts.ids == "int64" else object
             found = {0: Hits(np.empty(0, kind), np.empty(0, np.float32))}
         names = [self.shards[number].name for number in found]
-        return merge(list(found.values()), names, k, self.coverage, self._names())
+        return merge(list(found.values()), names, k, self.coverage, self.lost_names)
 
     @property
     def coverage(self) -> float:
@@ -95,13 +95,15 @@ class Call:
         missing = sum(sizes[number] for number in self.lost)
         return 1.0 - missing / sum(sizes) if sum(sizes) else 1.0
 
-    def _names(self) -> tuple[str, ...]:
+    @property
+    def lost_names(self) -> tuple[str, ...]:
+        """The names of shards that are lost."""
         return tuple(self.lost[number].name for number in sorted(self.lost))
 
     def _error(self, before: str) -> LostError:
         told = ", ".join(str(self.lost[number]) for number in sorted(self.lost))
         count = f"{len(self.lost)} of {len(self.shards)} shards did not answer"
-        return LostError(f"{before}{count}: {told}", self._names(), self.coverage)
+        return LostError(f"{before}{count}: {told}", self.lost_names, self.coverage)
 
 
 def seconds(timeout: Any) -> float:

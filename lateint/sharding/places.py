@@ -14,7 +14,7 @@ from lateint.client import RemoteIndex
 from lateint.index import Index
 
 THREADS = 32  # questions that one place answers at a time; more wait
-NEWEST = 0.2  # weight of the last answer in the moving average of how long one takes
+NEWEST = 0.5  # weight of the last answer in the moving average of how long one takes
 
 
 @runtime_checkable
@@ -50,11 +50,12 @@ class MismatchError(RuntimeError):
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a question: its answer, or the error."""
+    """What became of a question: its answer, or the error, and how many seconds that took."""
 
     place: Place
     value: Any = None
     error: Exception | None = None
+    seconds: float = 0.0
 
 
 class Place:
@@ -72,7 +73,8 @@ class Place:
         self.index: Any = None
         self.facts: Facts | None = None
         self.seconds = 0.0  # that an answer takes, a moving average; 0: not known
-        self.waiting = 0  # questions that are not answered
+        self._since: dict[int, float] = {}  # when each question came that is not answered, the oldest first
+        self._asked = 0
         self.failed = False  # the last one
         self._checked = False
         self._mine = True
@@ -93,8 +95,18 @@ class Place:
 
     @property
     def cost(self) -> float:
-        """How long an answer is likely to take, on a scale of its own."""
-        return float("inf") if self.failed else self.seconds * (self.waiting + 1)
+        """How long an answer is likely to take, on a scale of its own.
+
+        A question that has waited longer than answers usually take says that the place has become slower.
+        """
+        with self._lock:
+            waited = time.monotonic() - next(iter(self._since.values())) if self._since else 0.0
+            return float("inf") if self.failed else max(self.seconds, waited) * (len(self._since) + 1)
+
+    def was_first(self, seconds: float) -> None:
+        """Notes that its answer, which took so long, came before that of a place that was thought to be quicker."""
+        with self._lock:
+            self.seconds = min(self.seconds, seconds)
 
     def ask(self, question: Callable[[Any], Any], expected: Facts | None, done: Callable[[Outcome], None]) -> None:
         """Asks in a thread, which calls ``done`` at the end.
@@ -103,8 +115,9 @@ class Place:
             expected: what it must agree with, looked at before the first question and after each failure.
         """
         with self._lock:
-            self.waiting += 1
-        self._threads.submit(self._answer, question, expected, done)
+            self._asked = number = self._asked + 1
+            self._since[number] = time.monotonic()
+        self._threads.submit(self._answer, number, question, expected, done)
 
     def close(self) -> None:
         """Ends its threads, and what it opened."""
@@ -112,23 +125,25 @@ class Place:
         if self._mine and isinstance(self.index, RemoteIndex):
             self.index.close()
 
-    def _answer(self, question: Callable[[Any], Any], expected: Facts | None, done: Callable[[Outcome], None]) -> None:
-        started = time.monotonic()
+    def _answer(
+        self, number: int, question: Callable[[Any], Any], expected: Facts | None, done: Callable[[Outcome], None]
+    ) -> None:
+        started, value, error = time.monotonic(), None, None
         try:
             if not self._checked:
                 self._check(expected)
-            outcome = Outcome(self, question(self.index))
-        except Exception as error:
-            outcome = Outcome(self, error=error)
-        failed = outcome.error is not None and not is_callers(outcome.error)
+            value = question(self.index)
+        except Exception as raised:
+            error = raised
+        failed = error is not None and not is_callers(error)
+        took = time.monotonic() - started
         with self._lock:
-            took = time.monotonic() - started
             self.seconds = took if not self.seconds else (1 - NEWEST) * self.seconds + NEWEST * took
-            self.waiting -= 1
+            del self._since[number]
             self.failed = failed
             if failed:
                 self._checked = False
-        done(outcome)
+        done(Outcome(self, value, error, took))
 
     def _check(self, expected: Facts | None) -> None:
         index = self._open() if self.index is None else self.index

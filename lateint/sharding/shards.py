@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from lateint.arguments import positive
 from lateint.changing.merging import check_ids
 from lateint.documents import Document
-from lateint.encoders.batches import encoded_queries, is_text
+from lateint.encoders.batches import encoded_queries, is_one, is_text
 from lateint.encoders.protocol import adapted
 from lateint.ids import listed
 from lateint.index import Index, sources
+from lateint.retrieval.fusion import Fusion
 from lateint.retrieval.hits import Explanation, Hits
 from lateint.retrieval.queries import Queries, read
 from lateint.retrieval.selection import by_query
+from lateint.retrieval.texts import read_vectors
+from lateint.sharding import fusing
 from lateint.sharding.calling import Call, having, seconds
 from lateint.sharding.connecting import connect, grouped
 from lateint.sharding.places import Facts
@@ -77,22 +80,29 @@ class Shards:
         Q: Any,
         k: int = 5,
         *,
+        sparse: Any = None,
+        alpha: float | None = None,
+        fusion: str | None = None,
+        rerank: int | None = None,
         subset: Iterable[Any] | None = None,
         mask: Any = None,
         partial: bool | None = None,
         timeout: float | None = None,
         **settings: Any,
     ) -> Any:
-        """The k documents with the highest MaxSim for each query, of all shards.
+        """The k documents with the highest MaxSim for each query, or by sparse vectors, or both, of all shards.
 
         Args:
             Q, k, mask: see `Index.search`. Texts need an ``encoder``.
+            sparse, alpha, fusion, rerank: see `Index.search`; each shard must have sparse vectors. Queries of a batch
+                are asked for one after the other, and beside ``Q`` each is asked for twice: for candidates, then for
+                the scores that they lack.
             subset: ids to choose from; for a batch also a list of them for each query, which are asked for one after
                 the other. None: all.
             partial, timeout: None: as `Shards` was given.
             settings: the others of `Index.search`, for each shard; those that a place does not know are refused. A
-                ``filter`` may name fields only that each shard has. There is no ``text`` and no ``sparse``: what a word
-                weighs, and what fusion makes of scores, depends on all documents, which no shard knows.
+                ``filter`` may name fields only that each shard has. There is no ``text``: what a word weighs depends on
+                all documents, which no shard knows.
 
         Returns:
             `Hits` for one query, a list of them for a batch. Ties are in the order of shards, then of documents.
@@ -101,11 +111,13 @@ class Shards:
             LostError: a shard did not answer, unless ``partial``; or none did.
             TypeError, ValueError, UnknownIdError: as `Index.search`; or a document is in two shards.
         """
-        queries, k = self._queries(Q, mask), positive(k, "k")
         if "text" in settings:
             raise TypeError("text cannot be searched over shards: what a word weighs depends on all documents")
-        if "sparse" in settings:
-            raise TypeError("sparse cannot be searched over shards: what becomes of scores depends on all candidates")
+        fused = Fusion.of(alpha, fusion, rerank, both=Q is not None and sparse is not None)
+        if sparse is not None:
+            how = {"subset": subset, "partial": partial, "timeout": timeout, **settings}
+            return self._with_sparse(None if Q is None else self._queries(Q, mask), sparse, k, fused, how)
+        queries, k = self._queries(Q, mask), positive(k, "k")
         if not len(queries):
             return []
         each = None if subset is None else by_query(subset, None if queries.single else len(queries))
@@ -119,16 +131,7 @@ class Shards:
             return hits
         tokens = queries.tokens if queries.single else Ragged(queries.tokens, queries.offsets)
         call = self._call(partial, timeout)
-        asked = {number: _searching(tokens, k, settings) for number in range(len(self._shards))}
-        if subset is not None:
-            if getattr(subset, "dtype", None) == np.dtype(bool):
-                raise TypeError("subset must be ids, not a mask, for shards have no order of documents")
-            ids = listed(subset, "subset")
-            asked = {
-                number: _searching(tokens, k, {**settings, "subset": [ids[row] for row in rows]})
-                for number, rows in call.owners(ids, "subset").items()
-            }
-        answers = call.ask(asked)
+        answers = call.ask({n: _searching(tokens, k, how) for n, how in self._each(call, subset, settings).items()})
         merged = [call.merged(answers if queries.single else _of(answers, i), k) for i in range(len(queries))]
         return merged[0] if queries.single else merged
 
@@ -271,6 +274,43 @@ class Shards:
         chosen = self.partial if partial is None else partial
         return Call(self._shards, self._facts, chosen, self.timeout if timeout is None else seconds(timeout))
 
+    def _each(self, call: Call, subset: Any, settings: Mapping[str, Any]) -> dict[int, Mapping[str, Any]]:
+        """Settings of a search for each shard that is asked."""
+        if subset is None:
+            return dict.fromkeys(range(len(self._shards)), settings)
+        if getattr(subset, "dtype", None) == np.dtype(bool):
+            raise TypeError("subset must be ids, not a mask, for shards have no order of documents")
+        ids = listed(subset, "subset")
+        owners = call.owners(ids, "subset")
+        return {number: {**settings, "subset": [ids[row] for row in rows]} for number, rows in owners.items()}
+
+    def _with_sparse(
+        self,
+        queries: Queries | None,
+        sparse: Any,
+        k: int,
+        fused: Fusion,
+        how: dict[str, Any],
+    ) -> Any:
+        """`search` with sparse vectors, one query after the other."""
+        (terms, single), k = read_vectors(sparse, queries), positive(k, "k")
+        subset, partial, timeout = (how.pop(name) for name in ("subset", "partial", "timeout"))
+        each = None if subset is None else by_query(subset, None if single else len(terms))
+        subsets = [subset] * len(terms)
+        for part, numbers in each or ():
+            for number in numbers:
+                subsets[number] = part
+        found = []
+        for number, weights in enumerate(terms):
+            call = self._call(partial, timeout)
+            asked = self._each(call, subsets[number], how)
+            vector = {term.decode(): weight for term, weight in weights.items()}
+            if queries is None:
+                found.append(fusing.search(call, asked, vector, k))
+            else:
+                found.append(fusing.search_both(call, asked, queries[number], vector, k, fused, self.get))
+        return found[0] if single else found
+
     def _queries(self, Q: Any, mask: Any) -> Queries:
         if not is_text(Q):
             return read(Q, self.dim, mask)
@@ -278,8 +318,8 @@ class Shards:
             raise ValueError("Q is text, and Shards has no encoder: give encoder=, see lateint.encoders")
         if mask is not None:
             raise ValueError("mask goes with tokens, and Q is text")
-        found = encoded_queries(self._encoder, [Q] if isinstance(Q, str) else Q)
-        return read(found[0] if isinstance(Q, str) else found, self.dim)
+        found = encoded_queries(self._encoder, [Q] if is_one(Q) else Q)
+        return read(found[0] if is_one(Q) else found, self.dim)
 
     def _one(self, Q: Any, what: str) -> NDArray[np.float32]:
         queries = self._queries(Q, None)

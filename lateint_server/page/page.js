@@ -2,12 +2,17 @@
 // Whatever comes from an index becomes text nodes or numbers, never markup.
 
 const HUES = [255, 145, 55, 320, 195, 95, 25, 285];
+const OF_PICTURES = 25; // the hue of what the picture of a query matches
 const RESERVED = "lateint"; // of metadata: where tokens are, see docs/serving.md
 const $ = (id) => document.getElementById(id);
 let indexes = [];
 let drawn = []; // for each hit shown, a function of the query token that is looked at, or null
 let kept = null;
-let most = { added: 0, alike: [] }; // the largest of all hits, so that colours mean the same in each
+let picture = null; // of the query that is being written, as a data url
+let query = { hues: [], places: null, source: null }; // of the hits shown: a hue a token, and its picture
+let parts = []; // of that query: for each token the element that stands for it, or null
+const nothing = () => ({ added: 1e-9, alike: [], least: Infinity, patch: -Infinity });
+let most = nothing(); // the largest of all hits, so that colours mean the same in each
 
 function make(tag, about = {}, ...children) {
   const element = document.createElement(tag);
@@ -62,9 +67,33 @@ function show() {
   $("about").textContent = `${indexes.length < 2 ? `${one.name}: ` : ""}${one.documents.toLocaleString("en")} documents`;
   $("query").placeholder = one.encoder || one.text_search ? "What are you looking for?" : "[[0.12, -0.03, …], …]";
   $("query-help").textContent = one.encoder || one.text_search
-    ? "Words, or token embeddings as JSON."
+    ? `Words${one.query_pictures ? ", a picture, or both" : ", or token embeddings as JSON"}.`
     : "Token embeddings as JSON; this server has no encoder that would make them of words.";
   $("alpha-field").hidden = !(one.encoder && one.text_search);
+  $("picture-field").hidden = !one.query_pictures;
+  if (!one.query_pictures) setPicture(null);
+}
+
+// ---------------------------------------------------------------- the picture of a query
+
+function setPicture(url) {
+  picture = url;
+  $("preview").hidden = $("remove").hidden = url === null;
+  $("picture-label").firstElementChild.hidden = url !== null;
+  $("query").required = url === null;
+  if (url === null) $("picture").value = "";
+  else $("preview").src = url;
+}
+
+function take(file) {
+  if (!file || $("picture-field").hidden) return;
+  if (!["image/jpeg", "image/png", "image/webp"].includes(file.type)) {
+    say("The picture must be a JPEG, PNG or WebP file.", true);
+    return;
+  }
+  const reader = new FileReader();
+  reader.addEventListener("load", () => setPicture(reader.result));
+  reader.readAsDataURL(file);
 }
 
 // ---------------------------------------------------------------- a search
@@ -74,14 +103,14 @@ function request() {
   const one = chosen();
   const message = { k: Number($("k").value), fields: ["*"], explain: true };
   let embedding = null;
-  if (/^[[{]/.test(words)) {
+  if (!picture && /^[[{]/.test(words)) {
     try { embedding = JSON.parse(words); } catch { /* words, then */ }
   }
   if (embedding) {
     message.query = embedding;
   } else if (one.encoder) {
-    message.query = words;
-    if (one.text_search) Object.assign(message, { text: words, alpha: Number($("alpha").value) });
+    message.query = picture ? { text: words, picture: picture.slice(picture.indexOf(",") + 1) } : words;
+    if (one.text_search && words) Object.assign(message, { text: words, alpha: Number($("alpha").value) });
   } else if (one.text_search) {
     Object.assign(message, { text: words, explain: false });
   } else {
@@ -100,14 +129,15 @@ async function search(event) {
   $("search").disabled = true;
   say("Searching …");
   const began = performance.now();
+  const source = picture;
   try {
     const answer = await ask(`/${encodeURIComponent(chosen().name)}/search`, request());
     const count = answer.hits.length;
     say(`${count === 1 ? "1 hit" : `${count} hits`} in ${Math.round(performance.now() - began)} ms`);
-    display(answer);
+    display(answer, source);
   } catch (error) {
     say(error.message, true);
-    display({ hits: [] });
+    display({ hits: [] }, null);
   } finally {
     $("search").disabled = false;
   }
@@ -122,41 +152,92 @@ function matrix(message) {
 
 // ---------------------------------------------------------------- what is shown
 
-function display(answer) {
+function display(answer, source) {
   drawn = [];
   kept = null;
-  most = { added: 1e-9, alike: [] };
-  $("hits").replaceChildren(...answer.hits.map((hit, number) => shownHit(hit, number + 1)));
+  most = nothing();
   const shown = answer.hits.find((hit) => hit.similarity);
-  const count = shown && drawn.length ? shown.similarity.shape[0] : 0;
-  const names = answer.query_tokens || Array.from({ length: count }, (_, number) => String(number + 1));
-  $("chips").replaceChildren(...Array.from({ length: count }, (_, number) => chip(number, names[number])));
-  $("tokens").hidden = count === 0;
+  const names = namesOf(answer, shown ? shown.similarity.shape[0] : 0);
+  const places = source && answer.query_picture ? answer.query_picture : null;
+  query = { hues: huesOf(names, places), places, source };
+  $("hits").replaceChildren(...answer.hits.map((hit, number) => shownHit(hit, number + 1)));
+  parts = names.map((name, token) => (drawn.length && name ? chip(token, name) : null));
+  $("chips").replaceChildren(...parts.filter(Boolean));
+  if (places) showPatches(places, source);
+  $("patches").hidden = !places;
+  $("tokens").hidden = !parts.some(Boolean);
+  $("tokens-help").textContent = places
+    ? "Point at a word or at a patch of the picture to see what it matches in each hit; click to keep it."
+    : "Point at a query token to see what it matches in each hit; click to keep it.";
   look(null);
 }
 
-function hue(token) {
-  return String(HUES[token % HUES.length]);
+// The name of each query token; "" for one that stands for no word.
+function namesOf(answer, count) {
+  if (answer.query_tokens) return answer.query_tokens;
+  return Array.from({ length: count }, (_, number) => String(number + 1));
 }
 
-function chip(number, name) {
+function huesOf(names, places) {
+  const hues = places ? HUES.filter((hue) => hue !== OF_PICTURES) : HUES;
+  let words = 0;
+  return names.map((name) => (name || !places ? hues[words++ % hues.length] : OF_PICTURES));
+}
+
+function hue(token) {
+  return String(query.hues[token]);
+}
+
+function chip(token, name) {
   const button = make("button", { type: "button", className: "chip", textContent: name });
-  button.style.setProperty("--hue", hue(number));
+  button.style.setProperty("--hue", hue(token));
+  return standing(button, token);
+}
+
+// A button that stands for a query token.
+function standing(button, token) {
   button.setAttribute("aria-pressed", "false");
-  button.addEventListener("pointerenter", () => look(number));
-  button.addEventListener("focus", () => look(number));
+  button.addEventListener("pointerenter", () => look(token));
+  button.addEventListener("focus", () => look(token));
   button.addEventListener("pointerleave", () => look(kept));
   button.addEventListener("blur", () => look(kept));
   button.addEventListener("click", () => {
-    kept = kept === number ? null : number;
-    [...$("chips").children].forEach((one, at) => one.setAttribute("aria-pressed", String(at === kept)));
+    kept = kept === token ? null : token;
+    parts.forEach((one, at) => one && one.setAttribute("aria-pressed", String(at === kept)));
     look(kept);
   });
   return button;
 }
 
+// The picture that was asked with, whose patches are query tokens; arrow keys move between them.
+function showPatches(places, source) {
+  const [rows, columns] = places.grid;
+  const buttons = Array.from({ length: rows * columns }, (_, at) => {
+    const place = `row ${Math.floor(at / columns) + 1}, column ${(at % columns) + 1}`;
+    const button = make("button", { type: "button", className: "patch", tabIndex: at ? -1 : 0, title: place });
+    button.setAttribute("aria-label", `patch in ${place}`);
+    button.addEventListener("keydown", (event) => {
+      const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
+      if (!step || !buttons[at + step]) return;
+      event.preventDefault();
+      buttons[at + step].focus();
+    });
+    return standing(button, places.first + at);
+  });
+  buttons.forEach((button, at) => { parts[places.first + at] = button; });
+  $("patches").replaceChildren(...patched(source, "the picture of the query", places.grid, places.box, buttons));
+}
+
+// A picture, and over it the cells of a grid, in a box whose edges are shares of the picture.
+function patched(source, alt, [rows, columns], [left, top, right, bottom], cells) {
+  const grid = make("div", { className: "patches" }, ...cells);
+  grid.style.gridTemplate = `repeat(${rows}, 1fr) / repeat(${columns}, 1fr)`;
+  grid.style.inset = [top, 1 - right, 1 - bottom, left].map((share) => `${100 * share}%`).join(" ");
+  return [make("img", { src: source, alt, loading: "lazy" }), make("div", { className: "window" }, grid)];
+}
+
 function look(token) {
-  [...$("chips").children].forEach((one, at) => one.classList.toggle("lit", at === token));
+  parts.forEach((one, at) => one && one.classList.toggle("lit", at === token));
   drawn.forEach((draw) => draw(token));
 }
 
@@ -167,9 +248,14 @@ function shownHit(hit, rank) {
     make("span", { className: "rank", textContent: String(rank) }),
     make("span", { textContent: titleOf(hit) }),
     make("span", { className: "score", textContent: hit.score.toFixed(3) })));
-  if (typeof places.image === "string" && Array.isArray(places.grid)) item.append(picture(places, similarity));
-  if (typeof hit.text === "string") item.append(passage(hit.text, hit.spans, similarity));
-  item.append(about(hit));
+  const why = make("div", { className: "why" });
+  const show = query.places && similarity ? addedByPatches(why, similarity) : () => {};
+  const what = make("div");
+  if (typeof places.image === "string" && Array.isArray(places.grid)) what.append(...pictured(places, similarity, show));
+  if (typeof hit.text === "string") what.append(passage(hit.text, hit.spans, similarity, show));
+  what.append(about(hit));
+  why.append(what);
+  item.append(why);
   return item;
 }
 
@@ -189,7 +275,7 @@ function about(hit) {
   return list;
 }
 
-function passage(text, spans, similarity) {
+function passage(text, spans, similarity, show) {
   const paragraph = make("p", { className: "text" });
   const known = Array.isArray(spans) && similarity && spans.length === similarity[0].length;
   if (!known) {
@@ -209,28 +295,56 @@ function passage(text, spans, similarity) {
     at = last;
   }
   paragraph.append(characters.slice(at).join(""));
-  colour(elements, similarity);
+  colour(elements, similarity, show);
   return paragraph;
 }
 
-function picture(places, similarity) {
+function pictured(places, similarity, show) {
   const [rows, columns] = places.grid;
-  const path = places.image.split("/").map(encodeURIComponent).join("/");
-  const frame = make("figure", {}, make("img", { src: `images/${path}`, alt: places.image, loading: "lazy" }));
+  const path = `images/${places.image.split("/").map(encodeURIComponent).join("/")}`;
   const whole = [rows, columns].every((size) => Number.isInteger(size) && size > 0 && size <= 256);
-  if (similarity && whole && rows * columns <= similarity[0].length) {
-    const patches = Array.from({ length: rows * columns }, () => make("div", { className: "patch" }));
-    const grid = make("div", { className: "patches" }, ...patches);
-    grid.style.gridTemplate = `repeat(${rows}, 1fr) / repeat(${columns}, 1fr)`;
-    frame.append(grid);
-    colour(patches, similarity);
-  }
-  return frame;
+  const cells = similarity && whole && rows * columns <= similarity[0].length ? rows * columns : 0;
+  const patches = Array.from({ length: cells }, () => make("div", { className: "patch" }));
+  const grid = cells ? places.grid : [1, 1];
+  const figure = make("figure", {}, ...patched(path, places.image, grid, [0, 0, 1, 1], patches));
+  if (!cells) return [figure];
+  const added = colour(patches, similarity, show);
+  const inPatches = added.slice(0, cells).reduce((a, b) => a + b, 0) / added.reduce((a, b) => a + b, 1e-9);
+  const share = `${Math.round(100 * Math.min(1, Math.max(0, inPatches)))} % of the score is of patches, the rest of tokens without a place`;
+  return [figure, make("p", { className: "quiet share", textContent: cells < added.length ? share : "" })];
+}
+
+// The picture of the query in the colours of what its patches add to the score of a hit: each what it is to the token
+// that it matches best. Gives a function that shows instead how alike they are to one token of the hit.
+function addedByPatches(why, similarity) {
+  const { grid, first, box } = query.places;
+  const own = similarity.slice(first, first + grid[0] * grid[1]);
+  const added = own.map((row) => row.reduce((a, b) => Math.max(a, b)));
+  const cells = added.map((value) => make("div", { className: "patch", title: `adds ${value.toFixed(3)}` }));
+  most.least = added.reduce((a, b) => Math.min(a, b), most.least);
+  most.patch = added.reduce((a, b) => Math.max(a, b), most.patch);
+  const paint = (cell, heat) => {
+    cell.style.setProperty("--heat", String(Math.max(0, heat) * 0.7));
+    cell.style.setProperty("--hue", String(OF_PICTURES));
+  };
+  drawn.push((token) => cells.forEach((cell, at) => {
+    paint(cell, (added[at] - most.least) / Math.max(1e-9, most.patch - most.least));
+    cell.classList.toggle("lit", first + at === token);
+  }));
+  cells.forEach((cell, at) => {
+    cell.addEventListener("pointerenter", () => look(first + at));
+    cell.addEventListener("pointerleave", () => look(kept));
+  });
+  why.append(make("figure", { className: "added" }, ...patched(query.source, "the picture of the query", grid, box, cells)));
+  return (token) => {
+    const largest = own.reduce((a, row) => Math.max(a, row[token]), 1e-9);
+    cells.forEach((cell, at) => paint(cell, (own[at][token] / largest) ** 3));
+  };
 }
 
 // Colours elements, one a document token (null: it has no place): by what all query tokens match best, or by how
-// alike one of them is.
-function colour(elements, similarity) {
+// alike one of them is. ``show`` is told of the document token that is pointed at. Gives what each token adds.
+function colour(elements, similarity, show) {
   const best = similarity.map((row) => row.reduce((most, value, at) => (value > row[most] ? at : most), 0));
   const added = new Float32Array(similarity[0].length);
   const strongest = new Array(added.length).fill(null);
@@ -239,7 +353,9 @@ function colour(elements, similarity) {
     if (strongest[at] === null || similarity[token][at] > similarity[strongest[at]][at]) strongest[at] = token;
   });
   most.added = added.reduce((a, b) => Math.max(a, b), most.added);
-  best.forEach((at, token) => { most.alike[token] = Math.max(most.alike[token] || 1e-9, similarity[token][at]); });
+  similarity.forEach((row, token) => row.forEach((value, at) => { // of what can be seen
+    if (elements[at]) most.alike[token] = Math.max(most.alike[token] || 1e-9, value);
+  }));
   const paint = (at, heat, token, marked) => {
     if (!elements[at]) return;
     elements[at].style.setProperty("--heat", String(Math.max(0, heat) * 0.7));
@@ -258,15 +374,32 @@ function colour(elements, similarity) {
     if (!element) return;
     element.title = strongest[at] === null ? "no query token matches this best" : `adds ${added[at].toFixed(3)}`;
     element.addEventListener("pointerenter", () => {
-      [...$("chips").children].forEach((one, token) => one.classList.toggle("lit", best[token] === at));
+      parts.forEach((one, token) => one && one.classList.toggle("lit", best[token] === at));
+      show(at);
     });
     element.addEventListener("pointerleave", () => look(kept));
   });
+  return added;
 }
 
 $("form").addEventListener("submit", search);
 $("index").addEventListener("change", show);
 $("query").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && !event.shiftKey) { event.preventDefault(); $("form").requestSubmit(); }
+});
+$("picture").addEventListener("change", () => take($("picture").files[0]));
+$("remove").addEventListener("click", () => setPicture(null));
+$("query").addEventListener("paste", (event) => take(event.clipboardData.files[0]));
+$("asked").addEventListener("dragover", (event) => {
+  if (!event.dataTransfer.types.includes("Files")) return;
+  event.preventDefault();
+  $("asked").classList.add("over");
+});
+$("asked").addEventListener("dragleave", () => $("asked").classList.remove("over"));
+$("asked").addEventListener("drop", (event) => {
+  if (!event.dataTransfer.files.length) return;
+  event.preventDefault();
+  $("asked").classList.remove("over");
+  take(event.dataTransfer.files[0]);
 });
 begin();

@@ -50,6 +50,16 @@ class ImageProcessor:
         pixels /= np.asarray(STD, np.float32)
         return torch.from_numpy(pixels).permute(0, 3, 1, 2).contiguous()
 
+    def box(self, size: tuple[int, int]) -> tuple[float, float, float, float]:
+        """Left, top, right and bottom of what is seen of a picture, which lies from 0 to 1 in both directions.
+
+        >>> ImageProcessor(224).box((400, 200)), ImageProcessor(224, fit="pad").box((400, 200))
+        ((0.25, 0.0, 0.75, 1.0), (0.0, -0.5, 1.0, 1.5))
+        """
+        side = max(size) if self.fit == "pad" else min(size)
+        left, top = ((1 - side / length) / 2 for length in size)
+        return left, top, 1 - left, 1 - top
+
     def _cut(self, picture: Image.Image) -> np.ndarray:
         size = self.image_size
         picture = picture.convert("RGB")

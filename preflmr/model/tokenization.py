@@ -69,6 +69,12 @@ class _Tokenizer:
         pieces = (self.tokenizer.encode(character, add_special_tokens=False) for character in punctuation)
         return sorted({piece[0] for piece in pieces if piece})
 
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Where each token begins and ends in a text, in characters, padding left out; markers are at (0, 0)."""
+        given = self.tokenizer(PREFIX + text, truncation=True, max_length=self.max_length, return_offsets_mapping=True)
+        places = [tuple(max(0, at - len(PREFIX)) for at in place) for place in given["offset_mapping"]]
+        return [(0, 0) if at == 1 and self.is_bert else place for at, place in enumerate(places)]
+
     def _encode(self, texts: str | Sequence[str], max_length: int, padding: str) -> tuple[Tensor, Tensor]:
         texts = [texts] if isinstance(texts, str) else list(texts)
         if not texts:

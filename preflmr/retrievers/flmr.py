@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from lateint.encoders import Places
 from preflmr.model.flmr import PreFLMR
 from preflmr.retrievers.kinds import DOCUMENT, QUERY
 from preflmr.retrievers.protocol import PARTS, Reading, Tokenized, Tokens, by_pictures
@@ -102,6 +104,35 @@ class FLMR:
             return output.late_interaction_output, output.mask
 
         return some(slice(None), 0) if counts is None or vision is False else by_pictures(counts, some)
+
+    def query_places(self, text: str, picture: Any) -> Places:
+        """What the rows of a query stand for: words, the whole picture, and its patches.
+
+        Args:
+            text: instruction and question.
+            picture: of Pillow, or None.
+        """
+        config, tokenizer, words = self.model.config, self._tokenizer(QUERY), []
+        if config.query_concat_output_from_text_encoder:
+            taking_part = self.model.query_mask(tokenizer([text])["input_ids"])[0].tolist()
+            spans = tokenizer.spans(text)
+            spans += [(0, 0)] * (len(taking_part) - len(spans))  # padding
+            words = [text[first:last] for (first, last), there in zip(spans, taking_part, strict=True) if there]
+        if not self.reading.query_pictures:
+            return Places(words)
+        vision = config.vision_config
+        side = vision.image_size // vision.patch_size if config.use_transformer_mapping_network else 0
+        first = len(words) + config.mapping_network_prefix_length
+        words += [""] * (config.mapping_network_prefix_length + side**2)
+        if picture is None or not side:  # an absent picture is a black one
+            return Places(words)
+        return Places(words, (side, side), first, self.model.image_processor.box(picture.size))
+
+    def document_spans(self, text: str) -> NDArray[np.int64]:
+        """``[L, 2]``: where the tokens of a document begin and end in its text, in characters."""
+        tokenizer = self._tokenizer(DOCUMENT)
+        taking_part = self.model.document_mask(tokenizer([text], padding="longest")["input_ids"])[0].tolist()
+        return np.array([s for s, there in zip(tokenizer.spans(text), taking_part, strict=True) if there], np.int64)
 
     def parts(self) -> dict[str, list[nn.Module]]:
         """See `Retriever.parts`."""

@@ -74,9 +74,9 @@ def stand_ins(monkeypatch):
                 monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
             parent, _, last = name.rpartition(".")
             if parent:
-                setattr(sys.modules[parent], last, sys.modules[name])
+                monkeypatch.setattr(sys.modules[parent], last, sys.modules[name], raising=False)
         for name, member in members.items():
-            setattr(sys.modules[path], name, member)
+            monkeypatch.setattr(sys.modules[path], name, member, raising=False)
 
     for name in (*ADAPTERS.values(), "pylate.utils", "sentence_transformers.util"):
         monkeypatch.delitem(sys.modules, name, raising=False)

@@ -27,7 +27,11 @@ NATIVE = shutil.which("g++") or shutil.which("clang++")
 CROSS = NATIVE if ARM else shutil.which("aarch64-linux-gnu-g++")
 QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
 FOLDERS = ("platform/*", "dense/*", "train/*", "codes/int8*", "codes/residual*")
-WHOLE = ("codes/", "dense/int8/")  # cases whose results are whole numbers, or floats in one order on every set
+WHOLE = (
+    "codes/",
+    "dense/int8/",
+    "dense/pool/",
+)  # cases whose results are whole numbers, or floats in one order on every set
 # Processors that qemu knows, with their instruction sets.
 PROCESSORS = {
     "cortex-a72": ["scalar", "neon"],

@@ -167,3 +167,11 @@ def test_callers_that_search_while_lists_are_joined():
         for caller in callers:
             caller.join()
     assert not failures
+
+
+def test_segments_without_a_token_are_joined():
+    """Their joined lists are all empty, and sparse."""
+    made = make(np.random.default_rng(0), [0] * 40, count=100, cuts=list(range(1, 40)), sparse=True)
+    assert made.engine.runs == 40
+    assert everything(searched(made.engine)) == everything(cut_in(1, documents=0).engine)
+    assert made.engine.runs == 1

@@ -173,3 +173,40 @@ def test_nothing_to_score():
 def test_refusals(call, error, message):
     with pytest.raises(error, match=message):
         call(torch.ones(2, 3, 8), torch.ones(2, 4, 8))
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_compiled_into_one_graph(rng, name):
+    leaves = [torch.stack(tokens(rng, [5] * 4)).requires_grad_() for _ in range(2)]
+
+    def run(queries, documents):
+        return SCORES[name][0](queries, documents, check=False)
+
+    compiled = torch.compile(run, fullgraph=True, backend="aot_eager")
+    for left, right in zip(
+        (run(*leaves), *torch.autograd.grad(run(*leaves).sum(), leaves)),
+        (compiled(*leaves), *torch.autograd.grad(compiled(*leaves).sum(), leaves)),
+        strict=True,
+    ):
+        torch.testing.assert_close(left, right)
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_xtr_under_transforms(rng):
+    """Forward-mode derivatives, and the gradients of functions."""
+    queries, documents = (torch.stack(tokens(rng, [5] * 4, 8, torch.float32)) for _ in range(2))
+    free = queries.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(scores.xtr(free, documents, 6).sum(), free)
+    found = torch.func.grad(lambda x: scores.xtr(x, documents, 6).sum())(queries)
+    torch.testing.assert_close(found, expected)
+    direction = torch.ones_like(queries)
+    _, forward = torch.func.jvp(lambda x: scores.xtr(x, documents, 6), (queries,), (direction,))
+    torch.testing.assert_close(forward.sum(), (expected * direction).sum())
+
+
+@pytest.mark.parametrize("name", SCORES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_backends_agree(rng, name, dtype):
+    documents, queries = (tokens(rng, lengths, dtype=dtype) for lengths in LENGTHS)
+    mine, plain = (SCORES[name][0](queries, documents, backend=backend) for backend in ("cpp", "torch"))
+    torch.testing.assert_close(mine, plain, rtol=1e-5, atol=1e-5)

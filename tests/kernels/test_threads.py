@@ -118,6 +118,36 @@ def test_the_gil_is_released():
     assert counted == 50
 
 
+def threads_at_work():
+    """Native ids of two threads that run tasks, the caller's first, with the cores that they may use."""
+    found, meeting = {}, threading.Barrier(2, timeout=10)
+
+    def body(task, worker):
+        found[worker] = (threading.get_native_id(), os.sched_getaffinity(0))
+        meeting.wait()
+
+    _cpu.parallel_for(2, 2, body)
+    return found[0], found[1]
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="threads are not bound to cores here")
+def test_a_worker_that_has_slept_may_use_the_cores_that_it_had():
+    (caller, mine), _ = threads_at_work()
+    if len(mine) < 2:
+        pytest.skip("one core")
+    time.sleep(0.05)
+    others = threads_at_work()
+    assert others == ((caller, mine), (others[1][0], mine))
+    time.sleep(0.05)
+    asleep = os.sched_getaffinity(others[1][0])  # not where the caller is
+    wanted = mine - asleep or {min(mine)}
+    os.sched_setaffinity(others[1][0], wanted)
+    try:
+        assert wanted in [threads_at_work()[1][1] for _ in range(50)]
+    finally:
+        os.sched_setaffinity(others[1][0], mine)
+
+
 def run(program, **environment):
     return subprocess.run(
         [sys.executable, "-c", program], env={**os.environ, **environment}, capture_output=True, text=True

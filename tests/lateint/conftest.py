@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from histories import numbered
 
 from lateint import Index
 from lateint_kernels import Ragged
@@ -51,3 +52,10 @@ def saved(index, tmp_path_factory):
     path = tmp_path_factory.mktemp("saved") / "index"
     index.save(path)
     return path
+
+
+@pytest.fixture(params=["memory", "disk"])
+def living(request, tmp_path):
+    """An index of twenty documents, in memory and on disk, that a test may change."""
+    path = None if request.param == "memory" else tmp_path / "index"
+    return Index.build(list(numbered().values()), path, text_search=True, progress=False, ncentroids=5)

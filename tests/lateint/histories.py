@@ -1,10 +1,12 @@
 """Random histories of an index, and what must be there after each step of them."""
 
+from dataclasses import replace
 from datetime import date, datetime
 
 import numpy as np
 
 from lateint import FieldError, Index
+from lateint.changing import compaction
 
 DIM = 8
 BESIDES = ("texts", "metadata", "sparse")
@@ -95,6 +97,11 @@ def expected(live, codec):
     return answers(built(live, codec=codec))
 
 
+def numbered(seed=0, count=20):
+    """`documents` by id, which are their positions."""
+    return dict(enumerate(documents(np.random.default_rng(seed), count)))
+
+
 def built(live, path=None, **settings):
     """An index of documents by id, whose texts are searched: tokens alone, or (tokens, text, metadata, vector)."""
     settings = _columns(live.values()) | {"text_search": True} | settings
@@ -179,3 +186,8 @@ def _new(rng, live, count, names):
         if name not in live and name not in found:
             found.append(name)
     return found
+
+
+def forgetful(self, parts, pieces=None, init=compaction.Joined.__init__):
+    """In place of `compaction.Joined.__init__`: a fault that histories must notice, deleted documents come back."""
+    init(self, [replace(part, live=None) for part in parts], pieces)

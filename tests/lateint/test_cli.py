@@ -162,7 +162,7 @@ def test_messages_name_options(index, saved):
 
 @pytest.mark.parametrize("place", ["missing/report.json", ""])
 def test_eval_refuses_a_report_that_cannot_be_written_before_the_work(saved, monkeypatch, place):
-    monkeypatch.setattr("lateint.eval_command.Collection.read", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("lateint.cli.evaluating.Collection.read", lambda *_: pytest.fail("read"))
     with pytest.raises(OSError, match=r"--json: .* cannot be written"):
         lateint("eval", saved, *precomputed(saved), "--json", saved / place)
 

@@ -148,7 +148,7 @@ def test_documents_by_id(large, questions, device):
 
 def test_an_index_on_a_device_makes_room_for_the_next(saved, queries, monkeypatch):
     """`lateint.search` keeps the one that was opened last, but not while another is copied there."""
-    monkeypatch.setattr("lateint.index._current", None)
+    monkeypatch.setattr("lateint.index.latest.current", None)
     gone = weakref.ref(Index.open(saved, device="torch:cpu")._snapshot)
     assert len(lateint.search(queries[4])) == 5
     of = Snapshot.of

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import lateint.index as doors
 from lateint import FormatError, Index
 from lateint.disk import store, whole
 from lateint.disk.folder import Folder
+from lateint.index import latest
 
 
 def of(clustered, count):
@@ -133,7 +133,7 @@ def test_maps_go_with_the_index(clustered, tmp_path):
     with pytest.raises(ValueError, match="WRITEABLE"):
         codes.flags.writeable = True
     del index
-    doors._current = None
+    latest.current = None
     assert int(codes.sum()) == total  # as long as one array lives
     del codes
     assert maps() == before

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from lateint import heatmap
+from lateint.encoders import Places
 
 
 def test_contributions_add_up_to_the_score(index, queries):
@@ -37,6 +38,40 @@ def test_patches_are_drawn_over_their_places():
     assert distance[22:, 42:].min() > 90
     assert distance[:10, :30].max() == 0
     assert image.getpixel((50, 30)) == (255, 255, 255)
+
+
+SIMILARITY = [[0.9, 0.1], [0.5, 0.3], [0.5, 0.2], [0.1, 0.6], [0.5, 0.4]]  # of a word, and of 2 x 2 patches
+
+
+def test_patches_of_a_query_are_drawn_where_they_are():
+    images = pytest.importorskip("PIL.Image")
+    image = images.new("RGB", (80, 40), "white")
+
+    def coloured(places, similarity=SIMILARITY):
+        drawn = np.asarray(heatmap.query_picture(image, places, similarity)).astype(int)
+        assert drawn.shape == (40, 80, 3)
+        return np.abs(drawn - 255).sum(2) > 60
+
+    middle = coloured(Places([""] * 5, (2, 2), 1, (0.25, 0.0, 0.75, 1.0)))
+    assert middle[30, 25] and not middle[:, :20].any() and not middle[:, 60:].any() and not middle[2, 22]
+    beyond = coloured(Places([""] * 5, (2, 2), 1, (0.0, -0.5, 1.0, 1.5)))
+    assert beyond[39, 5] and not beyond[0, 5]
+    one = coloured(Places([""] * 5, (2, 2), 1), [0.9, 0.0, 0.0, 0.0, 0.7])
+    assert one[35, 70] and not one[:10, :].any()
+
+
+@pytest.mark.parametrize(
+    ("places", "similarity", "message"),
+    [
+        (Places(["a"]), SIMILARITY, "places must have a grid, for a query without a picture has no patches"),
+        (Places(["a"], (2, 3), 1), SIMILARITY, "grid must be of at most 4 patches, as there are tokens, got 2 x 3"),
+        (Places(["a"], (2, 2), 1), [[np.nan]], "similarity must be finite numbers"),
+    ],
+)
+def test_what_are_no_patches_of_a_query(places, similarity, message):
+    images = pytest.importorskip("PIL.Image")
+    with pytest.raises(ValueError, match=message):
+        heatmap.query_picture(images.new("L", (4, 4)), places, similarity)
 
 
 @pytest.mark.parametrize(

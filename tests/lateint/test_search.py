@@ -465,7 +465,7 @@ def test_the_one_line_form(index, saved, queries):
 
 
 def test_the_one_line_form_takes_the_index_built_or_opened_last(saved, clustered, queries, monkeypatch):
-    monkeypatch.setattr("lateint.index._current", None)
+    monkeypatch.setattr("lateint.index.latest.current", None)
     with pytest.raises(ValueError, match="index must be given, for none has been built or opened in this process"):
         lateint.search(queries[0])
     for _ in range(2):  # as a cell of a notebook that runs again

@@ -18,7 +18,7 @@ def parts_of(collection, count, folder=None, **more):
     documents = list(collection)
     codec = train_codec(documents, progress=False, allow_empty=True)
     ids = [f"doc {number}" for number in range(len(documents))]
-    whole = Index.build(documents, ids=ids, codec=codec, progress=False, allow_empty=True)
+    whole = Index.build(documents, ids=ids, codec=codec, progress=False, allow_empty=True, **more)
     cuts = np.linspace(0, len(documents), count + 1).astype(int).tolist()
     parts = []
     for number, (first, last) in enumerate(pairwise(cuts)):
@@ -138,8 +138,8 @@ def test_masks_subsets_and_settings_go_to_shards(whole_and_parts, queries):
             shards.search(queries[1], nprob=3)
         with pytest.raises(TypeError, match="text cannot be searched over shards"):
             shards.search(queries[1], text="words")
-        with pytest.raises(TypeError, match="sparse cannot be searched over shards"):
-            shards.search(queries[1], sparse={"fox": 1})
+        with pytest.raises(ValueError, match="alpha goes with both Q and text"):
+            shards.search(queries[1], alpha=0.5)
         with pytest.raises(ValueError, match="nprobe must be at least 1"):
             shards.search(queries[1], nprobe=0)
         with pytest.raises(ValueError, match="k must be at least 1"):
@@ -148,6 +148,84 @@ def test_masks_subsets_and_settings_go_to_shards(whole_and_parts, queries):
             shards.search("words")
         with pytest.raises(ValueError, match="timeout must be above 0, got 0"):
             shards.search(queries[1], timeout=0)
+
+
+@pytest.fixture(scope="module")
+def sparse_and_parts(collection):
+    """The same with sparse vectors: a few terms each, and none in some documents."""
+    rng = np.random.default_rng(5)
+    vectors = [
+        {f"t{term}": float(weight) for term, weight in zip(rng.choice(30, 5, False), rng.random(5), strict=True)}
+        for _ in collection
+    ]
+    vectors[3] = vectors[60] = None
+    return parts_of(collection, 4, sparse=vectors)
+
+
+SPARSE = {"t1": 1.0, "t4": 0.3, "t9": 2.0, "t20": 0.7}
+
+
+def test_sparse_vectors_find_what_they_find_in_one_index_bit_for_bit(sparse_and_parts, queries):
+    whole, parts = sparse_and_parts
+    with Shards(parts) as shards:
+        same(shards.search(None, 7, sparse=SPARSE), whole.search(None, 7, sparse=SPARSE))
+        pair = (["t9", "t1"], [1.0, 0.5])
+        for found, expected in zip(
+            shards.search(None, 500, sparse=[SPARSE, pair]), whole.search(None, 500, sparse=[SPARSE, pair]), strict=True
+        ):
+            same(found, expected)
+        some = whole.ids[[1, 3, 50, 60, 120, 150]].tolist()
+        same(shards.search(None, 7, sparse=SPARSE, subset=some), whole.search(None, 7, sparse=SPARSE, subset=some))
+        assert len(shards.search(None, 7, sparse={"no": 1.0})) == 0
+
+
+@pytest.mark.parametrize(
+    "how", [{}, {"alpha": 0.2}, {"alpha": 1}, {"fusion": "rrf", "alpha": 0.61}, {"rerank": 12}, {"k": 60}]
+)
+def test_tokens_and_sparse_vectors_together_are_those_of_one_index(sparse_and_parts, queries, how):
+    whole, parts = sparse_and_parts
+    how = {"k": 9, "sparse": SPARSE, "exhaustive": True, **how}
+    some = whole.ids[::3].tolist()
+    with Shards(parts) as shards:
+        for query in queries[:8]:
+            for subset in (None, some):
+                found, expected = (index.search(query, subset=subset, **how) for index in (shards, whole))
+                same(found, expected)
+                for part, scores in expected.parts.items():
+                    assert found.parts[part].tobytes() == scores.tobytes()
+        several = {**how, "sparse": [SPARSE, {"t2": 1.0}]}
+        for found, expected in zip(
+            shards.search(queries[:2], **several), whole.search(queries[:2], **several), strict=True
+        ):
+            same(found, expected)
+
+
+def test_sparse_vectors_without_a_shard(sparse_and_parts, queries):
+    whole, parts = sparse_and_parts
+    stands = [Stand(part, f"part {number}") for number, part in enumerate(parts)]
+    with Shards(stands) as shards:
+        stands[1].broken = True
+        left = np.concatenate([part.ids for number, part in enumerate(parts) if number != 1]).tolist()
+        for query in (None, queries[0]):
+            how = {} if query is None else {"exhaustive": True}
+            with pytest.raises(LostError, match="part 1"):
+                shards.search(query, 5, sparse=SPARSE, **how)
+            found = shards.search(query, 5, sparse=SPARSE, partial=True, **how)
+            assert found.lost == ("part 1",) and found.coverage == pytest.approx(1 - len(parts[1]) / len(whole))
+            same(found, whole.search(query, 5, sparse=SPARSE, subset=left, **how))
+        for stand in stands:
+            stand.broken = True
+        with pytest.raises(LostError, match="4 of 4 shards"):
+            shards.search(queries[0], 5, sparse=SPARSE, partial=True)
+        with pytest.raises(ValueError, match="sparse must be a list of 2 vectors"):
+            shards.search(queries[:2], sparse=SPARSE)
+    with Shards(parts) as shards, pytest.raises(ValueError, match="sparse must have weights from 0"):
+        shards.search(None, sparse={"a": -1})
+
+
+def test_shards_need_sparse_vectors(whole_and_parts):
+    with Shards(whole_and_parts[1]) as shards, pytest.raises(ValueError, match="sparse"):
+        shards.search(None, sparse=SPARSE)
 
 
 def test_what_is_asked_of_documents_goes_where_they_are(whole_and_parts, queries):
@@ -275,6 +353,35 @@ def test_a_late_answer_is_asked_for_a_second_time(whole_and_parts, queries):
             same(shards.search(queries[1], exhaustive=True), whole.search(queries[1], exhaustive=True))
         assert time.monotonic() - started < 2.5  # nobody waited for it
         assert 10 < slow.asked + fast.asked - before <= 10 + asking.BURST
+
+
+def test_a_place_that_has_become_slow_is_left_alone(whole_and_parts, queries):
+    """Although the other one was slow until then: it answers first, and that counts at once."""
+    part = whole_and_parts[1][0]
+    one, other = Stand(part, "one"), Stand(part, "other")
+    with Shards([one], replicas=[other]) as shards:
+        for _ in range(40):
+            shards.search(queries[1])
+        was_quick, was_slow = shards._shards[0].places
+        was_slow.seconds, was_quick.seconds = 0.2, 0.001
+        one.delay, before = 0.3, one.asked
+        shards._shards[0].requests = 0  # no probe among the next ones
+        shards._shards[0]._allowance = asking.BURST
+        for _ in range(20):
+            shards.search(queries[1])
+        assert 1 <= one.asked - before <= 3
+        assert was_slow.seconds < 0.2
+
+
+def test_a_question_that_waits_says_that_its_place_is_slow(whole_and_parts):
+    stand = Stand(whole_and_parts[1][0], "one")
+    place, said = Place(stand, 1.0), threading.Event()
+    place.seconds, stand.delay = 0.001, 0.2
+    place.ask(lambda index: index.search(np.eye(1, index.dim, dtype=np.float32)), None, lambda _: said.set())
+    time.sleep(0.1)
+    assert place.cost >= 2 * 0.1
+    assert said.wait(5) and 0.1 <= place.cost < 1  # half of what that took, and half of what was known
+    place.close()
 
 
 def test_no_more_than_one_in_twenty_requests_is_sent_twice(whole_and_parts):

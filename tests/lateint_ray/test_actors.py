@@ -22,7 +22,8 @@ def parts(tmp_path_factory):
     texts = [row["text"] for row in some]
     tokens = Words().encode_document(texts)
     codec = train_codec(tokens, progress=False)
-    whole = Index.build(tokens, texts=texts, codec=codec, progress=False)
+    sparse = [{word: 1.0 + len(word) for word in text.split()} for text in texts]
+    whole = Index.build(tokens, texts=texts, codec=codec, sparse=sparse, progress=False)
     for first in (0, 20):
         Index.build(
             tokens[first : first + 20],
@@ -30,6 +31,7 @@ def parts(tmp_path_factory):
             texts=texts[first : first + 20],
             ids=range(first, first + 20),
             codec=codec,
+            sparse=sparse[first : first + 20],
             progress=False,
         )
     return whole, [folder / "0", folder / "20"]
@@ -54,6 +56,9 @@ def test_actors_are_shards_and_come_back(parts):
             assert found.texts == expected.texts
         batch = shards.search(queries, 3, exhaustive=True)
         assert [list(hits) for hits in batch] == [list(hits) for hits in whole.search(queries, 3, exhaustive=True)]
+        for query in (None, queries[0]):
+            how = {"sparse": {"word3": 1.0, "word11": 0.5}} | ({} if query is None else {"exhaustive": True})
+            assert list(shards.search(query, 9, **how)) == list(whole.search(query, 9, **how))
         assert list(shards.rerank(queries[0], [30, 2])) == list(whole.rerank(queries[0], [30, 2]))
         assert list(shards.explain(queries[0], 30)) == list(whole.explain(queries[0], 30))
         assert shards.has([3, 99]).tolist() == [True, False] and len(shards) == 40

@@ -100,6 +100,27 @@ def test_rows_may_have_embeddings(source, tmp_path):
         assert list(found) == list(expected)
 
 
+def test_rows_may_have_sparse_vectors(source, tmp_path):
+    vectors = [{"even" if n % 2 == 0 else "odd": 0.5 + n, f"of {n}": 1.0} if n % 7 else None for n in range(60)]
+    expected = Index.build(
+        texts=[row["text"] for row in source],
+        encoder=Words(),
+        ids=[row["id"] for row in source],
+        sparse=vectors,
+        progress=False,
+    )
+    forms = {"objects": vectors, "json": [None if one is None else json.dumps(one) for one in vectors]}
+    for form, column in forms.items():
+        rows_of = [{**row, "terms": one} for row, one in zip(source, column, strict=True)]
+        path = tmp_path / f"{form}.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows_of))
+        index = lateint_ray.build(str(path), tmp_path / form, parts=3, encoder=Words, sparse="terms", **HOW)
+        for query in ({"even": 1.0}, {"odd": 0.5, "of 11": 3.0}):
+            assert list(index.search(None, 60, sparse=query)) == list(expected.search(None, 60, sparse=query))
+    with pytest.raises(ValueError, match="source must have a column 'no'"):
+        lateint_ray.build(str(path), tmp_path / "none", parts=3, encoder=Words, sparse="no", **HOW)
+
+
 def test_what_cannot_be_built_is_refused(jsonl, tmp_path):
     with pytest.raises(ValueError, match="source must have a column 'embedding', got id, text, year"):
         built(jsonl, tmp_path / "index", encoder=None)

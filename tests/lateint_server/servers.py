@@ -1,12 +1,15 @@
 """Servers on loopback, on ports that are free, in a thread of the test."""
 
 import re
+import time
 import zlib
 from contextlib import contextmanager
 from threading import Thread
+from typing import ClassVar
 
 import numpy as np
 
+from lateint.encoders import Places
 from lateint_server import command
 from lateint_server.settings import Settings
 
@@ -52,6 +55,49 @@ class Words:
 
     def _both(self, texts):
         return zip(texts, self.spans(texts), strict=True)
+
+
+class Painted(Words):
+    """Words, and pictures whose four quarters are words: the names of their colours."""
+
+    name = "painted"
+    query_pictures = True
+    colours: ClassVar = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "white": (255, 255, 255)}
+
+    def encode_query(self, queries):
+        return [
+            np.stack([_direction(word) for word in [*self._words(query), *self._quarters(query)]]) for query in queries
+        ]
+
+    def query_places(self, queries):
+        return [self._places(query) for query in queries]
+
+    def _places(self, query):
+        words = self._words(query)
+        if isinstance(query, str):
+            return Places(words)
+        return Places([*words, "", "", "", ""], (2, 2), len(words), (0.0, -0.5, 1.0, 1.5))
+
+    def _words(self, query):
+        return re.findall(r"\w+", query if isinstance(query, str) else query[0])
+
+    def _quarters(self, query):
+        if isinstance(query, str):
+            return []
+        pixels = np.asarray(query[1].resize((2, 2), 0), float).reshape(4, 1, 3)
+        nearest = np.abs(pixels - np.array([*self.colours.values()], float)).sum(2).argmin(1)
+        return [[*self.colours][one] for one in nearest.tolist()]
+
+
+class Late(Painted):
+    """The same, after a while."""
+
+    def __init__(self, seconds=0.1):
+        self.seconds = seconds
+
+    def encode_query(self, queries):
+        time.sleep(self.seconds)
+        return super().encode_query(queries)
 
 
 def _direction(word):

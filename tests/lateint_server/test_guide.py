@@ -2,13 +2,12 @@
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-from servers import Words, serving
+from servers import Painted, serving
 
 from lateint import Index
 
@@ -21,7 +20,7 @@ def url(tmp_path):
         texts=["vaccines work by training the immune system", "snow falls in winter"],
         ids=["a", "b"],
         metadata=[{"year": 2001}, {"year": 2002}],
-        encoder=Words(),
+        encoder=Painted(),
         path=tmp_path / "passages",
         progress=False,
     )
@@ -30,12 +29,14 @@ def url(tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="there is no curl")
-def test_its_curl_lines(url):
+def test_its_curl_lines(url, tmp_path):
+    pytest.importorskip("PIL.Image").new("RGB", (6, 4), "red").save(tmp_path / "flag.png")
     lines = re.findall(r"^curl .*$", TEXT, re.MULTILINE)
-    assert len(lines) == 5
+    assert len(lines) == 6
     for line in lines:
-        words = shlex.split(line.replace("localhost:8080", url))
-        answer = json.loads(subprocess.run(words, capture_output=True, check=True, timeout=30).stdout)
+        shell = ["bash", "-c", line.replace("localhost:8080", url)]
+        done = subprocess.run(shell, cwd=tmp_path, capture_output=True, check=True, timeout=30)
+        answer = json.loads(done.stdout)
         assert "detail" not in answer, (line, answer)
         if "rain" in line and "filter" in line:
             assert [hit["id"] for hit in answer["hits"]] == ["new"]

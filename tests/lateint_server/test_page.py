@@ -4,7 +4,7 @@ import shutil
 
 import numpy as np
 import pytest
-from servers import DIM, serving
+from servers import DIM, Painted, serving
 
 from lateint import Index
 from lateint_server.keys import Keys
@@ -141,6 +141,96 @@ def test_patches_lie_over_the_picture(page):
     image, patch = page.locator("figure img").bounding_box(), patches.nth(4).bounding_box()
     assert patch["x"] == pytest.approx(image["x"] + image["width"] / 3, abs=1)
     assert patch["y"] == pytest.approx(image["y"] + image["height"] / 2, abs=1)
+
+
+@pytest.fixture(scope="module")
+def flag(tmp_path_factory):
+    """A picture of four quarters: red, white, white, blue."""
+    images = pytest.importorskip("PIL.Image")
+    picture = images.new("RGB", (90, 45), "white")
+    picture.paste("red", (0, 0, 45, 23))
+    picture.paste("blue", (45, 23, 90, 45))
+    picture.save(tmp_path_factory.mktemp("flag") / "flag.png")
+    return tmp_path_factory.getbasetemp() / "flag0" / "flag.png"
+
+
+@pytest.fixture(scope="module")
+def painted():
+    """An index whose encoder reads pictures."""
+    texts = ["red fish swim", "blue birds fly", "old green trees"]
+    return Index.build(texts=texts, encoder=Painted(), nbits=8, progress=False)
+
+
+def attach(page, picture):
+    page.wait_for_selector("#picture-field:visible")
+    page.set_input_files("#picture", picture)
+    page.wait_for_selector("#preview:visible")
+
+
+def test_a_query_may_have_a_picture(browser, painted, flag):
+    """Its patches are query tokens like words, and each hit says what each of them adds."""
+    with serving({"painted": painted}) as url:
+        page, said = browser.new_page(), []
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto(url)
+        attach(page, flag)
+        page.fill("#query", "swim")
+        page.fill("#k", "2")
+        page.click("#search")
+        page.locator("#status", has_text="2 hits").wait_for()
+        assert page.locator(".chip").all_inner_texts() == ["swim"]
+        assert page.locator("#patches .patch").count() == 4
+        fish = page.locator(".hit", has_text="red fish swim")
+        heats = [float(value or 0) for value in fish.locator(".added .patch").evaluate_all(f"all => all.map({HEAT})")]
+        assert heats[0] > 0.65 and max(heats[1:]) < 0.35
+        picture, grid = (fish.locator(f".added {part}").bounding_box() for part in ("img", ".patches"))
+        assert grid["height"] == pytest.approx(2 * picture["height"], abs=1)  # a box beyond the picture
+        assert grid["y"] == pytest.approx(picture["y"] - picture["height"] / 2, abs=1)
+
+        page.locator("#patches .patch").nth(0).focus()
+        assert heat(page, ["red"])[0] > 0.6 > 0.1 > heat(page, ["swim"])[0]
+        page.keyboard.press("ArrowRight")
+        page.keyboard.press("ArrowDown")
+        assert heat(page, ["blue"])[0] > 0.6 and page.locator("#patches .patch.lit").count() == 1
+        page.keyboard.press("Enter")
+        page.mouse.move(0, 0)
+        assert page.locator("#patches .patch").nth(3).get_attribute("aria-pressed") == "true"
+        page.hover(".token:text-is('red')")
+        heats = [float(value or 0) for value in fish.locator(".added .patch").evaluate_all(f"all => all.map({HEAT})")]
+        assert heats[0] > 0.65 and max(heats[1:]) < 0.2
+        assert "lit" in page.locator("#patches .patch").nth(0).get_attribute("class")
+
+        page.click("#remove")
+        page.click("#search")
+        page.wait_for_selector("#patches", state="hidden")
+        assert page.locator(".added").count() == 0 and page.locator(".chip").all_inner_texts() == ["swim"]
+        assert said == []
+        page.close()
+
+
+def test_a_picture_alone_is_a_query(browser, painted, flag):
+    with serving({"painted": painted}, max_pixels=5000) as url:
+        page = browser.new_page()
+        page.goto(url)
+        attach(page, flag)
+        page.click("#search")
+        page.locator("#status", has_text="3 hits").wait_for()
+        assert page.locator(".chip").count() == 0 and page.locator("#patches .patch").count() == 4
+        page.close()
+    with serving({"painted": painted}, max_pixels=4000) as url:
+        page = browser.new_page()
+        page.goto(url)
+        attach(page, flag)
+        page.click("#search")
+        page.wait_for_selector("#status.bad")
+        said = "query must have a picture of at most 4,000 pixels, got 90 x 45"
+        assert page.inner_text("#status") == said
+        page.close()
+
+
+def test_no_picture_is_asked_for_where_none_is_read(page):
+    assert page.locator("#picture-field").is_hidden()
 
 
 def test_a_filter_leaves_some(page):

@@ -10,6 +10,7 @@ import pytest
 import server_kills
 
 from lateint import Index, cli
+from lateint_server import command
 
 DIM = 16
 
@@ -52,6 +53,9 @@ def test_sigterm_lets_requests_end(path, documents):
         (["a b={}"], "an index needs a name of letters, digits"),
         (["{}/none"], "none"),
         (["{}", "--keys", "{}/none"], "No such file"),
+        (["{}", "--encoder", "it=a:B"], "--encoder must name one of the indexes passages, got 'it'"),
+        (["{}", "--encoder", "a:B", "--encoder", "c:D"], "--encoder is given twice for all indexes"),
+        (["{}", "--encoder", "passages"], "--encoder must be MODULE:CLASS, got 'passages'"),
     ],
 )
 def test_options_that_are_wrong(path, arguments, message, monkeypatch, capsys):
@@ -69,3 +73,10 @@ def test_an_address_in_use(path):
     assert server.end() == 0
     assert done.returncode == 1
     assert f"lateint: error: 127.0.0.1:{port} cannot be listened on: Address already in use" in done.stderr
+
+
+def test_each_index_may_have_an_encoder_of_its_own():
+    found = command.encoders(["servers:Words", "c=servers:Late", "d=servers:Late"], ['d={"seconds": 2}'], "abcd")
+    assert found["a"] is found["b"] and found["a"].name == "words"
+    assert found["c"] is not found["d"] and (found["c"].seconds, found["d"].seconds) == (0.1, 2)
+    assert command.encoders([], [], ["a"]) == {"a": None}

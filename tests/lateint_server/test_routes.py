@@ -124,7 +124,7 @@ def test_documents_without_ids_are_numbered(served, documents):
 def test_what_a_server_says_of_its_indexes(standing):
     client = standing
     (about,) = client.get("/v1/indexes").json()["indexes"]
-    assert about.pop("encoder") is about.pop("text_search") is False
+    assert about.pop("encoder") is about.pop("text_search") is about.pop("query_pictures") is False
     assert about == {"name": "passages", "generation": 0, "documents": 60, "tokens": 720, "dim": 16, "nbits": 4}
     stats = client.get(AT).json()
     assert stats["segments"] == 1 and stats["advice"] == "The codec fits; nothing is to be done."

@@ -13,9 +13,16 @@ from lateint import Index, LostError, Shards, train_codec
 def parts():
     documents = tokens(90, seed=5)
     codec = train_codec(documents, progress=False)
-    whole = Index.build(documents, codec=codec, progress=False)
+    sparse = [{"all": 1.0 + number % 7, f"of {number % 5}": 2.0} for number in range(90)]
+    whole = Index.build(documents, codec=codec, sparse=sparse, progress=False)
     cut = [
-        Index.build(documents[first : first + 30], ids=range(first, first + 30), codec=codec, progress=False)
+        Index.build(
+            documents[first : first + 30],
+            ids=range(first, first + 30),
+            codec=codec,
+            sparse=sparse[first : first + 30],
+            progress=False,
+        )
         for first in (0, 30, 60)
     ]
     return whole, cut
@@ -30,6 +37,9 @@ def test_shards_of_servers_find_what_one_index_finds(parts):
             for query in queries:
                 found, expected = shards.search(query, exhaustive=True), whole.search(query, exhaustive=True)
                 assert found.ids.dtype == expected.ids.dtype and list(found) == list(expected)
+                for asked, how in ((None, {}), (query, {"exhaustive": True})):
+                    how |= {"sparse": {"all": 0.5, "of 3": 1.0}}
+                    assert list(shards.search(asked, **how)) == list(whole.search(asked, **how))
             batch = shards.search(np.stack(queries), 4, exhaustive=True)
             assert [list(hits) for hits in batch] == [
                 list(hits) for hits in whole.search(np.stack(queries), 4, exhaustive=True)

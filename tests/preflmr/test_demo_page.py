@@ -1,6 +1,8 @@
 """The page that ends the demo: pictures found by words."""
 
 import asyncio
+import base64
+import json
 import sys
 from pathlib import Path
 
@@ -65,6 +67,39 @@ def test_words_are_passages_and_say_where_their_tokens_are(made):
     assert len(tokens) == len(spans)
     said = [text[first:last] for first, last in spans]
     assert "".join(said) == "redandblue" and said[:2] == ["", ""]
+
+
+def test_passages_are_found_by_a_picture_and_a_question(made, tmp_path):
+    folder, _ = made
+    pytest.importorskip("fastapi")
+    httpx = pytest.importorskip("httpx")
+    from lateint import Index
+    from lateint_server.application import application
+    from lateint_server.settings import Settings
+    from preflmr import Encoder
+
+    passages = [("a", "title: Red land section: people content: all, red"), ("b", "title: Blue content: blue")]
+    preflmr_page.build_passages(folder.parent / "model", passages, tmp_path, None)
+    encoder = Encoder(**json.loads((tmp_path / "passages.json").read_text()))
+    served = application({"passages": Index.open(tmp_path / "passages", encoder=encoder)}, Settings())
+
+    async def ask():
+        transport = httpx.ASGITransport(served)
+        async with served.router.lifespan_context(served), httpx.AsyncClient(transport=transport) as client:
+            picture = base64.b64encode((folder / "pictures" / "flags" / "a.png").read_bytes()).decode()
+            message = {"query": {"text": "how many?", "picture": picture}, "explain": True, "fields": ["*"]}
+            return (await client.post("http://localhost/v1/indexes/passages/search", json=message)).json()
+
+    answer = asyncio.run(ask())
+    place = answer["query_picture"]
+    assert place["grid"] == [2, 2] and place["first"] + 4 == len(answer["query_tokens"])
+    assert "".join(answer["query_tokens"]) == "howmany?"
+    titles = {"a": "Red land: people", "b": "Blue"}
+    assert {hit["id"]: hit["metadata"]["title"] for hit in answer["hits"]} == titles
+    for hit in answer["hits"]:
+        assert hit["similarity"]["shape"] == [len(answer["query_tokens"]), len(hit["spans"])]
+        said = "".join(hit["text"][first:last] for first, last in hit["spans"])
+        assert said == dict(passages)[hit["id"]].replace(" ", "").translate(str.maketrans("", "", ":,"))
 
 
 def test_the_server_shows_them(made):

@@ -6,14 +6,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint_kernels.dense.pooling import cluster, means
+from lateint_kernels.dense.pooling import cluster, cluster_means, means
 
 
 def pooled(matrices: Sequence[Any], counts: Sequence[int]) -> list[Any]:
     """The means of ``counts[i]`` clusters of each ``[n_i, dim]``, with gradients; tokens are ``1 - <a, b>`` apart."""
+    import torch
+
     points = [matrix.detach().float().cpu().numpy() for matrix in matrices]
-    offsets = np.cumsum([0, *map(len, points)])
-    found = cluster(np.concatenate(points), offsets, np.array(counts), cosine=True)
+    offsets, sizes = np.cumsum([0, *map(len, points)]), np.array(counts)
+    tokens = points[0] if len(points) == 1 else np.concatenate(points)
+    if not (torch.is_grad_enabled() and any(matrix.requires_grad for matrix in matrices)):
+        every = torch.from_numpy(cluster_means(tokens, offsets, sizes, cosine=True)).split(list(counts))
+        return [part.to(matrix) for part, matrix in zip(every, matrices, strict=True)]
+    found = cluster(tokens, offsets, sizes, cosine=True)
     parts = zip(matrices, np.split(found, offsets[1:-1]), counts, strict=True)
     return [means(matrix, part, count) for matrix, part, count in parts]
 

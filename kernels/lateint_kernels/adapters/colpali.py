@@ -7,6 +7,8 @@ the first gets it. Scores are float32 even where its torch path would be half pr
 
 from typing import Any
 
+import numpy as np
+
 from lateint_kernels.adapters.clusters import pooled_by_rows
 from lateint_kernels.adapters.coded import coded
 from lateint_kernels.adapters.switch import Switch
@@ -44,16 +46,21 @@ def smooth_inbatch(query: Any, doc: Any, temperature: float) -> Any:
 def pool_single_embedding(embedding: Any, pool_factor: int) -> Any:
     """What its ``HierarchicalTokenPooler`` does with a page: tokens are as far apart as the rows of ``1 - similarity``.
 
-    Clusters come in the order of their first tokens; as there, means are normalised and have no gradient.
+    Those are as far apart as ``R x`` where ``X = QR`` has the tokens x as its rows, for
+    ``|X (x - y)| = |Q R (x - y)| = |R (x - y)|``: of dim numbers instead of as many as there are tokens. Clusters come
+    in the order of their first tokens; as there, means are normalised and have no gradient.
     """
     import torch
 
     count = max(len(embedding) // pool_factor, 1)
     with torch.no_grad():
         wide = embedding.float().cpu()
-        found, clusters = pooled_by_rows(wide, 1 - wide @ wide.T, count)
-        numbers = torch.from_numpy(clusters)
-        members = {number: torch.where(numbers == number) for number in range(count)}
+        exact = wide.double()
+        rows = exact @ torch.linalg.qr(exact, mode="r").R.T
+        found, clusters = pooled_by_rows(wide, rows.float(), count)
+        order, sizes = np.argsort(clusters, kind="stable"), np.bincount(clusters, minlength=count)
+        parts = torch.from_numpy(order).split(sizes.tolist())
+        members = {number: (part,) for number, part in enumerate(parts)}
         return torch.nn.functional.normalize(found, dim=-1).to(embedding), members
 
 

@@ -79,7 +79,7 @@ def xtr_scores(scores: Any, queries: Any, documents: Any, queries_mask: Any, doc
     What is not among the k tokens counts 0, also beside a lower maximum, and the sum is divided by the number of
     maxima above 0, at least 0.001: PyLate's reading of XTR, which differs from that of `lateint_kernels.scores.xtr`.
     """
-    from lateint_kernels.dense.maxima import maxima, retrieved, sum_by_query
+    from lateint_kernels.dense.maxima import retrieved, sum_by_query
     from lateint_kernels.dense.options import Options
     from lateint_kernels.dense.tensor_edge import problem_of, trains
 
@@ -87,7 +87,8 @@ def xtr_scores(scores: Any, queries: Any, documents: Any, queries_mask: Any, doc
     mask = None if documents_mask is None else documents_mask.reshape(documents.shape[:2])
     options = Options(None, mask, None, False, "exclude", False, False, None)
     problem, _ = problem_of(queries, documents, options, candidates=False)
-    best = maxima(problem, trains(problem), None).where(retrieved(problem, scores.k)[0], 0).clamp(min=0)
+    best, found, _ = retrieved(problem, scores.k, trains(problem), None)
+    best = best.where(found, 0).clamp(min=0)
     if queries_mask is not None:
         best = best * queries_mask.reshape(-1, 1)
     count = sum_by_query(problem, best.gt(0).to(best.dtype)).clamp(min=1e-3)

@@ -47,6 +47,39 @@ def maxsim_backward(
     return grad_queries, grad_documents, grad_weights
 
 
+def soft_maxima(problem: "Problem", temperature: float) -> "Tensor":
+    """``T log sum_t exp(<q_s, d_t> / T)`` of query tokens and documents ``[TQ, Nd]``; 0 for an absent query token."""
+    import torch
+
+    found = torch.empty((len(problem.queries), problem.Nd), dtype=torch.float32)
+    _native(problem).smooth_forward(temperature, found.data_ptr(), 0)
+    return found
+
+
+def soft_maxima_backward(
+    problem: "Problem", temperature: float, found: "Tensor", gradient: "Tensor", needs: tuple[bool, bool]
+) -> "tuple[Tensor | None, Tensor | None]":
+    """Gradients of queries and documents; None for those not needed."""
+    import torch
+
+    sides = zip((problem.queries, problem.documents), needs, strict=True)
+    both = [torch.empty_like(side) if need else None for side, need in sides]
+    left, right = (_address(side) for side in both)
+    _native(problem).smooth_backward(temperature, found.data_ptr(), gradient.data_ptr(), left, right, 0)
+    return both[0], both[1]
+
+
+def retrieved(problem: "Problem", k: int) -> "tuple[Tensor, Tensor, Tensor]":
+    """Maxima ``[TQ, Nd]``, where they are ``[Nd, TQ]``, and the last of the k largest similarities ``[TQ]``."""
+    import torch
+
+    rows = len(problem.queries)
+    best, least = torch.empty((rows, problem.Nd), dtype=torch.float32), torch.empty(rows, dtype=torch.float32)
+    argmax = torch.empty((problem.Nd, rows), dtype=problem.argmax_dtype)
+    _native(problem).retrieve(k, best.data_ptr(), argmax.data_ptr(), argmax.element_size(), least.data_ptr(), 0)
+    return best, argmax, least
+
+
 def _native(problem: "Problem") -> _cpu.TrainProblem:
     """The same problem by its addresses; valid as long as ``problem`` is."""
     return _cpu.TrainProblem(

@@ -45,6 +45,11 @@ def _transformed() -> bool:
     return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
+def is_transformed() -> bool:
+    """Whether derivatives are asked for that only maxima by `maxsim` and plain torch have."""
+    return differentiates_forward() or _transformed()
+
+
 def _in_forward_mode(problem: Problem, backend: str | None) -> tuple[Tensor, Tensor]:
     """By `rescored`, whose operations know every mode of differentiation, also of one derivative by another."""
     scores, argmax = _Found.apply(*problem.parts, True, backend)
@@ -63,13 +68,13 @@ def checked_index(index: Tensor, size: int, name: str, what: str) -> Tensor:
 
 def _maxsim(*arguments: Any) -> tuple[Tensor, Tensor]:
     *parts, need_argmax, backend = arguments
-    problem = _problem(parts)
+    problem = problem_of_parts(parts)
     with _without_autocast(problem.queries.device.type):
         run = backends.resolve("maxsim", *_like(problem), backend)
         if 0 in problem.scores_shape:  # backends need not think of it
             return _maxsim_fake(*arguments)
         scores, argmax = run(problem, need_argmax)
-    return scores, _or_nothing(argmax, scores, problem.argmax_dtype)
+    return scores, or_nothing(argmax, scores, problem.argmax_dtype)
 
 
 def _maxsim_fake(*arguments: Any) -> tuple[Tensor, Tensor]:
@@ -97,7 +102,7 @@ class _Maxsim(torch.autograd.Function):  # type: ignore[misc]  # torch has no ty
 
     @staticmethod
     def backward(ctx: Any, grad_scores: Tensor, _: object) -> tuple[Tensor | None, ...]:
-        parts, argmax = _restored(ctx)
+        parts, argmax = restored(ctx)
         needs = [ctx.needs_input_grad[i] for i in DIFFERENTIABLE]
         run = _Gradients.apply if _transformed() else torch.ops.lateint.maxsim_backward
         gradients = run(*parts, grad_scores, argmax, needs, ctx.backend)
@@ -148,7 +153,7 @@ class _Gradients(torch.autograd.Function):  # type: ignore[misc]  # torch has no
 
     @staticmethod
     def backward(ctx: Any, *_: object) -> None:
-        _twice(ctx)
+        twice(ctx)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
@@ -169,7 +174,7 @@ def _one_by_one(
     return outputs, (0,) * len(outputs)
 
 
-def _restored(ctx: Any) -> tuple[list[Any], Tensor]:
+def restored(ctx: Any) -> tuple[list[Any], Tensor]:
     """The parts of a problem and the positions of its maxima."""
     *tensors, argmax = ctx.saved_tensors
     rest = iter(tensors)
@@ -189,7 +194,7 @@ def _below_autograd(*arguments: Any) -> tuple[Tensor, Tensor]:
 
 def _backward(*arguments: Any) -> tuple[Tensor, ...]:
     *parts, grad_scores, argmax, needs, backend = arguments
-    problem = _problem(parts)
+    problem = problem_of_parts(parts)
     with _without_autocast(problem.queries.device.type):
         run = backends.resolve("maxsim_backward", *_like(problem), backend)
         if 0 in problem.scores_shape:
@@ -199,7 +204,7 @@ def _backward(*arguments: Any) -> tuple[Tensor, ...]:
         of_weights = of_weights.masked_fill(problem.query_weights == 0, 0)
     dtypes = _gradient_dtypes(problem)
     found = (of_queries, of_documents, of_weights)
-    return tuple(_or_nothing(x, grad_scores, dtype) for x, dtype in zip(found, dtypes, strict=True))
+    return tuple(or_nothing(x, grad_scores, dtype) for x, dtype in zip(found, dtypes, strict=True))
 
 
 def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
@@ -212,7 +217,7 @@ def _backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
     )
 
 
-def _twice(ctx: Any, *_: object) -> None:
+def twice(ctx: Any, *_: object) -> None:
     raise RuntimeError("maxsim can be differentiated once only: its gradient has no gradient (no create_graph=True)")
 
 
@@ -244,13 +249,13 @@ def _without_autocast(kind: str) -> AbstractContextManager[Any]:
     return torch.autocast(kind, enabled=False) if torch.is_autocast_enabled(kind) else nullcontext()
 
 
-def _problem(parts: Sequence[Any]) -> Problem:
+def problem_of_parts(parts: Sequence[Any]) -> Problem:
     """The fields as a problem, made contiguous if a compiler has rearranged them."""
     whole: list[Any] = [part if part is None or isinstance(part, int) else part.contiguous() for part in parts]
     return Problem(*whole)
 
 
-def _or_nothing(found: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
+def or_nothing(found: Tensor | None, like: Tensor, dtype: torch.dtype) -> Tensor:
     return like.new_empty(0, dtype=dtype) if found is None else found
 
 
@@ -258,29 +263,29 @@ def _gradient_dtypes(problem: Problem) -> tuple[torch.dtype, torch.dtype, torch.
     return problem.queries.dtype, problem.documents.dtype, problem.scores_dtype
 
 
-def _register(schema: str, run: Any, fake: Any) -> None:
+def register(schema: str, run: Any, fake: Any) -> None:
     name = LIBRARY.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     LIBRARY.impl(name, run, "CompositeExplicitAutograd")
     torch.library.register_fake(f"lateint::{name}", fake, lib=LIBRARY)
 
 
 LIBRARY = torch.library.Library("lateint", "FRAGMENT")
-_register(f"maxsim({PARTS}, bool need_argmax, str? backend) -> (Tensor, Tensor)", _maxsim, _maxsim_fake)
-_register(
+register(f"maxsim({PARTS}, bool need_argmax, str? backend) -> (Tensor, Tensor)", _maxsim, _maxsim_fake)
+register(
     f"maxsim_backward({PARTS}, Tensor grad_scores, Tensor argmax, bool[3] needs, str? backend) "
     "-> (Tensor, Tensor, Tensor)",
     _backward,
     _backward_fake,
 )
-_register(
+register(
     "checked_mask(Tensor mask, Tensor offsets, str what) -> Tensor",
     _checked_mask,
     lambda mask, offsets, what: torch.empty_like(mask),
 )
-_register(
+register(
     "checked_index(Tensor index, SymInt size, str name, str what) -> Tensor",
     _checked_index,
     lambda index, size, name, what: torch.empty_like(index),
 )
 LIBRARY.impl("maxsim", _with_autograd, "Autograd")
-torch.library.register_autograd("lateint::maxsim_backward", _twice, lib=LIBRARY)
+torch.library.register_autograd("lateint::maxsim_backward", twice, lib=LIBRARY)

@@ -96,16 +96,22 @@ def cluster(
     >>> cluster(np.array([[0.0], [5.0], [1.0]], np.float32), np.array([0, 3]), np.array([2])).tolist()
     [0, 1, 0]
     """
-    return _cpu.cluster(tokens, offsets, counts, cosine, 0)
+    return _cpu.cluster(tokens, offsets, counts, cosine, False, 0)[0]
+
+
+def cluster_means(
+    tokens: NDArray[np.float32], offsets: NDArray[np.int64], counts: NDArray[np.int64], *, cosine: bool = False
+) -> NDArray[np.float32]:
+    """The mean of the tokens of each cluster, ``[sum of counts, dim]``; as `cluster` has them."""
+    return _cpu.cluster(tokens, offsets, counts, cosine, True, 0)[1]
 
 
 def means(tokens: Tensor, clusters: NDArray[np.int64], count: int) -> Tensor:
     """``[count, dim]``: the mean of the tokens of each cluster, differentiable, the same bits every time."""
     import torch
 
-    numbers = torch.from_numpy(clusters).to(tokens.device)
-    order = numbers.argsort(stable=True)
-    sizes = torch.bincount(numbers, minlength=count)
+    order, sizes = np.argsort(clusters, kind="stable"), np.bincount(clusters, minlength=count)
+    order, sizes = (torch.from_numpy(numbers).to(tokens.device) for numbers in (order, sizes))
     wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
     found = torch.segment_reduce(wide[order], "mean", lengths=sizes, axis=0, unsafe=True)
     return found.to(tokens.dtype)
@@ -144,6 +150,6 @@ def _clusters(
         counts += sizes
         kept.append(sum(sizes))
     bounds, of_runs = np.array(cuts, np.int64), np.array(counts, np.int64)
-    within = _cpu.cluster(tokens, bounds, of_runs, False, threads)
+    within, _ = _cpu.cluster(tokens, bounds, of_runs, False, False, threads)
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(of_runs)])[:-1]
     return within + np.repeat(before, np.diff(bounds)), np.array(kept, np.int64)

@@ -10,6 +10,7 @@
 #include "codes/int8.hpp"
 #include "codes/residual.hpp"
 #include "dense/maxsim.hpp"
+#include "dense/pooling.hpp"
 #include "platform/floats.hpp"
 #include "platform/isa.hpp"
 #include "train/problem.hpp"
@@ -261,6 +262,52 @@ void maxsim(Dtype queries, Dtype documents, int64_t dim, const char* kind) {
           hash);
 }
 
+void smooth(const train::Problem& problem, const std::string& name, bool gradients) {
+    Random random(problem.dim);
+    const int64_t n = problem.query_rows() * problem.document_count;
+    std::vector<float> found(n), given(n);
+    train::smooth_forward(problem, 0.3f, found.data(), 1);
+    Hash hash;
+    hash.floats(found.data(), n);
+    print("train/smooth/forward/" + name, hash);
+    if (!gradients) return;
+    for (float& x : given) x = random.real();
+    const int64_t item = itemsize(problem.dtype), dim = problem.dim;
+    std::vector<uint8_t> of_queries(problem.query_rows() * dim * item),
+        of_documents(problem.document_rows() * dim * item);
+    train::smooth_backward(problem, 0.3f, found.data(), given.data(), of_queries.data(), of_documents.data(), 1);
+    Hash backward;
+    backward.numbers(of_queries.data(), problem.dtype, problem.query_rows() * dim);
+    backward.numbers(of_documents.data(), problem.dtype, problem.document_rows() * dim);
+    print("train/smooth/backward/" + name, backward);
+}
+
+void retrieval(const train::Problem& problem, int64_t k, const std::string& name) {
+    const int64_t rows = problem.query_rows(), n = rows * problem.document_count;
+    std::vector<float> best(n), least(rows);
+    std::vector<int32_t> positions(n);
+    train::retrieve(problem, k, best.data(), {positions.data(), 4}, least.data(), 1);
+    Hash hash;
+    hash.floats(best.data(), n);
+    hash.floats(least.data(), rows);
+    hash.whole(positions.data(), n);
+    print("train/retrieve/" + std::to_string(k) + "/" + name, hash);
+}
+
+void pooling(int64_t length, int64_t dim, bool cosine) {
+    Random random(length + dim);
+    std::vector<float> tokens(length * dim), means((length + 2) / 3 * dim);
+    for (float& x : tokens) x = random.real();
+    const int64_t offsets[] = {0, length}, count = (length + 2) / 3;
+    std::vector<int64_t> clusters(length);
+    dense::cluster(tokens.data(), offsets, 1, dim, &count, cosine, clusters.data(), means.data(), 1);
+    Hash hash;
+    hash.whole(clusters.data(), length);
+    hash.floats(means.data(), count * dim);
+    print("dense/pool/" + std::to_string(length) + "/" + std::to_string(dim) + (cosine ? "/cosine" : "/euclidean"),
+          hash);
+}
+
 void training(Dtype dtype, int64_t dim, const char* kind) {
     Random random(dim * 10 + static_cast<int>(dtype));
     const bool strange = std::strcmp(kind, "strange") == 0, scaled = std::strcmp(kind, "scaled") == 0;
@@ -301,6 +348,9 @@ void training(Dtype dtype, int64_t dim, const char* kind) {
     hash.whole(positions.data(), static_cast<int64_t>(positions.size()));
     const std::string name = std::string(kTypeNames[static_cast<int>(dtype)]) + "/" + std::to_string(dim) + "/" + kind;
     print("train/forward/" + name, hash);
+    smooth(problem, name, !strange);
+    retrieval(problem, 3, name);
+    retrieval(problem, 60, name);
     if (strange) return;
     for (float& x : score_gradients) x = random.real();
     std::vector<uint8_t> q_gradients(q.data.size()), d_gradients(d.data.size());
@@ -339,6 +389,7 @@ void all() {
         maxsim(Dtype::float16, Dtype::int8, dim, "plain");
         for (const char* kind : kTrainingKinds)
             for (const Dtype dtype : kFloatTypes) training(dtype, dim, kind);
+        for (const int64_t length : kRowCounts) pooling(length, dim, false), pooling(length, dim, true);
     }
 }
 

@@ -43,6 +43,7 @@ class Block:
         size = max(program.parameter_bytes, len(parameters))
         self.parameters = np.zeros(-(-size // 8) * 8 + 64, np.uint8)
         self.parameters[: len(parameters)] = np.frombuffer(parameters, np.uint8)
+        self.parameters_valid = np.ones(len(self.parameters), np.bool_)
         self.static = -(-base // 16) * 16
         self.dynamic = -(-(self.static + program.shared_bytes) // 16) * 16
         end = self.dynamic + shared
@@ -54,6 +55,7 @@ class Block:
             for name, kind in program.registers.items()
         }
         self.local = np.zeros((threads, -(-(program.local[1] if program.local else 8) // 8) * 8), np.uint8)
+        self.local_valid = np.ones(self.local.size, np.bool_)
         self.globals = {}
         thread = np.arange(threads, dtype=np.uint32)
         self.specials = {"%tid.x": thread, "%laneid": thread % 32, "%warpid": thread // 32}
@@ -118,8 +120,9 @@ class Block:
         if text.startswith("%"):
             special = self.specials[text]
             return lambda i: special[i].astype(unsigned).view(dtype)
-        value = self._constant(text, kind, dtype)
-        return lambda i: np.full(len(i), value, dtype)
+        constants = np.full(self.threads, self._constant(text, kind, dtype), dtype)
+        constants.flags.writeable = False
+        return lambda i: constants[: len(i)]
 
     def _constant(self, text, kind, dtype):
         if text in ("true", "false"):
@@ -180,7 +183,7 @@ class Block:
         if space == "generic":
             space = _space_of(at)
         if space == "param":
-            return self.parameters, None, np.where(at >= PARAMETERS, at - PARAMETERS, at)
+            return self.parameters, self.parameters_valid, np.where(at >= PARAMETERS, at - PARAMETERS, at)
         if space == "shared":
             return self.shared, self.shared_valid, np.where(at >= SHARED, at - SHARED, at)
         if space == "local":
@@ -188,21 +191,21 @@ class Block:
             inside = np.where(at >= LOCAL, at - LOCAL, at)
             if len(inside) and (inside.min() < 0 or inside.max() >= size):
                 raise Fault("local memory: outside")
-            return flat, None, inside + threads * size
+            return flat, self.local_valid, inside + threads * size
         return self.memory.bytes, self.memory.valid, at - GLOBAL
 
     def load(self, space, address, dtype, what, threads=None):
         """Numbers at addresses."""
         array, valid, at = self._place(space, address, threads)
         size = np.dtype(dtype).itemsize
-        check(f"{what} ({space})", at, size, np.ones(len(array), np.bool_) if valid is None else valid)
+        check(f"{what} ({space})", at, size, valid)
         return array.view(dtype)[at // size]
 
     def store(self, space, address, values, what, threads=None):
         """Numbers to addresses."""
         array, valid, at = self._place(space, address, threads)
         size = values.dtype.itemsize
-        check(f"{what} ({space})", at, size, np.ones(len(array), np.bool_) if valid is None else valid)
+        check(f"{what} ({space})", at, size, valid)
         array.view(values.dtype)[at // size] = values
 
 

@@ -35,10 +35,18 @@ class Memory:
 
 
 def check(what, at, size, valid):
-    """Refuses accesses of ``size`` bytes at offsets that are misaligned or not within an array."""
+    """Refuses accesses of ``size`` bytes, a power of two, at offsets that are misaligned or not within an array.
+
+    Arrays begin at multiples of 16, so an aligned word is within one if its last byte is.
+    """
     if not len(at):
         return
-    if (at % size).any():
+    bits = int(np.bitwise_or.reduce(at))
+    if bits & size - 1:
         raise Fault(f"{what}: misaligned, at {hex(int(at[(at % size) != 0][0]))}")
-    if at.min() < 0 or at.max() + size > len(valid) or not (valid[at].all() and valid[at + size - 1].all()):
+    try:
+        inside = bits >= 0 and valid[at + (size - 1)].all()
+    except IndexError:
+        inside = False
+    if not inside:
         raise Fault(f"{what}: outside of memory, at {[hex(int(x)) for x in at[:4]]}")

@@ -37,6 +37,7 @@ class Run:
         self.wanted = {}  # barrier -> threads it is for; None: all
         self.labels = set(block.program.labels.values())
         self.warp, self.firsts = np.arange(block.threads) // 32, np.arange(0, block.threads, 32)
+        self.lane = (np.arange(block.threads) % 32).astype(np.uint32)
 
     def finish(self):
         """Raises a Fault if it cannot be finished, or leaves something under way."""
@@ -140,27 +141,24 @@ class Run:
 
     def gather(self, i, at, step, instruction):
         """What a warp, or a warpgroup, executes together: those who come first wait."""
-        threads = self.threads
-        here = np.zeros(self.block.threads, np.bool_)
+        threads, size = self.threads, 128 if step.kind == "group" else 32
+        unit = np.arange(self.block.threads) // size
+        here = (threads.state == GATHERING) & (threads.at == at)
         here[i] = True
-        here |= (threads.state == GATHERING) & (threads.at == at)
-        alive, size = ~threads.done, 128 if step.kind == "group" else 32
-        go = []
-        for unit in np.unique(i // size):
-            members = np.arange(unit * size, min((unit + 1) * size, self.block.threads))
-            needed = members[alive[members]]
-            if step.kind == "warp":
-                mask = int(step.detail(i[i // 32 == unit][:1])[0])
-                outside = [t for t in i[i // 32 == unit] if not mask >> int(t % 32) & 1]
-                if outside:
-                    raise Fault(f"{instruction}: a lane that its mask does not name")
-                needed = needed[(mask >> (needed % 32)) & 1 == 1]
-            if here[needed].all():
-                go.append(members[here[members]])
-            else:
-                threads.state[i[i // size == unit]] = GATHERING
-        if go:
-            go = np.concatenate(go)
+        needed = ~threads.done
+        if step.kind == "warp":
+            masks = np.zeros(self.block.warps, np.uint32)
+            masks[self.warp[i[::-1]]] = step.detail(i)[::-1]  # of each warp that of its first thread
+            named = (masks[self.warp] >> self.lane & 1).astype(np.bool_)
+            if not named[i].all():
+                raise Fault(f"{instruction}: a lane that its mask does not name")
+            needed &= named
+        complete = ~np.logical_or.reduceat(needed & ~here, np.arange(0, self.block.threads, size))
+        come = np.zeros_like(complete)
+        come[unit[i]] = True
+        threads.state[i[~complete[unit[i]]]] = GATHERING
+        go = np.flatnonzero(here & (complete & come)[unit])
+        if len(go):
             threads.state[go] = RUNNING
             finished = step.run(go) is not NOT_YET
             threads.at[go] = at + finished

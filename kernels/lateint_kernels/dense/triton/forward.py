@@ -14,7 +14,7 @@ nor the first place where the maximum is found, so nothing has to be masked.
 import triton
 import triton.language as tl
 
-from lateint_kernels.dense.triton.tiles import dot, extent, larger, largest, load_tokens
+from lateint_kernels.dense.triton.tiles import dot, extent, larger, largest, largest_and_first, load_tokens
 
 
 @triton.jit
@@ -143,9 +143,10 @@ def forward(
             s *= token_factor[None, :]
         if token_mask is not None:
             s = tl.where(token_present[None, :], s, float("-inf"))
-        top = largest(s)
-        if argmax is not None:
-            column = tl.min(tl.where(s == top[:, None], columns[None, :], BLOCK_N), 1)
+        if argmax is None:
+            top = largest(s)
+        else:
+            top, column = largest_and_first(s, queries.dtype.element_ty != tl.float32)
             where = tl.where(top > best, start + column, where)
         best = larger(best, top)
         start += BLOCK_N

@@ -42,7 +42,7 @@ def cp(block, instruction):
         return lambda i: [_commit(block, thread) for thread in i]
     if "wait_all" in instruction.parts or "wait_group" in instruction.parts:
         keep = int(instruction.operands[0], 0) if instruction.operands else 0
-        return lambda i: [_wait(block, thread, keep, not instruction.operands) for thread in i]
+        return lambda i: _wait(block, i, keep, not instruction.operands)
     if "bulk" in instruction.parts or "mbarrier" in instruction.parts:
         raise NotImplementedError(str(instruction))
     to, given = block.address(instruction.operands[0]), block.address(instruction.operands[1])
@@ -57,7 +57,7 @@ def cp(block, instruction):
             if block.late:
                 block.copies[thread].append((*copy, size))
             else:
-                _copy(block, *copy, size)
+                _copy(block, [(*copy, size)])
 
     return run
 
@@ -67,21 +67,28 @@ def _commit(block, thread):
     block.copies[thread] = []
 
 
-def _wait(block, thread, keep, everything):
-    if everything:
-        _commit(block, thread)
-    while len(block.copy_groups[thread]) > keep:
-        for copy in block.copy_groups[thread].pop(0):
-            _copy(block, *copy)
+def _wait(block, threads, keep, everything):
+    copies = []
+    for thread in threads:
+        if everything:
+            _commit(block, thread)
+        while len(block.copy_groups[thread]) > keep:
+            copies += block.copy_groups[thread].pop(0)
+    _copy(block, copies)
 
 
-def _copy(block, to, given, count, size):
-    check("cp.async to shared memory", np.array([to]), size, block.shared_valid)
-    block.shared[to : to + size] = 0
-    if count:
-        at = given - GLOBAL
-        check("cp.async from global memory", np.arange(at, at + count), 1, block.memory.valid)
-        block.shared[to : to + count] = block.memory.bytes[at : at + count]
+def _copy(block, copies):
+    """To shared memory, from global memory, how many bytes of it, and how many in all, with zeros."""
+    for size in {copy[3] for copy in copies}:
+        to, given, count, _ = np.array([copy for copy in copies if copy[3] == size], np.int64).T
+        check("cp.async to shared memory", to, size, block.shared_valid)
+        byte = np.arange(size)
+        taken = byte < count[:, None]
+        source = (given[:, None] - GLOBAL + byte)[taken]
+        check("cp.async from global memory", source, 1, block.memory.valid)
+        words = np.zeros(taken.shape, np.uint8)
+        words[taken] = block.memory.bytes[source]
+        block.shared[to[:, None] + byte] = words
 
 
 def mbarrier(block, instruction):

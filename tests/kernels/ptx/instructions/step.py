@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -25,4 +27,4 @@ NOT_YET = object()  # what a group's `run` returns to be run again later
 
 def whole_warp(run):
     """For all 32 lanes together."""
-    return Step(run, "warp", lambda i: [ALL] * len(i))
+    return Step(run, "warp", lambda i: np.full(len(i), ALL, np.uint32))

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from lateint import inputs
+from lateint.cli import inputs
+from lateint.cli.files import check_writable
+from lateint.cli.messages import options_for
+from lateint.cli.options import (
+    add_build_settings,
+    add_encoder,
+    add_search_settings,
+    add_threads,
+    add_tokens,
+    build_settings,
+    count,
+    search_settings,
+)
 from lateint.encoders.batches import encoded_documents, encoded_queries
 from lateint.encoders.protocol import adapted
 from lateint.quality import measures as named
@@ -22,8 +33,8 @@ from lateint_kernels.devices import Place
 SAVED = ("doc_tokens", "doc_lengths", "query_tokens", "query_lengths")
 
 
-def add_to(commands: Any, *common: Callable[[argparse.ArgumentParser], None]) -> None:
-    """Adds the command to those of ``lateint``; ``common`` adds options that others have, too."""
+def add_to(commands: Any) -> None:
+    """Adds the command to those of ``lateint``."""
     command = commands.add_parser("eval", help="quality and speed on folders in BEIR's layout")
     command.add_argument(
         "folders",
@@ -33,13 +44,13 @@ def add_to(commands: Any, *common: Callable[[argparse.ArgumentParser], None]) ->
     )
     command.add_argument("--split", help="which judgements (test, or the only ones)")
     source = command.add_argument_group("embeddings", "from an encoder, or saved, in the order of the folder's files")
-    inputs.add_encoder(source)
-    inputs.add_tokens(source, "doc-", required=False)
-    inputs.add_tokens(source, "query-", required=False)
+    add_encoder(source)
+    add_tokens(source, "doc-", required=False)
+    add_tokens(source, "query-", required=False)
     measured = command.add_argument_group("measures")
     measured.add_argument(
         "-k",
-        type=inputs.count,
+        type=count,
         action="append",
         metavar="K",
         help="cut-off of nDCG, Recall, MRR and Success; repeat it",
@@ -63,8 +74,9 @@ def add_to(commands: Any, *common: Callable[[argparse.ArgumentParser], None]) ->
     written.add_argument("--per-query", metavar="FILE", help="each measure of each query, separated by tabs")
     written.add_argument("--run", metavar="FILE", help="what was found, in the format of TREC")
     written.add_argument("--plot", metavar="FILE", help="quality against latency, for nprobe from 1 to 64 (PNG, SVG)")
-    for add in common:
-        add(command)
+    add_build_settings(command)
+    add_search_settings(command)
+    add_threads(command)
     command.set_defaults(command=evaluate)
 
 
@@ -76,14 +88,14 @@ def evaluate(options: argparse.Namespace) -> None:
     found: dict[str, report.Evaluated] = {}
     for folder, collection in collections.items():
         documents, queries = _embeddings(options, collection, encoder)
-        with inputs.options_for(doc_embs="--doc-tokens", Q="--query-tokens"):
+        with options_for(doc_embs="--doc-tokens", Q="--query-tokens"):
             found[folder] = report.evaluated(
                 collection,
                 documents,
                 queries,
                 measures,
-                build={"device": options.device, **inputs.build_settings(options)},
-                search=inputs.search_settings(options),
+                build={"device": options.device, **build_settings(options)},
+                search=search_settings(options),
                 exact=options.exact,
                 sweep=options.plot is not None,
                 alphas=options.alpha or (),
@@ -123,7 +135,7 @@ def _checked(options: argparse.Namespace) -> list[str]:
         raise ValueError("--run goes with one folder, for ids of queries of several may be the same")
     for option in ("json", "per_query", "run", "plot"):
         if (path := getattr(options, option)) is not None:
-            inputs.check_writable(Path(path), f"--{option.replace('_', '-')}")
+            check_writable(Path(path), f"--{option.replace('_', '-')}")
     if options.plot and find_spec("matplotlib") is None:
         raise ImportError("--plot needs matplotlib: pip install 'lateint[eval]'")
     measures = options.measures or named.names(options.k)
