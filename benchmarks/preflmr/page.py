@@ -162,31 +162,34 @@ def passages(results: Row) -> str:
 
 
 def studies(results: Row) -> str:
-    """Both studies at small scale; the figures are drawn by `figures`."""
+    """The studies at small scale that were measured; the figures are drawn by `figures`."""
     from preflmr.studies import scaling, ventropy
 
-    found = results["studies"]
-    ran = f"{found['steps']} steps each, one seed; both studies took {number(found['cpu_minutes'])} minutes of a CPU."
-    return "\n\n".join(
-        [
-            scaling.table(found["scaling"]).strip(),
-            f"Recall in percent; A.R. is the average rank. {ran}",
-            f"![Each task over the number of parameters](images/{SIZES})",
-            f"![All models on all tasks](images/{RADAR})",
-            ventropy.table(found["ventropy"]).strip(),
-            f"![Information over steps of intermediate training](images/{ENTROPY})",
-        ]
-    )
+    parts = []
+    if found := results["studies"].get("ventropy"):
+        ran = f"{found['steps']} steps of fine-tuning each, one seed; {number(found['cpu_minutes'])} minutes of a CPU."
+        figure = f"![Information over steps of intermediate training](images/{ENTROPY})"
+        parts += [ventropy.table(found).strip(), ran, figure]
+    if found := results["studies"].get("scaling"):
+        ran = f"{found['steps']} steps each, one seed; {number(found['cpu_minutes'])} minutes of a CPU."
+        parts += [scaling.table(found).strip(), f"Recall in percent; A.R. is the average rank. {ran}"]
+        parts.append(f"![Each task over the number of parameters](images/{SIZES})")
+        parts.append(f"![All models on all tasks](images/{RADAR})")
+    else:
+        parts.append("The scaling study was not run to its end here.")
+    return "\n\n".join(parts)
 
 
 def figures(results: Row) -> dict[str, str]:
     """Files of ``docs/images`` and what they hold."""
     from preflmr.studies import scaling, ventropy
 
-    found = results["studies"]
-    drawn = {SIZES: scaling.sizes(found["scaling"]), RADAR: scaling.radar(found["scaling"])}
-    drawn[ENTROPY] = ventropy.figure(found["ventropy"])
-    return {name: str(content) for name, content in drawn.items()}
+    drawn: dict[str, str] = {}
+    if found := results["studies"].get("ventropy"):
+        drawn[ENTROPY] = ventropy.figure(found)
+    if found := results["studies"].get("scaling"):
+        drawn |= {SIZES: str(scaling.sizes(found)), RADAR: str(scaling.radar(found))}
+    return drawn
 
 
 def _ratio(row: Row, base: Row, key: str, unit: str) -> str:
