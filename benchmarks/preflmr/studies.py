@@ -5,7 +5,8 @@
 Encoders of several sizes are the first layers of the demo's pretrained ones, MiniLM and ViT-S/14. Every combination is
 trained for the same steps on emoji and their captions, and measured on emoji. V-entropy starts from the smallest
 combination: D1 are emoji; D2 are these again, and questions about flags. Only mappings learn, so that each picture and
-each passage is encoded once. What is trained already stays, in the working folder, and a run that was cut off goes on. ``python -m benchmarks.preflmr.page`` draws the figures.
+each passage is encoded once. What is trained already stays, in the working folder, and a run that was cut off goes on.
+``python -m benchmarks.preflmr.page`` draws the figures.
 """
 
 from __future__ import annotations
