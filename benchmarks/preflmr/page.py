@@ -1,4 +1,4 @@
-"""Writes the tables of ``docs/preflmr.md`` from the JSON files in ``benchmarks/results``.
+"""Writes the tables and figures of ``docs/preflmr.md`` from the JSON files in ``benchmarks/results``.
 
 python -m benchmarks.preflmr.page            write them
 python -m benchmarks.preflmr.page --check    fail if they are not what the JSON files say
@@ -15,6 +15,8 @@ from benchmarks.render import DOCS, RESULTS, ROOT
 from benchmarks.tables import number
 
 PAGE = DOCS / "preflmr.md"
+FILES = ("demo", "full_size", "step", "passages", "studies")  # preflmr-*.json
+SIZES, RADAR, ENTROPY = "preflmr-sizes.svg", "preflmr-radar.svg", "preflmr-ventropy.svg"
 DATA = {"flags_kbvqa": "flags", "emoji_captions": "emoji"}
 MATCHING = {"flags_kbvqa": {"val": 0.83, "test": 0.77}, "emoji_captions": {"val": 0.23, "test": 0.25}}  # data's README
 COSTS = (("step_seconds", "s"), ("step_mib", "MiB"), ("scoring_seconds", "s"), ("scoring_mib", "MiB"))
@@ -142,6 +144,54 @@ def step(results: Row) -> str:
     return f"{found['machine']['cpu']}, {found['machine']['cores']} cores.\n\n{table(head, body)}"
 
 
+def passages(results: Row) -> str:
+    """What opening many passages takes."""
+    found = results["passages"]
+    body = [
+        (
+            f"{row['passages'] / 1e6:.0f} million",
+            {"first": "the first time", "later": "later"}[row["open"]],
+            f"{number(row['own_mb'])} MB",
+            f"{number(row['mapped_mb'])} MB",
+            f"{number(row['seconds'])} s",
+        )
+        for row in found["runs"]
+    ]
+    head = ("passages", "opened", "a process's own memory, at most", "mapped files, at most", "time")
+    return f"{table(head, body)}\n\nGenerated passages of {found['characters']} characters, in files of a million."
+
+
+def studies(results: Row) -> str:
+    """The studies at small scale that were measured; the figures are drawn by `figures`."""
+    from preflmr.studies import scaling, ventropy
+
+    parts = []
+    if found := results["studies"].get("ventropy"):
+        ran = f"{found['steps']} steps of fine-tuning each, one seed; {number(found['cpu_minutes'])} minutes of a CPU."
+        figure = f"![Information over steps of intermediate training](images/{ENTROPY})"
+        parts += [ventropy.table(found).strip(), ran, figure]
+    if found := results["studies"].get("scaling"):
+        ran = f"{found['steps']} steps each, one seed; {number(found['cpu_minutes'])} minutes of a CPU."
+        parts += [scaling.table(found).strip(), f"Recall in percent; A.R. is the average rank. {ran}"]
+        parts.append(f"![Each task over the number of parameters](images/{SIZES})")
+        parts.append(f"![All models on all tasks](images/{RADAR})")
+    else:
+        parts.append("The scaling study was not run to its end here.")
+    return "\n\n".join(parts)
+
+
+def figures(results: Row) -> dict[str, str]:
+    """Files of ``docs/images`` and what they hold."""
+    from preflmr.studies import scaling, ventropy
+
+    drawn: dict[str, str] = {}
+    if found := results["studies"].get("ventropy"):
+        drawn[ENTROPY] = ventropy.figure(found)
+    if found := results["studies"].get("scaling"):
+        drawn |= {SIZES: str(scaling.sizes(found)), RADAR: str(scaling.radar(found))}
+    return drawn
+
+
 def _ratio(row: Row, base: Row, key: str, unit: str) -> str:
     """A cost, and how many times less that is than torch's."""
     cost = f"{number(row[key])} {unit}"
@@ -157,14 +207,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
     args = parser.parse_args()
-    files = {"demo": "preflmr-demo", "full_size": "preflmr-full-size", "step": "preflmr-step"}
-    results = {name: read_json(RESULTS / f"{file}.json") for name, file in files.items()}
-    page = PAGE.read_text()
-    rendered = with_tables(page, results, (full_size, demo, ablations, step))
-    if args.check and rendered != page:
-        sys.exit(f"{PAGE.name} is not what benchmarks/results say; run python -m benchmarks.preflmr.page")
-    if not args.check:
-        PAGE.write_text(rendered)
+    results = {name: read_json(RESULTS / f"preflmr-{name.replace('_', '-')}.json") for name in FILES}
+    wanted = {PAGE: with_tables(PAGE.read_text(), results, (full_size, demo, ablations, step, passages, studies))}
+    wanted |= {DOCS / "images" / name: drawn for name, drawn in figures(results).items()}
+    for path, content in wanted.items():
+        if args.check and (not path.exists() or path.read_text() != content):
+            sys.exit(f"{path.name} is not what benchmarks/results say; run python -m benchmarks.preflmr.page")
+        if not args.check:
+            path.write_text(content)
 
 
 if __name__ == "__main__":

@@ -51,13 +51,18 @@ def test_a_resumed_run_may_have_another_tracker(make_tiny, squares, tmp_path, up
 
 
 def test_weights_and_biases(make_tiny, squares, tmp_path, monkeypatch):
-    """Offline: what would be sent lies in the run's folder."""
+    """Offline: what would be sent lies in the run's folder, with every loss of the log."""
     pytest.importorskip("wandb", reason="wandb is not installed")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    settings = recipe(tmp_path / "run", squares, steps=2, tracker="wandb", project="squares")
+    settings = recipe(tmp_path / "run", squares, steps=3, log_every=1, tracker="wandb", project="squares")
     train.run(build(TrainConfig, settings), model=make_tiny(), cpu=True, progress=False)
-    assert list((tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb"))
+    (sent,) = (tmp_path / "run/wandb").glob("offline-run-*/run-*.wandb")
+    losses = [json.loads(line)["loss"] for line in (tmp_path / "run/log.jsonl").read_text().splitlines()]
+    assert len(set(losses)) == 3
+    content = sent.read_bytes()  # records, in which values are JSON
+    places = [content.find(json.dumps(loss).encode()) for loss in losses]
+    assert 0 < places[0] < places[1] < places[2] and b"squares" in content
 
 
 def test_an_unknown_tracker_is_refused(squares, tmp_path):
