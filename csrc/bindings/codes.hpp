@@ -34,15 +34,15 @@ Array<uint32_t> nearest(const codes::Assigner& assigner, const Array<uint8_t>& t
     return ids;
 }
 
-py::tuple cluster_sums(const Array<uint8_t>& tokens, const Array<uint32_t>& ids, int64_t count, int threads) {
-    Array<int32_t> sums({count, int64_t{tokens.shape(1)}});
+py::tuple cluster_means(const Array<uint8_t>& tokens, const Array<uint32_t>& ids, int64_t count, int threads) {
+    Array<uint8_t> means({count, int64_t{tokens.shape(1)}});
     Array<int64_t> members(count);
-    int32_t* const to = sums.mutable_data();
+    uint8_t* const to = means.mutable_data();
     int64_t* const many = members.mutable_data();
     without_gil([&] {
-        codes::cluster_sums(tokens.data(), ids.data(), tokens.shape(0), tokens.shape(1), count, threads, to, many);
+        codes::cluster_means(tokens.data(), ids.data(), tokens.shape(0), tokens.shape(1), count, threads, to, many);
     });
-    return py::make_tuple(sums, members);
+    return py::make_tuple(means, members);
 }
 
 Array<float> rotate(const py::array& tokens, int dtype, const Array<float>& mean, const Array<float>& rotation,
@@ -115,7 +115,7 @@ Array<int32_t> int8_products(const Array<uint8_t>& rows, const Array<int8_t>& ve
 
 inline void bind_codes(py::module_& m) {
     py::class_<codes::Assigner>(m, "Assigner").def(py::init(&make_assigner)).def("nearest", &nearest);
-    m.def("cluster_sums", &cluster_sums);
+    m.def("cluster_means", &cluster_means);
     m.def("rotate", &rotate);
     m.def("to_bytes", &to_bytes);
     m.def("encode", &encode);

@@ -12,6 +12,7 @@ namespace {
 
 constexpr int kGroupTiles = 16;      // centroids are taken 256 at a time ...
 constexpr int64_t kGroupRows = 32;   // ... by 32 tokens, so that the scores stay in the first-level cache
+constexpr int64_t kRun = 1 << 16;    // tokens that look for their centroids at a time, so that they stay in caches
 constexpr int32_t kNever = 1 << 30;  // bias of absent centroids
 constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
 
@@ -100,49 +101,60 @@ void Assigner::route(const uint8_t* tokens, int64_t n, int cells, int threads, u
 }
 
 void Assigner::nearest(const uint8_t* tokens, int64_t n, int cells, int threads, uint32_t* ids) const {
-    const int64_t cell_count = static_cast<int64_t>(groups_.size());
-    if (cells <= 0 || cells >= cell_count) return nearest_of_all(tokens, n, threads, ids);
-    const int64_t pairs = n * cells;
-    std::vector<uint32_t> routed(pairs);
-    route(tokens, n, cells, threads, routed.data());
-    // Pairs (token, cell) by cell, so that every cell's centroids are read once.
-    std::vector<int64_t> starts(cell_count + 1, 0);
-    for (uint32_t c : routed) ++starts[c + 1];
-    for (int64_t c = 0; c < cell_count; ++c) starts[c + 1] += starts[c];
-    std::vector<uint32_t> order(pairs);
-    {
-        std::vector<int64_t> next(starts.begin(), starts.end() - 1);
-        for (int64_t p = 0; p < pairs; ++p) order[next[routed[p]]++] = static_cast<uint32_t>(p);
+    if (cells <= 0 || cells >= static_cast<int64_t>(groups_.size())) return nearest_of_all(tokens, n, threads, ids);
+    Pairs pairs;
+    for (int64_t first = 0; first < n; first += kRun) {
+        const int64_t size = std::min(kRun, n - first);
+        pairs.cell.resize(size * cells);
+        route(tokens + first * depth_, size, cells, threads, pairs.cell.data());
+        nearest_of_cells(tokens + first * depth_, size, cells, threads, pairs, ids + first);
     }
-    std::vector<int32_t> best(pairs, kWorst), found(pairs, 0);  // by pair
+}
+
+// The nearest of the centroids of the cells of each token.
+void Assigner::nearest_of_cells(const uint8_t* tokens, int64_t n, int cells, int threads, Pairs& pairs,
+                                uint32_t* ids) const {
+    const auto cell_count = static_cast<int64_t>(groups_.size());
+    pairs.sort(cell_count);
+    pairs.best.assign(n * cells, kWorst);
+    pairs.found.assign(n * cells, 0);
     parallel_for(cell_count, threads, [&](int64_t c, int) {
         constexpr int64_t kBlock = 256;
-        const int64_t size = starts[c + 1] - starts[c];
-        if (size == 0 || groups_[c].size == 0) return;
+        const int64_t begin = pairs.starts[c], end = pairs.starts[c + 1];
+        if (begin == end || groups_[c].size == 0) return;
         const Session session(int8_kernels());
-        std::vector<uint8_t> rows(kBlock * depth_);
+        std::vector<uint8_t> rows(std::min(kBlock, end - begin) * depth_);
         std::vector<int32_t> scratch(kGroupRows * kGroupTiles * kLanes), top(kBlock), id(kBlock);
-        for (int64_t b = 0; b < size; b += kBlock) {
-            const int64_t count = std::min(kBlock, size - b);
-            const uint32_t* pair = order.data() + starts[c] + b;
+        for (int64_t b = begin; b < end; b += kBlock) {
+            const int64_t count = std::min(kBlock, end - b);
+            const uint32_t* const pair = pairs.order.data() + b;
             for (int64_t i = 0; i < count; ++i)
                 std::memcpy(rows.data() + i * depth_, tokens + int64_t(pair[i] / cells) * depth_, depth_);
             std::fill(top.begin(), top.end(), kWorst);
             std::fill(id.begin(), id.end(), 0);
             offer(groups_[c], rows.data(), count, scratch.data(), top.data(), id.data());
-            for (int64_t i = 0; i < count; ++i) best[pair[i]] = top[i], found[pair[i]] = id[i];
+            for (int64_t i = 0; i < count; ++i) pairs.best[pair[i]] = top[i], pairs.found[pair[i]] = id[i];
         }
     });
     for (int64_t i = 0; i < n; ++i) {
         int64_t winner = i * cells;
         for (int64_t p = winner + 1; p < (i + 1) * cells; ++p)
-            if (best[p] > best[winner]) winner = p;
-        ids[i] = static_cast<uint32_t>(found[winner]);
+            if (pairs.best[p] > pairs.best[winner]) winner = p;
+        ids[i] = static_cast<uint32_t>(pairs.found[winner]);
     }
 }
 
-void cluster_sums(const uint8_t* tokens, const uint32_t* ids, int64_t n, int64_t depth, int64_t count, int threads,
-                  int32_t* sums, int64_t* members) {
+void Assigner::Pairs::sort(int64_t cell_count) {
+    starts.assign(cell_count + 1, 0);
+    for (uint32_t c : cell) ++starts[c + 1];
+    for (int64_t c = 0; c < cell_count; ++c) starts[c + 1] += starts[c];
+    std::vector<int64_t> next(starts.begin(), starts.end() - 1);
+    order.resize(cell.size());
+    for (size_t p = 0; p < cell.size(); ++p) order[next[cell[p]]++] = static_cast<uint32_t>(p);
+}
+
+void cluster_means(const uint8_t* tokens, const uint32_t* ids, int64_t n, int64_t depth, int64_t count, int threads,
+                   uint8_t* means, int64_t* members) {
     std::vector<int64_t> starts(count + 1, 0);
     for (int64_t i = 0; i < n; ++i) ++starts[ids[i] + 1];
     for (int64_t c = 0; c < count; ++c) members[c] = starts[c + 1], starts[c + 1] += starts[c];
@@ -151,14 +163,19 @@ void cluster_sums(const uint8_t* tokens, const uint32_t* ids, int64_t n, int64_t
         std::vector<int64_t> next(starts.begin(), starts.end() - 1);
         for (int64_t i = 0; i < n; ++i) order[next[ids[i]]++] = static_cast<uint32_t>(i);
     }
-    std::fill(sums, sums + count * depth, 0);
     constexpr int64_t kBlock = 64;
-    parallel_for((count + kBlock - 1) / kBlock, threads, [&](int64_t task, int) {
-        for (int64_t c = task * kBlock; c < std::min(count, (task + 1) * kBlock); ++c)
+    parallel_for_chunks(count, kBlock, threads, [&](int64_t first, int64_t size) {
+        std::vector<int32_t> sums(depth);
+        for (int64_t c = first; c < first + size; ++c) {
+            std::fill(sums.begin(), sums.end(), 0);
             for (int64_t p = starts[c]; p < starts[c + 1]; ++p) {
                 const uint8_t* row = tokens + int64_t(order[p]) * depth;
-                for (int64_t k = 0; k < depth; ++k) sums[c * depth + k] += row[k];
+                for (int64_t k = 0; k < depth; ++k) sums[k] += row[k];
             }
+            const int64_t many = std::max<int64_t>(members[c], 1);
+            for (int64_t k = 0; k < depth; ++k)
+                means[c * depth + k] = static_cast<uint8_t>((2 * int64_t(sums[k]) + many) / (2 * many));
+        }
     });
 }
 

@@ -23,9 +23,17 @@ private:
         std::vector<int32_t> bias;  // |c|^2 / 2 and what the unsigned offset of the tokens adds
         int ntiles() const { return static_cast<int>(bias.size() / kLanes); }
     };
+    struct Pairs {  // of n tokens and the cells that each looks into: p is of token p / cells
+        std::vector<uint32_t> cell;
+        std::vector<int64_t> starts;  // those of cell c are order[starts[c]] to order[starts[c + 1] - 1]
+        std::vector<uint32_t> order;
+        std::vector<int32_t> best, found;
+        void sort(int64_t cell_count);
+    };
     static Group pack(const uint8_t* rows, int64_t first, int64_t size, int64_t depth);
     void offer(const Group&, const uint8_t* tokens, int64_t n, int32_t* scratch, int32_t* best, int32_t* ids) const;
     void route(const uint8_t* tokens, int64_t n, int cells, int threads, uint32_t* out) const;
+    void nearest_of_cells(const uint8_t* tokens, int64_t n, int cells, int threads, Pairs&, uint32_t* ids) const;
     void nearest_of_all(const uint8_t* tokens, int64_t n, int threads, uint32_t* ids) const;
 
     int64_t depth_;
@@ -33,8 +41,9 @@ private:
     std::vector<Group> groups_;
 };
 
-// sums[c][k] = sum of tokens[i][k] over the tokens with ids[i] = c, and their number; sums is [K, depth].
-void cluster_sums(const uint8_t* tokens, const uint32_t* ids, int64_t n, int64_t depth, int64_t count, int threads,
-                  int32_t* sums, int64_t* members);
+// means[c]: the mean of the tokens with ids[i] = c, rounded half up, or zeros where there are none; and how many there
+// are. means is [K, depth].
+void cluster_means(const uint8_t* tokens, const uint32_t* ids, int64_t n, int64_t depth, int64_t count, int threads,
+                   uint8_t* means, int64_t* members);
 
 }  // namespace lateint::codes

@@ -78,7 +78,7 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
     const Query few = sample(query, codec.depth, limits.sampled);
     find_candidates(few, limits, allowed, threads, scratch, counts);
     const auto size = std::max<int64_t>(1, static_cast<int64_t>(scratch.chosen.size()));
-    const int64_t likely = std::min(kSafety * watched, size);
+    const int64_t likely = std::min(kSafety * std::min(watched, size), size);
     const std::vector<Hit> hits = rank(few, size, likely, limits, scratch, threads, nullptr);
     choose_again(hits, double(few.length) / double(query.length), scratch);
     return rank(query, limits.k, watched, limits, scratch, threads, counts);

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lateint_kernels import reference
-from lateint_kernels.codes.centroids import Assigner, cluster_sums, invert
+from lateint_kernels.codes.centroids import Assigner, cluster_means, invert
 from lateint_kernels.codes.residual import depth_of
 
 
@@ -124,22 +124,40 @@ def test_more_centroids_than_16_bits_count(isa):
     np.testing.assert_array_equal(flat(centroids).nearest(tokens), expected)
 
 
+def test_many_tokens_are_taken_a_run_at_a_time():
+    """Those on both sides of where a run of 65,536 ends find what they find alone."""
+    rng = np.random.default_rng(0)
+    centroids, tokens = points(rng, 90, 8), points(rng, 2 * 65_536 + 5, 8)
+    assigner = Assigner(centroids, points(rng, 9, 8), cut(90, 9))
+    found = assigner.nearest(tokens, cells=3, threads=2)
+    for first in range(0, len(tokens), 30_000):
+        part = slice(first, first + 30_000)
+        np.testing.assert_array_equal(assigner.nearest(tokens[part], cells=3, threads=1), found[part])
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3])
-def test_cluster_sums(threads):
+def test_cluster_means(threads):
     rng = np.random.default_rng(0)
     tokens, ids = points(rng, 5000, 40), rng.integers(0, 150, 5000).astype(np.uint32)
     ids[ids == 7] = 8
-    sums, members = cluster_sums(tokens, ids, 151, threads=threads)
-    expected = np.zeros((151, 64), np.int64)
-    np.add.at(expected, ids, tokens)
-    np.testing.assert_array_equal(sums, expected)
+    means, members = cluster_means(tokens, ids, 151, threads=threads)
     np.testing.assert_array_equal(members, np.bincount(ids, minlength=151))
     assert members[7] == members[150] == 0
+    sums = np.zeros((151, 64), np.int64)
+    np.add.at(sums, ids, tokens)
+    np.testing.assert_array_equal(means, np.floor(sums / np.maximum(members, 1)[:, None] + 0.5))
 
 
-def test_cluster_sums_of_nothing():
-    sums, members = cluster_sums(np.zeros((0, 64), np.uint8), np.zeros(0, np.uint32), 3)
-    assert not sums.any() and members.tolist() == [0, 0, 0]
+def test_cluster_means_are_rounded_half_up():
+    tokens = np.zeros((5, 64), np.uint8)
+    tokens[:, 0], tokens[:, 1] = [0, 1, 255, 255, 254], [3, 4, 0, 0, 1]
+    means, members = cluster_means(tokens, np.array([0, 0, 1, 1, 1], np.uint32), 2)
+    assert means[:, :2].tolist() == [[1, 4], [255, 0]] and members.tolist() == [2, 3]
+
+
+def test_cluster_means_of_nothing():
+    means, members = cluster_means(np.zeros((0, 64), np.uint8), np.zeros(0, np.uint32), 3)
+    assert not means.any() and members.tolist() == [0, 0, 0]
 
 
 @pytest.mark.parametrize("count", [1, 5, 70_000])

@@ -148,6 +148,17 @@ def test_limits_of_any_size_are_all_there_is(isa, size):
         assert all(np.array_equal(ours, theirs) for ours, theirs in zip(found[0], everything[0], strict=True))
 
 
+@pytest.mark.parametrize("size", [1 << 62, (2**64 + 2) // 3, 2**63 - 1])
+def test_no_number_of_watched_hits_stops_a_search_too_soon(isa, size):
+    """Three times as many must not change before tokens that were sampled stop: a number that may not fit 64 bits."""
+    lengths = [3] * 200
+    made = make(np.random.default_rng(0), lengths)
+    query = np.random.default_rng(1).standard_normal((40, 40)).astype(np.float32)
+    limits = Limits(30, len(lengths), patience=1, sampled=8, watched=size)
+    (positions, _), *_ = made.engine.search(query, np.array([0, 40]), size, limits, threads=1)
+    assert sorted(positions.tolist()) == list(range(200))
+
+
 def test_a_query_of_many_tokens(isa):
     made = make(np.random.default_rng(0), LENGTHS, width=8, count=4, cells=2)
     query = np.random.default_rng(1).standard_normal((70000, 8)).astype(np.float32)

@@ -181,9 +181,7 @@ class HostOperators:
         count: int,
         others: Callable[[int], NDArray[np.int64]],
     ) -> NDArray[np.uint8]:
-        sums, members = centroids.cluster_sums(rows, ids, count, threads=self._threads)
-        counts = np.maximum(members, 1)[:, None]
-        means: NDArray[np.uint8] = ((2 * sums.astype(np.int64) + counts) // (2 * counts)).astype(np.uint8)
+        means, members = centroids.cluster_means(rows, ids, count, threads=self._threads)
         empty = np.flatnonzero(members == 0)
         if empty.size:
             means[empty] = rows[others(empty.size)]

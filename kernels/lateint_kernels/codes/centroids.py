@@ -36,12 +36,15 @@ class Assigner:
         return ids
 
 
-def cluster_sums(
+def cluster_means(
     tokens: NDArray[np.uint8], ids: NDArray[np.uint32], count: int, *, threads: int = 0
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """Sums ``[count, depth]`` of the tokens of each id, and how many there are ``[count]``."""
-    sums, members = _cpu.cluster_sums(tokens, ids, count, threads)
-    return sums, members
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Means ``[count, depth]`` of the tokens of each id, rounded half up, and how many there are ``[count]``.
+
+    Zeros are the mean of no tokens.
+    """
+    means, members = _cpu.cluster_means(tokens, ids, count, threads)
+    return means, members
 
 
 def invert(

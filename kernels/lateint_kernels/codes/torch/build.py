@@ -105,7 +105,7 @@ def _encoded(scaled: Tensor, centroid: Tensor, nbits: int) -> tuple[Tensor, Tens
 
 
 def cluster_sums(rows: Tensor, ids: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """As `lateint_kernels.codes.centroids.cluster_sums`, signed: ``[count, depth]`` int32 and ``[count]`` int64."""
+    """Sums of the rows of each id, ``[count, depth]`` int32, and how many there are ``[count]`` int64."""
     sums = torch.zeros((count, rows.shape[1]), dtype=torch.int32, device=rows.device)
     step = max(1, NUMBERS[kind(rows)] // rows.shape[1])
     for part, numbers in zip(rows.split(step), ids.split(step), strict=True):
