@@ -74,8 +74,8 @@ def decode(
     nbits: int,
     width: int,
 ) -> NDArray[np.uint8]: ...
-def cluster_sums(
-    tokens: NDArray[np.uint8], ids: NDArray[np.uint32], count: int, threads: int
+def cluster_means(
+    tokens: NDArray[np.uint8], ids: NDArray[np.uuint8], count: int, threads: int
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
 def invert(
     ids: NDArray[np.uint32], offsets: NDArray[np.int64], count: int
