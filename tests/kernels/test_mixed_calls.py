@@ -56,7 +56,7 @@ def calls():
         "nearest": lambda threads: centroids.Assigner(
             codec.centroids, codec.cells, codec.cell_offsets, threads=threads
         ).nearest(padded, cells=2, threads=threads),
-        "cluster_sums": lambda threads: centroids.cluster_sums(padded, ids, 40, threads=threads),
+        "cluster_means": lambda threads: centroids.cluster_means(padded, ids, 40, threads=threads),
         "invert": lambda threads: centroids.invert(ids, made.offsets, 40),
     }
 
