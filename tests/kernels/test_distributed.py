@@ -12,10 +12,10 @@ torch = pytest.importorskip("torch")
 if not torch.distributed.is_available():
     pytest.skip("torch was built without distributed", allow_module_level=True)
 
+from filelock import FileLock  # noqa: E402  # which torch brings
+
 from lateint_kernels import RaggedTensor, losses, maxsim  # noqa: E402
 from lateint_kernels.distributed import gather_documents, gather_rows, global_mean  # noqa: E402
-
-pytestmark = pytest.mark.xdist_group("ranks")  # which are started once, not by each process of the suite
 
 WORLD = 4
 PROGRAM = Path(__file__).with_name("ranks.py")
@@ -26,10 +26,16 @@ SPEC.loader.exec_module(ranks)
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory):
-    """What each rank found; started once, for importing torch takes longest."""
+    """What each rank found; started once for all processes of the suite, for importing torch takes longest."""
     folder = tmp_path_factory.mktemp("ranks")
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = tmp_path_factory.getbasetemp().parent / "ranks"
+        folder.mkdir(exist_ok=True)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "GLOO_SOCKET_IFNAME": "lo"}
-    subprocess.run([sys.executable, PROGRAM, str(WORLD), folder], env=environment, check=True, timeout=120)
+    with FileLock(folder / "lock"):
+        if not (folder / "done").exists():
+            subprocess.run([sys.executable, PROGRAM, str(WORLD), folder], env=environment, check=True, timeout=120)
+            (folder / "done").touch()
     return [torch.load(folder / f"{rank}.pt") for rank in range(WORLD)]
 
 

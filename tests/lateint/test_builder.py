@@ -97,7 +97,7 @@ print(asked, most - before)
     [
         ("np.ones((150_000, 8), np.float32), np.arange(150_000)[::-1]", "dict(lengths=np.ones(150_000, np.int64))"),
         ("Documents(), [str(i) for i in range(150_000)]", "{}"),
-        ("list(Documents()), None", "{}"),
+        pytest.param("list(Documents()), None", "{}", marks=pytest.mark.long),
     ],
     ids=["flat", "stream", "list"],
 )

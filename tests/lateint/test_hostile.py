@@ -22,7 +22,7 @@ print(json.dumps(hostile.run(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc/self/statm is Linux's")
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.long)])
 def test_indexes_of_strangers(tmp_path, seed):
     """In a process of its own, with a bound on its memory; ``python -m benchmarks.trust hostile`` is the long form."""
     roots = [Path(lateint.__file__).parents[1], Path(lateint_kernels.__file__).parents[1], Path(__file__).parent]
