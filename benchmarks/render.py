@@ -81,21 +81,6 @@ def growth(scale: Row) -> str:
     return table(head, rows)
 
 
-def repeated() -> list[str]:
-    """How far another run of the same command, on the same indexes, was from the one in the table."""
-    path = RESULTS / "scale-repeat.json"
-    if not path.exists():
-        return []
-    times = [
-        f"{number(size['search']['p50_ms'])} ms at {size['tokens']:.0e}".replace("e+0", "e")
-        for size in json.loads(path.read_text())["sizes"]
-    ]
-    return [
-        f"The same searches a few minutes earlier had a p50 of {', '.join(times)} tokens. Two runs can differ by that "
-        "much."
-    ]
-
-
 def beside_others(rivals: Row) -> list[str]:
     """The section on other engines, in paragraphs."""
     cases = rivals["cases"]
@@ -148,9 +133,10 @@ def document(rivals: Row, scale: Row | None) -> str:
             f"that shows and what it does not. Indexes have {' and '.join(map(str, build_notes))} bits. Searches have "
             f"queries of {scale['sizes'][0]['search']['query_tokens']} tokens, one thread and default settings. Recall "
             "is against the exhaustive scan of the same codes. Own memory is the build's peak without memory-mapped "
-            "files, among which is the source of the perturbed tokens.",
+            "files, among which is the source of the perturbed tokens. Making these takes "
+            f"{number(scale['sizes'][-1]['build']['stream_seconds_a_pass'])} s a pass at the largest size, and a build "
+            "of an iterable reads them three times.",
             growth(scale),
-            *repeated(),
             *(
                 [f"An earlier run of the same command built the indexes of {', '.join(earlier)} tokens."]
                 if (
