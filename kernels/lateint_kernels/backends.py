@@ -76,7 +76,6 @@ def resolve(
     return module if op in ("search", "build") else getattr(module, op)
 
 
-@cache
 def chosen(
     op: str,
     device: "torch.device",

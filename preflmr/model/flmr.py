@@ -406,7 +406,17 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         """Ids, where the model is, and ``[B, tokens, hidden]``."""
         ids, mask = given.text(self.config.text_config.max_position_embeddings)
         ids, mask = ids.to(self.device), None if mask is None else mask.to(self.device)
-        return ids, getattr(self, f"{side}_text_encoder")(ids, mask)
+        encoder = getattr(self, f"{side}_text_encoder")
+        if ids.device.type != "cpu" or _learns(encoder):
+            return ids, encoder(ids, mask)
+        # Questions without words of their own have the few texts of their instructions: each is encoded once.
+        distinct, place = (ids if mask is None else torch.cat([ids, mask.to(ids.dtype)], 1)).unique(
+            dim=0, return_inverse=True
+        )
+        if len(distinct) == len(ids):
+            return ids, encoder(ids, mask)
+        length = ids.shape[1]
+        return ids, encoder(distinct[:, :length], None if mask is None else distinct[:, length:])[place]
 
     def _vision_rows(self, side: str, given: Given, out: FLMROutput) -> tuple[Tensor, int]:
         """What the MLP makes of R pictures each, ``[B, R * N_vt, dim]``, and R."""
@@ -435,6 +445,12 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         patches = self.transformer_mapping_input_linear(out.vision_penultimate_hidden_state[:, 1:])
         rows = self.transformer_mapping_output_linear(self.transformer_mapping_network(patches, text, seen))
         return rows.reshape(len(ids), -1, self.config.dim)
+
+
+def _learns(encoder: Any) -> bool:
+    """Whether each row has dropout or a gradient of its own."""
+    frozen = not torch.is_grad_enabled() or not any(parameter.requires_grad for parameter in encoder.parameters())
+    return bool(encoder.training) or not frozen
 
 
 AutoModel.register(FLMRConfig, PreFLMR, exist_ok=True)

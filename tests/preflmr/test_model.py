@@ -50,6 +50,22 @@ def test_blocks_of_a_query(model):
     assert torch.equal(torch.nn.functional.normalize(both.pooler_output, dim=1), rows[:, 0])
 
 
+def test_equal_texts_are_encoded_once_where_nothing_learns(model):
+    q = model.query_tokenizer([QUESTIONS[0], QUESTIONS[1], QUESTIONS[0], QUESTIONS[0]])
+    pixels, sizes = pictures(4), []
+    hook = model.query_text_encoder.register_forward_pre_hook(lambda module, given: sizes.append(len(given[0])))
+    learning = model.query(**q, pixel_values=pixels)
+    with torch.no_grad():
+        frozen = model.query(**q, pixel_values=pixels)
+        model.query_text_encoder.train()
+        model.query(**q, pixel_values=pixels)  # each with dropout of its own
+    model.query_text_encoder.eval()
+    hook.remove()
+    assert sizes == [4, 2, 4]
+    torch.testing.assert_close(frozen.late_interaction_output, learning.late_interaction_output)
+    assert torch.equal(frozen.mask, learning.mask)
+
+
 def test_instruction_is_masked_and_padding_is_not(model):
     ids = model.query_tokenizer(["say: hi"])["input_ids"]
     assert model.query_mask(ids).int().tolist() == [[1, 1, 0, 0, 0, 0, *[1] * (TEXT - 6)]]
