@@ -9,7 +9,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1]))  # benchmarks are in the tree alone; all else is what is installed
 
-from benchmarks.adapters import peers  # noqa: E402
+from benchmarks.adapters import peers
 
 
 def suite(folder):
