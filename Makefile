@@ -47,7 +47,7 @@ help:
 	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (20 minutes on two cores)"
 	@echo "make demo-preflmr-page   in a browser: which patches of a picture matched which words, of a question or a passage"
 	@echo "make test    the suite in a fresh environment (its tests take five minutes on two cores)"
-	@echo "make test-long   what it leaves out (three minutes): kernels compiled for ARM and GPUs, faults planted in these"
+	@echo "make test-long   what it leaves out (a minute or two): kernels compiled for ARM and GPUs, faults planted in these"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
 	@echo "make test-retrievers   models of PyLate and sentence-transformers behind preflmr and lateint"
 	@echo "make test-ray   the tests of lateint_ray, which need Ray"
