@@ -169,7 +169,7 @@ def lik_retrieve(
 ) -> tuple[Tensor, Tensor]:
     """`late_interaction_kernels.retrieve`."""
     if not largest:
-        raise NotImplementedError("lateint_kernels.retrieve finds the largest scores")
+        raise ValueError("largest must be True, since lateint_kernels.retrieve finds the largest scores; got False")
     documents = D[None] if D.ndim == 2 else D
     d_mask = d_mask[None] if d_mask is not None and d_mask.ndim == 1 else d_mask
     given = {"query_mask": q_mask, "document_mask": d_mask, "normalize": normalize, "chunk": chunk, "check": False}

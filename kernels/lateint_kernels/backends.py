@@ -35,6 +35,7 @@ MODULES = {
     "maxsim": _MAXSIM,
     "maxsim_backward": _MAXSIM,
     "soft_maxima": {**_MAXIMA, "triton": "lateint_kernels.dense.triton.maxima"},
+    "soft_maxima_backward": {"cpp": "lateint_kernels.dense.cpp", "triton": "lateint_kernels.dense.triton.maxima"},
     "retrieved": _MAXIMA,
     "search": {
         "cuda": "lateint_kernels.codes.cuda.search",

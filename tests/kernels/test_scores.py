@@ -6,6 +6,7 @@ import pytest
 torch = pytest.importorskip("torch")
 
 from lateint_kernels import RaggedTensor, maxsim, reference, scores  # noqa: E402
+from lateint_kernels.backends import BackendError  # noqa: E402
 from lateint_kernels.dense import torch as plain  # noqa: E402
 
 LENGTHS = (1, 7, 4, 12, 3), (5, 1, 9)  # of documents and of queries
@@ -189,6 +190,18 @@ def test_compiled_into_one_graph(rng, name):
         strict=True,
     ):
         torch.testing.assert_close(left, right)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_compiled_a_backend_is_refused_likewise(rng, name):
+    leaves = [torch.stack(tokens(rng, [5] * 4, dtype=torch.float64)) for _ in range(2)]
+
+    def run(queries, documents):
+        return SCORES[name][0](queries, documents, check=False, backend="cpp")
+
+    for ask in (run, torch.compile(run, backend="eager")):
+        with pytest.raises(BackendError, match=r"cannot run .* of float64 on cpu: cpp: takes float32"):
+            ask(*leaves)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")

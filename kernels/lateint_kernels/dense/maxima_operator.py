@@ -1,13 +1,12 @@
 """What query tokens find in documents by compiled kernels, as operators of torch."""
 
-from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lateint_kernels import backends
-from lateint_kernels.dense import cpp, operator
+from lateint_kernels.dense import operator
 from lateint_kernels.dense.maxima_torch import one_by_one
 from lateint_kernels.dense.operator import DIFFERENTIABLE, LIBRARY, NAMES, PARTS
 from lateint_kernels.dense.problem import Problem
@@ -27,12 +26,14 @@ def retrieved(problem: Problem, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _soft_maxima(*arguments: Any) -> Tensor:
     *parts, temperature, backend = arguments
-    found: Tensor = _kernels(backend).soft_maxima(operator.problem_of_parts(parts), temperature)
+    problem = operator.problem_of_parts(parts)
+    found: Tensor = _resolved("soft_maxima", problem, backend)(problem, temperature)
     return found
 
 
-def _kernels(backend: str) -> Any:
-    return import_module(backends.MODULES["soft_maxima"][backend])
+def _resolved(op: str, problem: Problem, backend: str) -> Any:
+    """The function of a backend, which may not have been looked at yet: not where torch.compile took it."""
+    return backends.resolve(op, problem.queries.device, problem.queries.dtype, problem.dim, backend)
 
 
 def _soft_maxima_fake(*arguments: Any) -> Tensor:
@@ -43,7 +44,8 @@ def _soft_maxima_fake(*arguments: Any) -> Tensor:
 def _soft_maxima_backward(*arguments: Any) -> tuple[Tensor, Tensor]:
     *parts, temperature, backend, found, gradient, needs = arguments
     problem = operator.problem_of_parts(parts)
-    both = _kernels(backend).soft_maxima_backward(problem, temperature, found, gradient.contiguous(), tuple(needs))
+    run = _resolved("soft_maxima_backward", problem, backend)
+    both = run(problem, temperature, found, gradient.contiguous(), tuple(needs))
     left, right = (operator.or_nothing(x, found, problem.queries.dtype) for x in both)
     return left, right
 
@@ -57,7 +59,9 @@ def _soft_maxima_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 def _retrieved(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
     *parts, k = arguments
-    return cpp.retrieved(operator.problem_of_parts(parts), k)
+    problem = operator.problem_of_parts(parts)
+    found: tuple[Tensor, Tensor, Tensor] = _resolved("retrieved", problem, "cpp")(problem, k)
+    return found
 
 
 def _retrieved_fake(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
