@@ -93,7 +93,9 @@ private:
         for (const int64_t k : left_) {
             if (k == a) continue;
             const double nk = sizes_[k];
-            ours[k] = cost(k, a) = ((nk + na) * ours[k] + (nk + nb) * others[k] - nk * together) / (nk + na + nb);
+            const double sum = (nk + na) * ours[k] + (nk + nb) * others[k] - nk * together;
+            const double mean = sum / (nk + na + nb);
+            ours[k] = cost(k, a) = mean < kFar ? mean : kFar;
         }
         sizes_[a] += nb;
         cluster_[b] = a;
