@@ -23,7 +23,8 @@ from triton.compiler import ASTSource
 from lateint_kernels.codes.index_tensors import CentreTensors, IndexTensors, QueryTensors
 from lateint_kernels.codes.triton import build, search
 from lateint_kernels.dense.problem import Problem
-from lateint_kernels.dense.triton import maxima, maxsim
+from lateint_kernels.dense.runs import Runs
+from lateint_kernels.dense.triton import maxima, maxsim, pooling
 from lateint_kernels.gpu import launch
 
 TYPES = {
@@ -165,6 +166,9 @@ WANTED = {  # what else differs from the kernels of the first two
 }
 SMOOTH = {80: ["training"], 90: ["training", "everything", "wide", "widest", "float32"], 100: ["training"]}
 
+# Tokens of each run, and whether they are as far apart as their cosine says
+POOLED = {"pool": (180, False), "pool-cosine": (500, True), "pool-pages": (1030, True), "pool-longest": (2048, False)}
+
 
 def compiled(planned, capability):
     """What `Launch.run` would compile on such a device."""
@@ -215,6 +219,12 @@ def main(capability):
                 print(json.dumps(found | report(compiled(planned, capability))), flush=True)
     for name in SMOOTH[capability]:
         for planned in maxima.all_launches(problem(**PROBLEMS[name]), launch.ARCHITECTURES[capability]):
+            found = {"capability": capability, "problem": name, "kernel": planned.kernel.__name__}
+            print(json.dumps(found | report(compiled(planned, capability))), flush=True)
+    for name, (length, cosine) in POOLED.items():
+        runs = Runs(np.arange(101) * length, np.full(100, length // 2), cosine)
+        tokens, heads = empty(100 * length, 128, dtype=torch.bfloat16), empty(100 * length, dtype=torch.int64)
+        for planned in list(pooling.all_launches(tokens, runs, heads))[:2]:
             found = {"capability": capability, "problem": name, "kernel": planned.kernel.__name__}
             print(json.dumps(found | report(compiled(planned, capability))), flush=True)
     for name, (nbits, width, Nq, Lq, capabilities) in SEARCHES.items():
