@@ -50,7 +50,7 @@ DENSE = {
 }
 SEARCHES = [(128, 2), (128, 4), (128, 1), (128, 8), (40, 4), (640, 2)]  # width and bits
 DEPTHS = (128, 64, 256)
-POOLED = {"pool": ([9, 1, 24, 17, 3], 2, False), "cosine": ([24, 2, 9], 3, True), "pages": ([300, 40], 8, False)}
+POOLED = {"pool": ([9, 1, 24, 17, 3], 2, False), "cosine": ([24, 2, 9], 3, True), "pages": ([260, 9], 2, False)}
 SHORT = {
     80: {"dense": ["d96"], "smooth": [], "pooled": ["cosine"], "searches": [(128, 4)], "depths": []},
     90: {"dense": ["everything"], "smooth": ["d96"], "pooled": ["pool"], "searches": [(128, 2)], "depths": [128]},

@@ -119,7 +119,7 @@ def test_clusters_by_distance(cosine):
         assert labels.tolist() == reference.clusters_by_distance(distances, counts[i])
 
 
-def test_what_is_not_a_number_is_far_from_everything():
+def test_what_is_not_a_number_is_far_from_everything(isa):
     """Other tokens are merged as if it were not there, and before it."""
     documents = random_documents([12], 8)
     alone = cluster(documents.tokens, documents.offsets, np.array([4]))

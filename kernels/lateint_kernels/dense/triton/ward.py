@@ -120,18 +120,16 @@ def merge(
     nearest_of_each(costs, least, nearest, place, length, stride, ROWS)
     tl.debug_barrier()
     bound = tl.load(least + place, mask=inside, other=float("inf"))
-    near = tl.load(nearest + place, mask=inside, other=0)
-    stale = tl.zeros([N], tl.int32)  # whether a bound may be below the least cost; near is nothing then
+    near = tl.load(nearest + place, mask=inside, other=0)  # later, so never 0: that is for one that is to be found
     size = inside.to(tl.int32)
     head = place
     while left > count:
-        _, found = least_and_first(bound, (place * MOST + near) * 2 + stale, 0)
-        a = found // (2 * MOST)
-        b = found // 2 % MOST
+        _, found = least_and_first(bound, place * MOST + near, 0)
+        a = found // MOST
+        b = found % MOST
         ours = costs + a * stride + place
-        if found % 2 == 1:
+        if b == 0:
             cost = tl.load(ours, mask=(place > a) & (size > 0), other=float("inf"))
-            stale = tl.where(place == a, 0, stale)
         else:
             sizes = tl.sum(tl.where(place == a, size, 0) + tl.where(place == b, size * (2 * MOST), 0), 0)
             na = (sizes % (2 * MOST)).to(tl.float64)
@@ -149,12 +147,9 @@ def merge(
             tl.debug_barrier()
             size = tl.where(place == b, 0, size + tl.where(place == a, sizes // (2 * MOST), 0))
             head = tl.where(head == b, a, head)
-            closer = (joined < bound) | ((joined == bound) & (stale == 0) & (a <= near))
-            closer = closer & others & (place < a)
-            stale = tl.where(((near == a) | (near == b)) & (place != a), 1, stale)
-            stale = tl.where(closer, 0, stale)
+            closer = others & (place < a) & ((joined < bound) | ((joined == bound) & (a <= near)))
             bound = tl.where(closer, joined, tl.where(place == b, float("inf"), bound))
-            near = tl.where(closer, a, near)
+            near = tl.where(closer, a, tl.where((near == a) | (near == b), 0, near))
             cost = tl.where(others & (place > a), joined, float("inf"))
             left -= 1
         cheapest, where = least_and_first(cost, place, 0)
