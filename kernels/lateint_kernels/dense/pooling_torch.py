@@ -1,4 +1,4 @@
-"""Clusters of tokens in plain torch: any device, runs beside each other, and the host never waits for the device."""
+"""Clusters of tokens in plain torch: any device, runs beside each other, and the host never waits for a GPU."""
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ def cluster(tokens: Tensor, runs: Runs, threads: int) -> Tensor:
         return cluster(tokens.cpu(), runs, threads).to(tokens.device)
     heads = torch.arange(len(tokens) + 1, device=tokens.device)  # the last for whatever is outside
     merging = runs.merging()
-    for first, last in blocks(merging, BUDGET.get(tokens.device.type, BUDGET["cpu"])):
+    for first, last in blocks(merging, BUDGET.get(tokens.device.type, BUDGET["cpu"]), tokens.shape[1]):
         block = merging[:, first:last]
         block = block[:, np.argsort(block[2] - block[1], kind="stable")]  # most merges first
         firsts, lengths, _ = torch.from_numpy(block).to(tokens.device)[..., None]

@@ -69,15 +69,17 @@ class Runs:
         return Runs(np.array(cuts, np.int64), np.array(counts, np.int64)), np.array(kept, np.int64)
 
 
-def blocks(merging: NDArray[np.int64], budget: int) -> list[tuple[int, int]]:
-    """Which runs of `Runs.merging` have together at most ``budget`` costs, each as many as the longest of them.
+def blocks(merging: NDArray[np.int64], budget: int, dim: int = 0) -> list[tuple[int, int]]:
+    """Which runs of `Runs.merging` have together at most ``budget`` costs, and components of tokens of ``dim``.
+
+    All have as many as the longest of them.
 
     >>> blocks(np.array([[0, 9, 3], [6, 4, 3], [2, 2, 1]]), 72)
     [(0, 2), (2, 3)]
     """
     found, first, lengths = [], 0, merging[1].tolist()
     while first < len(lengths):
-        last = min(len(lengths), first + max(1, budget // lengths[first] ** 2))
+        last = min(len(lengths), first + max(1, budget // (lengths[first] * max(lengths[first], dim))))
         found.append((first, last))
         first = last
     return found
