@@ -27,12 +27,13 @@ def grown(results: Row) -> str:
             f"{number(size['search']['p50_ms'])} ms",
             f"{number(size['search']['p95_ms'])} ms",
             number(size["search"]["recall_at_10"]),
+            f"{number(size['search']['cheaper']['p50_ms'])} ms at {number(size['search']['cheaper']['recall_at_10'])}",
         )
         for size in results["sizes"]
     ]
-    return f"{machine_text(results['machine'])}\n\n" + table(
-        ("tokens", "build", "index", "p50", "p95", "recall@10"), rows
-    )
+    other = results["sizes"][0]["search"]["cheaper"]
+    head = ("tokens", "build", "index", "p50", "p95", "recall@10", f"nprobe {other['nprobe']}, cells {other['cells']}")
+    return f"{machine_text(results['machine'])}\n\n{table(head, rows)}"
 
 
 def machines(results: Row) -> str:
