@@ -23,7 +23,7 @@ from triton.compiler import ASTSource
 from lateint_kernels.codes.index_tensors import CentreTensors, IndexTensors, QueryTensors
 from lateint_kernels.codes.triton import build, search
 from lateint_kernels.dense.problem import Problem
-from lateint_kernels.dense.triton import maxima, maxsim
+from lateint_kernels.dense.triton import maxima, maxsim, retrieved
 from lateint_kernels.gpu import launch
 
 TYPES = {
@@ -164,6 +164,7 @@ WANTED = {  # what else differs from the kernels of the first two
     100: {"training": ALL, "everything": {"forward"}},
 }
 SMOOTH = {80: ["training"], 90: ["training", "everything", "wide", "widest", "float32"], 100: ["training"]}
+XTR = {80: ["training"], 90: ["training", "everything", "wide", "widest", "float32"], 100: ["training", "everything"]}
 
 
 def compiled(planned, capability):
@@ -216,6 +217,11 @@ def main(capability):
     for name in SMOOTH[capability]:
         for planned in maxima.all_launches(problem(**PROBLEMS[name]), launch.ARCHITECTURES[capability]):
             found = {"capability": capability, "problem": name, "kernel": planned.kernel.__name__}
+            print(json.dumps(found | report(compiled(planned, capability))), flush=True)
+    for name in XTR[capability]:
+        for planned in retrieved.all_launches(problem(**PROBLEMS[name]), 320, launch.ARCHITECTURES[capability]):
+            kernel = "retrieve_members" if planned.arguments.get("members") is not None else planned.kernel.__name__
+            found = {"capability": capability, "problem": name, "kernel": kernel}
             print(json.dumps(found | report(compiled(planned, capability))), flush=True)
     for name, (nbits, width, Nq, Lq, capabilities) in SEARCHES.items():
         if capability in capabilities:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -18,7 +19,6 @@ __all__ = ["retrieved", "why_not"]
 
 BYTES = 256 << 20  # of maxima of groups, slots and members at a time, unless a block of query tokens needs more
 MOST_NUMBERS = 16384  # of a row that are held in registers; longer ones are read again for every halving
-LEAST_NUMBERS = 4096  # of a program
 NUMBERS_EACH = 32  # of these, of a thread
 
 
@@ -34,8 +34,8 @@ def retrieved(problem: Problem, k: int) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def all_launches(problem: Problem, k: int, arch: Architecture) -> Iterator[Launch]:
-    """Every kernel that a problem needs."""
-    yield from launches(problem, k, *_empty(problem), arch)
+    """Every kernel that a problem needs, for its first query tokens."""
+    yield from islice(launches(problem, k, *_empty(problem), arch), 4)
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ def launches(
         rows = min(sizes.rows, TQ - first)
         yield _pass(problem, sizes, first, rows, arch, best=best, argmax=argmax, maxima=maxima)
         if sizes.kept:
-            yield _of_rows(choose_groups, rows, sizes.groups, choosing)
+            yield _of_rows(choose_groups, rows, sizes.groups, arch, choosing)
             yield _pass(problem, sizes, first, rows, arch, slots=slots, members=products)
-        yield _of_rows(last_product, rows, width, {**ending, "first_row": first}, GROUP=sizes.group)
+        yield _of_rows(last_product, rows, width, arch, {**ending, "first_row": first}, GROUP=sizes.group)
 
 
 def _pass(problem: Problem, sizes: Sizes, first: int, rows: int, arch: Architecture, **given: Tensor | None) -> Launch:
@@ -133,13 +133,14 @@ def _pass(problem: Problem, sizes: Sizes, first: int, rows: int, arch: Architect
     return Launch(retrieve, blocks * triton.cdiv(Nd, count), arguments, constants, cut.warps, cut.stages, cut.registers)
 
 
-def _of_rows(kernel: Any, rows: int, width: int, arguments: dict[str, Any], **constants: int) -> Launch:
-    """Over rows of so many numbers, several at a time if they are short."""
+def _of_rows(
+    kernel: Any, rows: int, width: int, arch: Architecture, arguments: dict[str, Any], **constants: int
+) -> Launch:
+    """Over rows of so many numbers."""
     block = min(MOST_NUMBERS, max(16, int(triton.next_power_of_2(width))))
-    each = max(1, LEAST_NUMBERS // block)
-    constants |= {"ROWS": each, "BLOCK": block, "WHOLE": width <= block}
-    warps = max(1, each * block // (32 * NUMBERS_EACH))
-    return Launch(kernel, triton.cdiv(rows, each), {**arguments, "rows": rows}, constants, warps, 1)
+    constants |= {"ROWS": arch.selecting, "BLOCK": block, "WHOLE": width <= block}
+    programs, warps = triton.cdiv(rows, arch.selecting), max(1, block // (32 * NUMBERS_EACH))
+    return Launch(kernel, programs, {**arguments, "rows": rows}, constants, warps, 1)
 
 
 def _empty(problem: Problem) -> tuple[Tensor, Tensor, Tensor]:

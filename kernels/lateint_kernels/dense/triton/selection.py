@@ -109,8 +109,9 @@ def choose_groups(
         same += tl.sum((keys == bound[:, None]).to(tl.int32), 1)
     surplus = tl.max(above + same, 0) > k
     count, before = nothing, nothing
-    for start in tl.range(0, groups, BLOCK):
-        keys = load_keys(maxima, lines, start, n, stride, BLOCK)
+    PART: tl.constexpr = BLOCK if BLOCK < 4096 else 4096  # counting on takes more registers
+    for start in tl.range(0, groups, PART):
+        keys = load_keys(maxima, lines, start, n, stride, PART)
         chosen = (keys >= bound[:, None]) & (keys > LEAST)
         if surplus:
             equal = (keys == bound[:, None]).to(tl.int32)
@@ -118,7 +119,7 @@ def choose_groups(
             chosen = chosen & ((keys > bound[:, None]) | early)
             before += tl.sum(equal, 1)
         number = count[:, None] + tl.cumsum(chosen.to(tl.int32), 1) - 1
-        place = start + tl.arange(0, BLOCK)[None, :]
+        place = start + tl.arange(0, PART)[None, :]
         inside = (place < stride) & (row < rows)[:, None]
         tl.store(slots + lines[:, None] + place, tl.where(chosen, number, -1), mask=inside)
         count += tl.sum(chosen.to(tl.int32), 1)
