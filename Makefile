@@ -91,7 +91,7 @@ test-long:
 
 # And what needs a torch that is built with CUDA, though no GPU; and the encoder of which README has its first example.
 test-preflmr: $(PREFLMR)/ready
-	$(PREFLMR)/bin/pytest -n $(JOBS) tests/preflmr tests/kernels/test_device_waits.py tests/lateint/test_encoders.py tests/test_readme.py
+	$(PREFLMR)/bin/pytest -n $(JOBS) tests/preflmr tests/kernels/test_device_waits.py tests/kernels/test_pooling_waits.py tests/lateint/test_encoders.py tests/test_readme.py
 
 # PyLate wants an older transformers and sentence-transformers; everything else is that of the tests of preflmr.
 test-retrievers: $(PREFLMR)/ready

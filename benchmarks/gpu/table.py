@@ -21,6 +21,9 @@ def text(report: dict[str, Any]) -> str:
             lines.append(
                 f"  {name:20}{found['ms']:10.2f} ms{(found['bytes'] or 0) / 1e9:8.2f} GB  loss {found['loss']:.4f}"
             )
+    for name, found in report.get("pooling", {}).items():
+        lines += ["", f"pooling, {name}: {found['documents']} documents of {found['Ld']} tokens"]
+        lines += [f"  {by:20}{by_it['ms']:10.3f} ms" for by, by_it in found.items() if isinstance(by_it, dict)]
     for name, found in report.get("first_call", {}).items():
         for cache, seconds in found.items():
             lines.append(f"{name}, {cache}: " + ", ".join(f"{key} {value:.2f} s" for key, value in seconds.items()))

@@ -13,7 +13,8 @@ namespace lateint::codes {
 namespace {
 
 constexpr int64_t kRound = 32;       // candidates scored between two looks at whether they still change anything
-constexpr int64_t kRoundsAhead = 4;  // at most so many are scored together, by as many threads
+constexpr int64_t kRoundsAhead = 4;  // at most so many are scored together, some of them for nothing
+constexpr int64_t kShare = 4;        // threads that a round is enough for
 constexpr int64_t kSafety = 3;       // times the watched hits: those of a part of the query that must not change
 
 }  // namespace
@@ -26,7 +27,7 @@ std::vector<Hit> Engine::rank(const Query& query, int64_t k, int64_t watched, co
     Line line(scratch.unit);
     const std::vector<Candidate>& candidates = scratch.chosen;
     const auto size = static_cast<int64_t>(candidates.size());
-    const int64_t together = kRound * std::min<int64_t>(threads_for(threads), kRoundsAhead);
+    const int64_t together = kRound * std::clamp<int64_t>(threads_for(threads) / kShare, 1, kRoundsAhead);
     int64_t idle = 0, known = 0;  // candidates since the watched ones last changed; that are scored
     int64_t positions[kRound * kRoundsAhead];
     float scores[kRound * kRoundsAhead];

@@ -8,7 +8,8 @@ namespace lateint::dense {
 
 // For tokens [length, dim] half of the squares of their distances, costs[i * length + j] for all i and j. Each sum runs
 // over the components in their order, every operation rounded by itself, so that all instruction sets give the same
-// bits. `tile` has room for kDistanceTile * dim numbers.
+// bits. What is not a number, or is infinite, counts as kFar: numbers alone have an order. `tile` has room for
+// kDistanceTile * dim numbers.
 struct DistanceKernel {
     void (*euclidean)(const double* tokens, int64_t length, int64_t dim, double* tile, double* costs);
     // Tokens are 1 - <a, b> apart, the product in float32 as the libraries have it whose distance this is.
@@ -16,6 +17,7 @@ struct DistanceKernel {
 };
 
 constexpr int64_t kDistanceTile = 16;
+constexpr double kFar = 0x1.fffffffffffffp1023;
 
 const DistanceKernel* distance_kernel_scalar();
 #if defined(__x86_64__) || defined(__i386__)
@@ -66,7 +68,10 @@ inline void distance_block(const Number* rows, int64_t dim, const Number* tile, 
         Number found[kDistanceTile];
         double cost[kDistanceTile];
         __builtin_memcpy(found, sums[row], sizeof found);
-        for (int64_t lane = 0; lane < kDistanceTile; ++lane) cost[lane] = Term::cost(found[lane]);
+        for (int64_t lane = 0; lane < kDistanceTile; ++lane) {
+            const double half = Term::cost(found[lane]);
+            cost[lane] = half < kFar ? half : kFar;
+        }
         double* const to = costs + (number + row) * length + first;
         for (int64_t lane = 0; lane < lanes; ++lane) to[lane] = cost[lane];
         for (int64_t lane = 0; lane < lanes; ++lane) costs[(first + lane) * length + number + row] = cost[lane];

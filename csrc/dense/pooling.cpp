@@ -52,26 +52,21 @@ public:
     // Merges the two clusters that it costs least to merge; of equal ones the first. A cluster is named by its first
     // token.
     void merge() {
-        int64_t a = left_[0], place = 0;
-        for (int64_t i = 0; i + 1 < static_cast<int64_t>(left_.size()); ++i) {
-            if (!(least_[left_[i]] < least_[a])) continue;
-            a = left_[i];
-            place = i;
-        }
-        const int64_t b = nearest_[a];  // after a, see `look`
+        int64_t place = cheapest();
+        for (; nearest_[left_[place]] == kUnknown; place = cheapest()) look(place);
+        const int64_t a = left_[place], b = nearest_[a];  // after a, see `look`
         left_.erase(std::find(left_.begin() + place, left_.end(), b));
         unite(a, b);
         look(place);
         for (int64_t i = 0; i < static_cast<int64_t>(left_.size()) && left_[i] < b; ++i) {
             const int64_t other = left_[i];
             if (other == a) continue;
-            if (nearest_[other] == a || nearest_[other] == b) {
-                look(i);
-            } else if (other < a) {
-                const double near = cost(a, other);
-                if (!(near < least_[other] || (near == least_[other] && a < nearest_[other]))) continue;
+            const double near = cost(a, other);
+            if (other < a && (near < least_[other] || (near == least_[other] && a <= nearest_[other]))) {
                 nearest_[other] = a;
                 least_[other] = near;
+            } else if (nearest_[other] == a || nearest_[other] == b) {
+                nearest_[other] = kUnknown;
             }
         }
     }
@@ -83,6 +78,17 @@ public:
     }
 
 private:
+    static constexpr int64_t kUnknown = 0;  // which is before all others
+
+    // The place in left_ of the cluster that it costs least to merge with its nearest; of equal ones the first.
+    int64_t cheapest() const {
+        int64_t place = 0;
+        for (int64_t i = 1; i + 1 < static_cast<int64_t>(left_.size()); ++i) {
+            if (least_[left_[i]] < least_[left_[place]]) place = i;
+        }
+        return place;
+    }
+
     double& cost(int64_t i, int64_t j) { return costs_[i * length_ + j]; }
 
     // Cluster a takes b in, which is left no longer.
@@ -93,7 +99,9 @@ private:
         for (const int64_t k : left_) {
             if (k == a) continue;
             const double nk = sizes_[k];
-            ours[k] = cost(k, a) = ((nk + na) * ours[k] + (nk + nb) * others[k] - nk * together) / (nk + na + nb);
+            const double sum = (nk + na) * ours[k] + (nk + nb) * others[k] - nk * together;
+            const double mean = sum / (nk + na + nb);
+            ours[k] = cost(k, a) = mean < kFar ? mean : kFar;
         }
         sizes_[a] += nb;
         cluster_[b] = a;
@@ -120,7 +128,7 @@ private:
     std::unique_ptr<double[]> costs_;
     std::vector<double> sizes_;
     std::vector<int64_t> cluster_, nearest_;
-    std::vector<double> least_;  // the cost of merging with the nearest
+    std::vector<double> least_;  // the cost of merging with the nearest; while that is unknown, it may be more
     std::vector<int64_t> left_;  // clusters
 };
 

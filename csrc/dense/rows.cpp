@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstring>
 
 #include "platform/threads.hpp"
 
@@ -74,6 +75,13 @@ int64_t first_zero_row(const void* tokens, Dtype dtype, int64_t rows, int64_t di
             return first_zero<uint8_t>(tokens, rows, dim, threads, 0xff);
     }
     return -1;
+}
+
+bool within(const float* numbers, int64_t count, float limit) {
+    uint32_t bits = 0;
+    std::memcpy(&bits, &limit, sizeof bits);
+    const auto* data = reinterpret_cast<const uint32_t*>(numbers);
+    return !any_at_least<uint32_t>(data, count, 0x7fffffff, bits + 1);
 }
 
 }  // namespace lateint::dense

@@ -1,4 +1,4 @@
-// Checks of token matrices that need a look at every value. Rows are contiguous.
+// Token matrices of which every value is looked at. Rows are contiguous.
 #pragma once
 
 #include <cstdint>
@@ -12,5 +12,8 @@ int64_t first_nonfinite_row(const void* tokens, Dtype dtype, int64_t rows, int64
 
 // The first row whose values are all zero; -1 if none is.
 int64_t first_zero_row(const void* tokens, Dtype dtype, int64_t rows, int64_t dim, int threads);
+
+// Whether all numbers are at most `limit` in magnitude; a NaN is not.
+bool within(const float* numbers, int64_t count, float limit);
 
 }  // namespace lateint::dense

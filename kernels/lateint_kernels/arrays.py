@@ -41,6 +41,8 @@ def as_array(x: object, name: str, *, int8: bool = False) -> Array:
     >>> as_array([[1.0, 2.0]], "queries")
     array([[1., 2.]], dtype=float32)
     """
+    if type(x) is np.ndarray and x.dtype == np.float32 and x.flags.c_contiguous and x.flags.aligned:
+        return x
     array = _from_any(x, name)
     dtype = array.dtype
     if dtype.name == "bfloat16":  # ml_dtypes, known by its name

@@ -37,6 +37,11 @@ MODULES = {
     "soft_maxima": {**_MAXIMA, "triton": "lateint_kernels.dense.triton.maxima"},
     "soft_maxima_backward": {"cpp": "lateint_kernels.dense.cpp", "triton": "lateint_kernels.dense.triton.maxima"},
     "retrieved": {**_MAXIMA, "triton": "lateint_kernels.dense.triton.retrieved"},
+    "cluster": {
+        "cpp": "lateint_kernels.dense.cpp",
+        "torch": "lateint_kernels.dense.pooling_torch",
+        "triton": "lateint_kernels.dense.triton.pooling",
+    },
     "search": {
         "cuda": "lateint_kernels.codes.cuda.search",
         "torch": "lateint_kernels.codes.torch.search",

@@ -1,10 +1,11 @@
 """Queries or documents of different lengths in one tensor, without padding."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lateint_kernels.arrays import check_dense
@@ -33,6 +34,7 @@ class RaggedTensor:
     tokens: Tensor
     offsets: Tensor
     max_length: int
+    _cuts: NDArray[np.int64] | None = field(default=None, repr=False)
 
     @classmethod
     def pack(cls, matrices: Sequence[Tensor], *, name: str = "document") -> "RaggedTensor":
@@ -85,7 +87,7 @@ class RaggedTensor:
     def _cut(cls, tokens: Tensor, offsets: object) -> "RaggedTensor":
         cuts = checked_offsets(offsets, tokens.shape[0])
         on_device = torch.from_numpy(cuts).to(tokens.device)
-        return cls(tokens.contiguous(), on_device, int(np.diff(cuts).max(initial=1)))
+        return cls(tokens.contiguous(), on_device, int(np.diff(cuts).max(initial=1)), cuts)
 
     @classmethod
     def from_padded(cls, padded: Tensor, mask: Tensor) -> "RaggedTensor":
@@ -123,6 +125,11 @@ class RaggedTensor:
     def lengths(self) -> Tensor:
         """``[n]`` int64: how many rows each matrix has."""
         return self.offsets.diff()
+
+    @property
+    def host_offsets(self) -> NDArray[np.int64]:
+        """``[n + 1]`` int64: the offsets, which the functions that make one keep on the host; read if they did not."""
+        return self.offsets.cpu().numpy() if self._cuts is None else self._cuts
 
     @property
     def dim(self) -> int:

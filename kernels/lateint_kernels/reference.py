@@ -157,6 +157,28 @@ def clusters(tokens: Array, count: int) -> list[int]:
     return [next(number for number, rows in enumerate(members) if i in rows) for i in range(len(points))]
 
 
+def clusters_by_distance(distances: Array, count: int) -> list[int]:
+    """As `clusters`, of points that are as far apart as ``distances [n, n]`` say, without means.
+
+    The cost of merging A with B is half the square of their distance at first, and once A and B are one
+    ``((|K| + |A|) cost(K, A) + (|K| + |B|) cost(K, B) - |K| cost(A, B)) / (|K| + |A| + |B|)`` of merging that with K
+    (Lance and Williams 1967). For ``|a - b|`` that is Ward's cost.
+
+    >>> clusters_by_distance(np.array([[0.0, 5.0, 1.0], [5.0, 0.0, 4.0], [1.0, 4.0, 0.0]]), 2)
+    [0, 1, 0]
+    """
+    costs = np.asarray(distances, np.float64) ** 2 / 2
+    members = {i: [i] for i in range(len(costs))}  # by their first points
+    while len(members) > count:
+        a, b = min(((a, b) for a in members for b in members if a < b), key=lambda pair: (costs[pair], pair))
+        for k in members.keys() - {a, b}:
+            na, nb, nk = len(members[a]), len(members[b]), len(members[k])
+            total = (nk + na) * costs[k, a] + (nk + nb) * costs[k, b] - nk * costs[a, b]
+            costs[k, a] = costs[a, k] = total / (nk + na + nb)
+        members[a] += members.pop(b)
+    return [next(number for number, rows in enumerate(members.values()) if i in rows) for i in range(len(costs))]
+
+
 def _present(tokens: Array, masks: Sequence[Sequence[bool]] | None, number: int) -> NDArray[np.float64]:
     return _numbers(tokens) if masks is None else _numbers(tokens)[np.array(masks[number], bool)]
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint.arguments import booleans
-from lateint_kernels import Ragged, as_array, to_float32
+from lateint_kernels import Ragged, _cpu, as_array, to_float32
 from lateint_kernels.arrays import Array
 
 # Which of the two an array or a tensor is depends on its dimensions, which its type need not tell.
@@ -45,7 +45,8 @@ class Queries:
 
     def some(self, numbers: Iterable[int]) -> Queries:
         """A batch of a few of them."""
-        return _packed([self[number] for number in numbers], single=False)
+        tokens, offsets, _ = _cpu.packed([self[number] for number in numbers], LARGEST)
+        return Queries(tokens, offsets, single=False)
 
 
 def read(Q: Any, dim: int, mask: Any = None) -> Queries:
@@ -82,8 +83,9 @@ def read(Q: Any, dim: int, mask: Any = None) -> Queries:
             raise ValueError(f"Q must hold at most {LONGEST:,} tokens a query, but query {i} has {len(array):,}")
     if not arrays:
         return Queries(np.empty((0, dim), np.float32), np.zeros(1, np.int64), single)
-    queries = _packed([to_float32(array) for array in arrays], single)
-    if not np.abs(queries.tokens).max() <= LARGEST:
+    tokens, offsets, fine = _cpu.packed([to_float32(array) for array in arrays], LARGEST)
+    queries = Queries(tokens, offsets, single)
+    if not fine:
         _refuse_numbers(queries)
     return queries
 
@@ -93,11 +95,6 @@ def _masked(arrays: list[Array], mask: Any, single: bool) -> list[Array]:
     if len(masks) != len(arrays):
         raise ValueError(f"mask must have one row for each query, got {len(masks)} for {len(arrays)} queries")
     return [array[booleans(one, array.shape[:1])] for array, one in zip(arrays, masks, strict=True)]
-
-
-def _packed(arrays: list[NDArray[np.float32]], single: bool) -> Queries:
-    offsets = np.array([0, *(len(array) for array in arrays)], np.int64).cumsum()
-    return Queries(arrays[0] if len(arrays) == 1 else np.concatenate(arrays), offsets, single)
 
 
 def _refuse_numbers(queries: Queries) -> None:

@@ -23,7 +23,8 @@ from triton.compiler import ASTSource
 from lateint_kernels.codes.index_tensors import CentreTensors, IndexTensors, QueryTensors
 from lateint_kernels.codes.triton import build, search
 from lateint_kernels.dense.problem import Problem
-from lateint_kernels.dense.triton import maxima, maxsim, retrieved
+from lateint_kernels.dense.runs import Runs
+from lateint_kernels.dense.triton import maxima, maxsim, pooling, retrieved
 from lateint_kernels.gpu import launch
 
 TYPES = {
@@ -166,6 +167,9 @@ WANTED = {  # what else differs from the kernels of the first two
 SMOOTH = {80: ["training"], 90: ["training", "everything", "wide", "widest", "float32"], 100: ["training"]}
 XTR = {80: ["training"], 90: ["training", "everything", "wide", "widest", "float32"], 100: ["training", "everything"]}
 
+# Tokens of each run, and whether they are as far apart as their cosine says
+POOLED = {"pool": (180, False), "pool-cosine": (500, True), "pool-pages": (1030, True), "pool-longest": (2048, False)}
+
 
 def compiled(planned, capability):
     """What `Launch.run` would compile on such a device."""
@@ -222,6 +226,12 @@ def main(capability):
         for planned in retrieved.all_launches(problem(**PROBLEMS[name]), 320, launch.ARCHITECTURES[capability]):
             kernel = "retrieve_members" if planned.arguments.get("members") is not None else planned.kernel.__name__
             found = {"capability": capability, "problem": name, "kernel": kernel}
+            print(json.dumps(found | report(compiled(planned, capability))), flush=True)
+    for name, (length, cosine) in POOLED.items():
+        runs = Runs(np.arange(101) * length, np.full(100, length // 2), cosine)
+        tokens, heads = empty(100 * length, 128, dtype=torch.bfloat16), empty(100 * length, dtype=torch.int64)
+        for planned in list(pooling.all_launches(tokens, runs, heads))[:2]:
+            found = {"capability": capability, "problem": name, "kernel": planned.kernel.__name__}
             print(json.dumps(found | report(compiled(planned, capability))), flush=True)
     for name, (nbits, width, Nq, Lq, capabilities) in SEARCHES.items():
         if capability in capabilities:

@@ -26,9 +26,10 @@ from lateint_kernels.codes.index_tensors import CentreTensors
 from lateint_kernels.codes.torch import build as torch_build
 from lateint_kernels.codes.torch import search as torch_search
 from lateint_kernels.codes.triton import build, probe, search
-from lateint_kernels.dense import maxima_torch
+from lateint_kernels.dense import cpp, maxima_torch
 from lateint_kernels.dense import torch as torch_dense
-from lateint_kernels.dense.triton import maxima, maxsim, retrieved
+from lateint_kernels.dense.runs import Runs
+from lateint_kernels.dense.triton import maxima, maxsim, pooling, retrieved
 
 # What a group of the suite runs for each capability is "short"; a command runs everything.
 DENSE = {
@@ -50,14 +51,30 @@ DENSE = {
 }
 SEARCHES = [(128, 2), (128, 4), (128, 1), (128, 8), (40, 4), (640, 2)]  # width and bits
 DEPTHS = (128, 64, 256)
+POOLED = {"pool": ([9, 1, 24, 17, 3], 2, False), "cosine": ([24, 2, 9], 3, True), "pages": ([260, 9], 2, False)}
 SHORT = {
-    80: {"dense": ["d96"], "smooth": [], "xtr": [("d96", 5)], "searches": [(128, 4)], "depths": []},
-    90: {"dense": ["everything"], "smooth": ["d96"], "xtr": [("d96", 5)], "searches": [(128, 2)], "depths": [128]},
+    80: {
+        "dense": ["d96"],
+        "smooth": [],
+        "xtr": [("d96", 5)],
+        "pooled": ["cosine"],
+        "searches": [(128, 4)],
+        "depths": [],
+    },
+    90: {
+        "dense": ["everything"],
+        "smooth": ["d96"],
+        "xtr": [("d96", 5)],
+        "pooled": ["pool"],
+        "searches": [(128, 2)],
+        "depths": [128],
+    },
 }
 LONG = {
     "dense": list(DENSE),
     "smooth": [name for name in DENSE if name != "pairs"],
     "xtr": [(name, k) for name in DENSE if name != "pairs" for k in (9, 150)],
+    "pooled": list(POOLED),
     "searches": SEARCHES,
     "depths": DEPTHS,
 }
@@ -138,6 +155,16 @@ def xtr(name, k):
     yield f"equal products {name} {k}", torch.equal(found.double(), wanted) and torch.equal(least.double(), last)
 
 
+def pooled(name):
+    """Clusters of tokens of which some are equal, infinite or unknown, the same as those of C++."""
+    lengths, factor, cosine = POOLED[name]
+    tokens = torch.randn(sum(lengths), 8, generator=torch.Generator().manual_seed(3))
+    tokens[::3] = tokens[::3].round()
+    tokens[5:8] = torch.tensor([torch.nan, torch.inf, torch.inf])[:, None]
+    runs = Runs(np.cumsum([0, *lengths]), np.array([-(-n // factor) for n in lengths]), cosine)
+    yield f"cluster {name}", torch.equal(pooling.cluster(tokens, runs, 0), cpp.cluster(tokens, runs, 0))
+
+
 def engine_of(made):
     return DeviceEngine(made.codec, made.segments, "cpu", "torch")
 
@@ -204,12 +231,13 @@ def builds(depth):
 
 def main(capability, form):
     """One line for each comparison."""
-    install(capability, maxsim, maxima, retrieved, search, probe, build)
+    install(capability, maxsim, maxima, retrieved, pooling, search, probe, build)
     chosen = LONG if form == "long" else SHORT[capability]
     cases = itertools.chain(
         *map(dense, chosen["dense"]),
         *map(smooth, chosen["smooth"]),
         *itertools.starmap(xtr, chosen["xtr"]),
+        *map(pooled, chosen["pooled"]),
         special(),
         *itertools.starmap(products, chosen["searches"]),
         *itertools.starmap(probes, [(128, 200), (40, 700)] if form == "long" else []),

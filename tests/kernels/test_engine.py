@@ -169,7 +169,7 @@ def test_without_pruning_search_is_brute_force(isa, nbits, cuts):
         for k in (1, 4, n, n + 10):
             expected = made.best(query, k)
             assert one(made.engine.exhaustive(query, whole(query), k)) == expected
-            for threads in (1, 2, 3):
+            for threads in (1, 2, 3, 9, 20):
                 found = made.engine.search(query, whole(query), k, Limits(30, n), threads=threads)
                 assert one(found) == expected
 

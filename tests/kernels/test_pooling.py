@@ -107,24 +107,6 @@ def test_tensors(dtype, protected):
     assert torch.equal(parts.tokens, pooled.tokens)
 
 
-def ward_of_distances(distances, clusters):
-    """Ward's method as for points that far apart, by the formula of Lance and Williams; sets of points."""
-    squares, members = {}, {i: {i} for i in range(len(distances))}
-    for i in members:
-        for j in range(i):
-            squares[frozenset((i, j))] = float(distances[i, j]) ** 2
-    while len(members) > clusters:
-        a, b = sorted(min((pair for pair in squares if pair <= members.keys()), key=squares.get))
-        for k in members.keys() - {a, b}:
-            sizes = [len(members[x]) for x in (a, b, k)]
-            far = [squares[frozenset(pair)] for pair in ((a, k), (b, k), (a, b))]
-            squares[frozenset((a, k))] = (
-                (sizes[0] + sizes[2]) * far[0] + (sizes[1] + sizes[2]) * far[1] - sizes[2] * far[2]
-            ) / sum(sizes)
-        members[a] |= members.pop(b)
-    return {frozenset(points) for points in members.values()}
-
-
 @pytest.mark.parametrize("cosine", [False, True])
 def test_clusters_by_distance(cosine):
     documents = random_documents([1, 9, 30], 8)
@@ -134,6 +116,17 @@ def test_clusters_by_distance(cosine):
         labels = found[documents.offsets[i] : documents.offsets[i + 1]]
         x = tokens.astype(np.float64)
         distances = 1 - x @ x.T if cosine else np.linalg.norm(x[:, None] - x, axis=2)
-        expected = ward_of_distances(distances, counts[i])
-        assert {frozenset(np.flatnonzero(labels == c).tolist()) for c in range(counts[i])} == expected
-        assert np.unique(labels, return_index=True)[1].tolist() == sorted(np.unique(labels, return_index=True)[1])
+        assert labels.tolist() == reference.clusters_by_distance(distances, counts[i])
+
+
+def test_what_is_not_a_number_is_far_from_everything(isa):
+    """Other tokens are merged as if it were not there, and before it."""
+    documents = random_documents([12], 8)
+    alone = cluster(documents.tokens, documents.offsets, np.array([4]))
+    for where in (0, 5, 12):
+        for number in (np.nan, np.inf):
+            tokens = np.insert(documents.tokens, where, number, axis=0)
+            found = cluster(tokens, np.array([0, 13]), np.array([5]))
+            assert (found == found[where]).sum() == 1
+            rest = np.delete(found, where)
+            np.testing.assert_array_equal(rest - (rest > found[where]), alone)

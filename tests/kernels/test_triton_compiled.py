@@ -24,6 +24,7 @@ BUILD = {"nearest", "nearest_in_cell", "encode"}
 SMOOTH = {"soft_forward", "soft_query_gradients", "soft_document_gradients"}
 RETRIEVE = {"retrieve", "retrieve_members"}
 XTR = {*RETRIEVE, "choose_groups", "last_product"}
+POOLED = {"fill_costs", "merge"}
 SEARCH = {"rotate", "group_maxima", "cell_maxima", "group_products", "best_products", "weighted_sums"}
 
 
@@ -51,8 +52,17 @@ def environment():
 
 def test_all_are_there(kernels):
     names = {kernel["kernel"] for kernel in kernels}
-    dense = {"forward", "query_gradients", "sort_winners", "document_gradients", *SMOOTH, *XTR}
-    assert names == {*dense, *SEARCH, *BUILD}
+    assert names == {
+        "forward",
+        "query_gradients",
+        "sort_winners",
+        "document_gradients",
+        *SMOOTH,
+        *XTR,
+        *POOLED,
+        *SEARCH,
+        *BUILD,
+    }
     assert {kernel["capability"] for kernel in kernels} == set(SHARED)
 
 
@@ -110,7 +120,8 @@ def test_a_build_finds_centroids_in_registers(kernels):
 
 def test_sums_round_products_first(kernels):
     for kernel in kernels:
-        assert kernel["kernel"] not in ("weighted_sums", "rotate", "encode") or not kernel["fused"], kernel
+        if kernel["kernel"] in {"weighted_sums", "rotate", "encode", *POOLED}:
+            assert not kernel["fused"], kernel
 
 
 def test_tokens_are_loaded_ahead(kernels):

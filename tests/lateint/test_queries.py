@@ -63,3 +63,21 @@ def test_a_token_of_a_bad_query_is_named():
     query[2, 1, 7] = np.nan
     with pytest.raises(ValueError, match="token 1 of query 2 holds nan"):
         read(query, 32)
+
+
+@pytest.mark.parametrize("number", [np.nan, np.inf, -np.inf, -1.1e18, 1.1e18])
+@pytest.mark.parametrize("where", [0, 1, 2])
+def test_a_number_that_is_too_large_is_found_in_any_query(number, where):
+    queries = [np.ones((n, 8), np.float32) for n in (3, 1, 5)]
+    queries[where][-1, 3] = number
+    with pytest.raises(
+        ValueError, match=f"token {len(queries[where]) - 1} of query {where} holds {number:g}".replace("+", ".")
+    ):
+        read(queries, 8)
+    queries[where][-1, 3] = -1e18
+    assert (read(queries, 8).tokens == np.concatenate(queries)).all()
+
+
+def test_what_cannot_be_written_to_is_read_where_it_is():
+    tokens = np.frombuffer(np.ones(24, np.float32).tobytes(), np.float32).reshape(3, 8)
+    assert np.shares_memory(read(tokens, 8).tokens, tokens)

@@ -4,28 +4,30 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lateint_kernels.dense.pooling import cluster, cluster_means, means
+from lateint_kernels.dense.pooling import cluster_means, clusters_of, means
+from lateint_kernels.dense.runs import Runs
 
 
 def pooled(matrices: Sequence[Any], counts: Sequence[int]) -> list[Any]:
-    """The means of ``counts[i]`` clusters of each ``[n_i, dim]``, with gradients; tokens are ``1 - <a, b>`` apart."""
+    """The means of ``counts[i]`` clusters of each ``[n_i, dim]``, with gradients; tokens are ``1 - <a, b>`` apart.
+
+    All are on one device, and found there.
+    """
     import torch
 
-    points = [matrix.detach().float().cpu().numpy() for matrix in matrices]
-    offsets, sizes = np.cumsum([0, *map(len, points)]), np.array(counts)
-    tokens = points[0] if len(points) == 1 else np.concatenate(points)
-    if not (torch.is_grad_enabled() and any(matrix.requires_grad for matrix in matrices)):
-        every = torch.from_numpy(cluster_means(tokens, offsets, sizes, cosine=True)).split(list(counts))
-        return [part.to(matrix) for part, matrix in zip(every, matrices, strict=True)]
-    found = cluster(tokens, offsets, sizes, cosine=True)
-    parts = zip(matrices, np.split(found, offsets[1:-1]), counts, strict=True)
-    return [means(matrix, part, count) for matrix, part, count in parts]
+    tokens = matrices[0] if len(matrices) == 1 else torch.cat(list(matrices))
+    runs = Runs(np.cumsum([0, *map(len, matrices)]), np.array(counts), cosine=True)
+    if tokens.device.type == "cpu" and not (torch.is_grad_enabled() and tokens.requires_grad):
+        found = cluster_means(tokens.detach().float().contiguous().numpy(), runs.cuts, runs.counts, cosine=True)
+        every = torch.from_numpy(found).to(tokens.dtype)
+    else:
+        every = means(tokens, clusters_of(tokens, runs), runs.total)
+    return list(every.split(list(counts)))
 
 
-def pooled_by_rows(tokens: Any, rows: Any, count: int) -> tuple[Any, NDArray[np.int64]]:
+def pooled_by_rows(tokens: Any, rows: Any, count: int) -> tuple[Any, Any]:
     """The means of ``count`` clusters of tokens ``[n, dim]``, and which each token is in; they are as far apart as
     ``rows [n, k]``."""
-    found = cluster(np.ascontiguousarray(rows.numpy()), np.array([0, len(rows)]), np.array([count]))
+    found = clusters_of(rows, Runs(np.array([0, len(rows)]), np.array([count])))
     return means(tokens, found, count), found

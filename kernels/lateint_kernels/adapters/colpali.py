@@ -7,8 +7,6 @@ the first gets it. Scores are float32 even where its torch path would be half pr
 
 from typing import Any
 
-import numpy as np
-
 from lateint_kernels.adapters.clusters import pooled_by_rows
 from lateint_kernels.adapters.coded import coded
 from lateint_kernels.adapters.switch import Switch
@@ -48,18 +46,19 @@ def pool_single_embedding(embedding: Any, pool_factor: int) -> Any:
 
     Those are as far apart as ``R x`` where ``X = QR`` has the tokens x as its rows, for
     ``|X (x - y)| = |Q R (x - y)| = |R (x - y)|``: of dim numbers instead of as many as there are tokens. Clusters come
-    in the order of their first tokens; as there, means are normalised and have no gradient.
+    in the order of their first tokens; as there, means are normalised and have no gradient. The last bits of R, and so
+    the order of merges that cost all but the same, are those of the device.
     """
     import torch
 
     count = max(len(embedding) // pool_factor, 1)
     with torch.no_grad():
-        wide = embedding.float().cpu()
+        wide = embedding.float()
         exact = wide.double()
         rows = exact @ torch.linalg.qr(exact, mode="r").R.T
         found, clusters = pooled_by_rows(wide, rows.float(), count)
-        order, sizes = np.argsort(clusters, kind="stable"), np.bincount(clusters, minlength=count)
-        parts = torch.from_numpy(order).split(sizes.tolist())
+        clusters = clusters.cpu()
+        parts = clusters.argsort(stable=True).split(clusters.bincount(minlength=count).tolist())
         members = {number: (part,) for number, part in enumerate(parts)}
         return torch.nn.functional.normalize(found, dim=-1).to(embedding), members
 

@@ -98,17 +98,22 @@ def xtr_scores(scores: Any, queries: Any, documents: Any, queries_mask: Any, doc
 def pool_embeddings_hierarchical(
     model: Any, documents_embeddings: list[Any], pool_factor: int = 1, protected_tokens: int = 1
 ) -> list[Any]:
-    """Its ``ColBERT.pool_embeddings_hierarchical``; clusters come in the order of their first tokens."""
+    """Its ``ColBERT.pool_embeddings_hierarchical``; clusters come in the order of their first tokens.
+
+    Documents on one GPU are pooled there, and come to the CPU afterwards, as there.
+    """
     import torch
 
-    found = [document.cpu() for document in documents_embeddings]
+    found = list(documents_embeddings)
+    if len({document.device for document in found}) > 1:
+        found = [document.cpu() for document in found]
     rest = [tokens[protected_tokens:] for tokens in found]
     counts = [max(len(tokens) // pool_factor, 1) for tokens in rest]
     some = [i for i, count in enumerate(counts) if count < len(rest[i])]
     means = pooled([rest[i] for i in some], [counts[i] for i in some]) if some else []
     for i, tokens in zip(some, means, strict=True):
         found[i] = torch.cat([found[i][:protected_tokens], tokens])
-    return found
+    return [document.cpu() for document in found]
 
 
 def patch(coding: Any = None) -> Switch:

@@ -1,4 +1,4 @@
-"""MaxSim with gradients on the CPU: torch tensors in and out, the compiled kernels between."""
+"""MaxSim with gradients, and clusters of tokens, on the CPU: torch tensors in and out, the compiled kernels between."""
 
 from typing import TYPE_CHECKING
 
@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from lateint_kernels.dense.problem import Problem
+    from lateint_kernels.dense.runs import Runs
 
 DTYPES = ("float32", "float16", "bfloat16")  # as csrc/platform/dtype.hpp counts them
 
@@ -45,6 +46,14 @@ def maxsim_backward(
         0,
     )
     return grad_queries, grad_documents, grad_weights
+
+
+def cluster(tokens: "Tensor", runs: "Runs", threads: int) -> "Tensor":
+    """The number of each token's cluster among those of all runs, ``[T]``."""
+    import torch
+
+    found, _ = _cpu.cluster(tokens.float().contiguous().numpy(), runs.cuts, runs.counts, runs.cosine, False, threads)
+    return torch.from_numpy(runs.numbered(found))
 
 
 def soft_maxima(problem: "Problem", temperature: float) -> "Tensor":

@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint_kernels import _cpu
+from lateint_kernels import _cpu, backends
 from lateint_kernels.arrays import to_float32
+from lateint_kernels.backends import BackendError
+from lateint_kernels.dense.runs import LONGEST, Runs
 from lateint_kernels.integers import integer
 from lateint_kernels.ragged import Ragged
 
@@ -20,43 +22,57 @@ if TYPE_CHECKING:
     from lateint_kernels.ragged_tensor import RaggedTensor
 
 MOST = 16  # tokens that become one
-LONGEST = 2048  # of longer documents so many tokens are clustered at a time
-
-
-@overload
-def pool(documents: Ragged, factor: int, *, protected: int = 0, threads: int = 0) -> Ragged: ...
 
 
 @overload
 def pool(
-    documents: RaggedTensor | Sequence[Tensor], factor: int, *, protected: int = 0, threads: int = 0
+    documents: Ragged, factor: int, *, protected: int = 0, threads: int = 0, backend: str | None = None
+) -> Ragged: ...
+
+
+@overload
+def pool(
+    documents: RaggedTensor | Sequence[Tensor],
+    factor: int,
+    *,
+    protected: int = 0,
+    threads: int = 0,
+    backend: str | None = None,
 ) -> RaggedTensor: ...
 
 
-def pool(documents: Any, factor: int, *, protected: int = 0, threads: int = 0) -> Any:
+def pool(documents: Any, factor: int, *, protected: int = 0, threads: int = 0, backend: str | None = None) -> Any:
     """Leaves one token of ``factor``: the means of clusters, document by document.
 
     Ward's method merges two clusters A and B at a time, those for which
     ``|A| |B| / (|A| + |B|) |mean(A) - mean(B)|^2`` is least (of equal ones the first), until ``ceil(Ld / factor)`` are
     left. Clusters are in the order of their first tokens. Of documents of more than about 2,048 tokens, so many are
-    clustered at a time. The result is the same on any machine and number of threads.
+    clustered at a time. A cost that is infinite or not a number counts as the largest number.
+
+    Clusters are the same with every backend, on every device and with any number of threads: costs are float64 made of
+    tokens in float32, sums have one order, and no operation is fused with another. Means of arrays are sums in float64
+    and so the same bits, too; those of tensors are sums in float32, whose last bits are torch's on that device.
 
     Hierarchical pooling of late-interaction tokens: Clavié, Chaffin and Adams (2024), arXiv 2409.14683.
 
     Args:
         documents: `Ragged` of float32, float16 or bfloat16; or `RaggedTensor` or a list of ``[Ld, dim]`` tensors, whose
-            means have gradients: which tokens are alike has none, and is found on the CPU.
+            means have gradients: which tokens are alike has none, and is found where the tensors are. The host waits
+            for a GPU only to read the offsets of a `RaggedTensor` that was made without its functions.
         factor: from 1 to 16; 1 changes nothing.
         protected: tokens at the start of each document that stay as they are, such as ``[CLS]``; ``Ld`` above is
             without them.
-        threads: 0 for the default.
+        threads: of the CPU, 0 for the default.
+        backend: ``"triton"``, ``"cpp"`` or ``"torch"``; None for the best one here. Arrays run on ``"cpp"``.
 
     Returns:
         `Ragged` of float32, or `RaggedTensor` of the dtype of the tensors; means as they are: where tokens have norm 1,
         theirs is a little less.
 
     Raises:
-        TypeError, ValueError: tokens are int8, or ``factor`` or ``protected`` is out of range.
+        TypeError, ValueError: tokens are int8, or ``factor`` or ``protected`` is out of range, or there is no backend
+            of that name.
+        BackendError: the backend asked for cannot run here.
 
     >>> tokens = np.array([[1.0, 0.0], [0.0, 1.0], [0.9, 0.1], [0.1, 0.9]], np.float32)
     >>> pool(Ragged.from_lengths(tokens, [4]), 2).tokens
@@ -68,13 +84,17 @@ def pool(documents: Any, factor: int, *, protected: int = 0, threads: int = 0) -
     if integer(protected, "protected") < 0:
         raise ValueError(f"protected must be at least 0, got {protected}")
     if _is_torch(documents):
-        return _pooled_tensors(documents, factor, protected, threads)
+        return _pooled_tensors(documents, factor, protected, threads, backend)
+    if backend not in (None, "cpp"):
+        raise BackendError(f"cannot run pool of numpy arrays on {backend}: arrays run on cpp, tensors on others")
     if documents.tokens.dtype == np.int8:
         raise TypeError("documents must be float32, float16 or bfloat16 to be pooled, got int8")
     tokens, offsets = np.ascontiguousarray(to_float32(documents.tokens)), np.ascontiguousarray(documents.offsets)
     if protected:
-        clusters, counts = _clusters(tokens, offsets, factor, protected, threads)
-        sums = np.zeros((int(counts.sum()), tokens.shape[1]))
+        runs, counts = Runs.of_documents(offsets, factor, protected)
+        within, _ = _cpu.cluster(tokens, runs.cuts, runs.counts, False, False, threads)
+        clusters = runs.numbered(within)
+        sums = np.zeros((runs.total, tokens.shape[1]))
         np.add.at(sums, clusters, tokens)
         means = (sums / np.bincount(clusters, minlength=len(sums))[:, None]).astype(np.float32)
         return Ragged.from_lengths(means, counts, allow_empty=documents.has_empty)
@@ -106,14 +126,27 @@ def cluster_means(
     return _cpu.cluster(tokens, offsets, counts, cosine, True, 0)[1]
 
 
-def means(tokens: Tensor, clusters: NDArray[np.int64], count: int) -> Tensor:
+def clusters_of(tokens: Tensor, runs: Runs, *, threads: int = 0, backend: str | None = None) -> Tensor:
+    """The number of each token's cluster among those of all runs, ``[T]`` int64, on the device of ``tokens [T, dim]``.
+
+    Raises:
+        BackendError: the backend asked for cannot run here.
+    """
+    if backend is None and backends.chosen("cluster", tokens.device) == "triton" and runs.longest > LONGEST:
+        backend = "torch"  # for a Triton program has a run in its registers
+    run = backends.resolve("cluster", tokens.device, backend=backend)
+    found: Tensor = run(tokens.detach(), runs, threads)
+    return found
+
+
+def means(tokens: Tensor, clusters: Tensor, count: int) -> Tensor:
     """``[count, dim]``: the mean of the tokens of each cluster, differentiable, the same bits every time."""
     import torch
 
-    order, sizes = np.argsort(clusters, kind="stable"), np.bincount(clusters, minlength=count)
-    order, sizes = (torch.from_numpy(numbers).to(tokens.device) for numbers in (order, sizes))
+    ordered, order = clusters.sort(stable=True)
+    starts = torch.searchsorted(ordered, torch.arange(count + 1, device=tokens.device))
     wide = tokens.to(torch.promote_types(tokens.dtype, torch.float32))
-    found = torch.segment_reduce(wide[order], "mean", lengths=sizes, axis=0, unsafe=True)
+    found = torch.segment_reduce(wide[order], "mean", lengths=starts.diff(), axis=0, unsafe=True)
     return found.to(tokens.dtype)
 
 
@@ -123,33 +156,10 @@ def _is_torch(documents: object) -> bool:
     return torch is not None and isinstance(first, torch.Tensor)
 
 
-def _pooled_tensors(documents: Any, factor: int, protected: int, threads: int) -> RaggedTensor:
+def _pooled_tensors(documents: Any, factor: int, protected: int, threads: int, backend: str | None) -> RaggedTensor:
     from lateint_kernels.ragged_tensor import RaggedTensor
 
     packed = documents if isinstance(documents, RaggedTensor) else RaggedTensor.pack(documents)
-    tokens = packed.tokens.detach().float().cpu().contiguous().numpy()
-    clusters, counts = _clusters(tokens, packed.offsets.cpu().numpy(), factor, protected, threads)
-    return RaggedTensor.from_lengths(means(packed.tokens, clusters, int(counts.sum())), counts)
-
-
-def _clusters(
-    tokens: NDArray[np.float32], offsets: NDArray[np.int64], factor: int, protected: int, threads: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """The number of each token's cluster among those of all documents ``[T]``, and how many each document has ``[n]``.
-
-    A protected token is a cluster of its own.
-    """
-    run = LONGEST // factor * factor
-    cuts: list[int] = [0]
-    counts, kept = [], []  # of runs, and of documents
-    for first, last in zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True):
-        start = min(first + protected, last)
-        runs = [1] * (start - first) + [min(run, last - begin) for begin in range(start, last, run)]
-        cuts += (first + np.cumsum(runs, dtype=np.int64)).tolist()
-        sizes = [1] * (start - first) + [-(-size // factor) for size in runs[start - first :]]
-        counts += sizes
-        kept.append(sum(sizes))
-    bounds, of_runs = np.array(cuts, np.int64), np.array(counts, np.int64)
-    within, _ = _cpu.cluster(tokens, bounds, of_runs, False, False, threads)
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(of_runs)])[:-1]
-    return within + np.repeat(before, np.diff(bounds)), np.array(kept, np.int64)
+    runs, counts = Runs.of_documents(packed.host_offsets, factor, protected)
+    clusters = clusters_of(packed.tokens, runs, threads=threads, backend=backend)
+    return RaggedTensor.from_lengths(means(packed.tokens, clusters, runs.total), counts)
