@@ -175,8 +175,8 @@ def triton(backend):
 
 @pytest.mark.parametrize("k", [3, 30])
 def test_few_query_tokens_at_a_time_and_long_rows(triton, rng, device, k, monkeypatch):
-    """The same bits in any number of parts, and where a row is read again for every halving."""
-    problem = make(rng, device, torch.bfloat16, 40, "all")
+    """The same bits in any number of parts, and where a row is read again for every step."""
+    problem = make(rng, device, torch.bfloat16, 24, "all", documents=[9, 1, 33])
     whole = triton.retrieved(problem, k)
     monkeypatch.setattr(triton, "BYTES", 1000)
     monkeypatch.setattr(triton, "MOST_NUMBERS", 16)

@@ -1,14 +1,18 @@
 """XTR's selection: the largest product of each query token in each document, and the k-th largest of them all.
 
-Products are never kept. A first pass over them has the maxima of documents, and of groups of neighbouring tokens of a
-document. The k groups with the largest maxima are chosen, and a second pass keeps the products of these alone: the
-members. The k-th largest member v is the k-th largest product of all. For each chosen group has a member that is at
-least the least of their maxima, b; these are k, so v >= b. A product outside is at most the maximum of its group, which
-is at most b. So whatever is above v is a member, of which fewer than k are; and k are not below v. That there are equal
-numbers changes nothing in this, and both passes give a product the same bits, as they are the same code.
+A first pass over the products keeps the maxima of documents, and of groups of neighbouring tokens of a document. The k
+groups with the largest maxima are chosen. A second pass keeps the products of these alone: the members. The k-th
+largest member v is the k-th largest product of all:
 
-The k-th largest number of a row is found by halving the range of its bits and counting: nothing is sorted or added in
-an order that could differ.
+- Let b be the least maximum of a chosen group. Each of the k chosen groups has a member that is at least b: v >= b.
+- A product outside is at most the maximum of its group, which is at most b, and so at most v.
+- So fewer than k products are above v, and k or more are not below it. Which of equal groups are chosen is no matter.
+
+Groups of nothing but -inf are not chosen. Where fewer than k others are, what is missing is -inf. Both passes are the
+same code, so they give a product the same bits.
+
+The k-th largest number of a row is found by halving the range of its bits and counting. Nothing is sorted, and nothing
+depends on the order of threads.
 """
 
 # Kernels are Triton, whose types mypy does not know.
@@ -48,8 +52,9 @@ def load_keys(numbers, lines, start, n, stride, BLOCK: tl.constexpr):
 def kth_largest(numbers, lines, n, stride, k, low, BLOCK: tl.constexpr, WHOLE: tl.constexpr):
     """Keys of the k-th largest of rows of n numbers ``[ROWS]``, LEAST where they are fewer; they are not below ``low``.
 
-    The range is halved until one key is left, or k keys are from its lower end on: then it is the least of these. A row
-    that waits for others is halved on. WHOLE: a row has at most BLOCK numbers; otherwise it is read again every time.
+    And how many keys are not below those, if any other than ``low`` was found. The range is halved until one key is
+    left, or k keys are from its lower end on: then it is the least of these. A row that waits for others is halved on.
+    WHOLE: a row has at most BLOCK numbers; otherwise it is read again for every step.
     """
     keys = load_keys(numbers, lines, 0, n, stride, BLOCK)
     high = tl.max(keys, 1)
@@ -62,8 +67,8 @@ def kth_largest(numbers, lines, n, stride, k, low, BLOCK: tl.constexpr, WHOLE: t
         found = tl.sum((keys >= middle[:, None]).to(tl.int32), 1)
         if not WHOLE:
             for start in tl.range(BLOCK, stride, BLOCK):
-                more = load_keys(numbers, lines, start, n, stride, BLOCK) >= middle[:, None]
-                found += tl.sum(more.to(tl.int32), 1)
+                more = load_keys(numbers, lines, start, n, stride, BLOCK)
+                found += tl.sum((more >= middle[:, None]).to(tl.int32), 1)
         enough = found >= k
         low = tl.where(enough, middle, low)
         count = tl.where(enough, found, count)
@@ -71,9 +76,9 @@ def kth_largest(numbers, lines, n, stride, k, low, BLOCK: tl.constexpr, WHOLE: t
     least = tl.min(tl.where(keys >= low[:, None], keys, 0x7FFFFFFF), 1)
     if not WHOLE:
         for start in tl.range(BLOCK, stride, BLOCK):
-            keys = load_keys(numbers, lines, start, n, stride, BLOCK)
-            least = tl.minimum(least, tl.min(tl.where(keys >= low[:, None], keys, 0x7FFFFFFF), 1))
-    return tl.where(count == k, least, low)
+            more = load_keys(numbers, lines, start, n, stride, BLOCK)
+            least = tl.minimum(least, tl.min(tl.where(more >= low[:, None], more, 0x7FFFFFFF), 1))
+    return tl.where(count == k, least, low), count
 
 
 @triton.jit
@@ -101,13 +106,13 @@ def choose_groups(
     k = how_many(k, present)
     nothing = row * 0
     n = nothing + groups
-    bound = kth_largest(maxima, lines, n, stride, k, nothing + LEAST, BLOCK, WHOLE)
-    above, same = nothing, nothing
-    for start in tl.range(0, groups, BLOCK):
-        keys = load_keys(maxima, lines, start, n, stride, BLOCK)
-        above += tl.sum((keys > bound[:, None]).to(tl.int32), 1)
-        same += tl.sum((keys == bound[:, None]).to(tl.int32), 1)
-    surplus = tl.max(above + same, 0) > k
+    bound, total = kth_largest(maxima, lines, n, stride, k, nothing + LEAST, BLOCK, WHOLE)
+    surplus = tl.max(tl.where(bound > LEAST, total, 0), 0) > k  # of groups that are equal to the last
+    above = nothing
+    if surplus:
+        for start in tl.range(0, groups, BLOCK):
+            keys = load_keys(maxima, lines, start, n, stride, BLOCK)
+            above += tl.sum((keys > bound[:, None]).to(tl.int32), 1)
     count, before = nothing, nothing
     PART: tl.constexpr = BLOCK if BLOCK < 4096 else 4096  # counting on takes more registers
     for start in tl.range(0, groups, PART):
@@ -147,7 +152,7 @@ def last_product(
     if used is not None:
         n = tl.load(used + row, mask=inside, other=0) * GROUP
         low = tl.load(bounds + row, mask=inside, other=LEAST)
-    found = kth_largest(products, lines, n, stride, k, low, BLOCK, WHOLE)
+    found, _ = kth_largest(products, lines, n, stride, k, low, BLOCK, WHOLE)
     found = turned(found).to(tl.float32, bitcast=True)
     row += first_row
     if query_factors is not None:
