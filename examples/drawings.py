@@ -21,6 +21,7 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from preflmr.model.processing import ImageProcessor
+from preflmr.training.attention import WideAttention
 from preflmr.training.augment import Redraw
 
 BATCH = 128
@@ -93,7 +94,7 @@ def teach(
             rows = order.take(round(one.share * BATCH))
             inputs.append(some[rows, torch.randint(one.views, rows.shape)])
             labels.append(names[rows])
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), WideAttention():
             logits = naming(torch.cat(inputs).float())
         loss = functional.cross_entropy(logits, torch.cat(labels))
         loss.backward()

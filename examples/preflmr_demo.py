@@ -22,7 +22,6 @@ import preflmr_page
 import torch
 import vision
 from encoder import Encoder, model_folder, native_bf16
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers.utils import logging
 
 from preflmr.data.m2kr import load
@@ -100,8 +99,7 @@ def train(stage: int, start: Path, name: str, options: argparse.Namespace) -> tu
     config = _with_paths(config, work)
     queries = config.queries_per_step
     print(f"stage {stage}{name.replace('-', ' ')}: {config.steps} steps of {queries} queries", flush=True)
-    with sdpa_kernel(SDPBackend.MATH):  # for sequences this short; torch's choice is slower on a CPU
-        return run(config, resume=True), name
+    return run(config, resume=True), name
 
 
 def _with_paths(config: Any, work: Path) -> Any:
