@@ -45,7 +45,7 @@ class Sizes:
     Args:
         cut: of the products.
         group: neighbouring document tokens whose maximum is kept.
-        groups: how many there are, some of them empty.
+        groups: how many there are; where documents differ in length, no document has some of them.
         kept: groups of a query token whose products are kept; 0 if a group is one product, and all are.
         rows: query tokens at a time.
     """
@@ -81,7 +81,7 @@ def launches(
 
     maxima = empty(_whole_words(sizes.groups), of=torch.float32)
     if not _uniform(problem):
-        maxima.fill_(-torch.inf)  # some groups are no one's
+        maxima.fill_(-torch.inf)  # no document has some of the groups
     slots = used = bounds = None
     products, width = maxima, sizes.groups
     if sizes.kept:

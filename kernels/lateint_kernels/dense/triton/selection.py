@@ -176,9 +176,9 @@ def retrieve(
     Without ``slots`` the first one: ``best [TQ, Nd]``, 0 for an absent query token, ``argmax [Nd, TQ]``, and the maxima
     of groups of GROUP tokens, ``maxima [rows, groups]``. With ``slots [rows, groups]`` the second one: products of the
     groups that have one, ``members [rows, kept, GROUP]``, -inf past the end of a document. Products lack the factor of
-    their query token, which does not change their order. Documents begin with a group of their own: where they differ
-    in length, document j with group ``offsets[j] // GROUP + j``, before which no other ends, and some are no one's.
-    Program: BLOCK_M query tokens with ``count`` documents.
+    their query token, which does not change their order. A group has tokens of one document. Where documents differ in
+    length, the first group of document j is ``offsets[j] // GROUP + j``: past the last one of document j - 1, and no
+    document has the groups between. Program: BLOCK_M query tokens with ``count`` documents.
     """
     program = tl.program_id(0)
     local = program % blocks * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -243,8 +243,8 @@ def retrieve(
             within = tl.arange(0, GROUP)[None, None, :]
             place = slot[:, :, None] * GROUP + within
             line = members + local.to(tl.int64)[:, None, None] * whole_words(kept * GROUP)
-            left_over = tl.reshape(start + columns < length, [1, BLOCK_N // GROUP, GROUP])
-            tl.store(line + place, tl.where(left_over, by_group, float("-inf")), mask=(slot >= 0)[:, :, None])
+            before_end = tl.reshape(start + columns < length, [1, BLOCK_N // GROUP, GROUP])
+            tl.store(line + place, tl.where(before_end, by_group, float("-inf")), mask=(slot >= 0)[:, :, None])
 
         start += BLOCK_N
         ends = start >= length
