@@ -31,6 +31,7 @@ def test_smoke(tmp_path):
     assert report["cases"]["train"]["systems"]["lateint-triton"]["profile"]  # its goals cannot be met
     assert {"lateint-triton", "pylate"} <= report["encoder"]["steps"].keys()
     assert {"cpp", "triton", "torch"} <= report["pooling"]["documents"].keys()
+    assert all(report["scores"][f"{name}, train"].keys() == {"triton", "torch"} for name in ("xtr", "smooth"))
     assert report["first_call"]["lateint-triton"]["full cache"]["second step"] > 0
     assert report["sweep"]["train"]
     assert "lateint-triton" in done.stdout

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu import encoder, pooling, profiling, sweep, table
+from benchmarks.gpu import encoder, other_scores, pooling, profiling, sweep, table
 from benchmarks.gpu.cases import CASES, SMOKE, Case, Inputs, inputs
 from benchmarks.gpu.exact import errors, sample_from, sample_of
 from benchmarks.gpu.first_call import first_calls
@@ -61,6 +61,7 @@ def run(arguments: argparse.Namespace, device: str) -> None:
     if not arguments.only:
         report["encoder"] = encoder.steps(device, watch)
         report["pooling"] = pooling.times(device, watch)
+        report["scores"] = other_scores.times(device, watch)
         save(arguments.out, report)
         ours = [name for name in systems(device) if name.startswith("lateint")]
         report["first_call"] = {name: first_calls(name.removeprefix("lateint-")) for name in ours}

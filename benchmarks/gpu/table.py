@@ -24,6 +24,9 @@ def text(report: dict[str, Any]) -> str:
     for name, found in report.get("pooling", {}).items():
         lines += ["", f"pooling, {name}: {found['documents']} documents of {found['Ld']} tokens"]
         lines += [f"  {by:20}{by_it['ms']:10.3f} ms" for by, by_it in found.items() if isinstance(by_it, dict)]
+    for name, found in report.get("scores", {}).items():
+        lines += ["", f"{name}: forward, and forward with backward"]
+        lines += [f"  {by:20}{it['forward']['ms']:10.3f} ms{it['step']['ms']:10.3f} ms" for by, it in found.items()]
     for name, found in report.get("first_call", {}).items():
         for cache, seconds in found.items():
             lines.append(f"{name}, {cache}: " + ", ".join(f"{key} {value:.2f} s" for key, value in seconds.items()))

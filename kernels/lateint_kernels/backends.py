@@ -36,7 +36,7 @@ MODULES = {
     "maxsim_backward": _MAXSIM,
     "soft_maxima": {**_MAXIMA, "triton": "lateint_kernels.dense.triton.maxima"},
     "soft_maxima_backward": {"cpp": "lateint_kernels.dense.cpp", "triton": "lateint_kernels.dense.triton.maxima"},
-    "retrieved": _MAXIMA,
+    "retrieved": {**_MAXIMA, "triton": "lateint_kernels.dense.triton.retrieved"},
     "cluster": {
         "cpp": "lateint_kernels.dense.cpp",
         "torch": "lateint_kernels.dense.pooling_torch",

@@ -49,7 +49,7 @@ def xtr(
         normalize: as for `maxsim`.
         impute: whether what was not found counts as m.
         check: as for `maxsim`.
-        backend: as for `maxsim`; with ``"cuda"`` and ``"triton"`` torch finds the k tokens.
+        backend: as for `maxsim`; with ``"cuda"`` torch finds the k tokens.
 
     Returns:
         ``[Nq, Nd]`` float32, ``[Nd]`` for one query given as ``[Lq, dim]``; float64 for float64 tensors. -inf for a

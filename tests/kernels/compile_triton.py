@@ -24,7 +24,7 @@ from lateint_kernels.codes.index_tensors import CentreTensors, IndexTensors, Que
 from lateint_kernels.codes.triton import build, search
 from lateint_kernels.dense.problem import Problem
 from lateint_kernels.dense.runs import Runs
-from lateint_kernels.dense.triton import maxima, maxsim, pooling
+from lateint_kernels.dense.triton import maxima, maxsim, pooling, retrieved
 from lateint_kernels.gpu import launch
 
 TYPES = {
@@ -165,6 +165,7 @@ WANTED = {  # what else differs from the kernels of the first two
     100: {"training": ALL, "everything": {"forward"}},
 }
 SMOOTH = {80: ["training"], 90: ["training", "everything", "wide", "widest", "float32"], 100: ["training"]}
+XTR = {80: ["training"], 90: ["training", "everything", "wide", "widest", "float32"], 100: ["training", "everything"]}
 
 # Tokens of each run, and whether they are as far apart as their cosine says
 POOLED = {"pool": (180, False), "pool-cosine": (500, True), "pool-pages": (1030, True), "pool-longest": (2048, False)}
@@ -220,6 +221,11 @@ def main(capability):
     for name in SMOOTH[capability]:
         for planned in maxima.all_launches(problem(**PROBLEMS[name]), launch.ARCHITECTURES[capability]):
             found = {"capability": capability, "problem": name, "kernel": planned.kernel.__name__}
+            print(json.dumps(found | report(compiled(planned, capability))), flush=True)
+    for name in XTR[capability]:
+        for planned in retrieved.all_launches(problem(**PROBLEMS[name]), 320, launch.ARCHITECTURES[capability]):
+            kernel = "retrieve_members" if planned.arguments.get("members") is not None else planned.kernel.__name__
+            found = {"capability": capability, "problem": name, "kernel": kernel}
             print(json.dumps(found | report(compiled(planned, capability))), flush=True)
     for name, (length, cosine) in POOLED.items():
         runs = Runs(np.arange(101) * length, np.full(100, length // 2), cosine)

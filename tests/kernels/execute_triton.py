@@ -19,6 +19,7 @@ import torch
 from ptx.triton_launch import install
 from random_index import make
 from test_cuda import exact, make_problem
+from test_retrieved_backends import definition
 
 from lateint_kernels.codes.device.engine import DeviceEngine
 from lateint_kernels.codes.index_tensors import CentreTensors
@@ -28,7 +29,7 @@ from lateint_kernels.codes.triton import build, probe, search
 from lateint_kernels.dense import cpp, maxima_torch
 from lateint_kernels.dense import torch as torch_dense
 from lateint_kernels.dense.runs import Runs
-from lateint_kernels.dense.triton import maxima, maxsim, pooling
+from lateint_kernels.dense.triton import maxima, maxsim, pooling, retrieved
 
 # What a group of the suite runs for each capability is "short"; a command runs everything.
 DENSE = {
@@ -52,12 +53,27 @@ SEARCHES = [(128, 2), (128, 4), (128, 1), (128, 8), (40, 4), (640, 2)]  # width 
 DEPTHS = (128, 64, 256)
 POOLED = {"pool": ([9, 1, 24, 17, 3], 2, False), "cosine": ([24, 2, 9], 3, True), "pages": ([260, 9], 2, False)}
 SHORT = {
-    80: {"dense": ["d96"], "smooth": [], "pooled": ["cosine"], "searches": [(128, 4)], "depths": []},
-    90: {"dense": ["everything"], "smooth": ["d96"], "pooled": ["pool"], "searches": [(128, 2)], "depths": [128]},
+    80: {
+        "dense": ["d96"],
+        "smooth": [],
+        "xtr": [("d96", 5)],
+        "pooled": ["cosine"],
+        "searches": [(128, 4)],
+        "depths": [],
+    },
+    90: {
+        "dense": ["everything"],
+        "smooth": ["d96"],
+        "xtr": [("d96", 5)],
+        "pooled": ["pool"],
+        "searches": [(128, 2)],
+        "depths": [128],
+    },
 }
 LONG = {
     "dense": list(DENSE),
     "smooth": [name for name in DENSE if name != "pairs"],
+    "xtr": [(name, k) for name in DENSE if name != "pairs" for k in (9, 150)],
     "pooled": list(POOLED),
     "searches": SEARCHES,
     "depths": DEPTHS,
@@ -121,6 +137,22 @@ def smooth(name):
     for of, ours, theirs in zip(("queries", "documents"), mine, gradients, strict=True):
         same = bool(((ours - theirs).abs() <= rounding * theirs.abs().max()).all())
         yield f"gradient of smooth {of} {name}", same
+
+
+def xtr(name, k):
+    """Maxima, where they are, and the last of k products, as sorted in float64; many equal products as well."""
+    problem = make_problem(**{**DENSE[name], "scales": False, "pairs": None})
+    there = slice(None) if problem.query_weights is None else problem.query_weights != 0
+    (wanted, last), (found, argmax, least) = definition(problem, k), retrieved.retrieved(problem, k)
+    where = torch_dense.maxsim(maxima_torch.one_by_one(problem), True)[1]
+    yield f"retrieved {name} {k}", float((found - wanted).abs().max() / wanted.abs().max()) <= 1e-5
+    yield f"argmax of retrieved {name} {k}", torch.equal(argmax[:, there], where[:, there])
+    yield f"least of retrieved {name} {k}", float((least - last).abs().max() / wanted.abs().max()) <= 1e-5
+    for tokens in (problem.queries, problem.documents):
+        tokens.clamp_(-1, 1).round_()
+    plain = replace(problem, query_inverse_norms=None, document_inverse_norms=None)
+    (wanted, last), (found, _, least) = definition(plain, k), retrieved.retrieved(plain, k)
+    yield f"equal products {name} {k}", torch.equal(found.double(), wanted) and torch.equal(least.double(), last)
 
 
 def pooled(name):
@@ -199,11 +231,12 @@ def builds(depth):
 
 def main(capability, form):
     """One line for each comparison."""
-    install(capability, maxsim, maxima, pooling, search, probe, build)
+    install(capability, maxsim, maxima, retrieved, pooling, search, probe, build)
     chosen = LONG if form == "long" else SHORT[capability]
     cases = itertools.chain(
         *map(dense, chosen["dense"]),
         *map(smooth, chosen["smooth"]),
+        *itertools.starmap(xtr, chosen["xtr"]),
         *map(pooled, chosen["pooled"]),
         special(),
         *itertools.starmap(products, chosen["searches"]),

@@ -1,4 +1,4 @@
-"""How often a search on a GPU waits for it, without one: tensors that have a device and no numbers, and no kernels.
+"""How often work on a GPU waits for it, without one: tensors that have a device and no numbers, and no kernels.
 
 What asks such a tensor for a number, or has a shape that depends on numbers, fails. Copies between host and device are
 counted as they pass by; what makes them is replaced where it needs a driver.
@@ -24,6 +24,8 @@ from lateint_kernels.codes.device import engine as device_engine  # noqa: E402
 from lateint_kernels.codes.engine import Limits  # noqa: E402
 from lateint_kernels.codes.triton import probe  # noqa: E402
 from lateint_kernels.codes.triton import search as triton_search  # noqa: E402
+from lateint_kernels.dense.problem import Problem  # noqa: E402
+from lateint_kernels.dense.triton import retrieved as triton_retrieved  # noqa: E402
 from lateint_kernels.gpu import program  # noqa: E402
 from lateint_kernels.gpu.launch import ARCHITECTURES, Launch  # noqa: E402
 
@@ -74,6 +76,24 @@ def test_more_queries_than_fit_wait_once_for_each_batch(engine, monkeypatch):
     with Counted() as counted:
         engine.search(np.ones((96, 40), np.float32), np.array([0, 32, 64, 96]), 10, Limits(16, 100))
     assert counted.to_host == 3 and counted.to_device == []
+
+
+@pytest.mark.parametrize("k", [5, 2000])
+def test_xtr_selects_without_waiting(monkeypatch, k):
+    """Of documents of several lengths, with a mask: so that a CUDA graph can record it."""
+    launched = []
+    monkeypatch.setattr(Launch, "run", lambda self: launched.append(self.kernel.__name__))
+    monkeypatch.setattr(triton_retrieved, "architecture", lambda device: ARCHITECTURES[90])
+    monkeypatch.setattr(triton_retrieved, "on", lambda device: nullcontext())
+    with FakeTensorMode():
+        tokens, offsets = torch.empty(320, 128, dtype=torch.bfloat16), torch.empty(11, dtype=torch.int64)
+        queries, documents, offsets = on_device(tokens), on_device(tokens), on_device(offsets)
+        mask = on_device(torch.empty(320, dtype=torch.bool))
+        problem = Problem(queries, offsets, documents, offsets, 32, 50, document_mask=mask)
+        with Counted() as counted:
+            triton_retrieved.retrieved(problem, k)
+    assert counted.to_host == 0 and counted.to_device == []
+    assert launched[0] == "retrieve" and launched[-1] == "last_product"
 
 
 def test_what_waits_is_noticed(engine):

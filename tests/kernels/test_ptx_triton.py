@@ -19,7 +19,7 @@ pytest.importorskip("triton")
 if find_spec("triton.backends.nvidia") is None:
     pytest.skip("this Triton cannot compile for NVIDIA", allow_module_level=True)
 
-STAGES = {"forward", "gradient", "cluster", "best_products", "weighted", "rotate"}
+STAGES = {"forward", "gradient", "retrieved", "cluster", "best_products", "weighted", "rotate"}
 
 
 @pytest.mark.parametrize("capability", [80, pytest.param(90, marks=pytest.mark.long)])

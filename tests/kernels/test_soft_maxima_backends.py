@@ -64,6 +64,18 @@ def test_scores_and_gradients(backend, rng, device, kept, components, masking):
         close(mine, expected, tolerance)
 
 
+def test_documents_of_one_length(backend, rng, device):
+    leaves = [torch.from_numpy(rng.standard_normal((3, n, 24)).astype(np.float32)).to(device) for n in (5, 9)]
+
+    def run(name, dtype):
+        sides = [leaf.to(dtype).requires_grad_() for leaf in leaves]
+        found = smooth_maxsim(*sides, 2.0, backend=name)
+        return [found.detach(), *torch.autograd.grad(found.square().sum(), sides)]
+
+    for mine, exact in zip(run(backend, torch.float32), run("torch", torch.float64), strict=True):
+        close(mine, exact, 2e-5)
+
+
 def test_float16_keeps_small_gradients(backend, rng, device):
     """Those of a document far below those of another, and far below the least number of float16."""
     case = Case(rng, device, torch.float16, 40, "plain")

@@ -22,6 +22,8 @@ SHARED = {80: 163, 90: 227, 100: 227}  # KB that a program can have
 
 BUILD = {"nearest", "nearest_in_cell", "encode"}
 SMOOTH = {"soft_forward", "soft_query_gradients", "soft_document_gradients"}
+RETRIEVE = {"retrieve", "retrieve_members"}
+XTR = {*RETRIEVE, "choose_groups", "last_product"}
 POOLED = {"fill_costs", "merge"}
 SEARCH = {"rotate", "group_maxima", "cell_maxima", "group_products", "best_products", "weighted_sums"}
 
@@ -56,6 +58,7 @@ def test_all_are_there(kernels):
         "sort_winners",
         "document_gradients",
         *SMOOTH,
+        *XTR,
         *POOLED,
         *SEARCH,
         *BUILD,
@@ -82,7 +85,8 @@ def test_registers_suffice(kernels):
 
 def test_products_use_the_matrix_units(kernels):
     for kernel in kernels:
-        multiplies = kernel["kernel"] in {"forward", "document_gradients", *SMOOTH} and kernel["problem"] != "float32"
+        multiplying = {"forward", "document_gradients", *SMOOTH, *RETRIEVE}
+        multiplies = kernel["kernel"] in multiplying and kernel["problem"] != "float32"
         small = kernel["problem"] in ("reranking", "pairs") and kernel["kernel"] == "forward"  # 32 rows: too few
         if multiplies and kernel["capability"] == 90 and not small:
             assert kernel["wgmma"] and not kernel["mma"], kernel
@@ -122,14 +126,14 @@ def test_sums_round_products_first(kernels):
 
 def test_tokens_are_loaded_ahead(kernels):
     for kernel in kernels:
-        if kernel["kernel"] in ("forward", "document_gradients"):
+        if kernel["kernel"] in {"forward", "document_gradients", *RETRIEVE}:
             assert kernel["ahead"] >= 1, kernel
 
 
 def test_two_programs_share_a_multiprocessor(kernels):
     """The common case waits for the matrix units and for its maxima in turn: another program must fill the gaps."""
     for kernel in kernels:
-        if kernel["problem"] == "training" and kernel["kernel"] in ("forward", "document_gradients"):
+        if kernel["problem"] == "training" and kernel["kernel"] in {"forward", "document_gradients", *RETRIEVE}:
             threads = 256 if kernel["kernel"] == "document_gradients" or kernel["capability"] == 100 else 128
             assert kernel["registers"] * threads * 2 <= 65536, kernel
             assert (kernel["shared"] + 1024) * 2 <= (SHARED[kernel["capability"]] + 1) << 10, kernel
@@ -137,7 +141,7 @@ def test_two_programs_share_a_multiprocessor(kernels):
 
 def test_nan_wins_every_maximum(kernels):
     for kernel in kernels:
-        assert bool(kernel["nan_max"]) == (kernel["kernel"] in ("forward", "soft_forward")), kernel
+        assert bool(kernel["nan_max"]) == (kernel["kernel"] in ("forward", "soft_forward", "retrieve")), kernel
 
 
 def test_no_atomics(kernels):

@@ -23,9 +23,10 @@ def retrieved(problem: Problem, k: int, need_gradients: bool, backend: str | Non
     similarity of the last of these, ``[TQ]``. A backend that does not find all at once has the maxima, and torch finds
     the rest.
     """
-    if _chosen("retrieved", problem, backend) == "torch":
+    name = _chosen("retrieved", problem, backend)
+    if name == "torch":
         return maxima_torch.retrieved(problem, k, need_gradients, backend)
-    return maxima_operator.retrieved(problem, k)
+    return maxima_operator.retrieved(problem, k, name)
 
 
 def sum_by_query(problem: Problem, found: Tensor) -> Tensor:

@@ -18,9 +18,9 @@ def soft_maxima(problem: Problem, temperature: float, backend: str) -> Tensor:
     return found
 
 
-def retrieved(problem: Problem, k: int) -> tuple[Tensor, Tensor, Tensor]:
+def retrieved(problem: Problem, k: int, backend: str) -> tuple[Tensor, Tensor, Tensor]:
     """Maxima, which are among the k best, and the last of these: likewise."""
-    best, _, least = torch.ops.lateint.retrieved(*problem.parts, k)
+    best, _, least = torch.ops.lateint.retrieved(*problem.parts, k, backend)
     return best, ~(best.detach() < least[:, None]), least
 
 
@@ -58,9 +58,9 @@ def _soft_maxima_backward_fake(*arguments: Any) -> tuple[Tensor, ...]:
 
 
 def _retrieved(*arguments: Any) -> tuple[Tensor, Tensor, Tensor]:
-    *parts, k = arguments
+    *parts, k, backend = arguments
     problem = operator.problem_of_parts(parts)
-    found: tuple[Tensor, Tensor, Tensor] = _resolved("retrieved", problem, "cpp")(problem, k)
+    found: tuple[Tensor, Tensor, Tensor] = _resolved("retrieved", problem, backend)(problem, k)
     return found
 
 
@@ -91,7 +91,7 @@ def _retrieved_gradients(ctx: Any, gradient: Tensor, *_: object) -> tuple[Tensor
     parts, argmax = operator.restored(ctx)
     needs = [ctx.needs_input_grad[i] for i in DIFFERENTIABLE[:2]]
     problem = one_by_one(Problem(*parts))
-    both = torch.ops.lateint.maxsim_backward(*problem.parts, gradient, argmax, [*needs, False], "cpp")
+    both = torch.ops.lateint.maxsim_backward(*problem.parts, gradient, argmax, [*needs, False], ctx.settings[-1])
     return _placed(both[:2], needs, len(ctx.settings))
 
 
@@ -109,7 +109,7 @@ operator.register(
     _soft_maxima_backward,
     _soft_maxima_backward_fake,
 )
-operator.register(f"retrieved({PARTS}, SymInt k) -> (Tensor, Tensor, Tensor)", _retrieved, _retrieved_fake)
+operator.register(f"retrieved({PARTS}, SymInt k, str backend) -> (Tensor, Tensor, Tensor)", _retrieved, _retrieved_fake)
 for _name, _backward in {
     "soft_maxima": _soft_maxima_gradients,
     "retrieved": _retrieved_gradients,

@@ -30,6 +30,7 @@ class Architecture:
         warp_numbers: similarities of a warp, at least; a program has 4 warps or 8.
         gathering: programs of `query_gradients` that there should be for each multiprocessor.
         block_k: query rows that `document_gradients` takes at a time, fewer where registers are short.
+        selecting: rows of numbers that a program takes the k-th largest of.
     """
 
     multiprocessors: int
@@ -42,6 +43,7 @@ class Architecture:
     warp_numbers: int = 2048
     gathering: int = 16
     block_k: int = 64
+    selecting: int = 1
 
 
 # By compute capability; the number of multiprocessors is then asked of the device.
@@ -54,7 +56,7 @@ ARCHITECTURES = {
 }
 # Few programs, for each takes milliseconds.
 INTERPRETER = Architecture(
-    1, 227 << 10, block_m=64, block_n=(32,), stages=2, float32_block=64, float32_step=64, gathering=1
+    1, 227 << 10, block_m=64, block_n=(32,), stages=2, float32_block=64, float32_step=64, gathering=1, selecting=64
 )
 
 

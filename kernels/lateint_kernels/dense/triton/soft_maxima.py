@@ -78,7 +78,8 @@ def soft_forward(
         if REST > 0:
             q_rest = load_tokens(queries, row, FIRST, DIM, REST, FIRST + REST <= DIM)
     document = program // blocks * count
-    for number in tl.range(document, tl.minimum(document + count, Nd)):
+    for step in tl.range(0, tl.minimum(count, Nd - document)):
+        number = document + step
         first, length = extent(document_offsets, number, Ld)
         top = tl.full([BLOCK_M], float("-inf"), tl.float32)
         total = tl.zeros([BLOCK_M], tl.float32)
@@ -129,7 +130,8 @@ def soft_query_gradients(
         if REST > 0:
             q_rest = load_tokens(queries, row, FIRST, DIM, REST, FIRST + REST <= DIM)
     total = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
-    for number in tl.range(group * count, tl.minimum(group * count + count, Nd)):
+    for step in tl.range(0, tl.minimum(count, Nd - group * count)):
+        number = group * count + step
         first, length = extent(document_offsets, number, Ld)
         place = row.to(tl.int64) * Nd + number
         lse = tl.load(found + place) / temperature

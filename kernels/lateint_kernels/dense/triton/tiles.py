@@ -34,14 +34,14 @@ def larger(a, b):
 
 
 @triton.jit
-def largest(x):
-    """The largest number of each row of ``[M, N]``, NaN if there is one."""
+def largest(x, AXIS: tl.constexpr = 1):
+    """The largest number of each row of ``[M, N]``, or along another axis; NaN if there is one."""
     if INTERPRETED:  # which would take them one by one
         unknown = x != x
-        found = tl.max(tl.where(unknown, float("-inf"), x), 1)
-        return tl.where(tl.sum(unknown.to(tl.int32), 1) > 0, float("nan"), found)
+        found = tl.max(tl.where(unknown, float("-inf"), x), AXIS)
+        return tl.where(tl.sum(unknown.to(tl.int32), AXIS) > 0, float("nan"), found)
     else:
-        return tl.reduce(x, 1, larger)
+        return tl.reduce(x, AXIS, larger)
 
 
 @triton.jit
