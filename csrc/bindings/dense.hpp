@@ -69,24 +69,34 @@ py::object cluster(const Array<float>& tokens, const Array<int64_t>& offsets, co
 }
 
 // Matrices of tokens one below the other, where they begin and end, and whether all numbers are at most `limit` in
-// magnitude. One alone is not copied. It takes microseconds, in which Python's lock is better kept than waited for.
+// magnitude. One alone is not copied. Python's lock is kept for what takes microseconds: to wait for it takes longer.
 py::tuple packed(const std::vector<Array<float>>& matrices, float limit) {
     Array<int64_t> offsets(matrices.size() + 1);
     int64_t* const ends = offsets.mutable_data();
     ends[0] = 0;
     for (size_t i = 0; i < matrices.size(); ++i) ends[i + 1] = ends[i] + matrices[i].shape(0);
-    const int64_t dim = matrices.at(0).shape(1);
+    const int64_t dim = matrices.at(0).shape(1), numbers = ends[matrices.size()] * dim;
+    std::vector<const float*> from;
+    for (const Array<float>& matrix : matrices) {
+        if (matrix.shape(1) != dim) throw std::invalid_argument("matrices must have one width");
+        from.push_back(matrix.data());
+    }
+    const bool alone = matrices.size() == 1;
+    Array<float> tokens = alone ? matrices[0] : Array<float>({ends[matrices.size()], dim});
+    float* const to = alone ? nullptr : tokens.mutable_data();
     bool fine = true;
-    if (matrices.size() == 1) {
-        fine = dense::within(matrices[0].data(), matrices[0].size(), limit);
-        return py::make_tuple(matrices[0], offsets, fine);
-    }
-    Array<float> tokens({ends[matrices.size()], dim});
-    for (size_t i = 0; i < matrices.size(); ++i) {
-        if (matrices[i].shape(1) != dim) throw std::invalid_argument("matrices must have one width");
-        std::copy_n(matrices[i].data(), matrices[i].size(), tokens.mutable_data() + ends[i] * dim);
-        fine = fine && dense::within(matrices[i].data(), matrices[i].size(), limit);
-    }
+    const auto work = [&] {
+        for (size_t i = 0; i < from.size(); ++i) {
+            const int64_t size = (ends[i + 1] - ends[i]) * dim;
+            if (to != nullptr) std::copy_n(from[i], size, to + ends[i] * dim);
+            fine = fine && dense::within(from[i], size, limit);
+        }
+    };
+    constexpr int64_t kBrief = 1 << 18;  // numbers, a megabyte
+    if (numbers <= kBrief)
+        work();
+    else
+        without_gil(work);
     return py::make_tuple(tokens, offsets, fine);
 }
 

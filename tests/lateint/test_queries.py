@@ -81,3 +81,12 @@ def test_a_number_that_is_too_large_is_found_in_any_query(number, where):
 def test_what_cannot_be_written_to_is_read_where_it_is():
     tokens = np.frombuffer(np.ones(24, np.float32).tobytes(), np.float32).reshape(3, 8)
     assert np.shares_memory(read(tokens, 8).tokens, tokens)
+
+
+def test_a_large_batch_is_packed_without_pythons_lock():
+    tokens = np.random.default_rng(0).standard_normal((1 << 13, 64)).astype(np.float32)
+    queries = [tokens[first : first + 512] for first in range(0, len(tokens), 512)]
+    np.testing.assert_array_equal(read(queries, 64).tokens, tokens)
+    tokens[-1, -1] = np.nan
+    with pytest.raises(ValueError, match="token 511 of query 15 holds nan"):
+        read(queries, 64)
