@@ -33,7 +33,13 @@ def grown(results: Row) -> str:
     ]
     other = results["sizes"][0]["search"]["cheaper"]
     head = ("tokens", "build", "index", "p50", "p95", "recall@10", f"nprobe {other['nprobe']}, cells {other['cells']}")
-    return f"{machine_text(results['machine'])}\n\n{table(head, rows)}"
+    built = "".join(
+        f"\n\nThe build of {_power(size['tokens'])} tokens was measured before, at commit "
+        f"`{size['build']['commit'][:12]}`; the index that was searched has the same codec and as many bytes."
+        for size in results["sizes"]
+        if "commit" in size["build"]
+    )
+    return f"{machine_text(results['machine'])}\n\n{table(head, rows)}{built}"
 
 
 def machines(results: Row) -> str:
