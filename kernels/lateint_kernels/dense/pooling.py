@@ -102,27 +102,19 @@ def pool(documents: Any, factor: int, *, protected: int = 0, threads: int = 0, b
     return Ragged.from_lengths(pooled, -(-documents.lengths // factor), allow_empty=documents.has_empty)
 
 
-def cluster(
+def cluster_means(
     tokens: NDArray[np.float32], offsets: NDArray[np.int64], counts: NDArray[np.int64], *, cosine: bool = False
-) -> NDArray[np.int64]:
-    """Which of the ``counts[i]`` clusters each token of matrix i is in, ``[T]``: 0, 1, ... as their first tokens come.
+) -> NDArray[np.float32]:
+    """The mean of the tokens of each of the ``counts[i]`` clusters of matrix i, as their first tokens come.
+
+    ``[sum of counts, dim]``.
 
     Args:
         tokens: ``[T, dim]``.
         offsets: ``[n + 1]``.
         counts: ``[n]``, from 1 (0 for no token) to the tokens of a matrix.
         cosine: tokens are ``1 - <a, b>`` apart, as in PyLate and sentence-transformers, instead of ``|a - b|``.
-
-    >>> cluster(np.array([[0.0], [5.0], [1.0]], np.float32), np.array([0, 3]), np.array([2])).tolist()
-    [0, 1, 0]
     """
-    return _cpu.cluster(tokens, offsets, counts, cosine, False, 0)[0]
-
-
-def cluster_means(
-    tokens: NDArray[np.float32], offsets: NDArray[np.int64], counts: NDArray[np.int64], *, cosine: bool = False
-) -> NDArray[np.float32]:
-    """The mean of the tokens of each cluster, ``[sum of counts, dim]``; as `cluster` has them."""
     return _cpu.cluster(tokens, offsets, counts, cosine, True, 0)[1]
 
 
