@@ -14,8 +14,8 @@ from torch.overrides import TorchFunctionMode
 class WideAttention(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
     """While it is entered, attention that has gradients to 16-bit tensors on a CPU is computed in float32.
 
-    Its result is rounded to 16 bits. In bfloat16 the fused kernel and its gradients take two to four times as long.
-    What has no gradients is left alone, for it is as fast.
+    Its result is rounded to 16 bits. The fused kernel and its gradients take longer in bfloat16. What has no gradients
+    is left alone.
     """
 
     def __torch_function__(
