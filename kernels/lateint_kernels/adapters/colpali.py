@@ -9,7 +9,7 @@ from typing import Any
 
 from lateint_kernels.adapters.clusters import pooled_by_rows
 from lateint_kernels.adapters.coded import coded
-from lateint_kernels.adapters.switch import Switch
+from lateint_kernels.adapters.switch import Switch, needed
 from lateint_kernels.maxsim import maxsim
 
 
@@ -74,9 +74,10 @@ def patch(coding: Any = None) -> Switch:
     With ``coding``, a `lateint_kernels.coding.Coding`, documents are scored as an index of codes would score them, and
     trained for that.
     """
-    from colpali_engine.compression.token_pooling.hierarchical_token_pooling import HierarchicalTokenPooler
-    from colpali_engine.loss.late_interaction_losses import ColbertModule
-    from colpali_engine.utils import _lik_backend as kernels
+    with needed("colpali-engine", "0.3.17"):
+        from colpali_engine.compression.token_pooling.hierarchical_token_pooling import HierarchicalTokenPooler
+        from colpali_engine.loss.late_interaction_losses import ColbertModule
+        from colpali_engine.utils import _lik_backend as kernels
 
     theirs = ColbertModule._inbatch_scores
     their_pooling = HierarchicalTokenPooler._pool_single_embedding
