@@ -77,6 +77,9 @@ def decode(
     nbits: int,
     width: int,
 ) -> NDArray[np.uint8]: ...
+def subdivide(
+    centroids: NDArray[np.uint8], cell_offsets: NDArray[np.int64], threads: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint32]]: ...
 def cluster_means(
     tokens: NDArray[np.uint8], ids: NDArray[np.uint32], count: int, threads: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]: ...
@@ -91,6 +94,7 @@ class Assigner:
         centroids: NDArray[np.uint8],
         cells: NDArray[np.uint8],
         cell_offsets: NDArray[np.int64],
+        subcells: bool,
         threads: int,
     ) -> None: ...
     def nearest(self, tokens: NDArray[np.uint8], cells: int, threads: int) -> NDArray[np.uint32]: ...

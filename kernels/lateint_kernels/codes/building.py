@@ -66,7 +66,9 @@ class Operators(Protocol):
     def peaks(self, rows: Any, scaled: Any, least: float) -> NDArray[np.float32]:
         """The largest component of each token that has one larger than ``least`` (at least 128); no order."""
 
-    def assigner(self, rows: Any, cells: Any, cell_offsets: NDArray[np.int64]) -> Callable[[Any, int], Any]:
+    def assigner(
+        self, rows: Any, cells: Any, cell_offsets: NDArray[np.int64], subcells: bool
+    ) -> Callable[[Any, int], Any]:
         """`lateint_kernels.codes.centroids.Assigner.nearest` as a function of rows and how many cells to look into."""
 
     def take(self, rows: Any, index: NDArray[np.int64]) -> Any:
@@ -161,9 +163,9 @@ class HostOperators:
         return peaks[peaks > least]
 
     def assigner(
-        self, rows: NDArray[np.uint8], cells: NDArray[np.uint8], cell_offsets: NDArray[np.int64]
+        self, rows: NDArray[np.uint8], cells: NDArray[np.uint8], cell_offsets: NDArray[np.int64], subcells: bool
     ) -> Callable[[NDArray[np.uint8], int], NDArray[np.uint32]]:
-        assigner = centroids.Assigner(rows, cells, cell_offsets, threads=self._threads)
+        assigner = centroids.Assigner(rows, cells, cell_offsets, subcells=subcells, threads=self._threads)
         return lambda tokens, searched: assigner.nearest(tokens, cells=searched, threads=self._threads)
 
     def take(self, rows: NDArray[np.uint8], index: NDArray[np.int64]) -> NDArray[np.uint8]:
