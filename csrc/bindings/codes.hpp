@@ -78,6 +78,15 @@ Array<uint8_t> to_bytes(const Array<float>& scaled, int64_t depth, int threads) 
     return out;
 }
 
+Array<float> peaks(const Array<uint8_t>& bytes, const Array<float>& scaled, int threads) {
+    Array<float> out(bytes.shape(0));
+    float* const to = out.mutable_data();
+    without_gil([&] {
+        codes::peaks(bytes.data(), bytes.shape(1), scaled.data(), scaled.shape(1), bytes.shape(0), threads, to);
+    });
+    return out;
+}
+
 py::tuple encode(const Array<float>& scaled, const Array<uint32_t>& ids, const Array<uint8_t>& centroids, int nbits,
                  int threads) {
     const int64_t n = scaled.shape(0);
@@ -134,6 +143,7 @@ inline void bind_codes(py::module_& m) {
     m.def("cluster_means", &cluster_means);
     m.def("rotate", &rotate);
     m.def("to_bytes", &to_bytes);
+    m.def("peaks", &peaks);
     m.def("encode", &encode);
     m.def("decode", &decode);
     m.def("invert", &invert);

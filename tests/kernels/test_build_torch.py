@@ -152,10 +152,15 @@ def test_sort_and_take():
     np.testing.assert_array_equal(ours.host(ours.take(signed(rows), np.array([4, 4, 0]))), rows[[4, 4, 0]])
 
 
-def test_peaks():
+def test_peaks(isa):
     rng = np.random.default_rng(0)
     scaled = (60 * rng.standard_normal((5000, 8))).astype(np.float32)
     rows = residual.to_bytes(scaled)
+    largest = np.abs(scaled).max(1)
+    np.testing.assert_array_equal(
+        residual.peaks(rows, scaled), np.where((rows == 0).any(1) | (rows == 255).any(1), largest, 0)
+    )
     expected = HostOperators().peaks(rows, scaled, 158.75)
+    np.testing.assert_array_equal(expected, largest[largest > 158.75])
     found = DeviceOperators(DEVICE, "torch").peaks(signed(rows), tensor(scaled), 158.75)
     assert 0 < len(expected) < 5000 and found.tobytes() == expected.tobytes()

@@ -153,13 +153,7 @@ class HostOperators:
         return residual.to_bytes(scaled, threads=self._threads)
 
     def peaks(self, rows: NDArray[np.uint8], scaled: NDArray[np.float32], least: float) -> NDArray[np.float32]:
-        found = [np.empty(0, np.float32)]
-        if rows.max() == 255 or rows.min() == 0:
-            for start in range(0, len(rows), 4096):  # few tokens at a time, as most are looked at for nothing
-                part = slice(start, start + 4096)
-                reached = np.flatnonzero((rows[part].max(1) == 255) | (rows[part].min(1) == 0))
-                found.append(np.abs(scaled[part][reached]).max(1, initial=0))
-        peaks = np.concatenate(found)
+        peaks = residual.peaks(rows, scaled, threads=self._threads)
         return peaks[peaks > least]
 
     def assigner(
