@@ -30,6 +30,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -49,20 +50,29 @@ CHEAPER = {"nprobe": 48, "cells": 12}  # beside the default settings
 
 
 class PerturbedDocuments:
-    """The first ``tokens`` tokens of the stream, as chunks ``(tokens [T, dim] float16, lengths [n] int64)``.
+    """The first ``tokens`` tokens of the stream, as chunks ``(tokens [T, dim] float32, lengths [n] int64)``.
 
-    Each iteration starts afresh and gives the same chunks.
+    Each iteration starts afresh and gives the same chunks. A chunk is good until the next one is asked for.
+
+    Args:
+        data: the real collection.
+        tokens: how many there are to be.
+        seed: of every random choice.
+        threads: that make a chunk.
     """
 
-    def __init__(self, data: Embeddings, tokens: int, seed: int = 0) -> None:
-        self.source, self.total, self.seed = data.tokens, tokens, seed
+    def __init__(self, data: Embeddings, tokens: int, seed: int = 0, threads: int = 1) -> None:
+        self.source, self.total, self.seed = np.asarray(data.tokens, np.float32), tokens, seed
         self.starts, self.lengths = data.offsets[:-1], data.lengths
+        self.threads = ThreadPoolExecutor(threads)
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.integers(0, len(self.source), 2 * BANK))
-        sample = self.source[rows].astype(np.float32)
-        bank = sample[rng.permutation(2 * BANK)]
+        bank = self.source[rows][rng.permutation(2 * BANK)]
         bank = bank[:BANK] - bank[BANK:]
-        self.bank = bank / np.maximum(np.linalg.norm(bank, axis=1, keepdims=True), 1e-6)  # [BANK, dim]
+        bank /= np.maximum(np.linalg.norm(bank, axis=1, keepdims=True), 1e-6)
+        self.own = bank * np.float32(NOISE * OWN_SHARE**0.5)  # [BANK, dim]
+        self.shared = bank * np.float32(NOISE * (1 - OWN_SHARE) ** 0.5)
+        self.room = np.empty((2 * CHUNK + int(self.lengths.max()), self.source.shape[1]), np.float32)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         left, copy = self.total, 0
@@ -97,18 +107,19 @@ class PerturbedDocuments:
         """Tokens ``[total, dim]`` of the spans, moved."""
         ends = np.cumsum(sizes)
         rows = np.arange(ends[-1]) + np.repeat(starts - (ends - sizes), sizes)
-        owner = np.repeat(np.arange(len(lengths)), lengths)
-        shared = self.bank[rng.integers(0, BANK, len(lengths))] * np.float32(NOISE * (1 - OWN_SHARE) ** 0.5)
+        shared = rng.integers(0, BANK, len(lengths))[np.repeat(np.arange(len(lengths)), lengths)]
         own = int(rng.integers(0, BANK - BLOCK))
-        result = np.empty((total, self.source.shape[1]), np.float16)
-        for begin in range(0, total, BLOCK):
-            stop = min(begin + BLOCK, total)
-            moved = self.source[rows[begin:stop]].astype(np.float32)
-            moved += self.bank[own : own + stop - begin] * np.float32(NOISE * OWN_SHARE**0.5)
-            moved += shared[owner[begin:stop]]
+        result = self.room[:total]
+
+        def fill(begin: int) -> None:
+            moved = result[begin : begin + BLOCK]
+            first = (own + begin * 7) % (BANK - BLOCK)
+            np.take(self.source, rows[begin : begin + len(moved)], 0, moved, "clip")  # or a copy is made of it
+            moved += self.own[first : first + len(moved)]
+            moved += self.shared[shared[begin : begin + len(moved)]]
             moved /= np.sqrt(np.einsum("td,td->t", moved, moved))[:, None]
-            result[begin:stop] = moved
-            own = (own + BLOCK * 7) % (BANK - BLOCK)
+
+        list(self.threads.map(fill, range(0, total, BLOCK)))
         return result
 
 
@@ -128,7 +139,7 @@ def build(job: dict[str, Any]) -> dict[str, Any]:
     """Builds one index from the stream."""
     import lateint
 
-    documents = PerturbedDocuments(load(Path(job["data"])), job["tokens"])
+    documents = PerturbedDocuments(load(Path(job["data"])), job["tokens"], threads=job["threads"])
     start = time.perf_counter()
     made = sum(len(lengths) for _, lengths in documents)
     stream = time.perf_counter() - start
