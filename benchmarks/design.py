@@ -803,7 +803,7 @@ def main() -> None:
         if args.out.resolve() != RESULT:
             return  # a trial
     page = PAGE.read_text()
-    rendered = with_tables(page, read_json(RESULT))
+    rendered = with_tables(page, {**read_json(RESULT), "divided": read_json(RESULT.with_name("divided.json"))})
     if args.check and rendered != page:
         sys.exit(f"{PAGE.name} is not what {RESULT.name} says; run python -m benchmarks.design --render")
     if not args.check:

@@ -301,6 +301,23 @@ def assignment(result: Row) -> str:
     return table(head, body)
 
 
+def divided(result: Row) -> str:
+    """The same with many centroids."""
+    head = ("centroids", "a token looks into", "same as among all", "squared distance", "time a token")
+    words = {"whole": "{} cells", "divided": "parts of {} cells"}
+    body = [
+        (
+            f"{row['centroids']:,}",
+            words[row["cells"]].format(row["searched"]),
+            f"{row['same']:.1%}",
+            f"+{row['farther']:.1%}",
+            f"{number(row['nanoseconds'] / 1e3)} us",
+        )
+        for row in result["divided"]["rows"]
+    ]
+    return table(head, body)
+
+
 def stopping(result: Row) -> str:
     """When scoring stops."""
     rows = result["stopping"]
@@ -362,6 +379,7 @@ TABLES: tuple[Callable[[Row], str], ...] = (
     centroid_counts,
     training,
     assignment,
+    divided,
     stopping,
     tiers,
 )

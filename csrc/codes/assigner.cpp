@@ -11,7 +11,7 @@ namespace lateint::codes {
 namespace {
 
 constexpr int64_t kRun = 1 << 17;       // tokens that look for their centroids at a time
-constexpr int64_t kBlock = 128;         // tokens that are compared with a group at a time
+constexpr int64_t kBlock = 512;         // tokens that are compared with a group at a time
 constexpr int32_t kTaken = kWorst / 2;  // score of what is not to be chosen again
 
 std::vector<uint32_t> numbers(int64_t first, int64_t last) {
@@ -22,6 +22,7 @@ std::vector<uint32_t> numbers(int64_t first, int64_t last) {
 
 // The larger, the nearer; the lowest id among equals has the largest.
 int64_t key_of(int32_t score, uint32_t id) { return (int64_t{score} << 32) + (~uint32_t{0} - id); }
+void take(int64_t& key, int32_t score, uint32_t id) { key = std::max(key, key_of(score, id)); }
 uint32_t id_of(int64_t key) { return ~uint32_t{0} - static_cast<uint32_t>(key); }
 
 // chosen[0..count): the places of the best of `lanes` scores less their bias, the lowest among equals. Spoils scores.
@@ -37,37 +38,43 @@ void best_places(const Int8Kernels& kernels, int32_t* scores, int lanes, const i
 
 }  // namespace
 
+// Pairs of one cell, and which of them look into which of its subcells.
+struct Assigner::Block {
+    explicit Block(int64_t depth) : rows(kBlock * depth), few(kBlock * depth), products(kBlock * kSubcells) {}
+    std::vector<uint8_t> rows, few;  // their tokens; those that look into a subcell
+    std::vector<int32_t> products;   // of rows with the centres of the subcells
+    std::vector<uint32_t> of[kSubcells];
+    GroupScratch scratch;
+};
+
 Assigner::Assigner(const Centroids& centroids, bool subcells, int threads)
-    : depth_(centroids.depth), cells_(pack(centroids.cells, depth_, numbers(0, centroids.cell_count))) {
-    if (!subcells) {
-        groups_.resize(centroids.cell_count);
-        parallel_for(centroids.cell_count, threads, [&](int64_t c, int) {
-            groups_[c] =
-                pack(centroids.rows, depth_, numbers(centroids.cell_offsets[c], centroids.cell_offsets[c + 1]));
-        });
-        return;
-    }
-    const Subcells divided = subdivide(centroids, threads);
-    groups_.resize(divided.offsets.size() - 1);
-    centres_.resize(centroids.cell_count);
+    : depth_(centroids.depth),
+      centres_(pack(centroids.cells, depth_, numbers(0, centroids.cell_count))),
+      cells_(centroids.cell_count) {
+    const Subcells divided = subcells ? subdivide(centroids, threads) : Subcells{};
     parallel_for(centroids.cell_count, threads, [&](int64_t c, int) {
-        centres_[c] = pack(divided.centres.data(), depth_, numbers(divided.first[c], divided.first[c + 1]));
-        for (int64_t s = divided.first[c]; s < divided.first[c + 1]; ++s)
-            groups_[s] =
-                pack(centroids.rows, depth_,
-                     {divided.members.begin() + divided.offsets[s], divided.members.begin() + divided.offsets[s + 1]});
+        Cell& cell = cells_[c];
+        if (!subcells) {
+            const int64_t first = centroids.cell_offsets[c], last = centroids.cell_offsets[c + 1];
+            if (first < last) cell.groups.push_back(pack(centroids.rows, depth_, numbers(first, last)));
+            return;
+        }
+        cell.centres = pack(divided.centres.data(), depth_, numbers(divided.first[c], divided.first[c + 1]));
+        for (uint32_t s : cell.centres.ids) {
+            const auto members = divided.members.begin();
+            cell.groups.push_back(
+                pack(centroids.rows, depth_, {members + divided.offsets[s], members + divided.offsets[s + 1]}));
+        }
     });
 }
 
 void Assigner::nearest(const uint8_t* tokens, int64_t n, int cells, int threads, uint32_t* ids) const {
-    if (cells <= 0 || cells >= static_cast<int64_t>(cells_.ids.size())) return nearest_of_all(tokens, n, threads, ids);
-    Pairs of_cells{cells, {}, {}, {}}, of_subcells{cells * (cells + 1) / 2, {}, {}, {}};
+    if (cells <= 0 || cells >= static_cast<int64_t>(cells_.size())) return nearest_of_all(tokens, n, threads, ids);
+    Pairs pairs{cells, {}, {}, {}};
     for (int64_t first = 0; first < n; first += kRun) {
         const int64_t size = std::min(kRun, n - first);
-        const uint8_t* const some = tokens + first * depth_;
-        route(some, size, threads, of_cells);
-        if (!centres_.empty()) route_on(some, size, threads, of_cells, of_subcells);
-        nearest_of_groups(some, size, threads, centres_.empty() ? of_cells : of_subcells, ids + first);
+        route(tokens + first * depth_, size, threads, pairs);
+        nearest_of_cells(tokens + first * depth_, size, threads, pairs, ids + first);
     }
 }
 
@@ -77,75 +84,39 @@ void Assigner::nearest_of_all(const uint8_t* tokens, int64_t n, int threads, uin
         const Session session(int8_kernels());
         GroupScratch scratch;
         std::vector<int64_t> keys(size, key_of(kWorst, 0));
-        for (const Group& group : groups_)
-            nearest_in(group, session.kernels, tokens + first * depth_, size, depth_, scratch,
-                       [&](int64_t i, int32_t score, uint32_t id) { keys[i] = std::max(keys[i], key_of(score, id)); });
+        for (const Cell& cell : cells_)
+            for (const Group& group : cell.groups)
+                nearest_in(group, session.kernels, tokens + first * depth_, size, depth_, scratch,
+                           [&](int64_t i, int32_t score, uint32_t id) { take(keys[i], score, id); });
         std::transform(keys.begin(), keys.end(), ids + first, id_of);
     });
 }
 
-// The cells nearest to each token, the nearest one first.
-void Assigner::route(const uint8_t* tokens, int64_t n, int threads, Pairs& cells) const {
-    const int lanes = cells_.ntiles() * kLanes;
-    cells.group.resize(n * cells.each);
+// The cells nearest to each token.
+void Assigner::route(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs) const {
+    const int lanes = centres_.ntiles() * kLanes;
+    pairs.cell.resize(n * pairs.each);
     parallel_for_chunks(n, kGroupRows, threads, [&](int64_t first, int64_t rows) {
         const Session session(int8_kernels());
         std::vector<int32_t> scores(kGroupRows * lanes);
-        session.kernels.dot(tokens + first * depth_, rows, depth_, cells_.tiles.data(), cells_.ntiles(), scores.data());
+        session.kernels.dot(tokens + first * depth_, rows, depth_, centres_.tiles.data(), centres_.ntiles(),
+                            scores.data());
         for (int64_t r = 0; r < rows; ++r)
-            best_places(session.kernels, scores.data() + r * lanes, lanes, cells_.bias.data(), cells.each,
-                        cells.group.data() + (first + r) * cells.each);
+            best_places(session.kernels, scores.data() + r * lanes, lanes, centres_.bias.data(), pairs.each,
+                        pairs.cell.data() + (first + r) * pairs.each);
     });
+    pairs.sort(static_cast<int64_t>(cells_.size()));
 }
 
-// The subcells of its cells that each token looks into; the best one of a cell again where it has too few.
-void Assigner::route_on(const uint8_t* tokens, int64_t n, int threads, Pairs& cells, Pairs& subcells) const {
-    const auto cell_count = static_cast<int64_t>(centres_.size());
-    cells.sort(cell_count);
-    subcells.group.assign(n * subcells.each, static_cast<uint32_t>(groups_.size()));
-    parallel_for(cell_count, threads, [&](int64_t c, int) {
-        const Session session(int8_kernels());
-        const Group& centres = centres_[c];
-        if (centres.ids.empty()) return;  // its pairs keep a number that no group has
-        std::vector<uint8_t> rows(kBlock * depth_);
-        int32_t products[kBlock * kLanes];
-        for (int64_t begin = cells.starts[c]; begin < cells.starts[c + 1]; begin += kBlock) {
-            const int64_t count = std::min(kBlock, cells.starts[c + 1] - begin);
-            const uint32_t* const pair = cells.order.data() + begin;
-            gather(tokens, pair, count, cells.each, rows.data());
-            session.kernels.dot(rows.data(), count, depth_, centres.tiles.data(), 1, products);
-            for (int64_t i = 0; i < count; ++i) {
-                const int rank = pair[i] % cells.each, looked_into = cells.each - rank;
-                uint32_t* const chosen = subcells.group.data() + int64_t{pair[i] / cells.each} * subcells.each +
-                                         subcells.each - looked_into * (looked_into + 1) / 2;
-                best_places(session.kernels, products + i * kLanes, kLanes, centres.bias.data(), looked_into, chosen);
-                for (int s = 0; s < looked_into; ++s)
-                    chosen[s] = chosen[s] < centres.ids.size() ? centres.ids[chosen[s]] : chosen[0];
-            }
-        }
-    });
-}
-
-// The nearest of the centroids of the groups of each token.
-void Assigner::nearest_of_groups(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs, uint32_t* ids) const {
-    const auto count = static_cast<int64_t>(groups_.size());
-    pairs.sort(count + 1);
+// The nearest of the centroids of the cells of each token, or of parts of these.
+void Assigner::nearest_of_cells(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs, uint32_t* ids) const {
     std::vector<int64_t> keys(n * pairs.each, key_of(kWorst, 0));
-    constexpr int64_t kGroups = 16;  // of a task: neighbours, which mostly are of one cell
-    parallel_for_chunks(count, kGroups, threads, [&](int64_t first, int64_t size) {
-        const Session session(int8_kernels());
-        std::vector<uint8_t> rows(kBlock * depth_);
-        GroupScratch scratch;
-        for (int64_t g = first; g < first + size; ++g) {
-            if (groups_[g].ids.empty()) continue;
-            for (int64_t begin = pairs.starts[g]; begin < pairs.starts[g + 1]; begin += kBlock) {
-                const int64_t some = std::min(kBlock, pairs.starts[g + 1] - begin);
-                const uint32_t* const pair = pairs.order.data() + begin;
-                gather(tokens, pair, some, pairs.each, rows.data());
-                nearest_in(groups_[g], session.kernels, rows.data(), some, depth_, scratch,
-                           [&](int64_t i, int32_t score, uint32_t id) { keys[pair[i]] = key_of(score, id); });
-            }
-        }
+    parallel_for(static_cast<int64_t>(cells_.size()), threads, [&](int64_t c, int) {
+        if (cells_[c].groups.empty()) return;
+        Block block(depth_);
+        for (int64_t begin = pairs.starts[c]; begin < pairs.starts[c + 1]; begin += kBlock)
+            look_into(cells_[c], tokens, pairs.order.data() + begin, std::min(kBlock, pairs.starts[c + 1] - begin),
+                      pairs.each, block, keys.data());
     });
     for (int64_t i = 0; i < n; ++i) {
         const auto begin = keys.begin() + i * pairs.each;
@@ -153,19 +124,41 @@ void Assigner::nearest_of_groups(const uint8_t* tokens, int64_t n, int threads, 
     }
 }
 
-// The tokens of so many pairs, one after another.
-void Assigner::gather(const uint8_t* tokens, const uint32_t* pairs, int64_t count, int each, uint8_t* rows) const {
+void Assigner::look_into(const Cell& cell, const uint8_t* tokens, const uint32_t* pairs, int64_t count, int each,
+                         Block& block, int64_t* keys) const {
+    const Session session(int8_kernels());
     for (int64_t i = 0; i < count; ++i)
-        std::memcpy(rows + i * depth_, tokens + int64_t(pairs[i] / each) * depth_, depth_);
+        std::memcpy(block.rows.data() + i * depth_, tokens + int64_t(pairs[i] / each) * depth_, depth_);
+    if (cell.groups.size() == 1)
+        return nearest_in(cell.groups[0], session.kernels, block.rows.data(), count, depth_, block.scratch,
+                          [&](int64_t i, int32_t score, uint32_t id) { take(keys[pairs[i]], score, id); });
+    session.kernels.dot(block.rows.data(), count, depth_, cell.centres.tiles.data(), 1, block.products.data());
+    for (std::vector<uint32_t>& rows : block.of) rows.clear();
+    for (int64_t i = 0; i < count; ++i) {
+        // Fewer in cells that are farther off.
+        const int looked_into = std::min<int>(each - static_cast<int>(pairs[i]) % each, cell.groups.size());
+        uint32_t chosen[kSubcells];
+        best_places(session.kernels, block.products.data() + i * kSubcells, kSubcells, cell.centres.bias.data(),
+                    looked_into, chosen);
+        for (int s = 0; s < looked_into; ++s) block.of[chosen[s]].push_back(static_cast<uint32_t>(i));
+    }
+    for (size_t s = 0; s < cell.groups.size(); ++s) {
+        const std::vector<uint32_t>& some = block.of[s];
+        for (size_t r = 0; r < some.size(); ++r)
+            std::memcpy(block.few.data() + r * depth_, block.rows.data() + some[r] * depth_, depth_);
+        nearest_in(cell.groups[s], session.kernels, block.few.data(), static_cast<int64_t>(some.size()), depth_,
+                   block.scratch,
+                   [&](int64_t r, int32_t score, uint32_t id) { take(keys[pairs[some[r]]], score, id); });
+    }
 }
 
-void Assigner::Pairs::sort(int64_t groups) {
-    starts.assign(groups + 1, 0);
-    for (uint32_t g : group) ++starts[g + 1];
+void Assigner::Pairs::sort(int64_t cell_count) {
+    starts.assign(cell_count + 1, 0);
+    for (uint32_t c : cell) ++starts[c + 1];
     std::partial_sum(starts.begin(), starts.end(), starts.begin());
     std::vector<int64_t> next(starts.begin(), starts.end() - 1);
-    order.resize(group.size());
-    for (size_t p = 0; p < group.size(); ++p) order[next[group[p]]++] = static_cast<uint32_t>(p);
+    order.resize(cell.size());
+    for (size_t p = 0; p < cell.size(); ++p) order[next[cell[p]]++] = static_cast<uint32_t>(p);
 }
 
 void cluster_means(const uint8_t* tokens, const uint32_t* ids, int64_t n, int64_t depth, int64_t count, int threads,

@@ -20,23 +20,27 @@ public:
     void nearest(const uint8_t* tokens, int64_t n, int cells, int threads, uint32_t* ids) const;
 
 private:
-    struct Pairs {  // of n tokens and the groups that each looks into: p is of token p / each
-        int each;
-        std::vector<uint32_t> group;
-        std::vector<int64_t> starts;  // those of group g are order[starts[g]] to order[starts[g + 1] - 1]
-        std::vector<uint32_t> order;
-        void sort(int64_t groups);
+    struct Cell {
+        Group centres;              // of its subcells, where it is divided
+        std::vector<Group> groups;  // its centroids: those of each subcell, or all of them, or none
     };
-    void route(const uint8_t* tokens, int64_t n, int threads, Pairs& cells) const;
-    void route_on(const uint8_t* tokens, int64_t n, int threads, Pairs& cells, Pairs& subcells) const;
-    void gather(const uint8_t* tokens, const uint32_t* pairs, int64_t count, int each, uint8_t* rows) const;
-    void nearest_of_groups(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs, uint32_t* ids) const;
+    struct Pairs {  // of n tokens and the cells that each looks into, the nearest first: p is of token p / each
+        int each;
+        std::vector<uint32_t> cell;
+        std::vector<int64_t> starts;  // those of cell c are order[starts[c]] to order[starts[c + 1] - 1]
+        std::vector<uint32_t> order;
+        void sort(int64_t cell_count);
+    };
+    struct Block;  // pairs of one cell
+    void route(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs) const;
+    void look_into(const Cell& cell, const uint8_t* tokens, const uint32_t* pairs, int64_t count, int each,
+                   Block& block, int64_t* keys) const;
+    void nearest_of_cells(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs, uint32_t* ids) const;
     void nearest_of_all(const uint8_t* tokens, int64_t n, int threads, uint32_t* ids) const;
 
     int64_t depth_;
-    Group cells_;
-    std::vector<Group> centres_;  // of the subcells of each cell, where there are any
-    std::vector<Group> groups_;   // the centroids of each cell, or of each subcell
+    Group centres_;  // of the cells
+    std::vector<Cell> cells_;
 };
 
 // means[c]: the mean of the tokens with ids[i] = c, rounded half up, or zeros where there are none; and how many there
