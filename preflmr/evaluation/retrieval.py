@@ -210,7 +210,7 @@ def _summary(
 class _Searched:
     index: Index
     positions: Mapping[str, int] | None  # of documents by id; None: ids are positions
-    limits: Mapping[str, int | None]
+    limits: Mapping[str, Any]  # see `LIMITS`
     threads: int | None
 
     def __call__(self, queries: list[NDArray[np.float32]], k: int) -> list[Ranking]:
