@@ -191,9 +191,8 @@ def matching(checkpoint: Path) -> dict[str, float]:
 
     def features(pictures: list[Any]) -> torch.Tensor:
         with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
-            parts = [
-                model.image_states(model.image_processor(pictures[n : n + 64])) for n in range(0, len(pictures), 64)
-            ]
+            some = (pictures[n : n + 64] for n in range(0, len(pictures), 64))
+            parts = [model.image_states(pixels) for pixels in drawings.ahead(model.image_processor, some)]
         whole = torch.cat([one[:, 0] for one in parts]).float()
         return torch.nn.functional.layer_norm(whole, whole.shape[1:])
 
