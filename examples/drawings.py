@@ -8,7 +8,9 @@ every step compares with all of them). Layers below are frozen: each version of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -135,14 +137,39 @@ def sentences(texts: Sequence[str]) -> Tensor:
 @torch.no_grad()
 def _states(network: Any, frozen: Any, processor: ImageProcessor, drawings: Drawings) -> Tensor:
     """``[N, views, 1 + patches, hidden]`` bfloat16: what the frozen layers make of every view."""
-    found = []
     each = max(BATCH // drawings.views, 1)
-    for start in tqdm(range(0, len(drawings.pictures), each), desc="views", unit="batch"):
+
+    def drawn(start: int) -> Tensor:
         some = drawings.pictures[start : start + each]
-        views = [one if view == 0 else drawings.redraw(one) for one in some for view in range(drawings.views)]
-        states = through(frozen, network.pre_layrnorm(network.embeddings(processor(views))))
-        found.append(states.bfloat16().unflatten(0, (len(some), drawings.views)))
+        return processor(one if view == 0 else drawings.redraw(one) for one in some for view in range(drawings.views))
+
+    found = []
+    starts = range(0, len(drawings.pictures), each)
+    for pixels in tqdm(ahead(drawn, starts), total=len(starts), desc="views", unit="batch"):
+        states = through(frozen, network.pre_layrnorm(network.embeddings(pixels)))
+        found.append(states.bfloat16().unflatten(0, (-1, drawings.views)))
     return torch.cat(found)
+
+
+def ahead(make: Callable[[Any], Tensor], items: Iterable[Any]) -> Iterator[Tensor]:
+    """What ``make`` returns for each item, in order; a thread makes the next one while this one is used.
+
+    To draw pictures takes one core, and the encoder leaves it waiting otherwise.
+    """
+    bf16 = torch.is_autocast_enabled("cpu")
+
+    def made(item: Any) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):  # which is a thread's own
+            return make(item)
+
+    with ThreadPoolExecutor(1) as thread:
+        waiting: deque[Future[Tensor]] = deque()
+        for item in items:
+            waiting.append(thread.submit(made, item))
+            if len(waiting) > 2:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
 
 
 class _Order:

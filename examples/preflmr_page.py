@@ -48,7 +48,13 @@ class Words:
         return [FLMR(self.model).document_spans(text) for text in texts]
 
 
-def build_passages(checkpoint: Path, passages: Iterable[tuple[str, str]], folder: Path, dtype: str | None) -> Index:
+def build_passages(
+    checkpoint: Path,
+    passages: Iterable[tuple[str, str]],
+    folder: Path,
+    dtype: str | None,
+    tokens: Sequence[np.ndarray] | None = None,
+) -> Index:
     """Writes an index of passages, and what `lateint serve` must be told of its encoder.
 
     Args:
@@ -56,11 +62,13 @@ def build_passages(checkpoint: Path, passages: Iterable[tuple[str, str]], folder
         passages: an id and a text each, of which a title may be the beginning: ``title: ... content: ...``.
         folder: gets ``passages/`` and ``passages.json``.
         dtype: see `preflmr.encode.encode_queries`.
+        tokens: ``[L, dim]`` of each passage, if they are at hand.
     """
     ids, texts = map(list, zip(*passages, strict=True))
     options = {"model": str(checkpoint.resolve()), "name": "demo", "dtype": dtype}
     titles = [text.removeprefix("title: ").partition(" content: ")[0].replace(" section: ", ": ") for text in texts]
     index = Index.build(
+        tokens,
         texts=texts,
         encoder=Encoder(**options),
         path=folder / "passages",

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
 from preflmr.data.images import Images
-from preflmr.encoding.workers import Job, Settings, devices, results
+from preflmr.encoding.workers import Job, Settings, devices, identity, results
 from preflmr.retrievers import DOCUMENT, QUERY, Retriever, adapted
 
 DTYPES = {
@@ -104,7 +104,7 @@ def encode_queries(
 
     def jobs() -> Iterator[Job]:
         nonlocal cut
-        for numbers in _same_count([len(pictures) for _, pictures in given], batch_size):
+        for numbers in _same_pictures([pictures for _, pictures in given], batch_size):
             before = retriever.truncated[QUERY]
             items = retriever.tokenized(QUERY, [given[n][0] for n in numbers]).items
             cut += retriever.truncated[QUERY] - before
@@ -244,10 +244,16 @@ def _batches(
         start += len(some)
 
 
-def _same_count(counts: list[int], batch_size: int) -> Iterator[list[int]]:
-    """Positions of queries with equally many pictures, in their order."""
-    order = sorted(range(len(counts)), key=counts.__getitem__)
-    for _, group in groupby(order, key=counts.__getitem__):
+def _same_pictures(given: list[tuple[Any, ...]], batch_size: int) -> Iterator[list[int]]:
+    """Positions of queries with equally many pictures; those of the same pictures follow each other.
+
+    >>> list(_same_pictures([("a",), (), ("b",), ("a",)], 2))
+    [[1], [0, 3], [2]]
+    """
+    keys = [tuple(map(identity, pictures)) for pictures in given]
+    first = {key: position for position, key in reversed(list(enumerate(keys)))}
+    order = sorted(range(len(keys)), key=lambda i: (len(keys[i]), first[keys[i]]))
+    for _, group in groupby(order, key=lambda i: len(keys[i])):
         while some := list(islice(group, batch_size)):
             yield some
 

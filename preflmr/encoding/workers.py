@@ -191,11 +191,15 @@ class _Encoder:
     def inputs(self, job: Job) -> dict[str, torch.Tensor]:
         """What the model reads, pictures opened."""
         opened: list[list[Any]] = []
+        known: dict[Any, Any] = {}  # each picture is opened once
         for number, pictures in zip(job.numbers, job.pictures or (), strict=job.pictures is not None):
             try:
-                opened.append([_opened(picture, self.settings.images) for picture in pictures])
+                for picture in pictures:
+                    if identity(picture) not in known:
+                        known[identity(picture)] = _opened(picture, self.settings.images)
             except (OSError, ValueError) as error:  # of the kind that `preflmr.data.images` raises
                 raise type(error)(f"{job.kind} {number}: {error}") from error
+            opened.append([known[identity(picture)] for picture in pictures])
         return self.retriever.inputs(job.kind, job.items, None if job.pictures is None else opened)
 
     def rows(self, job: Job, inputs: dict[str, torch.Tensor]) -> Rows:
@@ -214,6 +218,11 @@ class _Encoder:
         except Exception as error:
             raise RuntimeError(f"{job.name} could not be encoded: {type(error).__name__}: {error}") from error
         return rows.cpu().numpy().astype(settings.rows, copy=False), lengths.cpu().numpy()
+
+
+def identity(picture: Any) -> Any:
+    """The same for the same path, and for the same object."""
+    return os.fspath(picture) if isinstance(picture, (str, os.PathLike)) else id(picture)
 
 
 def _opened(picture: Any, images: Images | None) -> Any:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from lateint.arguments import positive_or_none
@@ -12,6 +12,7 @@ from preflmr.data.images import ON_MISSING
 
 KS = (1, 5, 10, 20, 50, 100)
 METHODS = ("index", "exact", "both")
+LIMITS = ("nprobe", "candidates")  # of a search in the index
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,13 @@ class EvalConfig:
         nbits, seed: of an index that is built; see `lateint.Index.build`.
         overwrite: replace an index that was made from something else.
         nprobe, candidates: see `lateint.Index.search`.
+        searches: more ways to search the index, ``nprobe`` and ``candidates`` of each by a name: the same queries ask
+            it again, and ``summary["searches"]`` has the means. What a way leaves out is None.
         threads: for building and searching.
         batch_size, dtype, device, processes: see `preflmr.encode.encode_queries`.
 
     Raises:
+        TypeError: a way to search is no mapping.
         ValueError: a value is not one of those.
     """
 
@@ -51,6 +55,7 @@ class EvalConfig:
     overwrite: bool = False
     nprobe: int | None = None
     candidates: int | None = None
+    searches: Mapping[str, Mapping[str, int | None]] = field(default_factory=dict)
     threads: int | None = None
     batch_size: int = 64
     dtype: Any = None
@@ -67,6 +72,20 @@ class EvalConfig:
             raise ValueError(f"ks must be positive, got {list(self.ks)}")
         for name in ("limit", "nprobe", "candidates", "threads", "batch_size", "processes"):
             positive_or_none(getattr(self, name), name)
+        self._check_searches()
+
+    def _check_searches(self) -> None:
+        if self.searches and self.method == "exact":
+            raise ValueError("searches must be left out with method exact, which has no index to search")
+        for name, limits in self.searches.items():
+            if name in METHODS:
+                raise ValueError(f"searches must have names of their own, got {name!r}, which is a method")
+            if not isinstance(limits, Mapping):
+                raise TypeError(f"searches[{name!r}] must be a mapping, got {type(limits).__name__}")
+            for limit, value in limits.items():
+                if limit not in LIMITS:
+                    raise ValueError(f"searches[{name!r}] must give {' and '.join(LIMITS)}, got {limit!r}")
+                positive_or_none(value, f"searches[{name!r}][{limit!r}]")
 
     @property
     def encoding(self) -> dict[str, Any]:

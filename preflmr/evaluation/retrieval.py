@@ -21,7 +21,7 @@ from lateint import Index, Ragged
 from lateint.timings import Timings
 from lateint_kernels.retrieve import retrieve
 from preflmr.data.m2kr import Dataset, Example
-from preflmr.evaluation.config import EvalConfig
+from preflmr.evaluation.config import LIMITS, EvalConfig
 from preflmr.evaluation.judging import Ranking, judge
 from preflmr.evaluation.passage_index import passage_index, positions_of, tokens_of
 from preflmr.evaluation.questions import Questions
@@ -67,6 +67,7 @@ def evaluate(
     dataset: Dataset,
     index: Index | str | os.PathLike[str] | None = None,
     *,
+    tokens: Ragged | None = None,
     run: str = "run",
     progress: bool = True,
     **settings: Any,
@@ -77,12 +78,15 @@ def evaluate(
         model: a `PreFLMR` with its tokenizers, or a `preflmr.retrievers.Retriever`.
         index: an index of the passages; or a folder, where one is built unless it holds that of this model and these
             passages; None: built in memory.
+        tokens: of the passages, if they are at hand (`preflmr.evaluation.passage_index.tokens_of`): they are not
+            encoded again, and ``summary["cut"]`` does not count them.
         run: what a report calls this model.
         settings: see `EvalConfig`.
 
     Raises:
         TypeError: a setting is unknown.
-        ValueError: a setting is wrong, or the index was made from another model or other passages.
+        ValueError: a setting is wrong, the index was made from another model or other passages, or tokens are not of as
+            many passages.
         MissingImage, BrokenImage: as ``on_missing`` says.
 
     Warns:
@@ -90,10 +94,12 @@ def evaluate(
     """
     config, timings, cut = EvalConfig(**settings), Timings(), Cut(model)
     questions = Questions(model, dataset, config, timings)
+    if tokens is not None and len(tokens) != len(dataset.passages):
+        raise ValueError(f"tokens must be those of {len(dataset.passages):,} passages, got {len(tokens):,}")
     if not isinstance(index, Index):  # one that is at hand costs nothing to find out with
         questions.check()
     with cut.counting():
-        searches, index = _searches(model, dataset, index, config, timings, progress)
+        searches, index = _searches(model, dataset, index, tokens, config, timings, progress)
         kept, found = _ask(questions, searches, dataset, config, timings, progress)
     counted = "exact" if config.method == "exact" else "index"
     ks = _cutoffs(dataset, config)
@@ -103,16 +109,23 @@ def evaluate(
     summary |= {"run": run, "measures": measures, "cut": cut.counts, "seconds": seconds}
     if config.method == "both":
         summary["exact"] = judge(kept, dataset.passages, found["exact"], ks)[1]
+    if config.searches:
+        summary["searches"] = {name: judge(kept, dataset.passages, found[name], ks)[1] for name in config.searches}
     return Evaluation(judged, summary)
 
 
 def _searches(
-    model: Any, dataset: Dataset, index: Any, config: EvalConfig, timings: Timings, progress: bool
+    model: Any,
+    dataset: Dataset,
+    index: Any,
+    tokens: Ragged | None,
+    config: EvalConfig,
+    timings: Timings,
+    progress: bool,
 ) -> tuple[dict[str, Search], Index | None]:
     """What finds passages, by name, and the index."""
     searches: dict[str, Search] = {}
-    tokens = None
-    if config.method != "index":
+    if config.method != "index" and tokens is None:
         with timings.of("encode passages"):
             tokens = tokens_of(model, dataset, config, progress=progress)
     if config.method == "exact":
@@ -121,8 +134,12 @@ def _searches(
         with timings.of("index"):
             if not isinstance(index, Index):
                 index = passage_index(model, dataset, index, config, tokens=tokens, progress=progress)
-            searches["index"] = _Searched(index, positions_of(index, dataset.passages), config)
-    if tokens is not None:
+            own = {name: getattr(config, name) for name in LIMITS}
+            positions = positions_of(index, dataset.passages)
+            for name, limits in {"index": own, **config.searches}.items():
+                searches[name] = _Searched(index, positions, limits, config.threads)
+    if config.method != "index":
+        assert tokens is not None
         device = next(adapted(model).model.parameters()).device
         scoring = None if device.type == "cpu" else device
         searches["exact"] = partial(_exact, tokens=tokens, device=scoring, threads=config.threads)
@@ -147,7 +164,7 @@ def _ask(
             some, queries = questions.queries(examples[start : start + AT_ONCE])
             kept += some
             for name, search in searches.items():
-                with timings.of(spent[name]):
+                with timings.of(spent.get(name, f"search, {name}")):
                     found[name] += search(queries, k) if queries else []
             bar.update(len(examples[start : start + AT_ONCE]))
     if not kept:
@@ -168,6 +185,8 @@ def _summary(
     names = ("method", "on_missing", "document_pictures", "nbits", "seed", "nprobe", "candidates", "limit")
     settings = {name: getattr(config, name) for name in names}
     settings |= {"instruction": "row" if questions.instruction is None else questions.instruction}
+    if config.searches:
+        settings["searches"] = {name: dict(limits) for name, limits in config.searches.items()}
     settings |= {"without_image": questions.without_image, "dtype": str(config.dtype or "float32")}
     summary: dict[str, Any] = {
         "task": dataset.task.name,
@@ -191,11 +210,11 @@ def _summary(
 class _Searched:
     index: Index
     positions: Mapping[str, int] | None  # of documents by id; None: ids are positions
-    config: EvalConfig
+    limits: Mapping[str, Any]  # see `LIMITS`
+    threads: int | None
 
     def __call__(self, queries: list[NDArray[np.float32]], k: int) -> list[Ranking]:
-        limits = {name: getattr(self.config, name) for name in ("nprobe", "candidates", "threads")}
-        hits = self.index.search(queries, k, **limits)
+        hits = self.index.search(queries, k, threads=self.threads, **self.limits)
         if self.positions is None:
             return [(hit.ids.tolist(), hit.scores.tolist()) for hit in hits]
         of = self.positions

@@ -23,7 +23,7 @@ from preflmr.model.processing import ImageProcessor
 from preflmr.model.scoring import loss_of_batch, loss_of_own
 from preflmr.model.text import TextEncoder
 from preflmr.model.tokenization import FLMRDocumentTokenizer, FLMRQueryTokenizer
-from preflmr.model.vision import VisionEncoder
+from preflmr.model.vision import VisionEncoder, VisionOutput
 from preflmr.weights import checkpoint, hub
 
 logger = logging.getLogger(__name__)
@@ -422,7 +422,7 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         """What the MLP makes of R pictures each, ``[B, R * N_vt, dim]``, and R."""
         if given.pixel_values is not None:
             pixels, pictures = given.pixels(self.config)
-            states = getattr(self, f"{side}_vision_encoder")(pixels.to(self.device))
+            states = _picture_states(getattr(self, f"{side}_vision_encoder"), pixels.to(self.device))
             out.vision_last_hidden_state, out.vision_penultimate_hidden_state = states
             features = states.last_hidden_state[:, 0]  # [B * R, hidden]: no LayerNorm on top
         else:
@@ -445,6 +445,17 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         patches = self.transformer_mapping_input_linear(out.vision_penultimate_hidden_state[:, 1:])
         rows = self.transformer_mapping_output_linear(self.transformer_mapping_network(patches, text, seen))
         return rows.reshape(len(ids), -1, self.config.dim)
+
+
+def _picture_states(encoder: VisionEncoder, pixels: Tensor) -> VisionOutput:
+    """Of questions about the same picture, which come together in an evaluation, it is encoded once."""
+    place = None
+    if pixels.device.type == "cpu" and not _learns(encoder):
+        distinct, inverse = pixels.unique(dim=0, return_inverse=True)
+        if len(distinct) < len(pixels):
+            pixels, place = distinct, inverse
+    states: VisionOutput = encoder(pixels)
+    return states if place is None else VisionOutput(*(one[place] for one in states))
 
 
 def _learns(encoder: Any) -> bool:

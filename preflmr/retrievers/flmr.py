@@ -152,7 +152,10 @@ class FLMR:
         counts = [len(some) for some in pictures or ()]
         if not self.model.config.use_vision_encoder or not any(counts):
             return {}
-        pixels = self.model.image_processor([one for some in pictures or () for one in some])  # [sum, 3, H, W]
+        every = [one for some in pictures or () for one in some]
+        distinct = {id(one): one for one in every}
+        place = {key: number for number, key in enumerate(distinct)}
+        pixels = self.model.image_processor(distinct.values())[[place[id(one)] for one in every]]  # [sum, 3, H, W]
         filled = pixels.new_zeros(len(counts), max(counts), *pixels.shape[1:])
         for row, some in zip(filled, pixels.split(counts), strict=True):
             row[: len(some)] = some

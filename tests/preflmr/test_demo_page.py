@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -126,3 +127,16 @@ def test_the_server_shows_them(made):
                 assert picture.headers["content-type"] == "image/png"
 
     asyncio.run(ask())
+
+
+def test_passages_at_hand_are_not_encoded_again(made, tmp_path, monkeypatch):
+    folder, words = made
+    passages = [("a", "title: Red land content: all, red"), ("b", "title: Blue content: blue")]
+    tokens = words.encode_document([text for _, text in passages])
+    encoded = preflmr_page.build_passages(folder.parent / "model", passages, tmp_path / "encoded", None)
+    monkeypatch.setattr(preflmr_page.Encoder, "encode_document", None)
+    given = preflmr_page.build_passages(folder.parent / "model", passages, tmp_path / "given", None, tokens)
+    for id, _ in passages:
+        assert np.array_equal(given.reconstruct(id), encoded.reconstruct(id))
+    options = [json.loads((tmp_path / name / "passages.json").read_text()) for name in ("encoded", "given")]
+    assert options[0] == options[1]

@@ -82,3 +82,16 @@ def test_nearest_counts_what_pictures_show_not_pictures() -> None:
     assert drawings.nearest(train, shows, test, ["a", "b", "c"], k=1) == pytest.approx(1 / 3)
     assert drawings.nearest(train, shows, test, ["a", "b", "c"], k=2) == pytest.approx(2 / 3)
     assert drawings.nearest(train, shows, test, ["a", "b", "c"], k=3) == 1
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_pictures_are_drawn_ahead_as_they_would_be_in_turn(bf16):
+    def draw(n):
+        return torch.rand(3, 3) @ torch.rand(3, 3) + n
+
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        torch.manual_seed(0)
+        in_turn = [draw(n) for n in range(7)]
+        torch.manual_seed(0)
+        ahead = list(drawings.ahead(draw, range(7)))
+    assert len(ahead) == 7 and all(torch.equal(*pair) for pair in zip(ahead, in_turn, strict=True))

@@ -213,6 +213,22 @@ def test_pictures_by_path(model, tmp_path):
         encode_queries(model, ["a"], ["broken.png"], image_source=source, progress=False)
 
 
+def test_the_same_picture_is_opened_and_encoded_once_in_a_batch(model, tmp_path, monkeypatch):
+    for number in (1, 2):
+        picture(number).save(tmp_path / f"{number}.png")
+    opened, encoded, source = [], [], Images(tmp_path)
+    monkeypatch.setattr(Images, "open", lambda self, path: (opened.append(path), picture(int(path[0])))[1])
+    hook = model.query_vision_encoder.register_forward_hook(lambda _, given, __: encoded.append(len(given[0])))
+    questions = [f"find: {text[:12]}" for text in texts(7)]
+    shown = ["1.png", "2.png", "1.png", None, "2.png", "1.png", "2.png"]
+    actual = encode_queries(model, questions, shown, image_source=source, batch_size=3, progress=False)
+    hook.remove()
+    assert opened == ["1.png", "2.png"] and encoded == [1, 1, 1]  # the blank one, too
+    for rows, question, path in zip(actual, questions, shown, strict=True):
+        pictures = [Image.new("RGB", (336, 336)) if path is None else picture(int(path[0]))]
+        assert_same([rows], [alone(model, "query", question, pictures)])
+
+
 @pytest.mark.parametrize(
     "arguments, error, message",
     [

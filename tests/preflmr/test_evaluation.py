@@ -14,6 +14,8 @@ from preflmr import encode  # noqa: E402
 from preflmr.data.images import BrokenImage, Images, MissingImage  # noqa: E402
 from preflmr.data.m2kr import Dataset, Example, Passages, load  # noqa: E402
 from preflmr.data.tasks import Task  # noqa: E402
+from preflmr.evaluation.config import EvalConfig  # noqa: E402
+from preflmr.evaluation.passage_index import tokens_of  # noqa: E402
 from preflmr.evaluation.retrieval import _exact, evaluate  # noqa: E402
 
 DATA = Path(__file__).parents[2] / "examples" / "data"
@@ -92,6 +94,33 @@ def test_with_a_model_from_start_to_finish(tiny, flags, tmp_path):
     assert json.loads(path.read_text(encoding="utf-8")) == found.questions
     assert json.loads(path.with_suffix(".summary.json").read_text(encoding="utf-8")) == summary
     assert sorted(one.name for one in (tmp_path / "out").iterdir()) == [path.name, path.stem + ".summary.json"]
+
+
+def test_several_searches_ask_with_the_same_queries(monkeypatch, tiny, flags):
+    few = {"nprobe": 1, "candidates": 5}
+    alone = [measured(tiny, flags, nbits=8, **given) for given in ({}, few)]
+    real, asked, encoded = encode.encode_queries, [], []
+    monkeypatch.setattr(encode, "encode_queries", lambda *a, **b: (asked.append(1), real(*a, **b))[1])
+    documents = encode.encode_documents
+    monkeypatch.setattr(encode, "encode_documents", lambda *a, **b: (encoded.append(1), documents(*a, **b))[1])
+    with pytest.warns(UserWarning, match="documents were longer than the model reads"):
+        tokens = tokens_of(tiny, flags, EvalConfig(), progress=False)
+    search, limits = Index.search, []
+
+    def searched(self, queries, k, *, threads, **given):
+        limits.append(given)
+        return search(self, queries, k, threads=threads, **given)
+
+    monkeypatch.setattr(Index, "search", searched)
+    found = measured(tiny, flags, nbits=8, method="both", searches={"few": few}, tokens=tokens)
+    assert len(asked) == len(encoded) == 1
+    assert found.questions == alone[0].questions and found.summary["measures"] == alone[0].summary["measures"]
+    assert found.summary["searches"] == {"few": alone[1].summary["measures"]}
+    assert limits == [{"nprobe": None, "candidates": None}, few]
+    assert found.summary["settings"]["searches"] == {"few": few} and "search, few" in found.summary["seconds"]
+    assert measured(tiny, flags, method="exact", tokens=tokens).summary["measures"] == found.summary["exact"]
+    with pytest.raises(ValueError, match="tokens must be those of 60 passages, got 1"):
+        measured(tiny, flags, tokens=Ragged.pack([tokens[0]]))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
@@ -236,9 +265,15 @@ def test_options_are_checked(tiny, flags, tmp_path):
         ({"on_missing": "drop"}, "on_missing must be one of error, skip, blank, got 'drop'"),
         ({"nprobe": -1}, "nprobe must be at least 1, got -1"),
         ({"candidates": 0}, "candidates must be at least 1, got 0"),
+        ({"searches": {"few": {"candidates": 0}}}, r"searches\['few'\]\['candidates'\] must be at least 1, got 0"),
+        ({"searches": {"few": {"k": 3}}}, r"searches\['few'\] must give nprobe and candidates, got 'k'"),
+        ({"searches": {"exact": {}}}, "searches must have names of their own, got 'exact'"),
+        ({"searches": {"few": {}}, "method": "exact"}, "searches must be left out with method exact"),
     ):
         with pytest.raises(ValueError, match=message):
             measured(tiny, flags, index=tmp_path / "index", **option)
+    with pytest.raises(TypeError, match=r"searches\['few'\] must be a mapping, got int"):
+        measured(tiny, flags, searches={"few": 5})
     assert not (tmp_path / "index").exists()  # no passage was encoded in vain
 
 
