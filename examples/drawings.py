@@ -23,8 +23,8 @@ from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from preflmr.model.processing import ImageProcessor
-from preflmr.training.attention import WideAttention
 from preflmr.training.augment import Redraw
+from preflmr.training.on_cpu import OnCpu
 
 BATCH = 128
 
@@ -96,7 +96,7 @@ def teach(
             rows = order.take(round(one.share * BATCH))
             inputs.append(some[rows, torch.randint(one.views, rows.shape)])
             labels.append(names[rows])
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), WideAttention():
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), OnCpu():
             logits = naming(torch.cat(inputs).float())
         loss = functional.cross_entropy(logits, torch.cat(labels))
         loss.backward()

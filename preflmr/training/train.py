@@ -29,10 +29,10 @@ from tqdm.auto import tqdm
 from lateint.disk import whole
 from preflmr.retrievers import adapted
 from preflmr.training import checkpoints, starting, tracking
-from preflmr.training.attention import WideAttention
 from preflmr.training.batches import Batch, Batches, iterate, load_mix
 from preflmr.training.checkpoints import Progress
 from preflmr.training.objective import Objective
+from preflmr.training.on_cpu import OnCpu
 from preflmr.training.recipe import TrainConfig
 from preflmr.training.sharding import ShardedOptimizer, WholeModel, shard
 from preflmr.training.signals import Signals, end
@@ -69,7 +69,7 @@ def run(
     if (summary := _summary(folder)) is not None:
         return summary
     stage = _Run(config, accelerator, folder, model, progress)
-    with Signals() as signals, WideAttention() if accelerator.device.type == "cpu" else nullcontext():
+    with Signals() as signals, OnCpu() if accelerator.device.type == "cpu" else nullcontext():
         return stage.go(signals)
 
 

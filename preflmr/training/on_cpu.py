@@ -1,0 +1,80 @@
+"""Training on a CPU: attention and dropout, of which torch's own kernels are slow there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
+
+DRAWS = 1 << 16  # of a component that may be dropped: a quarter of what torch's generator draws at a time
+
+
+class OnCpu(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
+    """While it is entered, attention and dropout of tensors on a CPU are computed another way.
+
+    - Attention that has gradients to 16-bit tensors is computed in float32, and its result is rounded to 16 bits. The
+      fused kernel and its gradients take longer in bfloat16.
+    - Dropout takes four masks from each number that torch's generator draws, so it draws a quarter as many. It drops a
+      component with the probability that it is asked for, to within ``1 / DRAWS``.
+
+    What has no gradients is left alone, but for dropout.
+    """
+
+    def __torch_function__(
+        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is functional.scaled_dot_product_attention:
+            return _attention(*args, **kwargs)
+        if function is functional.dropout:
+            return _dropout(*args, **kwargs)
+        return function(*args, **kwargs)
+
+
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    **settings: Any,
+) -> Tensor:
+    given = [tensor for tensor in (query, key, value, attn_mask) if tensor is not None]
+    learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in given)
+    if query.device.type != "cpu" or query.dtype not in (torch.bfloat16, torch.float16) or not learns:
+        attended = functional.scaled_dot_product_attention
+        return attended(query, key, value, attn_mask, dropout_p, is_causal, **settings)
+    with torch.autocast("cpu", enabled=False):
+        wide = [_wide(tensor) for tensor in (query, key, value, attn_mask)]
+        plain = attn_mask is None or attn_mask.is_floating_point()
+        if dropout_p and plain and not is_causal and not settings.get("enable_gqa"):
+            return _with_dropout(*wide, dropout_p, settings.get("scale")).to(query.dtype)
+        attended = functional.scaled_dot_product_attention(*wide, dropout_p, is_causal, **settings)
+    return attended.to(query.dtype)
+
+
+def _with_dropout(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float | None
+) -> Tensor:
+    """What torch computes where there is dropout, for no fused kernel has it on a CPU; with our masks."""
+    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
+    weights = (scores if mask is None else scores + mask).softmax(-1)
+    return _dropout(weights, dropout, True) @ value
+
+
+def _wide(tensor: Tensor | None) -> Tensor | None:
+    return tensor.float() if tensor is not None and tensor.is_floating_point() else tensor
+
+
+def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    if input.device.type != "cpu" or not training or inplace or not 0 < p < 1:
+        return functional.dropout(input, p, training, inplace)
+    dropped = min(DRAWS - 1, max(1, round(p * DRAWS)))
+    drawn = torch.empty((input.numel() + 3) // 4, dtype=torch.int64).random_(-(1 << 63), None)
+    kept = drawn.view(torch.int16)[: input.numel()].view(input.shape) >= dropped - DRAWS // 2
+    return input * kept.to(input.dtype).mul_(DRAWS / (DRAWS - dropped))
