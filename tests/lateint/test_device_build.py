@@ -207,7 +207,8 @@ def test_an_iterator_on_the_device(tmp_path, device, ragged):
 def test_tokens_without_a_document_of_the_sample(tmp_path, device):
     """Of very many documents the sample looks at every so many: of those that have tokens."""
     tokens = torch.randn(70_000, 8, generator=torch.Generator().manual_seed(0))
-    documents = [part for token in tokens.split(1) for part in (tokens[:0], token)]
+    nothing = tokens[:0]
+    documents = [part for token in tokens.split(1) for part in (nothing, token)]
     for source in (documents, dict(enumerate(documents)).values()):
         pilot = read(source, None, allow_empty=True, spool=None).pilot(1000)
         assert 500 <= len(pilot) <= 1000

@@ -65,7 +65,7 @@ LONG = [pytest.param(seed, 4, marks=pytest.mark.long) for seed in range(2)]
 
 @pytest.mark.parametrize(("seed", "most"), [(1, 3), *LONG])
 def test_a_power_cut_after_any_call(tmp_path, seed, most):
-    assert cut_everywhere(tmp_path / "index", tmp_path / "cut", seed, STEPS, most) > 200 * most
+    assert cut_everywhere(tmp_path / "index", tmp_path / "cut", seed, STEPS, most) > 200
 
 
 def test_the_recording_disk_notices_a_missing_flush(tmp_path, monkeypatch):
