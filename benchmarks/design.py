@@ -137,7 +137,7 @@ def trained(
     rows: np.ndarray,
     count: int,
     *,
-    cells: int = builder.CELLS_SEARCHED,
+    cells: int = clustering.CELLS_SEARCHED,
     iterations: int = builder.ITERATIONS,
     per_centroid: int = builder.SAMPLE_PER_CENTROID,
 ) -> tuple[clustering.Centroids, float]:
@@ -156,7 +156,7 @@ def code(
     scaled = base.scaled if base else rotation.apply(sample.tokens)
     rows = base.rows if base else residual.to_bytes(scaled)
     centroids, seconds = trained(rows, count or builder.default_centroids(len(rows)), **training)
-    ids = clustering.assigner(centroids, HostOperators())(rows, builder.CELLS_SEARCHED)
+    ids = clustering.assigner(centroids, HostOperators())(rows)
     return Coded(rotation, scaled, rows, centroids, ids, sample.offsets, seconds)
 
 
@@ -275,7 +275,7 @@ class ColbertCodec:
 
     def __init__(self, sample: Sample, coded: Coded) -> None:
         self.tokens = sample.tokens
-        self.ids = clustering.assigner(coded.centroids, HostOperators())(coded.rows, 0)
+        self.ids = clustering.assigner(coded.centroids, HostOperators(), 0)(coded.rows)
         count = len(coded.centroids)
         sums = np.zeros((count, sample.tokens.shape[1]))
         for begin in range(0, len(self.ids), 1 << 17):
@@ -511,7 +511,7 @@ def crossover(sample: Sample, coded: Coded) -> list[Row]:
         if count > len(coded.rows) // 8:
             break
         centroids, _ = trained(coded.rows, count, iterations=1, per_centroid=8)
-        ids = clustering.assigner(centroids, HostOperators())(coded.rows, builder.CELLS_SEARCHED)
+        ids = clustering.assigner(centroids, HostOperators())(coded.rows)
         documents = gather_only(dataclasses.replace(coded, centroids=centroids, ids=ids))
         # Every centroid is a document of its own, so what is gathered is what was probed.
         each = np.arange(count, dtype=np.uint32)
@@ -564,7 +564,7 @@ def centroid_counts(sample: Sample, base: Coded) -> list[Row]:
 def training(sample: Sample, base: Coded) -> list[Row]:
     """k-means through cells, its iterations and its sample: one changed at a time."""
     default = {
-        "cells": builder.CELLS_SEARCHED,
+        "cells": clustering.CELLS_SEARCHED,
         "iterations": builder.ITERATIONS,
         "per_centroid": builder.SAMPLE_PER_CENTROID,
     }
@@ -590,12 +590,12 @@ def training(sample: Sample, base: Coded) -> list[Row]:
 
 def assignment(coded: Coded) -> list[Row]:
     """How often a look into the nearest cells finds the nearest of all centroids."""
-    nearest = clustering.assigner(coded.centroids, HostOperators())
     rows: list[Row] = []
-    exact = nearest(coded.rows, 0)
+    exact = clustering.assigner(coded.centroids, HostOperators(), 0)(coded.rows)
     for count in (1, 2, 3, 6, 0):
+        nearest = clustering.assigner(coded.centroids, HostOperators(), count)
         start = time.perf_counter()
-        ids = nearest(coded.rows, count)
+        ids = nearest(coded.rows)
         seconds = time.perf_counter() - start
         norm = dataclasses.replace(coded, ids=ids).residual_norm
         rows.append({"cells": count, "same": float(np.mean(ids == exact)), "residual_norm": norm, "seconds": seconds})
@@ -703,7 +703,7 @@ def tiers(sample: Sample, coded: Coded) -> list[Row]:
     documents = np.arange(64)
     tokens = int(sample.offsets[len(documents)])
     engines = {nbits: engine_of(coded, nbits) for nbits in residual.NBITS}
-    nearest = clustering.assigner(coded.centroids, HostOperators(1))
+    nearest = clustering.assigner(coded.centroids, HostOperators(1), clustering.CELLS_SEARCHED)
     part = coded.rows[:tokens]
     expected: dict[str, np.ndarray] = {}
     rows: list[Row] = []
@@ -716,7 +716,7 @@ def tiers(sample: Sample, coded: Coded) -> list[Row]:
             f"score_{nbits}_bits": partial(engine.score, query, documents, threads=1)
             for nbits, engine in engines.items()
         }
-        work["assign"] = partial(nearest, part, builder.CELLS_SEARCHED)
+        work["assign"] = partial(nearest, part)
         row: Row = {"isa": isa, "same_bits": True}
         for name, run in work.items():
             result = run()

@@ -40,8 +40,7 @@ def rows_of(codec: Codec, tokens: NDArray[np.float32]) -> NDArray[np.uint8]:
 def own(rows: NDArray[np.uint8], count: int) -> NDArray[np.uint8]:
     """Our k-means."""
     made = clustering.train(
-        rows, count, iterations=builder.ITERATIONS, seed=0, cells_searched=builder.CELLS_SEARCHED,
-        operators=HostOperators(1),
+        rows, count, iterations=builder.ITERATIONS, seed=0, operators=HostOperators(1)
     )  # fmt: skip
     return np.asarray(made.rows)
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu.systems import versions
-from lateint.indexing.builder import CELLS_SEARCHED, ITERATIONS, PILOT, SAMPLE_PER_CENTROID, default_centroids
+from lateint.indexing.builder import ITERATIONS, PILOT, SAMPLE_PER_CENTROID, default_centroids
 from lateint.indexing.clustering import Centroids, assigner, train
 from lateint.indexing.codec import Rotation, train_rotation
 from lateint.retrieval.limits import CELLS_PROBED
@@ -189,7 +189,7 @@ def built(tokens: Tokens, nbits: int, seed: int, seconds: dict[str, float]) -> t
         if taken == len(sample):
             break
     clock.lap("sample")
-    settings: dict[str, Any] = {"iterations": ITERATIONS, "cells_searched": CELLS_SEARCHED, "seed": seed}
+    settings: dict[str, Any] = {"iterations": ITERATIONS, "seed": seed}
     centroids = train(sample, count, operators=operators, **settings)
     nearest = assigner(centroids, operators)
     del rows, sample
@@ -205,7 +205,7 @@ def built(tokens: Tokens, nbits: int, seed: int, seconds: dict[str, float]) -> t
         clock.lap("tokens")
         scaled = rotate(chunk)
         clock.lap("rotate")
-        ids[first:last] = nearest(operators.to_bytes(scaled), CELLS_SEARCHED)
+        ids[first:last] = nearest(operators.to_bytes(scaled))
         clock.lap("assign")
         codes[first:last], scales[first:last] = operators.encode(scaled, ids[first:last], centroids.rows, nbits)
         clock.lap("encode")

@@ -2,6 +2,7 @@
 // array is C-contiguous and of the dtype named.
 #pragma once
 
+#include <algorithm>
 #include <memory>
 #include <vector>
 
@@ -12,6 +13,7 @@
 #include "codes/lists.hpp"
 #include "codes/residual.hpp"
 #include "codes/rotation.hpp"
+#include "codes/subcells.hpp"
 
 namespace py = pybind11;
 
@@ -19,12 +21,25 @@ namespace lateint::bindings {
 namespace {
 
 std::unique_ptr<codes::Assigner> make_assigner(const Array<uint8_t>& centroids, const Array<uint8_t>& cells,
-                                               const Array<int64_t>& cell_offsets, int threads) {
+                                               const Array<int64_t>& cell_offsets, bool subcells, int threads) {
     const codes::Centroids view = {centroids.data(), centroids.shape(0),  centroids.shape(1),
                                    cells.data(),     cell_offsets.data(), cells.shape(0)};
     std::unique_ptr<codes::Assigner> assigner;
-    without_gil([&] { assigner = std::make_unique<codes::Assigner>(view, threads); });
+    without_gil([&] { assigner = std::make_unique<codes::Assigner>(view, subcells, threads); });
     return assigner;
+}
+
+py::tuple subdivide(const Array<uint8_t>& centroids, const Array<int64_t>& cell_offsets, int threads) {
+    const codes::Centroids view = {centroids.data(), centroids.shape(0),  centroids.shape(1),
+                                   nullptr,          cell_offsets.data(), cell_offsets.shape(0) - 1};
+    codes::Subcells found;
+    without_gil([&] { found = codes::subdivide(view, threads); });
+    const auto count = static_cast<int64_t>(found.offsets.size()) - 1;
+    Array<uint8_t> centres({count, view.depth});
+    std::copy(found.centres.begin(), found.centres.end(), centres.mutable_data());
+    return py::make_tuple(Array<int64_t>(found.first.size(), found.first.data()), centres,
+                          Array<int64_t>(found.offsets.size(), found.offsets.data()),
+                          Array<uint32_t>(found.members.size(), found.members.data()));
 }
 
 Array<uint32_t> nearest(const codes::Assigner& assigner, const Array<uint8_t>& tokens, int cells, int threads) {
@@ -60,6 +75,15 @@ Array<uint8_t> to_bytes(const Array<float>& scaled, int64_t depth, int threads) 
     Array<uint8_t> out({int64_t{scaled.shape(0)}, depth});
     uint8_t* const to = out.mutable_data();
     without_gil([&] { codes::to_bytes(scaled.data(), scaled.shape(0), scaled.shape(1), depth, threads, to); });
+    return out;
+}
+
+Array<float> peaks(const Array<uint8_t>& bytes, const Array<float>& scaled, int threads) {
+    Array<float> out(bytes.shape(0));
+    float* const to = out.mutable_data();
+    without_gil([&] {
+        codes::peaks(bytes.data(), bytes.shape(1), scaled.data(), scaled.shape(1), bytes.shape(0), threads, to);
+    });
     return out;
 }
 
@@ -115,9 +139,11 @@ Array<int32_t> int8_products(const Array<uint8_t>& rows, const Array<int8_t>& ve
 
 inline void bind_codes(py::module_& m) {
     py::class_<codes::Assigner>(m, "Assigner").def(py::init(&make_assigner)).def("nearest", &nearest);
+    m.def("subdivide", &subdivide);
     m.def("cluster_means", &cluster_means);
     m.def("rotate", &rotate);
     m.def("to_bytes", &to_bytes);
+    m.def("peaks", &peaks);
     m.def("encode", &encode);
     m.def("decode", &decode);
     m.def("invert", &invert);

@@ -2,155 +2,170 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
+#include <numeric>
 
-#include "codes/int8.hpp"
+#include "codes/subcells.hpp"
 #include "platform/threads.hpp"
 
 namespace lateint::codes {
 namespace {
 
-constexpr int kGroupTiles = 16;      // centroids are taken 256 at a time ...
-constexpr int64_t kGroupRows = 32;   // ... by 32 tokens, so that the scores stay in the first-level cache
-constexpr int64_t kRun = 1 << 16;    // tokens that look for their centroids at a time, so that they stay in caches
-constexpr int32_t kNever = 1 << 30;  // bias of absent centroids
-constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
+constexpr int64_t kRun = 1 << 17;       // tokens that look for their centroids at a time
+constexpr int64_t kBlock = 128;         // tokens that are compared with a group at a time
+constexpr int32_t kTaken = kWorst / 2;  // score of what is not to be chosen again
+
+std::vector<uint32_t> numbers(int64_t first, int64_t last) {
+    std::vector<uint32_t> ids(last - first);
+    std::iota(ids.begin(), ids.end(), static_cast<uint32_t>(first));
+    return ids;
+}
+
+// The larger, the nearer; the lowest id among equals has the largest.
+int64_t key_of(int32_t score, uint32_t id) { return (int64_t{score} << 32) + (~uint32_t{0} - id); }
+uint32_t id_of(int64_t key) { return ~uint32_t{0} - static_cast<uint32_t>(key); }
+
+// chosen[0..count): the places of the best of `lanes` scores less their bias, the lowest among equals. Spoils scores.
+void best_places(const Int8Kernels& kernels, int32_t* scores, int lanes, const int32_t* bias, int count,
+                 uint32_t* chosen) {
+    for (int c = 0; c < count; ++c) {
+        int32_t best = kWorst, where = 0;
+        kernels.nearest(scores, 1, lanes, bias, 0, &best, &where);
+        chosen[c] = static_cast<uint32_t>(where);
+        scores[where] = kTaken;
+    }
+}
 
 }  // namespace
 
-Assigner::Group Assigner::pack(const uint8_t* rows, int64_t first, int64_t size, int64_t depth) {
-    Group group;
-    group.first = first;
-    group.size = size;
-    const int64_t ntiles = tiles_for(size);
-    group.tiles.resize(ntiles * depth * kLanes);
-    group.bias.assign(ntiles * kLanes, kNever);
-    std::vector<int8_t> block(kLanes * depth);
-    for (int64_t t = 0; t < ntiles; ++t) {
-        const int lanes = static_cast<int>(std::min<int64_t>(kLanes, size - t * kLanes));
-        for (int j = 0; j < lanes; ++j) {
-            int32_t sum = 0, squares = 0;
-            for (int64_t k = 0; k < depth; ++k) {
-                const int c = rows[(first + t * kLanes + j) * depth + k] - 128;
-                block[j * depth + k] = static_cast<int8_t>(c);
-                sum += c;
-                squares += c * c;
-            }
-            group.bias[t * kLanes + j] = 128 * sum + (squares + 1) / 2;
-        }
-        pack_tile(block.data(), lanes, depth, depth, group.tiles.data() + t * depth * kLanes);
+Assigner::Assigner(const Centroids& centroids, bool subcells, int threads)
+    : depth_(centroids.depth), cells_(pack(centroids.cells, depth_, numbers(0, centroids.cell_count))) {
+    if (!subcells) {
+        groups_.resize(centroids.cell_count);
+        parallel_for(centroids.cell_count, threads, [&](int64_t c, int) {
+            groups_[c] =
+                pack(centroids.rows, depth_, numbers(centroids.cell_offsets[c], centroids.cell_offsets[c + 1]));
+        });
+        return;
     }
-    return group;
-}
-
-Assigner::Assigner(const Centroids& centroids, int threads) : depth_(centroids.depth) {
-    cells_ = pack(centroids.cells, 0, centroids.cell_count, depth_);
-    groups_.resize(centroids.cell_count);
+    const Subcells divided = subdivide(centroids, threads);
+    groups_.resize(divided.offsets.size() - 1);
+    centres_.resize(centroids.cell_count);
     parallel_for(centroids.cell_count, threads, [&](int64_t c, int) {
-        groups_[c] = pack(centroids.rows, centroids.cell_offsets[c],
-                          centroids.cell_offsets[c + 1] - centroids.cell_offsets[c], depth_);
-    });
-}
-
-void Assigner::offer(const Group& group, const uint8_t* tokens, int64_t n, int32_t* scratch, int32_t* best,
-                     int32_t* ids) const {
-    const Int8Kernels& kernels = int8_kernels();
-    for (int t = 0; t < group.ntiles(); t += kGroupTiles) {
-        const int ntiles = std::min(kGroupTiles, group.ntiles() - t);
-        for (int64_t r = 0; r < n; r += kGroupRows) {
-            const int64_t rows = std::min(kGroupRows, n - r);
-            kernels.dot(tokens + r * depth_, rows, depth_, group.tiles.data() + t * depth_ * kLanes, ntiles, scratch);
-            kernels.nearest(scratch, rows, ntiles * kLanes, group.bias.data() + t * kLanes,
-                            static_cast<int32_t>(group.first + t * kLanes), best + r, ids + r);
-        }
-    }
-}
-
-void Assigner::nearest_of_all(const uint8_t* tokens, int64_t n, int threads, uint32_t* ids) const {
-    constexpr int64_t kBlock = 512;
-    parallel_for((n + kBlock - 1) / kBlock, threads, [&](int64_t task, int) {
-        const Session session(int8_kernels());
-        std::vector<int32_t> scratch(kGroupRows * kGroupTiles * kLanes), best(kBlock, kWorst), found(kBlock, 0);
-        const int64_t first = task * kBlock, rows = std::min(kBlock, n - first);
-        for (const Group& group : groups_)
-            offer(group, tokens + first * depth_, rows, scratch.data(), best.data(), found.data());
-        std::copy(found.begin(), found.begin() + rows, ids + first);
-    });
-}
-
-// out[i * cells + r]: the cells nearest to token i, ascending.
-void Assigner::route(const uint8_t* tokens, int64_t n, int cells, int threads, uint32_t* out) const {
-    constexpr int64_t kBlock = 32;
-    const int lanes = cells_.ntiles() * kLanes;
-    parallel_for((n + kBlock - 1) / kBlock, threads, [&](int64_t task, int) {
-        const Session session(int8_kernels());
-        const int64_t first = task * kBlock, rows = std::min(kBlock, n - first);
-        std::vector<int32_t> scores(kBlock * lanes);
-        session.kernels.dot(tokens + first * depth_, rows, depth_, cells_.tiles.data(), cells_.ntiles(), scores.data());
-        for (int64_t r = 0; r < rows; ++r) {
-            uint32_t* chosen = out + (first + r) * cells;
-            for (int c = 0; c < cells; ++c) {
-                int32_t best = kWorst, where = 0;
-                session.kernels.nearest(scores.data() + r * lanes, 1, lanes, cells_.bias.data(), 0, &best, &where);
-                chosen[c] = static_cast<uint32_t>(where);
-                scores[r * lanes + where] = kWorst / 2;  // not to be chosen again
-            }
-            std::sort(chosen, chosen + cells);
-        }
+        centres_[c] = pack(divided.centres.data(), depth_, numbers(divided.first[c], divided.first[c + 1]));
+        for (int64_t s = divided.first[c]; s < divided.first[c + 1]; ++s)
+            groups_[s] =
+                pack(centroids.rows, depth_,
+                     {divided.members.begin() + divided.offsets[s], divided.members.begin() + divided.offsets[s + 1]});
     });
 }
 
 void Assigner::nearest(const uint8_t* tokens, int64_t n, int cells, int threads, uint32_t* ids) const {
-    if (cells <= 0 || cells >= static_cast<int64_t>(groups_.size())) return nearest_of_all(tokens, n, threads, ids);
-    Pairs pairs;
+    if (cells <= 0 || cells >= static_cast<int64_t>(cells_.ids.size())) return nearest_of_all(tokens, n, threads, ids);
+    Pairs of_cells{cells, {}, {}, {}}, of_subcells{cells * (cells + 1) / 2, {}, {}, {}};
     for (int64_t first = 0; first < n; first += kRun) {
         const int64_t size = std::min(kRun, n - first);
-        pairs.cell.resize(size * cells);
-        route(tokens + first * depth_, size, cells, threads, pairs.cell.data());
-        nearest_of_cells(tokens + first * depth_, size, cells, threads, pairs, ids + first);
+        const uint8_t* const some = tokens + first * depth_;
+        route(some, size, threads, of_cells);
+        if (!centres_.empty()) route_on(some, size, threads, of_cells, of_subcells);
+        nearest_of_groups(some, size, threads, centres_.empty() ? of_cells : of_subcells, ids + first);
     }
 }
 
-// The nearest of the centroids of the cells of each token.
-void Assigner::nearest_of_cells(const uint8_t* tokens, int64_t n, int cells, int threads, Pairs& pairs,
-                                uint32_t* ids) const {
-    const auto cell_count = static_cast<int64_t>(groups_.size());
-    pairs.sort(cell_count);
-    pairs.best.assign(n * cells, kWorst);
-    pairs.found.assign(n * cells, 0);
-    parallel_for(cell_count, threads, [&](int64_t c, int) {
-        constexpr int64_t kBlock = 256;
-        const int64_t begin = pairs.starts[c], end = pairs.starts[c + 1];
-        if (begin == end || groups_[c].size == 0) return;
+void Assigner::nearest_of_all(const uint8_t* tokens, int64_t n, int threads, uint32_t* ids) const {
+    constexpr int64_t kTokens = 512;
+    parallel_for_chunks(n, kTokens, threads, [&](int64_t first, int64_t size) {
         const Session session(int8_kernels());
-        std::vector<uint8_t> rows(std::min(kBlock, end - begin) * depth_);
-        std::vector<int32_t> scratch(kGroupRows * kGroupTiles * kLanes), top(kBlock), id(kBlock);
-        for (int64_t b = begin; b < end; b += kBlock) {
-            const int64_t count = std::min(kBlock, end - b);
-            const uint32_t* const pair = pairs.order.data() + b;
-            for (int64_t i = 0; i < count; ++i)
-                std::memcpy(rows.data() + i * depth_, tokens + int64_t(pair[i] / cells) * depth_, depth_);
-            std::fill(top.begin(), top.end(), kWorst);
-            std::fill(id.begin(), id.end(), 0);
-            offer(groups_[c], rows.data(), count, scratch.data(), top.data(), id.data());
-            for (int64_t i = 0; i < count; ++i) pairs.best[pair[i]] = top[i], pairs.found[pair[i]] = id[i];
+        GroupScratch scratch;
+        std::vector<int64_t> keys(size, key_of(kWorst, 0));
+        for (const Group& group : groups_)
+            nearest_in(group, session.kernels, tokens + first * depth_, size, depth_, scratch,
+                       [&](int64_t i, int32_t score, uint32_t id) { keys[i] = std::max(keys[i], key_of(score, id)); });
+        std::transform(keys.begin(), keys.end(), ids + first, id_of);
+    });
+}
+
+// The cells nearest to each token, the nearest one first.
+void Assigner::route(const uint8_t* tokens, int64_t n, int threads, Pairs& cells) const {
+    const int lanes = cells_.ntiles() * kLanes;
+    cells.group.resize(n * cells.each);
+    parallel_for_chunks(n, kGroupRows, threads, [&](int64_t first, int64_t rows) {
+        const Session session(int8_kernels());
+        std::vector<int32_t> scores(kGroupRows * lanes);
+        session.kernels.dot(tokens + first * depth_, rows, depth_, cells_.tiles.data(), cells_.ntiles(), scores.data());
+        for (int64_t r = 0; r < rows; ++r)
+            best_places(session.kernels, scores.data() + r * lanes, lanes, cells_.bias.data(), cells.each,
+                        cells.group.data() + (first + r) * cells.each);
+    });
+}
+
+// The subcells of its cells that each token looks into; the best one of a cell again where it has too few.
+void Assigner::route_on(const uint8_t* tokens, int64_t n, int threads, Pairs& cells, Pairs& subcells) const {
+    const auto cell_count = static_cast<int64_t>(centres_.size());
+    cells.sort(cell_count);
+    subcells.group.assign(n * subcells.each, static_cast<uint32_t>(groups_.size()));
+    parallel_for(cell_count, threads, [&](int64_t c, int) {
+        const Session session(int8_kernels());
+        const Group& centres = centres_[c];
+        if (centres.ids.empty()) return;  // its pairs keep a number that no group has
+        std::vector<uint8_t> rows(kBlock * depth_);
+        int32_t products[kBlock * kLanes];
+        for (int64_t begin = cells.starts[c]; begin < cells.starts[c + 1]; begin += kBlock) {
+            const int64_t count = std::min(kBlock, cells.starts[c + 1] - begin);
+            const uint32_t* const pair = cells.order.data() + begin;
+            gather(tokens, pair, count, cells.each, rows.data());
+            session.kernels.dot(rows.data(), count, depth_, centres.tiles.data(), 1, products);
+            for (int64_t i = 0; i < count; ++i) {
+                const int rank = pair[i] % cells.each, looked_into = cells.each - rank;
+                uint32_t* const chosen = subcells.group.data() + int64_t{pair[i] / cells.each} * subcells.each +
+                                         subcells.each - looked_into * (looked_into + 1) / 2;
+                best_places(session.kernels, products + i * kLanes, kLanes, centres.bias.data(), looked_into, chosen);
+                for (int s = 0; s < looked_into; ++s)
+                    chosen[s] = chosen[s] < centres.ids.size() ? centres.ids[chosen[s]] : chosen[0];
+            }
+        }
+    });
+}
+
+// The nearest of the centroids of the groups of each token.
+void Assigner::nearest_of_groups(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs, uint32_t* ids) const {
+    const auto count = static_cast<int64_t>(groups_.size());
+    pairs.sort(count + 1);
+    std::vector<int64_t> keys(n * pairs.each, key_of(kWorst, 0));
+    constexpr int64_t kGroups = 16;  // of a task: neighbours, which mostly are of one cell
+    parallel_for_chunks(count, kGroups, threads, [&](int64_t first, int64_t size) {
+        const Session session(int8_kernels());
+        std::vector<uint8_t> rows(kBlock * depth_);
+        GroupScratch scratch;
+        for (int64_t g = first; g < first + size; ++g) {
+            if (groups_[g].ids.empty()) continue;
+            for (int64_t begin = pairs.starts[g]; begin < pairs.starts[g + 1]; begin += kBlock) {
+                const int64_t some = std::min(kBlock, pairs.starts[g + 1] - begin);
+                const uint32_t* const pair = pairs.order.data() + begin;
+                gather(tokens, pair, some, pairs.each, rows.data());
+                nearest_in(groups_[g], session.kernels, rows.data(), some, depth_, scratch,
+                           [&](int64_t i, int32_t score, uint32_t id) { keys[pair[i]] = key_of(score, id); });
+            }
         }
     });
     for (int64_t i = 0; i < n; ++i) {
-        int64_t winner = i * cells;
-        for (int64_t p = winner + 1; p < (i + 1) * cells; ++p)
-            if (pairs.best[p] > pairs.best[winner]) winner = p;
-        ids[i] = static_cast<uint32_t>(pairs.found[winner]);
+        const auto begin = keys.begin() + i * pairs.each;
+        ids[i] = id_of(*std::max_element(begin, begin + pairs.each));
     }
 }
 
-void Assigner::Pairs::sort(int64_t cell_count) {
-    starts.assign(cell_count + 1, 0);
-    for (uint32_t c : cell) ++starts[c + 1];
-    for (int64_t c = 0; c < cell_count; ++c) starts[c + 1] += starts[c];
+// The tokens of so many pairs, one after another.
+void Assigner::gather(const uint8_t* tokens, const uint32_t* pairs, int64_t count, int each, uint8_t* rows) const {
+    for (int64_t i = 0; i < count; ++i)
+        std::memcpy(rows + i * depth_, tokens + int64_t(pairs[i] / each) * depth_, depth_);
+}
+
+void Assigner::Pairs::sort(int64_t groups) {
+    starts.assign(groups + 1, 0);
+    for (uint32_t g : group) ++starts[g + 1];
+    std::partial_sum(starts.begin(), starts.end(), starts.begin());
     std::vector<int64_t> next(starts.begin(), starts.end() - 1);
-    order.resize(cell.size());
-    for (size_t p = 0; p < cell.size(); ++p) order[next[cell[p]]++] = static_cast<uint32_t>(p);
+    order.resize(group.size());
+    for (size_t p = 0; p < group.size(); ++p) order[next[group[p]]++] = static_cast<uint32_t>(p);
 }
 
 void cluster_means(const uint8_t* tokens, const uint32_t* ids, int64_t n, int64_t depth, int64_t count, int threads,

@@ -1,6 +1,7 @@
 #include "codes/residual.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "platform/threads.hpp"
@@ -48,6 +49,23 @@ void to_bytes(const float* scaled, int64_t n, int64_t width, int64_t depth, int 
         for (int64_t i = first; i < first + count; ++i) {
             kernels.to_bytes(scaled + i * width, width, bytes + i * depth);
             std::fill(bytes + i * depth + width, bytes + (i + 1) * depth, uint8_t{128});
+        }
+    });
+}
+
+void peaks(const uint8_t* bytes, int64_t depth, const float* scaled, int64_t width, int64_t n, int threads,
+           float* out) {
+    parallel_for_chunks(n, kTokensPerTask, threads, [&](int64_t first, int64_t count) {
+        for (int64_t i = first; i < first + count; ++i) {
+            const uint8_t* const row = bytes + i * depth;
+            uint8_t least = 255, most = 0;
+            for (int64_t k = 0; k < depth; ++k) {
+                least = row[k] < least ? row[k] : least;
+                most = row[k] > most ? row[k] : most;
+            }
+            out[i] = 0;
+            if (least > 0 && most < 255) continue;
+            for (int64_t k = 0; k < width; ++k) out[i] = std::max(out[i], std::fabs(scaled[i * width + k]));
         }
     });
 }

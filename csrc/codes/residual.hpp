@@ -71,6 +71,9 @@ void decode(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_
 // scaled [n, width] as bytes [n, depth]: rounded, plus 128, clipped, padded with 128.
 void to_bytes(const float* scaled, int64_t n, int64_t width, int64_t depth, int threads, uint8_t* bytes);
 
+// The largest size of a component of each token that `to_bytes` may have clipped, 0 for the others.
+void peaks(const uint8_t* bytes, int64_t depth, const float* scaled, int64_t width, int64_t n, int threads, float* out);
+
 extern const ResidualKernels kResidualScalar;
 #if defined(__x86_64__) || defined(_M_X64)
 extern const ResidualKernels kResidualAvx2;

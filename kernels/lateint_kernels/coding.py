@@ -134,7 +134,7 @@ class _Coder:
         self._centroids = arrays["centroids"]
         self._rows = operators.rows(self._centroids)
         self._rotated = operators.rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], self._step)
-        self._nearest = operators.assigner(self._rows, operators.rows(arrays["cells"]), arrays["cell_offsets"])
+        self._nearest = operators.assigner(self._rows, operators.rows(arrays["cells"]), arrays["cell_offsets"], False)
         self._mean = torch.from_numpy(arrays["mean"]).to(device)
         self._blocks = torch.from_numpy(arrays["rotation"]).to(device)
         self._permutation = torch.from_numpy(arrays["permutation"].astype(np.int64)).to(device)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lateint.indexing import builder, clustering
+from lateint.indexing import clustering
 from lateint.indexing.codec import Codec
 from lateint.indexing.encoding import Encoder
 from lateint.timings import Timings
@@ -23,7 +23,7 @@ class Encoders:
     def __init__(self, threads: int = 0) -> None:
         self._threads = threads
         self._codec: Codec | None = None
-        self._nearest: Callable[[Any, int], Any]
+        self._nearest: Callable[[Any], Any]
 
     def encoder(self, codec: Codec, residuals: Residuals) -> Encoder:
         """One that measures residuals."""
@@ -31,9 +31,7 @@ class Encoders:
         if codec is not self._codec:
             self._nearest = clustering.assigner(codec.centroids, operators)
             self._codec = codec
-        return Encoder(
-            codec, builder.CELLS_SEARCHED, operators, Timings(), nearest=self._nearest, measure=residuals.add
-        )
+        return Encoder(codec, operators, Timings(), nearest=self._nearest, measure=residuals.add)
 
 
 class Residuals:

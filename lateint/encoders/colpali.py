@@ -1,4 +1,4 @@
-"""colpali-engine (tested with 0.3.18): models that read pages as pictures."""
+"""colpali-engine (tested with 0.3.17 and 0.3.18): models that read pages as pictures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PyLate (tested with 1.6.0): ``pylate.models.ColBERT`` as an encoder."""
+"""PyLate (tested with 1.4.0 to 1.6.0): ``pylate.models.ColBERT`` as an encoder."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""sentence-transformers 6 (tested with 6.2.0): its ``MultiVectorEncoder`` as an encoder."""
+"""sentence-transformers 6 (tested with 6.0.0 to 6.2.0): its ``MultiVectorEncoder`` as an encoder."""
 
 from __future__ import annotations
 

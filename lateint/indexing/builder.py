@@ -40,7 +40,6 @@ SAMPLE_PER_CENTROID = 24
 ITERATIONS = 4
 MOST_CENTROIDS = 1 << 24
 MEASURED = 1 << 13  # tokens of the sample whose distance from their centroids is measured
-CELLS_SEARCHED = 3  # of the sqrt(K) cells, when a token looks for its centroid; docs/design.md has what that misses
 
 
 @dataclass(frozen=True)
@@ -235,7 +234,7 @@ def build_passing(
     try:
         for name, array in codec.arrays.items():
             put(store, name, array)
-        encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
+        encoder = Encoder(codec, operators, timings)
         passing = streaming.Passing(source, codec.dim, allow_empty, operators)
         chunk, most = CHUNK * operators.chunks(codec.dim), _passing_segment(codec, settings)
         segments, lengths = streaming.encode(
@@ -325,7 +324,7 @@ def _build(
             put(store, name, array)
     else:
         codec = checkpoints.codec
-    encoder = Encoder(codec, CELLS_SEARCHED, operators, timings)
+    encoder = Encoder(codec, operators, timings)
     encoder.overflow.tokens, encoder.overflow.most = checkpoints.overflow
     checkpoints.report(codec, encoder, checkpoints.segment, at_once=True)
     cuts, ends = cut_into_segments(documents.lengths, plan.segment_tokens), np.cumsum(documents.lengths)
@@ -389,7 +388,7 @@ def _residual_norm(sample: Any, centroids: clustering.Centroids, threads: int, o
     squares = np.empty(len(rows))
     for first in range(0, len(rows), 4096):
         part = rows[first : first + 4096]
-        apart = part.astype(np.int32) - centroids.rows[nearest(part, CELLS_SEARCHED)]
+        apart = part.astype(np.int32) - centroids.rows[nearest(part)]
         squares[first : first + 4096] = (apart * apart).sum(1)
     return math.fsum(np.sqrt(squares).tolist()) / len(rows)
 
@@ -450,7 +449,6 @@ def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clusterin
             plan.centroids,
             iterations=ITERATIONS,
             seed=plan.seed,
-            cells_searched=CELLS_SEARCHED,
             operators=operators,
             report=bar.update,
         )

@@ -3,7 +3,8 @@
 Tokens come as bytes on one common step, so distances are integer dot products: exact, the same on every instruction
 set, thread count and device, and fast enough that centroids need no other library. Centroids are grouped into about
 sqrt(K) cells (k-means of the centroids themselves); assignment and search look into the cells nearest to a token first,
-which turns K products a token into about 4 sqrt(K).
+which turns K products a token into about 4 sqrt(K). Where cells are large, they are divided once more while a build
+lasts, and a token looks into a part of a cell only.
 
 What is random is drawn on the host, so that it is the same wherever the `Operators` compute.
 """
@@ -19,6 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lateint_kernels.codes.building import HostOperators, Operators
+
+CELLS_SEARCHED = 3  # cells that a token looks into for its centroid; docs/design.md has what that misses
+DIVIDED = 384  # centroids of a cell, on average, from which cells are divided
+DIVIDED_SEARCHED = 4  # CELLS_SEARCHED where they are: 4 subcells of the nearest cell, 3 of the next, then 2 and 1
 
 
 @dataclass(frozen=True)
@@ -54,14 +59,14 @@ def train(
     *,
     iterations: int,
     seed: int,
-    cells_searched: int,
+    cells_searched: int | None = None,
     operators: Operators | None = None,
     report: Callable[[], object] = lambda: None,
 ) -> Centroids:
     """Lloyd's algorithm on rows ``tokens [S, depth]`` of ``operators`` (None: of the CPU), from random distinct tokens.
 
-    Each iteration assigns every token through its ``cells_searched`` nearest cells (0: all centroids) and moves the
-    centroids to the means. Centroids that lose all tokens restart at a random token of a large cluster.
+    Each iteration assigns every token as `assigner` does, and moves the centroids to the means. Centroids that lose all
+    tokens restart at a random token of a large cluster.
     """
     operators = HostOperators() if operators is None else operators
     rng = np.random.default_rng(seed)
@@ -69,16 +74,27 @@ def train(
     rows = operators.take(tokens, np.sort(rng.choice(len(tokens), count, replace=False)))
     centroids = group(rows, None, rng, operators)
     for _ in range(iterations):
-        ids = assigner(centroids, operators)(tokens, cells_searched)
+        ids = assigner(centroids, operators, cells_searched)(tokens)
         rows = _means(tokens, ids, count, rng, operators)
         report()
         centroids = group(rows, centroids.cells, rng, operators)
     return centroids
 
 
-def assigner(centroids: Centroids, operators: Operators) -> Callable[[Any, int], Any]:
-    """Finds the nearest of these centroids: ids ``[n]`` for rows ``[n, depth]``, through so many cells (0: all)."""
-    return operators.assigner(centroids.rows, centroids.cells, centroids.cell_offsets)
+def assigner(centroids: Centroids, operators: Operators, cells_searched: int | None = None) -> Callable[[Any], Any]:
+    """Finds the nearest of these centroids: ids ``[n]`` for rows ``[n, depth]``.
+
+    Args:
+        centroids: where ``operators`` compute.
+        operators: of the rows.
+        cells_searched: look into so many cells of a token, as a whole (0: at all centroids). None: as a build does,
+            into 3, or where cells are large into parts of 4.
+    """
+    divided = cells_searched is None and len(centroids) >= DIVIDED * len(centroids.cells)
+    if cells_searched is None:
+        cells_searched = DIVIDED_SEARCHED if divided else CELLS_SEARCHED
+    nearest = operators.assigner(centroids.rows, centroids.cells, centroids.cell_offsets, divided)
+    return lambda rows: nearest(rows, cells_searched)
 
 
 def group(rows: Any, cells: Any, rng: np.random.Generator, operators: Operators, iterations: int = 4) -> Centroids:
@@ -97,7 +113,7 @@ def group(rows: Any, cells: Any, rng: np.random.Generator, operators: Operators,
 
 def _nearest(rows: Any, centres: Any, operators: Operators) -> Any:
     whole = np.array([0, len(centres)], np.int64)
-    return operators.assigner(centres, centres[:1], whole)(rows, 0)
+    return operators.assigner(centres, centres[:1], whole, False)(rows, 0)
 
 
 def _means(tokens: Any, ids: Any, count: int, rng: np.random.Generator, operators: Operators) -> Any:

@@ -105,18 +105,17 @@ class Encoder:
     def __init__(
         self,
         codec: Codec,
-        cells_searched: int,
         operators: Operators,
         timings: Timings,
         *,
-        nearest: Callable[[Any, int], Any] | None = None,
+        nearest: Callable[[Any], Any] | None = None,
         measure: Callable[[Any, Any], None] | None = None,
     ) -> None:
         rotation = codec.rotation
         self.rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
         self.centroids = codec.centroids.on_place(operators)
         self.nbits, self.code_bytes = codec.nbits, rotation.width * codec.nbits // 8
-        self.cells_searched, self.nearest, self.measure = cells_searched, nearest, measure
+        self.nearest, self.measure = nearest, measure
         self.operators, self.timings = operators, timings
         self.overflow = Overflow()
 
@@ -168,7 +167,7 @@ class Encoder:
     def _long_ids(self) -> bool:
         return residual.split_ids(np.empty(0, np.uint32), len(self.centroids))[1] is not None
 
-    def encoded(self, tokens: Any, nearest: Callable[[Any, int], Any]) -> list[NDArray[Any]]:
+    def encoded(self, tokens: Any, nearest: Callable[[Any], Any]) -> list[NDArray[Any]]:
         """Ids, codes and scales of tokens, which are waited for before the clock is read."""
         operators, timings = self.operators, self.timings
         with timings.of("rotate"):
@@ -176,7 +175,7 @@ class Encoder:
             rows = operators.to_bytes(scaled)
             self.overflow.add(operators.peaks(rows, scaled, 127 * TOLERATED_OVERFLOW))
         with timings.of("assign"):
-            ids = nearest(rows, self.cells_searched)
+            ids = nearest(rows)
             host_ids = operators.host(ids)
             if self.measure is not None:
                 self.measure(rows, ids)

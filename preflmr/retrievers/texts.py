@@ -61,7 +61,7 @@ class _Texts(Adapter):
 
 
 class SentenceTransformers(_Texts):
-    """A ``MultiVectorEncoder`` of sentence-transformers 6 (tested with 6.2.0).
+    """A ``MultiVectorEncoder`` of sentence-transformers 6 (tested with 6.0.0 to 6.2.0).
 
     Args:
         model: the encoder.
@@ -95,7 +95,7 @@ class SentenceTransformers(_Texts):
 
 
 class PyLate(_Texts):
-    """A ``pylate.models.ColBERT`` (tested with 1.6.0).
+    """A ``pylate.models.ColBERT`` (tested with 1.5.0 and 1.6.0).
 
     Args:
         model: the model.

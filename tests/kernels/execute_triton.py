@@ -222,6 +222,9 @@ def builds(depth):
     offsets = torch.tensor([0, 50, 51, 120, 200, 260, 300])
     wanted, found = (module.best_of_cells(rows, cells, centres, offsets) for module in (torch_build, build))
     yield f"best_of_cells {depth}", torch.equal(wanted, found)
+    offsets = torch.tensor([0, 16, 17, 30, 46, 51, 60])
+    wanted, found = (module.all_of_cells(rows, cells, centres, offsets) for module in (torch_build, build))
+    yield f"all_of_cells {depth}", torch.equal(wanted, found)
     for nbits in (1, 2, 4):
         tokens = torch.randn(150, depth, generator=generator) * 60
         ids = torch.randint(0, 300, (150,), generator=generator, dtype=torch.int32)

@@ -1,12 +1,14 @@
 """What adapters need no other library for; test_adapters_*.py compare them with the real ones where these are."""
 
+import importlib
 import subprocess
 import sys
 import types
 
 import pytest
 
-from lateint_kernels.adapters.switch import Switch
+from lateint_kernels.adapters import switch
+from lateint_kernels.adapters.switch import Switch, needed
 
 ADAPTERS = {"pylate": "pylate", "sentence_transformers": "sentence_transformers", "colpali": "colpali_engine"}
 
@@ -51,16 +53,31 @@ print(*sorted({{"torch", "transformers", *{list(ADAPTERS.values())}}} & sys.modu
     assert done.stdout.strip() == ""
 
 
-@pytest.mark.parametrize(("name", "package"), ADAPTERS.items())
-def test_a_missing_library_is_named(name, package):
-    program = f"""
-import sys
-sys.modules[{package!r}] = None
-from lateint_kernels.adapters import {name}
-{name}.patch()
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert "ModuleNotFoundError" in done.stderr and package in done.stderr.splitlines()[-1]
+@pytest.mark.parametrize(
+    ("name", "package", "wanted"),
+    [
+        ("pylate", "pylate", "pylate>=1.6"),
+        ("sentence_transformers", "sentence_transformers", "sentence-transformers>=6.2"),
+        ("colpali", "colpali_engine", "colpali-engine>=0.3.17"),
+    ],
+)
+def test_a_missing_library_is_named_with_its_command(monkeypatch, name, package, wanted):
+    monkeypatch.setitem(sys.modules, package, None)
+    monkeypatch.setattr(switch, "distributions", lambda name: [])
+    adapter = importlib.import_module(f"lateint_kernels.adapters.{name}")
+    with pytest.raises(ModuleNotFoundError) as caught:
+        adapter.patch()
+    assert str(caught.value) == f"this adapter needs {wanted}, found none: pip install '{wanted}'"
+
+
+def test_an_older_library_is_named_and_what_a_library_lacks_is_its_own_matter(monkeypatch):
+    monkeypatch.setitem(sys.modules, "a_library", types.ModuleType("a_library"))
+    monkeypatch.setattr(switch, "distributions", lambda name: [types.SimpleNamespace(version="1.4.0")])
+    told = r"^this adapter needs a-library>=1\.5, found 1\.4\.0: pip install 'a-library>=1\.5'$"
+    with pytest.raises(ImportError, match=told), needed("a-library", "1.5"):
+        from a_library import part  # noqa: F401
+    with pytest.raises(ModuleNotFoundError, match="No module named 'what_it_imports'"), needed("a-library", "1.5"):
+        import what_it_imports  # noqa: F401
 
 
 @pytest.fixture

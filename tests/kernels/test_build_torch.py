@@ -48,18 +48,20 @@ def test_rotate(width, dim, dtype):
     assert torch.equal(rows, signed(residual.to_bytes(expected)))
 
 
-@pytest.mark.parametrize("cells", [0, 1, 3, 9])
-def test_nearest(cells, small_steps):
+@pytest.mark.parametrize("subcells", [False, True])
+@pytest.mark.parametrize("cells", [0, 1, 3, 4, 9])
+def test_nearest(cells, subcells, small_steps):
     """Equal centroids, and tokens as far from one as from another, among them."""
     rng = np.random.default_rng(cells)
-    codec = make(rng, [3], count=60, cells=9).codec
+    codec = make(rng, [3], count=200, cells=9).codec
     rows = rng.integers(0, 256, (200, 64)).astype(np.uint8)
     rows[:, 40:] = 128
     codec.centroids[20:40:2] = codec.centroids[21:41:2]
     codec.cells[3] = codec.cells[4]
-    expected = centroid_kernels.Assigner(codec.centroids, codec.cells, codec.cell_offsets).nearest(rows, cells=cells)
+    host = centroid_kernels.Assigner(codec.centroids, codec.cells, codec.cell_offsets, subcells=subcells)
+    expected = host.nearest(rows, cells=cells)
     operators = DeviceOperators(DEVICE, "torch")
-    nearest = operators.assigner(signed(codec.centroids), signed(codec.cells), codec.cell_offsets)
+    nearest = operators.assigner(signed(codec.centroids), signed(codec.cells), codec.cell_offsets, subcells)
     np.testing.assert_array_equal(operators.host(nearest(signed(rows), cells)), expected)
 
 
@@ -150,10 +152,15 @@ def test_sort_and_take():
     np.testing.assert_array_equal(ours.host(ours.take(signed(rows), np.array([4, 4, 0]))), rows[[4, 4, 0]])
 
 
-def test_peaks():
+def test_peaks(isa):
     rng = np.random.default_rng(0)
     scaled = (60 * rng.standard_normal((5000, 8))).astype(np.float32)
     rows = residual.to_bytes(scaled)
+    largest = np.abs(scaled).max(1)
+    np.testing.assert_array_equal(
+        residual.peaks(rows, scaled), np.where((rows == 0).any(1) | (rows == 255).any(1), largest, 0)
+    )
     expected = HostOperators().peaks(rows, scaled, 158.75)
+    np.testing.assert_array_equal(expected, largest[largest > 158.75])
     found = DeviceOperators(DEVICE, "torch").peaks(signed(rows), tensor(scaled), 158.75)
     assert 0 < len(expected) < 5000 and found.tobytes() == expected.tobytes()

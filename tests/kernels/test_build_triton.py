@@ -1,5 +1,7 @@
 """The kernels of a build on a device, against the same stages in torch and on the CPU: the same integers."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -88,6 +90,20 @@ def test_best_of_cells(depth):
         assert torch.equal(expected, found)
 
 
+@pytest.mark.parametrize("depth", [64, 192])
+def test_all_of_cells(depth):
+    """Cells of one centre and of as many as there is room for."""
+    rng = np.random.default_rng(depth)
+    sizes = [1, 16, 7, 16]
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(sizes)])).to(DEVICE)
+    table = centres(rng, sum(sizes), depth)
+    rows = random_rows(rng, 150, depth)
+    for looked in ([[3, 0]] * 150, [[2, 1]] * 127 + [[3, 0]] * 23, [[1, 2]] * 128 + [[0, 1]] * 22):
+        cells = torch.tensor(looked, dtype=torch.int32, device=DEVICE)
+        expected, found = (module.all_of_cells(rows, cells, table, offsets) for module in (plain, build))
+        assert torch.equal(expected, found)
+
+
 def test_tiles_are_of_one_cell():
     """Every pair is in one tile, and there are no more tiles than programs."""
     rng = np.random.default_rng(0)
@@ -113,9 +129,9 @@ def test_nearest():
     offsets = np.array([0, 1, 8, 20, 24, 33, 34, 50, 55, 60])
     host, ours = HostOperators(), DeviceOperators(DEVICE, "triton")
     there = [torch.from_numpy((array ^ 128).view(np.int8)).to(DEVICE) for array in (rows, centroids, cells)]
-    for searched in (0, 1, 3):
-        expected = host.assigner(centroids, cells, offsets)(rows, searched)
-        found = ours.assigner(there[1], there[2], offsets)(there[0], searched)
+    for searched, subcells in itertools.product((0, 1, 3), (False, True)):
+        expected = host.assigner(centroids, cells, offsets, subcells)(rows, searched)
+        found = ours.assigner(there[1], there[2], offsets, subcells)(there[0], searched)
         np.testing.assert_array_equal(ours.host(found), expected)
 
 

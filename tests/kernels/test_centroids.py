@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lateint_kernels import reference
-from lateint_kernels.codes.centroids import Assigner, cluster_means, invert
+from lateint_kernels.codes.centroids import Assigner, cluster_means, invert, subdivide
 from lateint_kernels.codes.residual import depth_of
 
 
@@ -104,6 +104,65 @@ def test_looking_into_the_nearest_cells(isa, width, cells):
         found = Assigner(centroids, centres, offsets, threads=threads).nearest(tokens, cells=cells, threads=threads)
         np.testing.assert_array_equal(found[some], cost.argmin(1)[some])
         assert (found < 300).all()
+
+
+def divided(rows):
+    """What `subdivide` makes of one cell, by loops: its subcells, as centre and members."""
+    count = min(16, len(rows))
+    centres = np.stack([rows[j * len(rows) // count] for j in range(count)]).astype(np.int64)
+    for _ in range(4):
+        owner = nearest(rows, centres.astype(np.uint8))
+        for j in range(count):
+            if (owner == j).any():
+                total, n = rows[owner == j].astype(np.int64).sum(0), (owner == j).sum()
+                centres[j] = (2 * total + n) // (2 * n)
+    owner = nearest(rows, centres.astype(np.uint8))
+    return [(centres[j].astype(np.uint8), np.flatnonzero(owner == j)) for j in range(count) if (owner == j).any()]
+
+
+@pytest.mark.parametrize("width", [8, 128])
+def test_subcells(isa, width):
+    """Of cells without centroids, with few, with equal ones, and with many."""
+    rng = np.random.default_rng(width)
+    centroids = points(rng, 200, width)
+    centroids[5:40] = centroids[5]
+    offsets = np.array([0, 0, 5, 40, 100, 101, 200, 200])
+    for threads in (1, 3):
+        found = subdivide(centroids, offsets, threads=threads)
+        assert found.first[0] == 0 and len(found.first) == len(offsets) and found.offsets[-1] == len(found.members)
+        for cell, (begin, end) in enumerate(itertools.pairwise(offsets)):
+            expected = divided(centroids[begin:end]) if begin < end else []
+            subcells = range(found.first[cell], found.first[cell + 1])
+            for subcell, (centre, members) in zip(subcells, expected, strict=True):
+                np.testing.assert_array_equal(found.centres[subcell], centre)
+                of = found.members[found.offsets[subcell] : found.offsets[subcell + 1]]
+                np.testing.assert_array_equal(of, begin + members)
+
+
+@pytest.mark.parametrize("width", [8, 136])
+@pytest.mark.parametrize("cells", [1, 3, 4, 6])
+def test_looking_into_subcells(isa, width, cells):
+    """Fewer of each cell that is farther off; equal centroids in several of them, and cells with fewer subcells."""
+    rng = np.random.default_rng(cells)
+    centroids, centres = points(rng, 400, width, 100, 156), points(rng, 9, width, 100, 156)
+    centroids[::3] = centroids[rng.integers(0, 4, len(centroids[::3]))]
+    tokens = points(rng, 30 if isa == "scalar" else 300, width, 100, 156)
+    offsets = np.array([0, 3, 3, 60, 120, 121, 200, 270, 330, 400])
+    found = subdivide(centroids, offsets)
+    order = np.argsort(costs(tokens, centres), axis=1, kind="stable")[:, :cells]
+    cost, far = costs(tokens, centroids), costs(tokens, found.centres)
+    expected = np.zeros(len(tokens), np.int64)
+    for token in range(len(tokens)):
+        seen = []
+        for rank, cell in enumerate(order[token]):
+            subcells = np.arange(found.first[cell], found.first[cell + 1])
+            for subcell in subcells[np.argsort(far[token, subcells], kind="stable")][: cells - rank]:
+                seen += found.members[found.offsets[subcell] : found.offsets[subcell + 1]].tolist()
+        expected[token] = min(seen, key=lambda member: (cost[token, member], member)) if seen else 0
+    for threads in (1, 3):
+        assigner = Assigner(centroids, centres, offsets, subcells=True, threads=threads)
+        np.testing.assert_array_equal(assigner.nearest(tokens, cells=cells, threads=threads), expected)
+    np.testing.assert_array_equal(assigner.nearest(tokens), nearest(tokens, centroids))
 
 
 def test_all_cells_are_all_centroids(isa):

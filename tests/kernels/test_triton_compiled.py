@@ -20,7 +20,7 @@ pytestmark = pytest.mark.long
 
 SHARED = {80: 163, 90: 227, 100: 227}  # KB that a program can have
 
-BUILD = {"nearest", "nearest_in_cell", "encode"}
+BUILD = {"nearest", "nearest_in_cell", "all_in_cell", "encode"}
 SMOOTH = {"soft_forward", "soft_query_gradients", "soft_document_gradients"}
 RETRIEVE = {"retrieve", "retrieve_members"}
 XTR = {*RETRIEVE, "choose_groups", "last_product"}

@@ -15,7 +15,7 @@ def tokens(n, width=24, clusters=30, seed=0):
 
 
 def distortion(rows, centroids):
-    ids = assigner(centroids, HostOperators())(rows, 0)
+    ids = assigner(centroids, HostOperators(), 0)(rows)
     return float(((rows.astype(np.float64) - centroids.rows[ids]) ** 2).sum(1).mean())
 
 

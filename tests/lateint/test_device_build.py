@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lateint import Index, Ragged
-from lateint.indexing import builder
+from lateint.indexing import builder, clustering
 from lateint.indexing.documents import read
 from lateint.indexing.encoding import Stream
 from lateint_kernels.arrays import as_array, to_bfloat16
@@ -72,6 +72,14 @@ def test_centroids(tmp_path, device, ragged, ncentroids):
     documents = ragged(16)
     documents = [documents[4]] * 20 + documents[:30]
     assert check(tmp_path, device, documents, ncentroids=ncentroids).stats()["centroids"] == ncentroids
+
+
+def test_divided_cells(tmp_path, device, ragged, monkeypatch):
+    """Cells that are large enough: a token looks into parts of them, which gives other codes."""
+    whole = check(tmp_path / "whole", device, ragged(16), ncentroids=150)
+    monkeypatch.setattr(clustering, "DIVIDED", 10)
+    divided = check(tmp_path / "divided", device, ragged(16), ncentroids=150)
+    assert divided.stats()["codec"] != whole.stats()["codec"]
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])

@@ -1,4 +1,4 @@
-"""colpali-engine (tested with 0.3.18): its scores and the ColbertLoss family with our scorer, on CPU and GPU.
+"""colpali-engine (tested with 0.3.17 and 0.3.18): its scores and ColbertLoss family with our scorer, on CPU and GPU.
 
 It knows no masks: padding is zero and takes part, with similarity 0; so it does here. Gradients differ from those of
 its torch path in one thing: that one shares a gradient among equal maxima, such as several rows of padding, and here
@@ -9,7 +9,7 @@ from typing import Any
 
 from lateint_kernels.adapters.clusters import pooled_by_rows
 from lateint_kernels.adapters.coded import coded
-from lateint_kernels.adapters.switch import Switch
+from lateint_kernels.adapters.switch import Switch, needed
 from lateint_kernels.maxsim import maxsim
 
 
@@ -74,9 +74,10 @@ def patch(coding: Any = None) -> Switch:
     With ``coding``, a `lateint_kernels.coding.Coding`, documents are scored as an index of codes would score them, and
     trained for that.
     """
-    from colpali_engine.compression.token_pooling.hierarchical_token_pooling import HierarchicalTokenPooler
-    from colpali_engine.loss.late_interaction_losses import ColbertModule
-    from colpali_engine.utils import _lik_backend as kernels
+    with needed("colpali-engine", "0.3.17"):
+        from colpali_engine.compression.token_pooling.hierarchical_token_pooling import HierarchicalTokenPooler
+        from colpali_engine.loss.late_interaction_losses import ColbertModule
+        from colpali_engine.utils import _lik_backend as kernels
 
     theirs = ColbertModule._inbatch_scores
     their_pooling = HierarchicalTokenPooler._pool_single_embedding

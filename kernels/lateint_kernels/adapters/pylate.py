@@ -8,7 +8,7 @@ from typing import Any
 
 from lateint_kernels.adapters.clusters import pooled
 from lateint_kernels.adapters.coded import coded
-from lateint_kernels.adapters.switch import Switch
+from lateint_kernels.adapters.switch import Switch, needed
 from lateint_kernels.maxsim import maxsim, maxsim_pairs
 
 
@@ -125,10 +125,11 @@ def patch(coding: Any = None) -> Switch:
     With ``coding``, a `lateint_kernels.coding.Coding`, documents are scored as an index of codes would score them, and
     trained for that; they must be tensors then.
     """
-    from pylate.models.colbert import ColBERT
-    from pylate.scores import _lik_backend as kernels
-    from pylate.scores import colbert as chooser
-    from pylate.scores.xtr import XTRScores
+    with needed("pylate", "1.6"):
+        from pylate.models.colbert import ColBERT
+        from pylate.scores import _lik_backend as kernels
+        from pylate.scores import colbert as chooser
+        from pylate.scores.xtr import XTRScores
 
     def score_xtr(scores: Any, queries: Any, documents: Any, *masks: Any) -> Any:
         return xtr_scores(scores, queries, documents if coding is None else coding(documents), *masks)

@@ -9,7 +9,7 @@ from typing import Any
 
 from lateint_kernels.adapters.clusters import pooled
 from lateint_kernels.adapters.coded import coded
-from lateint_kernels.adapters.switch import Switch
+from lateint_kernels.adapters.switch import Switch, needed
 from lateint_kernels.maxsim import maxsim as score
 from lateint_kernels.maxsim import maxsim_pairs as score_pairs
 
@@ -136,9 +136,13 @@ def patch(coding: Any = None) -> Switch:
     With ``coding``, a `lateint_kernels.coding.Coding`, documents are scored as an index of codes would score them, and
     trained for that; they must be tensors then.
     """
-    from sentence_transformers.multi_vector_encoder import scoring
-    from sentence_transformers.multi_vector_encoder.modules import token_pooling
-    from sentence_transformers.multi_vector_encoder.scoring import xtr
+    with needed("sentence-transformers", "6.2"):
+        from sentence_transformers.multi_vector_encoder import scoring
+        from sentence_transformers.multi_vector_encoder.modules import token_pooling
+        from sentence_transformers.multi_vector_encoder.modules.token_pooling import (
+            _normalize_token_embeddings,  # noqa: F401 - what pooling calls for each document; older releases lack it
+        )
+        from sentence_transformers.multi_vector_encoder.scoring import xtr
 
     similarity = _similarity()
     return Switch(

@@ -1,6 +1,8 @@
 """Functions of another library replaced by ours, until undone."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import distributions
 from types import TracebackType
 from typing import Any
 
@@ -43,3 +45,25 @@ class Switch:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self.undo()
+
+
+@contextmanager
+def needed(library: str, release: str) -> Iterator[None]:
+    """Imports of another library, whose failure is told in one sentence.
+
+    Args:
+        library: what pip calls it, which is what Python calls it but for hyphens.
+        release: the lowest that has what is imported.
+
+    Raises:
+        ImportError: it is not installed, or an older release is. What the library itself cannot import keeps its error.
+    """
+    try:
+        yield
+    except ImportError as error:
+        if (error.name or "").partition(".")[0] != library.replace("-", "_"):
+            raise
+        found = next((each.version for each in distributions(name=library)), "none")
+        wanted = f"{library}>={release}"
+        message = f"this adapter needs {wanted}, found {found}: pip install '{wanted}'"
+        raise type(error)(message, name=error.name) from error

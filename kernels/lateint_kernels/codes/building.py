@@ -66,7 +66,9 @@ class Operators(Protocol):
     def peaks(self, rows: Any, scaled: Any, least: float) -> NDArray[np.float32]:
         """The largest component of each token that has one larger than ``least`` (at least 128); no order."""
 
-    def assigner(self, rows: Any, cells: Any, cell_offsets: NDArray[np.int64]) -> Callable[[Any, int], Any]:
+    def assigner(
+        self, rows: Any, cells: Any, cell_offsets: NDArray[np.int64], subcells: bool
+    ) -> Callable[[Any, int], Any]:
         """`lateint_kernels.codes.centroids.Assigner.nearest` as a function of rows and how many cells to look into."""
 
     def take(self, rows: Any, index: NDArray[np.int64]) -> Any:
@@ -151,19 +153,13 @@ class HostOperators:
         return residual.to_bytes(scaled, threads=self._threads)
 
     def peaks(self, rows: NDArray[np.uint8], scaled: NDArray[np.float32], least: float) -> NDArray[np.float32]:
-        found = [np.empty(0, np.float32)]
-        if rows.max() == 255 or rows.min() == 0:
-            for start in range(0, len(rows), 4096):  # few tokens at a time, as most are looked at for nothing
-                part = slice(start, start + 4096)
-                reached = np.flatnonzero((rows[part].max(1) == 255) | (rows[part].min(1) == 0))
-                found.append(np.abs(scaled[part][reached]).max(1, initial=0))
-        peaks = np.concatenate(found)
+        peaks = residual.peaks(rows, scaled, threads=self._threads)
         return peaks[peaks > least]
 
     def assigner(
-        self, rows: NDArray[np.uint8], cells: NDArray[np.uint8], cell_offsets: NDArray[np.int64]
+        self, rows: NDArray[np.uint8], cells: NDArray[np.uint8], cell_offsets: NDArray[np.int64], subcells: bool
     ) -> Callable[[NDArray[np.uint8], int], NDArray[np.uint32]]:
-        assigner = centroids.Assigner(rows, cells, cell_offsets, threads=self._threads)
+        assigner = centroids.Assigner(rows, cells, cell_offsets, subcells=subcells, threads=self._threads)
         return lambda tokens, searched: assigner.nearest(tokens, cells=searched, threads=self._threads)
 
     def take(self, rows: NDArray[np.uint8], index: NDArray[np.int64]) -> NDArray[np.uint8]:

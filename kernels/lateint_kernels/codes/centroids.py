@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -15,6 +17,8 @@ class Assigner:
         centroids: ``[K, depth]`` uint8, grouped by cell.
         cells: ``[C, depth]`` uint8, the centres of the cells.
         cell_offsets: ``[C + 1]`` int64: the centroids of cell c are rows ``cell_offsets[c]:cell_offsets[c + 1]``.
+        subcells: divide the cells as `subdivide` does.
+        threads: 0 for the default.
     """
 
     def __init__(
@@ -23,17 +27,40 @@ class Assigner:
         cells: NDArray[np.uint8],
         cell_offsets: NDArray[np.int64],
         *,
+        subcells: bool = False,
         threads: int = 0,
     ) -> None:
-        self._assigner = _cpu.Assigner(centroids, cells, cell_offsets, threads)
+        self._assigner = _cpu.Assigner(centroids, cells, cell_offsets, subcells, threads)
 
     def nearest(self, tokens: NDArray[np.uint8], *, cells: int = 0, threads: int = 0) -> NDArray[np.uint32]:
         """``argmin_c |tokens[i] - centroid_c|`` for ``tokens [n, depth]``; the lowest id among equals.
 
-        Looks into the ``cells`` nearest cells of each token only; 0: at all centroids.
+        Looks into the ``cells`` nearest cells of each token only; 0: at all centroids. Where there are subcells, it
+        looks into the ``cells`` nearest ones of the nearest cell, into one less of the next cell, and so on.
         """
         ids: NDArray[np.uint32] = self._assigner.nearest(tokens, cells, threads)
         return ids
+
+
+class Subcells(NamedTuple):
+    """Cells divided once more.
+
+    Attributes:
+        first: ``[C + 1]`` int64: the subcells of cell c are ``first[c]:first[c + 1]``, at most 16.
+        centres: ``[S, depth]`` uint8.
+        offsets: ``[S + 1]`` int64: the centroids of subcell s are ``members[offsets[s]:offsets[s + 1]]``, at least one.
+        members: ``[K]`` uint32, ascending within a subcell.
+    """
+
+    first: NDArray[np.int64]
+    centres: NDArray[np.uint8]
+    offsets: NDArray[np.int64]
+    members: NDArray[np.uint32]
+
+
+def subdivide(centroids: NDArray[np.uint8], cell_offsets: NDArray[np.int64], *, threads: int = 0) -> Subcells:
+    """Groups the centroids ``[K, depth]`` of each cell by k-means in integers, from evenly spaced ones of them."""
+    return Subcells(*_cpu.subdivide(centroids, cell_offsets, threads))
 
 
 def cluster_means(

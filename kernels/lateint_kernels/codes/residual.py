@@ -62,6 +62,12 @@ def to_bytes(scaled: NDArray[np.float32], *, threads: int = 0) -> NDArray[np.uin
     return out
 
 
+def peaks(rows: NDArray[np.uint8], scaled: NDArray[np.float32], *, threads: int = 0) -> NDArray[np.float32]:
+    """The largest size of a component of each token whose bytes ``rows [n, depth]`` reach 0 or 255, else 0: ``[n]``."""
+    found: NDArray[np.float32] = _cpu.peaks(rows, scaled, threads)
+    return found
+
+
 def levels(nbits: int) -> NDArray[np.int8]:
     """What a code adds to its centroid: ``[256, 2**nbits]`` by scale byte s and code c, nbits 1, 2 or 4.
 

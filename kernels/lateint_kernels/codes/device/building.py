@@ -1,7 +1,7 @@
 """`lateint_kernels.codes.building.Operators` on a device."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lateint_kernels import backends
 from lateint_kernels.arrays import BFLOAT16, Array, as_array
+from lateint_kernels.codes.centroids import subdivide
 from lateint_kernels.codes.index_tensors import CentreTensors, RotationTensors
 from lateint_kernels.codes.residual import depth_of
 from lateint_kernels.codes.torch import build
@@ -103,21 +104,46 @@ class DeviceOperators:
         peaks: NDArray[np.float32] = found[found > least].cpu().numpy()
         return peaks
 
-    def assigner(self, rows: Tensor, cells: Tensor, cell_offsets: NDArray[np.int64]) -> Callable[[Tensor, int], Tensor]:
-        centroids, centres = CentreTensors.of(rows), CentreTensors.of(cells)
+    def assigner(
+        self, rows: Tensor, cells: Tensor, cell_offsets: NDArray[np.int64], subcells: bool
+    ) -> Callable[[Tensor, int], Tensor]:
+        table, centres = CentreTensors.of(rows), CentreTensors.of(cells)
         offsets = self._put(cell_offsets)
+        divided = self._subcells(rows, cell_offsets) if subcells else None
 
         def nearest(tokens: Tensor, searched: int) -> Tensor:
             if searched <= 0 or searched >= len(cells):
-                return build.id_of(self._kernels.best(tokens, centroids, 1)[:, 0], len(rows))
+                return build.id_of(self._kernels.best(tokens, table, 1)[:, 0], len(rows))
             routed = build.id_of(self._kernels.best(tokens, centres, searched), len(cells))
-            keys = self._kernels.best_of_cells(tokens, routed, centroids, offsets)
+            if divided is not None:
+                return self._nearest_of_subcells(tokens, routed, divided)
+            keys = self._kernels.best_of_cells(tokens, routed, table, offsets)
             return build.id_of(keys.amax(1), len(rows))
 
         def nearest_of_all(tokens: Tensor, searched: int) -> Tensor:
             return torch.cat([nearest(part, searched) for part in tokens.split(ASSIGNED[kind(tokens)])])
 
         return nearest_of_all
+
+    def _subcells(self, rows: Tensor, cell_offsets: NDArray[np.int64]) -> "_Subcells":
+        found = subdivide(self.host(rows), cell_offsets)
+        members = self._put(found.members.astype(np.int64))
+        centres = CentreTensors.of(self.rows(found.centres))
+        return _Subcells(
+            centres, self._put(found.first), CentreTensors.of(rows[members]), self._put(found.offsets), members
+        )
+
+    def _nearest_of_subcells(self, tokens: Tensor, cells: Tensor, of: "_Subcells") -> Tensor:
+        """Of tokens next to their cells ``[n, m]``, the nearest one first: m subcells of it, m - 1 of the next, ..."""
+        keys = self._kernels.all_of_cells(tokens, cells, of.centres, of.first)
+        looked_into = []
+        for rank in range(cells.shape[1]):
+            best = keys[:, rank].topk(cells.shape[1] - rank, dim=1).values  # the best one first, which is there
+            looked_into.append(build.id_of(torch.where(best == build.ABSENT, best[:, :1], best), len(of.centres.rows)))
+        keys = self._kernels.best_of_cells(tokens, torch.cat(looked_into, 1), of.centroids, of.offsets)
+        count = len(of.members)
+        ids = of.members[build.id_of(keys, count).to(torch.int64)]  # of places, whose order is not that of ids
+        return build.id_of(((keys >> 24 << 24) + (count - 1 - ids)).amax(1), count)
 
     def take(self, rows: Tensor, index: NDArray[np.int64]) -> Tensor:
         return rows[self._put(index)]
@@ -162,9 +188,19 @@ class DeviceOperators:
         return there.view(torch.bfloat16) if array.dtype == BFLOAT16 else there
 
 
+class _Subcells(NamedTuple):
+    """`lateint_kernels.codes.centroids.Subcells`, with the centroids in the order of their subcells."""
+
+    centres: CentreTensors
+    first: Tensor
+    centroids: CentreTensors
+    offsets: Tensor
+    members: Tensor
+
+
 def device_bytes(*, dim: int, centroids: int, sample: int, segment_tokens: int, segment_documents: int) -> int:
     """Of memory on a GPU that a build takes at most: see docs/scale.md."""
     depth = depth_of(dim)
     learning = sample * (depth + 8) + 8 * centroids * (depth + 8)
-    lists = 12 * segment_tokens + 8 * segment_documents + centroids * (depth + 32)
+    lists = 12 * segment_tokens + 8 * segment_documents + centroids * (2 * depth + 48)
     return max(learning, lists) + WORKSPACE

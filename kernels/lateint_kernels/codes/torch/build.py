@@ -12,7 +12,7 @@ from torch import Tensor
 from lateint_kernels.codes.index_tensors import CentreTensors
 from lateint_kernels.codes.torch.search import NUMBERS, kind, products, rotate
 
-__all__ = ["best", "best_of_cells", "encode", "rotate"]  # the stages that Triton has too
+__all__ = ["all_of_cells", "best", "best_of_cells", "encode", "rotate"]  # the stages that Triton has too
 
 START = {1: 1.596, 2: 0.996, 4: 0.335}  # the best distance of uniform levels for a Gaussian of unit variance
 ENCODED = {"cpu": 1 << 22, "cuda": 1 << 24}  # components that are encoded at a time
@@ -25,8 +25,12 @@ def to_bytes(scaled: Tensor, depth: int) -> Tensor:
     return torch.nn.functional.pad(rows, (0, depth - rows.shape[1]))
 
 
+ABSENT = -(2**62)  # the key of a centre that is not there
+WIDEST = 16  # centres of a cell that `all_of_cells` has room for
+
+
 def best(rows: Tensor, centres: CentreTensors, count: int) -> Tensor:
-    """The ``count`` nearest of ``centres`` to rows ``[n, depth]``: keys ``[n, count]`` int64 in any order.
+    """The ``count`` nearest of ``centres`` to rows ``[n, depth]``: keys ``[n, count]`` int64, best first.
 
     A key is ``(<row, centre> - half square) << 24``, the larger the nearer, plus C - 1 - id: the lowest id among equals
     has the largest key.
@@ -54,6 +58,21 @@ def best_of_cells(rows: Tensor, cells: Tensor, centres: CentreTensors, offsets: 
             found[some] = _keys(rows[some // cells.shape[1]], centres, first, last).amax(1)
         first_row += size
     return found.reshape(cells.shape)
+
+
+def all_of_cells(rows: Tensor, cells: Tensor, centres: CentreTensors, offsets: Tensor) -> Tensor:
+    """Every centre of each of ``cells [n, m]``, which have WIDEST at most: keys ``[n, m, WIDEST]``, or ABSENT."""
+    order = cells.flatten().argsort(stable=True)
+    sizes = torch.bincount(cells.flatten(), minlength=len(offsets) - 1).tolist()
+    found = torch.full((cells.numel(), WIDEST), ABSENT, dtype=torch.int64, device=rows.device)
+    first_row, bounds = 0, offsets.tolist()
+    for cell, size in enumerate(sizes):
+        first, last = bounds[cell : cell + 2]
+        pairs = order[first_row : first_row + size]
+        for some in pairs.split(NUMBERS[kind(rows)]):
+            found[some, : last - first] = _keys(rows[some // cells.shape[1]], centres, first, last)
+        first_row += size
+    return found.reshape(*cells.shape, WIDEST)
 
 
 def id_of(keys: Tensor, count: int) -> Tensor:

@@ -14,7 +14,7 @@ from lateint_kernels.codes.triton.search import rotate
 from lateint_kernels.codes.triton.tile_list import TileList, tile_list
 from lateint_kernels.gpu.launch import Architecture, Launch, architecture, on, why_not
 
-__all__ = ["all_launches", "best", "best_of_cells", "encode", "rotate", "why_not"]
+__all__ = ["all_launches", "all_of_cells", "best", "best_of_cells", "encode", "rotate", "why_not"]
 
 MOST = 4  # centres that a program keeps for each token
 BLOCK_M = 128  # tokens of a program
@@ -40,6 +40,15 @@ def best_of_cells(rows: Tensor, cells: Tensor, centres: CentreTensors, offsets: 
     return keys
 
 
+def all_of_cells(rows: Tensor, cells: Tensor, centres: CentreTensors, offsets: Tensor) -> Tensor:
+    """Every centre of each of ``cells [n, m]``, which have ``build.WIDEST`` at most: keys ``[n, m, build.WIDEST]``."""
+    keys = torch.empty((*cells.shape, build.WIDEST), dtype=torch.int64, device=rows.device)
+    tiles = tile_list(cells, len(offsets) - 1, BLOCK_M)
+    with on(rows.device):
+        all_in_cell_launch(rows, tiles, centres, offsets, keys, architecture(rows.device)).run()
+    return keys
+
+
 def encode(scaled: Tensor, ids: Tensor, centroids: Tensor, nbits: int) -> tuple[Tensor, Tensor]:
     """Codes ``[n, width * nbits / 8]`` and scales ``[n]``, uint8, of tokens ``[n, width]`` with centroids ``ids``."""
     if nbits == 8:
@@ -61,7 +70,9 @@ def all_launches(rows: Tensor, centres: CentreTensors, cells: CentreTensors, arc
     for table, count in ((cells, 1), (cells, 3)):
         yield nearest_launch(rows, table, empty(len(rows), count), arch)
     tiles = TileList(empty(3 * len(rows)), empty(len(cells.rows) + 1), empty(1 << 15), empty(1 << 15), BLOCK_M)
-    yield in_cell_launch(rows, tiles, centres, empty(len(cells.rows) + 1), empty(len(rows), 3), arch)
+    offsets = empty(len(cells.rows) + 1)
+    yield in_cell_launch(rows, tiles, centres, offsets, empty(len(rows), 3), arch)
+    yield all_in_cell_launch(rows, tiles, centres, offsets, empty(len(rows), 3, build.WIDEST), arch)
     n, width = rows.shape
     scaled = torch.empty((n, width), device=rows.device)
     ids = torch.empty(n, dtype=torch.int32, device=rows.device)
@@ -111,25 +122,38 @@ def in_cell_launch(
     rows: Tensor, tiles: TileList, centres: CentreTensors, offsets: Tensor, keys: Tensor, arch: Architecture
 ) -> Launch:
     """Of `nearest.nearest_in_cell`."""
-    return Launch(
-        nearest.nearest_in_cell,
-        len(tiles.cells),
-        {
-            "tokens": rows,
-            "order": tiles.order,
-            "starts": tiles.starts,
-            "tile_cells": tiles.cells,
-            "tile_firsts": tiles.firsts,
-            "offsets": offsets,
-            "centres": centres.rows,
-            "half_squares": centres.half_squares,
-            "keys": keys,
-            "C": len(centres.rows),
-            "cells": len(offsets) - 1,
-        },
-        {"SEARCHED": keys.shape[1], **_tiles(rows.shape[1], 1, arch)},
-        warps=8,
-    )
+    arguments = _of_cells(rows, tiles, centres, offsets, keys)
+    constants = {"SEARCHED": keys.shape[1], **_tiles(rows.shape[1], 1, arch)}
+    return Launch(nearest.nearest_in_cell, len(tiles.cells), arguments, constants, warps=8)
+
+
+def all_in_cell_launch(
+    rows: Tensor, tiles: TileList, centres: CentreTensors, offsets: Tensor, keys: Tensor, arch: Architecture
+) -> Launch:
+    """Of `nearest.all_in_cell`."""
+    arguments = _of_cells(rows, tiles, centres, offsets, keys)
+    sizes = {**_tiles(rows.shape[1], 1, arch), "BLOCK_N": keys.shape[2]}
+    del sizes["STAGES"]
+    return Launch(nearest.all_in_cell, len(tiles.cells), arguments, {"SEARCHED": keys.shape[1], **sizes}, warps=8)
+
+
+def _of_cells(
+    rows: Tensor, tiles: TileList, centres: CentreTensors, offsets: Tensor, keys: Tensor
+) -> dict[str, Tensor | int]:
+    """What kernels that compare tokens with the centres of their cells are given."""
+    return {
+        "tokens": rows,
+        "order": tiles.order,
+        "starts": tiles.starts,
+        "tile_cells": tiles.cells,
+        "tile_firsts": tiles.firsts,
+        "offsets": offsets,
+        "centres": centres.rows,
+        "half_squares": centres.half_squares,
+        "keys": keys,
+        "C": len(centres.rows),
+        "cells": len(offsets) - 1,
+    }
 
 
 def _tiles(depth: int, count: int, arch: Architecture) -> dict[str, int]:

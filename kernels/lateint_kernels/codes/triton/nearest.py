@@ -84,6 +84,28 @@ def nearest(
 
 
 @triton.jit(do_not_specialize=["C", "cells"])
+def all_in_cell(
+    tokens, order, starts, tile_cells, tile_firsts, offsets, centres, half_squares, keys, C, cells,
+    DEPTH: tl.constexpr, SEARCHED: tl.constexpr,
+    BLOCK_M: tl.constexpr, BLOCK_N: tl.constexpr, BLOCK_K: tl.constexpr,
+):  # fmt: skip
+    """``keys[p, j]``: that of centre j of the cell of pair p, which has BLOCK_N at most; -(2^62) where it has none.
+
+    Pairs and programs are those of `nearest_in_cell`.
+    """
+    cell = tl.load(tile_cells + tl.program_id(0))
+    if cell >= cells:
+        return
+    pair, there, first, last = tile_of_cell(order, starts, tile_firsts, offsets, cell, BLOCK_M)
+    row = pair // SEARCHED
+    q = load_rows(tokens, row, 0, DEPTH, BLOCK_K)
+    packed = packed_products(tokens, q, row, centres, half_squares, first, last, DEPTH, BLOCK_M, BLOCK_N, BLOCK_K)
+    column = tl.arange(0, BLOCK_N)
+    found = tl.where((first + column < last)[None, :], keys_of(packed, first, C, BLOCK_N), -(2**62))
+    tl.store(keys + pair[:, None] * BLOCK_N + column[None, :], found, mask=there[:, None])
+
+
+@triton.jit(do_not_specialize=["C", "cells"])
 def nearest_in_cell(
     tokens, order, starts, tile_cells, tile_firsts, offsets, centres, half_squares, keys, C, cells,
     DEPTH: tl.constexpr, SEARCHED: tl.constexpr,
