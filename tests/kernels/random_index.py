@@ -38,10 +38,8 @@ class Made:
         products = integers[:, : self.width].astype(np.float64) @ (self.rows.astype(np.float64) - 128).T
         scores = []
         for first, last in itertools.pairwise(self.offsets):
-            score = constant
-            for i, scale in enumerate(scales):
-                score += scale * products[i, first:last].max(initial=-np.inf)
-            scores.append(score)
+            maxima = products[:, first:last].max(axis=1, initial=-np.inf)
+            scores.append(np.cumsum(np.append(constant, scales * maxima))[-1])  # one after the other
         return np.array(scores, np.float32)
 
     def best(self, query, k, allowed=None):

@@ -3,6 +3,7 @@
 ``python ranks.py WORLD FOLDER``; each group of the first 2, 3, ... WORLD ranks trains one step in every way.
 """
 
+import importlib
 import multiprocessing
 import sys
 from pathlib import Path
@@ -167,6 +168,8 @@ def errors(rank, group):
 
 if __name__ == "__main__":
     # Forked, so that torch is imported once; nothing has been computed yet, so there is no thread to lose.
+    for module in ("torch._dynamo", "torch.distributed.fsdp"):  # which each rank would import by itself
+        importlib.import_module(module)
     world, folder = int(sys.argv[1]), Path(sys.argv[2])
     context = multiprocessing.get_context("fork")
     processes = [context.Process(target=main, args=(rank, world, folder), daemon=True) for rank in range(world)]

@@ -42,7 +42,8 @@ def test_rotate(width, dim):
 
 
 @pytest.mark.parametrize(
-    ("width", "nbits"), [*itertools.product((8, 40, 128), NBITS), (640, 4), (640, 8)]
+    ("width", "nbits"),
+    [*itertools.product((8, 40, 128), NBITS), (640, 4), pytest.param(640, 8, marks=pytest.mark.long)],
 )  # those of 640 differ from those of 128 in how often a loop runs
 def test_best_products(width, nbits):
     """Documents that end within a tile and at its edge, none, and the same one twice; all codes and scales."""
@@ -86,7 +87,10 @@ def test_probe(count, monkeypatch):
             assert left.dtype == right.dtype and torch.equal(left, right)
 
 
-@pytest.mark.parametrize(("count", "cells", "looked_into"), [(300, 12, 1), (300, 12, 5), (400, 3, 2), (40, 40, 7)])
+@pytest.mark.parametrize(
+    ("count", "cells", "looked_into"),
+    [pytest.param(300, 12, 1, marks=pytest.mark.long), (300, 12, 5), (400, 3, 2), (40, 40, 7)],
+)
 def test_probe_cells(count, cells, looked_into, monkeypatch):
     """Cells of more groups than one and of single centroids; what is missing has the least product."""
     rng = np.random.default_rng(count)

@@ -84,7 +84,7 @@ def test_opcheck_of_the_checks(device):
 
 
 @pytest.mark.any_tiles
-@pytest.mark.parametrize("dynamic", [False, True])
+@pytest.mark.parametrize("dynamic", [False, pytest.param(True, marks=pytest.mark.long)])
 def test_compile_without_a_graph_break(sides, backend, device, dynamic):
     mask = torch.ones(4, 7, dtype=torch.bool, device=device)
     mask[2, 3:] = False

@@ -48,7 +48,7 @@ def test_a_child_searches_wherever_its_parent_was_when_it_forked():
         threads = [threading.Thread(target=keep_searching) for _ in range(3)]
         for thread in threads:
             thread.start()
-        for _ in range(400):
+        for _ in range(200):
             child = os.fork()
             if child == 0:
                 signal.alarm(5)  # a child that hangs is killed
@@ -85,30 +85,32 @@ WORK = {
 }
 
 
-@pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("work", WORK)
-def test_an_interrupt_is_heard_in_half_a_second(work, threads):
+def test_an_interrupt_is_heard_in_half_a_second(work):
+    """On one thread and on three."""
     done = run(
         f"""
         big = engine(20000, 20)
         before = search(big, queries)
         def interrupt():
             global asked
-            time.sleep(0.5)
+            time.sleep(0.2)
             asked = time.monotonic()
             os.kill(os.getpid(), signal.SIGINT)
-        threading.Thread(target=interrupt).start()
-        try:
-            for _ in range(100):
-                {WORK[work].format(threads=threads)}
-        except KeyboardInterrupt:
-            print(time.monotonic() - asked)
-        after = search(big, queries, {threads})
-        assert all(np.array_equal(x, y) for x, y in zip(before[0], after[0]))
+        for threads in (1, 3):
+            threading.Thread(target=interrupt).start()
+            try:
+                for _ in range(100):
+                    {WORK[work].format(threads="threads")}
+            except KeyboardInterrupt:
+                print(time.monotonic() - asked)
+            after = search(big, queries, threads)
+            assert all(np.array_equal(x, y) for x, y in zip(before[0], after[0]))
         """
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert float(done.stdout) < 0.5
+    seconds = [float(line) for line in done.stdout.splitlines()]
+    assert len(seconds) == 2 and max(seconds) < 0.5
 
 
 def test_a_handler_that_does_not_raise_changes_nothing():

@@ -22,7 +22,8 @@ if find_spec("triton.backends.nvidia") is None:
 STAGES = {"forward", "gradient", "retrieved", "cluster", "best_products", "weighted", "rotate"}
 
 
-@pytest.mark.parametrize("capability", [80, pytest.param(90, marks=pytest.mark.long)])
+@pytest.mark.long
+@pytest.mark.parametrize("capability", [80, 90])
 def test_as_torch(capability):
     script = Path(__file__).with_name("execute_triton.py")
     path = os.pathsep.join([str(Path(package).parents[1]), str(script.parent)])

@@ -53,8 +53,18 @@ def close(found, exact, tolerance):
     assert (found.double() - exact).abs().max() <= tolerance * max(1, exact.abs().max())
 
 
-@pytest.mark.parametrize("kept", [torch.float32, torch.float16, torch.bfloat16])
-@pytest.mark.parametrize(("components", "masking"), [(40, "all"), (130, "masked"), (24, "normalized")])
+KINDS = [(40, "all"), (130, "masked"), (24, "normalized")]
+DTYPES = [torch.float32, torch.float16, torch.bfloat16]
+
+
+@pytest.mark.parametrize(
+    ("components", "masking", "kept"),
+    [
+        pytest.param(*kind, dtype, marks=() if i == j else pytest.mark.long)
+        for i, kind in enumerate(KINDS)
+        for j, dtype in enumerate(DTYPES)
+    ],
+)
 def test_scores_and_gradients(backend, rng, device, kept, components, masking):
     case = Case(rng, device, kept, components, masking)
     found, exact = case.run(backend, kept), case.run("torch", torch.float64)

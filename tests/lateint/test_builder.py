@@ -96,7 +96,7 @@ print(asked, most - before)
     ("source", "settings"),
     [
         ("np.ones((150_000, 8), np.float32), np.arange(150_000)[::-1]", "dict(lengths=np.ones(150_000, np.int64))"),
-        ("Documents(), [str(i) for i in range(150_000)]", "{}"),
+        pytest.param("Documents(), [str(i) for i in range(150_000)]", "{}", marks=pytest.mark.long),
         pytest.param("list(Documents()), None", "{}", marks=pytest.mark.long),
     ],
     ids=["flat", "stream", "list"],

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lateint import Analyzer, Index
-from lateint.cli import main
+from lateint.cli import main, run
 
 DIM = 16
 
@@ -127,13 +127,17 @@ def test_numbers_that_cannot_be_name_the_option(capsys, option, value, message):
     assert f"argument {option}: {message}" in capsys.readouterr().err
 
 
-def shell(*arguments, **settings):
-    arguments = [sys.executable, "-m", "lateint", *map(str, arguments)]
-    return subprocess.run(arguments, capture_output=True, text=True, **settings)
-
-
-def test_messages_name_options(index, saved):
+def test_messages_name_options(index, saved, monkeypatch):
     """In one line, as the user of a shell knows them."""
+
+    def message(*arguments):
+        """What a command that fails writes; see `test_the_shell_sees_one_line_and_a_status`."""
+        monkeypatch.setattr(sys, "argv", ["lateint", *map(str, arguments)])
+        with pytest.raises(SystemExit) as raised:
+            run()
+        assert isinstance(raised.value.code, str) and "\n" not in raised.value.code
+        return raised.value.code
+
     np.save(saved / "whole.npy", np.load(saved / "tokens.npy").astype(np.int64))
     np.save(saved / "longer.npy", np.load(saved / "lengths.npy") + 1)
     np.save(saved / "empty.npy", np.append(np.load(saved / "lengths.npy"), 0))
@@ -142,22 +146,21 @@ def test_messages_name_options(index, saved):
     (saved / "mixed.json").write_text(json.dumps([1, "a"] * 15))
     (saved / "not.json").write_text("[1, ")
     build = {"--tokens": saved / "tokens.npy", "--lengths": saved / "lengths.npy"}
-    for changes, message in [
+    for changes, expected in [
         ({"--tokens": saved / "whole.npy"}, "--tokens must"),
         ({"--lengths": saved / "longer.npy"}, "--lengths "),
         ({"--lengths": saved / "empty.npy"}, "document 30 has no tokens; pass --allow-empty to keep such documents"),
         ({"--ids": saved / "mixed.json"}, "--ids must be all int64 or all strings, got int, str"),
         ({"--ids": saved / "not.json"}, f"--ids: {saved / 'not.json'} is not JSON: "),
     ]:
-        done = shell("build", saved / "new", *(part for pair in {**build, **changes}.items() for part in pair))
-        assert done.stderr.startswith(f"lateint: error: {message}"), done.stderr
-        assert done.returncode == 1 and done.stderr.count("\n") == 1 and not (saved / "new").exists()
-    done = shell("build", index, *(part for pair in build.items() for part in pair))
-    assert done.stderr == f"lateint: error: {index} exists already; pass --overwrite to replace it\n"
-    done = shell("search", index, "--tokens", saved / "wide.npy", "--lengths", saved / "four.npy")
-    assert done.stderr.startswith(f"lateint: error: --tokens must be [Lq, {DIM}], ")
-    done = shell("eval", saved, "--encoder", "a:B", "--encoder-options", "[1]")
-    assert done.stderr == "lateint: error: --encoder-options must be a JSON object, got '[1]'\n"
+        found = message("build", saved / "new", *(part for pair in {**build, **changes}.items() for part in pair))
+        assert found.startswith(f"lateint: error: {expected}") and not (saved / "new").exists()
+    found = message("build", index, *(part for pair in build.items() for part in pair))
+    assert found == f"lateint: error: {index} exists already; pass --overwrite to replace it"
+    found = message("search", index, "--tokens", saved / "wide.npy", "--lengths", saved / "four.npy")
+    assert found.startswith(f"lateint: error: --tokens must be [Lq, {DIM}], ")
+    found = message("eval", saved, "--encoder", "a:B", "--encoder-options", "[1]")
+    assert found == "lateint: error: --encoder-options must be a JSON object, got '[1]'"
 
 
 @pytest.mark.parametrize("place", ["missing/report.json", ""])

@@ -10,7 +10,7 @@ from histories import answers, built, carrying, documents, expected, step
 
 from lateint import Index
 
-SHORT = {"steps": 4, "most": 4}  # of `cut_everywhere`; ``python -m benchmarks.living cuts`` is the long form
+STEPS = 4  # of `cut_everywhere`; ``python -m benchmarks.living cuts`` is the longest form
 
 
 def cut_everywhere(folder, work, seed, steps, most):
@@ -60,21 +60,24 @@ def opened(folder, rng):
     return found
 
 
-@pytest.mark.parametrize("seed", [1, pytest.param(0, marks=pytest.mark.long)])
-def test_a_power_cut_after_any_call(tmp_path, seed):
-    assert cut_everywhere(tmp_path / "index", tmp_path / "cut", seed, **SHORT) > 200
+LONG = [pytest.param(seed, 4, marks=pytest.mark.long) for seed in range(2)]
+
+
+@pytest.mark.parametrize(("seed", "most"), [(1, 3), *LONG])
+def test_a_power_cut_after_any_call(tmp_path, seed, most):
+    assert cut_everywhere(tmp_path / "index", tmp_path / "cut", seed, STEPS, most) > 200
 
 
 def test_the_recording_disk_notices_a_missing_flush(tmp_path, monkeypatch):
     monkeypatch.setattr(RecordingDisk, "flush", lambda self, file: None)
     with pytest.raises((AssertionError, ValueError)):
-        cut_everywhere(tmp_path / "index", tmp_path / "cut", 1, **SHORT)
+        cut_everywhere(tmp_path / "index", tmp_path / "cut", 1, STEPS, most=4)
 
 
 def test_the_recording_disk_notices_a_folder_that_is_not_flushed(tmp_path, monkeypatch):
     monkeypatch.setattr(RecordingDisk, "flush_folder", lambda self, path: None)
     with pytest.raises((AssertionError, ValueError)):
-        cut_everywhere(tmp_path / "index", tmp_path / "cut", 1, **SHORT)
+        cut_everywhere(tmp_path / "index", tmp_path / "cut", 1, STEPS, most=4)
 
 
 @pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO])

@@ -9,7 +9,7 @@ from servers import serving, tokens
 
 from lateint import Index
 
-EXAMPLES = 8  # a route; `python -m benchmarks.serving openapi` tries more
+EXAMPLES = 5  # a route; `python -m benchmarks.serving openapi` tries more
 
 
 def test_the_document_is_of_messages(served):
