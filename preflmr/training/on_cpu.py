@@ -50,12 +50,18 @@ def _attention(
         attended = functional.scaled_dot_product_attention
         return attended(query, key, value, attn_mask, dropout_p, is_causal, **settings)
     with torch.autocast("cpu", enabled=False):
-        wide = [_wide(tensor) for tensor in (query, key, value, attn_mask)]
-        plain = attn_mask is None or attn_mask.is_floating_point()
-        if dropout_p and plain and not is_causal and not settings.get("enable_gqa"):
-            return _with_dropout(*wide, dropout_p, settings.get("scale")).to(query.dtype)
-        attended = functional.scaled_dot_product_attention(*wide, dropout_p, is_causal, **settings)
-    return attended.to(query.dtype)
+        query_, key_, value_ = query.float(), key.float(), value.float()
+        mask = attn_mask.float() if attn_mask is not None and attn_mask.is_floating_point() else attn_mask
+        if (
+            dropout_p
+            and not is_causal
+            and not settings.get("enable_gqa")
+            and (mask is None or mask.is_floating_point())
+        ):
+            wide = _with_dropout(query_, key_, value_, mask, dropout_p, settings.get("scale"))
+        else:
+            wide = functional.scaled_dot_product_attention(query_, key_, value_, mask, dropout_p, is_causal, **settings)
+    return wide.to(query.dtype)
 
 
 def _with_dropout(
@@ -65,10 +71,6 @@ def _with_dropout(
     scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
     weights = (scores if mask is None else scores + mask).softmax(-1)
     return _dropout(weights, dropout, True) @ value
-
-
-def _wide(tensor: Tensor | None) -> Tensor | None:
-    return tensor.float() if tensor is not None and tensor.is_floating_point() else tensor
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
