@@ -112,7 +112,8 @@ def test_a_build_finds_centroids_in_registers(kernels):
             assert not kernel["spilled"], kernel
         elif kernel["kernel"] in BUILD:
             assert kernel["wgmma" if kernel["capability"] == 90 else "mma"] and not kernel["spilled"], kernel
-            assert kernel["ahead"] >= 1, kernel
+            if kernel["kernel"] != "all_in_cell":  # which has no loop to load ahead in
+                assert kernel["ahead"] >= 1, kernel
             if kernel["problem"] == "build" and kernel["capability"] == 90:
                 assert kernel["registers"] <= 128, kernel
                 assert (kernel["shared"] + 1024) * 2 <= (SHARED[90] + 1) << 10, kernel
