@@ -40,6 +40,24 @@ def machine_text(machine: Row) -> str:
     )
 
 
+def machines_text(rows: Sequence[Row]) -> str:
+    """`machine_text` of the last row, and the commits of those that were measured on other code."""
+    last = rows[-1]["machine"]
+    others: dict[str, list[str]] = {}
+    for row in rows:
+        commit, dirty = row["machine"]["commit"], row["machine"]["dirty"]
+        if (commit, dirty) != (last["commit"], last["dirty"]):
+            state = " with uncommitted changes" if dirty else ""
+            others.setdefault(f"`{commit[:12]}`{state}", []).append(power(row["tokens"]))
+    return machine_text(last) + "".join(f" Commit {code}: {', '.join(sizes)}." for code, sizes in others.items())
+
+
+def power(tokens: float) -> str:
+    """1e9 and not 1e+09."""
+    mantissa, exponent = f"{tokens:.0e}".split("e")
+    return f"{mantissa}e{int(exponent)}"
+
+
 def between(page: Path, marks: tuple[str, str], text: str) -> None:
     """Writes ``text`` between two marks of a page, which has each of them once.
 
