@@ -21,7 +21,7 @@ std::vector<uint32_t> numbers(int64_t first, int64_t last) {
 }
 
 // The larger, the nearer; the lowest id among equals has the largest.
-int64_t key_of(int32_t score, uint32_t id) { return (int64_t{score} << 32) + (~uint32_t{0} - id); }
+int64_t key_of(int32_t score, uint32_t id) { return int64_t{score} * (int64_t{1} << 32) + (~uint32_t{0} - id); }
 void take(int64_t& key, int32_t score, uint32_t id) { key = std::max(key, key_of(score, id)); }
 uint32_t id_of(int64_t key) { return ~uint32_t{0} - static_cast<uint32_t>(key); }
 
