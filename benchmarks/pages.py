@@ -33,7 +33,7 @@ MARKS = "<!-- pages -->", "<!-- /pages -->"
 
 
 class Pages:
-    """So many pages, as chunks ``(tokens [T, dim] float16, lengths [n] int64)``."""
+    """So many pages, as chunks ``(tokens [T, dim] float32, lengths [n] int64)``."""
 
     def __init__(self, folder: Path, count: int) -> None:
         self.stream = PerturbedDocuments(load(folder), count * PATCHES)

@@ -66,7 +66,7 @@ class PerturbedDocuments:
     def __init__(self, data: Embeddings, tokens: int, seed: int = 0, threads: int = 1) -> None:
         self.source, self.total, self.seed = np.asarray(data.tokens, np.float32), tokens, seed
         self.starts, self.lengths = data.offsets[:-1], data.lengths
-        self.threads = ThreadPoolExecutor(threads)
+        self.pool = ThreadPoolExecutor(threads)
         rng = np.random.default_rng(seed)
         rows = np.sort(rng.integers(0, len(self.source), 2 * BANK))
         bank = self.source[rows][rng.permutation(2 * BANK)]
@@ -121,7 +121,7 @@ class PerturbedDocuments:
             moved += self.shared[shared[begin : begin + len(moved)]]
             moved /= np.sqrt(np.einsum("td,td->t", moved, moved))[:, None]
 
-        list(self.threads.map(fill, range(0, total, BLOCK)))
+        list(self.pool.map(fill, range(0, total, BLOCK)))
         return result
 
 

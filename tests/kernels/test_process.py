@@ -36,9 +36,10 @@ def run(program, timeout=300):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-def test_a_child_searches_wherever_its_parent_was_when_it_forked():
+@pytest.mark.parametrize("forks", [200, pytest.param(400, marks=pytest.mark.long)])
+def test_a_child_searches_wherever_its_parent_was_when_it_forked(forks):
     done = run(
-        """
+        f"""
         import warnings
         warnings.simplefilter("ignore", DeprecationWarning)
         searched, ended = engine(), threading.Event()
@@ -48,7 +49,7 @@ def test_a_child_searches_wherever_its_parent_was_when_it_forked():
         threads = [threading.Thread(target=keep_searching) for _ in range(3)]
         for thread in threads:
             thread.start()
-        for _ in range(200):
+        for _ in range({forks}):
             child = os.fork()
             if child == 0:
                 signal.alarm(5)  # a child that hangs is killed

@@ -5,6 +5,8 @@ added. Tokens and centroids in bytes are signed here, less 128.
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -17,16 +19,14 @@ __all__ = ["all_of_cells", "best", "best_of_cells", "encode", "rotate"]  # the s
 START = {1: 1.596, 2: 0.996, 4: 0.335}  # the best distance of uniform levels for a Gaussian of unit variance
 ENCODED = {"cpu": 1 << 22, "cuda": 1 << 24}  # components that are encoded at a time
 ENTRIES = {"cpu": 1 << 22, "cuda": 1 << 24}  # of lists that are sorted at a time, if none is longer
+ABSENT = -(2**62)  # the key of a centre that is not there
+WIDEST = 16  # centres of a cell that `all_of_cells` has room for: kSubcells in csrc/codes/subcells.hpp
 
 
 def to_bytes(scaled: Tensor, depth: int) -> Tensor:
     """As `lateint_kernels.codes.residual.to_bytes`, less 128: ``[n, depth]`` int8."""
     rows = scaled.round().clamp(-128, 127).to(torch.int8)
     return torch.nn.functional.pad(rows, (0, depth - rows.shape[1]))
-
-
-ABSENT = -(2**62)  # the key of a centre that is not there
-WIDEST = 16  # centres of a cell that `all_of_cells` has room for
 
 
 def best(rows: Tensor, centres: CentreTensors, count: int) -> Tensor:
@@ -47,32 +47,27 @@ def best_of_cells(rows: Tensor, cells: Tensor, centres: CentreTensors, offsets: 
     The centres of cell c are ``offsets[c]:offsets[c + 1]``, none of them empty. All tokens that look into a cell are
     multiplied with its centres at once.
     """
-    order = cells.flatten().argsort(stable=True)
-    sizes = torch.bincount(cells.flatten(), minlength=len(offsets) - 1).tolist()
     found = torch.empty(cells.numel(), dtype=torch.int64, device=rows.device)
-    first_row, bounds = 0, offsets.tolist()
-    for cell, size in enumerate(sizes):
-        first, last = bounds[cell : cell + 2]
-        pairs = order[first_row : first_row + size]
+    for pairs, first, last in _pairs_of_cells(cells, offsets):
         for some in pairs.split(max(1, NUMBERS[kind(rows)] // (last - first))):
             found[some] = _keys(rows[some // cells.shape[1]], centres, first, last).amax(1)
-        first_row += size
     return found.reshape(cells.shape)
 
 
 def all_of_cells(rows: Tensor, cells: Tensor, centres: CentreTensors, offsets: Tensor) -> Tensor:
     """Every centre of each of ``cells [n, m]``, which have WIDEST at most: keys ``[n, m, WIDEST]``, or ABSENT."""
+    found = torch.full((cells.numel(), WIDEST), ABSENT, dtype=torch.int64, device=rows.device)
+    for pairs, first, last in _pairs_of_cells(cells, offsets):
+        for some in pairs.split(max(1, NUMBERS[kind(rows)] // (last - first))):
+            found[some, : last - first] = _keys(rows[some // cells.shape[1]], centres, first, last)
+    return found.reshape(*cells.shape, WIDEST)
+
+
+def _pairs_of_cells(cells: Tensor, offsets: Tensor) -> Iterator[tuple[Tensor, int, int]]:
+    """Of each cell: which of ``cells [n, m]``, counted through, are it, and its centres ``first:last``."""
     order = cells.flatten().argsort(stable=True)
     sizes = torch.bincount(cells.flatten(), minlength=len(offsets) - 1).tolist()
-    found = torch.full((cells.numel(), WIDEST), ABSENT, dtype=torch.int64, device=rows.device)
-    first_row, bounds = 0, offsets.tolist()
-    for cell, size in enumerate(sizes):
-        first, last = bounds[cell : cell + 2]
-        pairs = order[first_row : first_row + size]
-        for some in pairs.split(NUMBERS[kind(rows)]):
-            found[some, : last - first] = _keys(rows[some // cells.shape[1]], centres, first, last)
-        first_row += size
-    return found.reshape(*cells.shape, WIDEST)
+    yield from ((pairs, *bounds) for pairs, bounds in zip(order.split(sizes), pairwise(offsets.tolist()), strict=True))
 
 
 def id_of(keys: Tensor, count: int) -> Tensor:
