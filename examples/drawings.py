@@ -62,7 +62,7 @@ class _Naming(nn.Module):  # type: ignore[misc]  # torch is untyped here
 
     def forward(self, states: Tensor) -> Tensor:
         """``[N, 1 + patches, hidden]`` of the frozen layers -> ``[N, captions]``."""
-        whole = self.projection(self.norm(through(self.layers, states)[:, 0])).float()
+        whole = self.projection(self.norm(cls_after(self.layers[-1], through(self.layers[:-1], states)))).float()
         logits: Tensor = self.scale.exp() * functional.normalize(whole, dim=-1) @ self.captions.T
         return logits
 
@@ -83,7 +83,7 @@ def teach(
         {"params": list(learning.parameters()), "lr": 3e-4},
         {"params": [*naming.norm.parameters(), *naming.projection.parameters(), naming.scale], "lr": 2e-3},
     ]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.2)
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.2, fused=True)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, [group["lr"] for group in groups], total_steps=steps, pct_start=20 / max(steps, 40), div_factor=20
     )
@@ -116,6 +116,21 @@ def through(layers: Any, states: Tensor) -> Tensor:
         found = layer(states, None)
         states = found[0] if isinstance(found, tuple) else found  # a tuple in older versions of transformers
     return states
+
+
+def cls_after(layer: Any, states: Tensor) -> Tensor:
+    """``[N, hidden]``: the state of CLS after a layer of CLIP; of other states, only keys and values are computed."""
+    attention, whole = layer.self_attn, states[:, :1]
+    normed = layer.layer_norm1(states)
+
+    def heads(rows: Tensor) -> Tensor:
+        return rows.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+
+    query, key, value = attention.q_proj(normed[:, :1]), attention.k_proj(normed), attention.v_proj(normed)
+    attended = functional.scaled_dot_product_attention(heads(query), heads(key), heads(value))
+    whole = whole + attention.out_proj(attended.transpose(1, 2).flatten(2))
+    whole = whole + layer.mlp(layer.layer_norm2(whole))
+    return whole[:, 0]
 
 
 @torch.no_grad()

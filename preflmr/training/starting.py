@@ -83,12 +83,13 @@ def set_training(model: Any, config: TrainConfig) -> None:
             module.train(part in config.learning_rates)
 
 
-def make_optimizer(groups: list[dict[str, Any]], config: TrainConfig) -> torch.optim.Optimizer:
-    """Adam or AdamW over the groups."""
+def make_optimizer(groups: list[dict[str, Any]], config: TrainConfig, *, on_cpu: bool = False) -> torch.optim.Optimizer:
+    """Adam or AdamW over the groups; with ``on_cpu``, for parameters that stay on a CPU, in one pass over them."""
     settings = config.optimizer
     kind = torch.optim.AdamW if settings.name == "adamw" else torch.optim.Adam
     betas = (settings.betas[0], settings.betas[1])
-    return kind(groups, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay)
+    # Without `fused` torch chooses, which on a CPU is a loop of a dozen passes.
+    return kind(groups, betas=betas, eps=settings.eps, weight_decay=settings.weight_decay, fused=on_cpu or None)
 
 
 def make_schedule(optimizer: torch.optim.Optimizer, config: TrainConfig) -> Any:

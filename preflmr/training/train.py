@@ -154,7 +154,7 @@ class _Run:
         """The module and its optimizer for all devices."""
         config, accelerator = self.config, self.accelerator
         if not config.sharded:
-            optimizer = starting.make_optimizer(groups, config)
+            optimizer = starting.make_optimizer(groups, config, on_cpu=accelerator.device.type == "cpu")
             self.schedule = starting.make_schedule(optimizer, config)
             made: tuple[Any, Any] = accelerator.prepare(objective, optimizer)
             return made

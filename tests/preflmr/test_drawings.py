@@ -54,6 +54,17 @@ def test_only_the_last_layers_learn_to_name_colours(encoder: CLIPVisionModel) ->
     assert changed and all("encoder.layers.2." in name for name in changed)
 
 
+def test_the_last_layer_computes_the_state_of_cls_alone(encoder: CLIPVisionModel) -> None:
+    layer = getattr(encoder, "vision_model", encoder).encoder.layers[-1]
+    states = torch.randn(5, 7, 64, requires_grad=True)
+    whole = drawings.through([layer], states)[:, 0]
+    alone = drawings.cls_after(layer, states)
+    torch.testing.assert_close(alone, whole)
+    learned = [states, *layer.parameters()]
+    expected, found = (torch.autograd.grad(one.square().sum(), learned) for one in (whole, alone))
+    torch.testing.assert_close(found, expected)
+
+
 @pytest.mark.usefixtures("captions")
 def test_captions_of_all_kinds_are_compared(encoder: CLIPVisionModel, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
