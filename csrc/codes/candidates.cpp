@@ -13,6 +13,7 @@ constexpr int64_t kRange = 1 << 16;       // documents on the scoreboard at a ti
 constexpr size_t kListsAhead = 4;         // lists between the prefetch of their documents and their use
 constexpr size_t kProbesAhead = 8;        // likewise for where lists begin
 constexpr int64_t kPostingsAPart = 8192;  // that are worth a thread
+constexpr int64_t kNeighbours = 4096;     // postings between lists that are read from the disk at once
 constexpr int64_t kImputedRank = 2;       // times nprobe: the centroid whose score stands in for what was not found
 constexpr double kCoarseRange = 1 << 30;  // the largest coarse sum a query can reach
 
@@ -50,6 +51,19 @@ void Engine::choose_lists(const Query& query, Scratch& scratch) const {
             const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
             scratch.wanted.push_back({probes[p].centroid, gain, static_cast<uint32_t>(i)});
         }
+    }
+}
+
+// Lists from the disk into memory; what lies between neighbours comes with them.
+void Engine::read_ahead(const ListedRun& run, const std::vector<Wanted>& wanted) const {
+    std::vector<Run> lists;
+    for (const Wanted& one : wanted) lists.push_back(run.lists->of(one.centroid));
+    std::sort(lists.begin(), lists.end(), [](const Run& a, const Run& b) { return a.first < b.first; });
+    for (size_t l = 0; l < lists.size();) {
+        Run together = lists[l++];
+        for (; l < lists.size() && lists[l].first <= together.end + kNeighbours; ++l)
+            together.end = std::max(together.end, lists[l].end);
+        lateint::read_ahead(run.lists->documents() + together.first, together.size() * int64_t{sizeof(uint32_t)});
     }
 }
 
@@ -158,7 +172,7 @@ void Engine::gather_part(const Query& query, int64_t candidates, const uint8_t* 
 // by a query token is its maximum; tags tell first touches apart and never need clearing. The best limits.candidates go
 // to scratch.chosen, best first.
 void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
-                             Scratch& scratch, SearchCounts* counts) const {
+                             Scratch& scratch, Waiting& waiting, SearchCounts* counts) const {
     scratch.chosen.clear();
     if (query.length == 0) return;
     const int64_t nprobe = std::clamp<int64_t>(limits.nprobe, 1, centroids.count);
@@ -170,6 +184,8 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     const int64_t parts = std::clamp<int64_t>(postings / kPostingsAPart, 1, threads_for(threads));
     if (static_cast<int64_t>(scratch.parts.size()) < parts) scratch.parts.resize(parts);
     const std::vector<ListedRun>& runs = lists_.runs();  // the same for all parts
+    if (waiting.expected())
+        for (const ListedRun& run : runs) read_ahead(run, scratch.wanted);
     parallel_for(parts, threads, [&](int64_t part, int) {
         gather_part(query, candidates, allowed, runs, scratch.wanted, part, parts, scratch.parts[part]);
     });

@@ -49,6 +49,20 @@ void Engine::check_centroids(const CodedTokens& tokens, Run span) const {
     }
 }
 
+// From the disk into memory.
+void Engine::read_ahead(int64_t position) const {
+    int64_t local;
+    const Segment& segment = segment_of(position, &local);
+    const Run span = tokens_of(segment, local);
+    const CodedTokens& tokens = segment.tokens;
+    const int64_t bytes = codec.code_bytes();
+    lateint::read_ahead(tokens.codes + span.first * bytes, span.size() * bytes);
+    lateint::read_ahead(tokens.centroid_ids + span.first, span.size() * int64_t{sizeof(uint16_t)});
+    if (tokens.centroid_high) lateint::read_ahead(tokens.centroid_high + span.first, span.size());
+    if (tokens.scales) lateint::read_ahead(tokens.scales + span.first, span.size());
+}
+
+// From memory into the cache.
 void Engine::prefetch(int64_t position) const {
     int64_t local;
     const Segment& segment = segment_of(position, &local);

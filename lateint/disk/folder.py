@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 import stat
 import weakref
@@ -95,6 +96,8 @@ def mapped(descriptor: int, size: int) -> NDArray[np.uint8]:
     address = _libc.mmap(None, size, _PROT_READ, _MAP_SHARED, descriptor, 0)
     if address == _MAP_FAILED:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+    # A header is looked at now; around a page that it lacks, the system may read megabytes.
+    _libc.madvise(address, min(size, mmap.PAGESIZE), _MADV_WILLNEED)
     memory = (ctypes.c_ubyte * size).from_address(address)
     unmap = weakref.finalize(memory, _libc.munmap, address, size)
     unmap.atexit = False  # another thread may still be searching
@@ -102,6 +105,7 @@ def mapped(descriptor: int, size: int) -> NDArray[np.uint8]:
 
 
 _PROT_READ, _MAP_SHARED, _MAP_FAILED = 1, 1, ctypes.c_void_p(-1).value
+_MADV_WILLNEED = 3
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.mmap.restype = ctypes.c_void_p
 _libc.mmap.argtypes = (
@@ -113,3 +117,4 @@ _libc.mmap.argtypes = (
     ctypes.c_int64,
 )
 _libc.munmap.argtypes = (ctypes.c_void_p, ctypes.c_size_t)
+_libc.madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
