@@ -45,10 +45,8 @@ def measure(job: dict[str, Any]) -> dict[str, Any]:
     path, queries = Path(job["index"]), long_queries(Path(job["data"]), job["queries"])
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     os.sync()
-    _drop(path, DROPPED["all"])
-    start = time.perf_counter()
     index = lateint.Index.open(path)
-    found: dict[str, Any] = {"open_ms": (time.perf_counter() - start) * 1e3}
+    found: dict[str, Any] = {}
     for query in queries:
         index.search(query, k=10, threads=1)
     for name, ends in DROPPED.items():
@@ -120,12 +118,8 @@ def page(results: dict[str, Any]) -> str:
     head += columns
     ahead = results["read_ahead_bytes"]
     around = "" if ahead is None else f" Around a page that is missing, this system reads {number(ahead / 1e6)} MB."
-    opened = [f"{number(results[which]['open_ms'])} ms" for which in ("before", "now") if which in results]
     size = f"{results['tokens']:,} tokens, {number(results['bytes'] / 1e9)} GB, {results['queries']} queries."
-    opening = f"Opening takes {opened[-1]} with everything on disk only" + (
-        f", before {opened[0]}." if opened[1:] else "."
-    )
-    return f"{machine_text(results['machine'])} {size}{around}\n\n{table(tuple(head), rows)}\n\n{opening}"
+    return f"{machine_text(results['machine'])} {size}{around}\n\n{table(tuple(head), rows)}"
 
 
 def main() -> None:

@@ -34,8 +34,9 @@ def machine_text(machine: Row) -> str:
     """Where and on what code it was measured, as a sentence."""
     state = " with uncommitted changes" if machine["dirty"] else ""
     memory = f"{machine['memory_bytes'] / 2**30:.0f} GiB"
+    isa = f" with {machine['isa']}" if "isa" in machine else ""  # older results do not say
     return (
-        f"{machine['cpu']}, {machine['cores']} cores, {memory}, {machine['system']}, Python {machine['python']}, "
+        f"{machine['cpu']}{isa}, {machine['cores']} cores, {memory}, {machine['system']}, Python {machine['python']}, "
         f"numpy {machine['numpy']}; commit `{machine['commit'][:12]}`{state}, {machine['date']}."
     )
 

@@ -121,8 +121,11 @@ def git(*words: str) -> str:
 
 def machine(cores: list[int]) -> dict[str, Any]:
     """Where and on which code this ran."""
+    from lateint_kernels import _cpu
+
     return {
         "cpu": cpu_model(),
+        "isa": _cpu.active_isa(),
         "cores": len(cores),
         "memory_bytes": os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
         "system": f"{platform.system()} {platform.machine()}",

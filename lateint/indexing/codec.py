@@ -22,7 +22,7 @@ from lateint_kernels.codes import residual
 
 SMALLEST, LARGEST = 1e-18, 1e10  # a query has 65,536 tokens of 4,096 components up to 1e18 at most: scores are finite
 REACH = 8  # a component may be so many times larger than a token's largest one usually is
-LARGEST_BLOCK = 512  # a rotation matrix has at most so many rows; wider tokens are rotated in blocks
+LARGEST_BLOCK = 64  # a rotation matrix has at most so many rows; wider tokens are rotated in blocks
 
 
 @dataclass(frozen=True)
@@ -78,13 +78,9 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
     rng = np.random.default_rng(seed)
     width = -(-dim // 8) * 8
     block = max(size for size in range(1, min(width, LARGEST_BLOCK) + 1) if width % size == 0)
-    permutation = np.arange(width) if block == width else rng.permutation(width)
-    rotation = Rotation(
-        _mean(pilot),
-        np.stack([_orthogonal(block, rng) for _ in range(width // block)]),
-        permutation.astype(np.int32),
-        1.0,
-    )
+    mean = _mean(pilot)
+    blocks = np.stack([_orthogonal(block, rng) for _ in range(width // block)])
+    rotation = Rotation(mean, blocks, _dealt(_spread(pilot, mean), len(blocks), block), 1.0)
     turned = rotation.apply(pilot, threads=threads)
     peaks = np.abs(turned, out=turned).max(1)
     largest, usual = float(peaks.max()), float(np.median(peaks))
@@ -116,6 +112,27 @@ def _mean(pilot: NDArray[np.generic]) -> NDArray[np.float32]:
     for i, chunk in enumerate(chunks):
         total += (_float64(chunk) * weights[4096 * i : 4096 * (i + 1), None]).sum(0)
     return (total / len(pilot)).astype(np.float32)
+
+
+def _spread(pilot: NDArray[np.generic], mean: NDArray[np.float32]) -> NDArray[np.float64]:
+    """``[dim]``: the sum of squares of each component, without the mean."""
+    total = np.zeros(pilot.shape[1])
+    for start in range(0, len(pilot), 4096):
+        total += ((_float64(pilot[start : start + 4096]) - mean) ** 2).sum(0)
+    return total
+
+
+def _dealt(spread: NDArray[np.float64], blocks: int, block: int) -> NDArray[np.int32]:
+    """The permutation that makes blocks alike: components are dealt out to them like cards, the widest spread first,
+    and each time in the other direction.
+    """
+    width = blocks * block
+    if blocks == 1:
+        return np.arange(width, dtype=np.int32)
+    padded = np.concatenate([spread, np.zeros(width - len(spread))])
+    dealt = np.argsort(-padded, kind="stable").reshape(block, blocks)
+    dealt[1::2] = dealt[1::2, ::-1].copy()
+    return np.ascontiguousarray(dealt.T.ravel(), np.int32)
 
 
 def _float64(tokens: NDArray[np.generic]) -> NDArray[np.float64]:

@@ -23,6 +23,18 @@ def test_rotation(dim):
     assert rotation.step == float(np.float32(rotation.step))
 
 
+@pytest.mark.parametrize("dim", [128, 200, 768])
+def test_blocks_are_alike_however_spreads_are_ordered(dim):
+    spreads = np.geomspace(1, 1e-3, dim)
+    for order in (np.arange(dim), np.random.default_rng(1).permutation(dim)):
+        tokens = (pilot(4000, dim) - np.float32(0.5)) * spreads[order].astype(np.float32)
+        rotation = train_rotation(tokens, seed=0, threads=0)
+        turned = rotation.apply(tokens, step=1.0).reshape(len(tokens), len(rotation.blocks), -1)
+        assert turned.shape[1] > 1
+        energy = (turned.astype(np.float64) ** 2).sum((0, 2))
+        assert energy.max() < 1.2 * energy.min()
+
+
 @pytest.mark.parametrize("dim", [1, 12, 128, 700])
 def test_rotation_keeps_lengths_and_goes_back(dim):
     tokens = pilot(50, dim)
