@@ -15,7 +15,6 @@ import argparse
 import ctypes
 import json
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -24,13 +23,13 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.before import ROOT, asked, commit_of
 from benchmarks.embeddings import load, read_json, write_json
 from benchmarks.rivals.measure import percentiles
 from benchmarks.rivals.run import machine
 from benchmarks.scale import PerturbedDocuments, long_queries
 from benchmarks.tables import between, machine_text, number, table
 
-ROOT = Path(__file__).resolve().parents[1]
 MARKS = "<!-- cold -->", "<!-- /cold -->"
 CODES = "codes.npy", "scales.npy", "centroid_ids.npy", "centroid_high.npy"
 DROPPED = {"nothing": (), "codes": CODES, "all": (".npy",)}  # how the names of files end
@@ -89,16 +88,9 @@ def _read_ahead(folder: Path) -> int | None:
     return int(file.read_text()) * 1024 if file.exists() else None
 
 
-def _asked(checkout: Path, job: dict[str, Any], work: Path) -> dict[str, Any]:
-    """What the library of a checkout measures."""
-    file = work / "job.json"
-    write_json(file, job)
-    paths = f"{checkout}{os.pathsep}{checkout / 'kernels'}"
-    code = f"import sys; sys.path.append({str(ROOT)!r}); import benchmarks.cold; benchmarks.cold.main()"
-    command = [sys.executable, "-c", code, "--job", str(file)]
-    subprocess.run(command, check=True, cwd=work, env={**os.environ, "PYTHONPATH": paths})
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=checkout, check=True, capture_output=True, text=True)
-    return {"commit": commit.stdout.strip(), **read_json(file.with_suffix(".result.json"))}
+def answer(file: str) -> None:
+    """Writes what a process was asked for."""
+    write_json(Path(file).with_suffix(".result.json"), measure(read_json(Path(file))))
 
 
 def page(results: dict[str, Any]) -> str:
@@ -131,11 +123,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, help="folder for the index, which is kept there and taken again")
     parser.add_argument("--out", type=Path)
     parser.add_argument("--page", type=Path, help="write the table into this page, and nothing else")
-    parser.add_argument("--job", type=Path, help=argparse.SUPPRESS)  # of the processes that measure
     args = parser.parse_args()
-    if args.job:
-        write_json(args.job.with_suffix(".result.json"), measure(read_json(args.job)))
-        return
     if args.page:
         between(args.page, MARKS, page(read_json(ROOT / "benchmarks" / "results" / "cold.json")))
         return
@@ -150,9 +138,11 @@ def main() -> None:
             documents = PerturbedDocuments(load(args.data), tokens, threads=2)
             lateint.Index.build(documents, index, nbits=2, progress=False)
         job = {"index": str(index), "data": str(args.data.resolve()), "queries": args.queries}
-        found = {"now": _asked(ROOT, job, work)}
-        if args.before:
-            found["before"] = _asked(args.before.resolve(), job, work)
+        checkouts = {"now": ROOT, **({"before": args.before.resolve()} if args.before else {})}
+        found = {
+            side: {"commit": commit_of(checkout), **asked(checkout, job, work, "benchmarks.cold")}
+            for side, checkout in checkouts.items()
+        }
         ids = [[one[name].pop("ids") for name in DROPPED] for one in found.values()]
         if any(one != ids[0][0] for some in ids for one in some):
             sys.exit("hits depend on what is in memory, or on the library")

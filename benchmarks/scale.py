@@ -182,7 +182,7 @@ def search(job: dict[str, Any]) -> dict[str, Any]:
     memory = peak_rss()  # before the whole index is read
     os.sched_setaffinity(0, cores)
     exact = exhaustive(index, queries, job["threads"])
-    measured = {name: {**percentiles(seconds[name]), **_recalled(found[name], exact)} for name in asked}
+    measured = {name: {**percentiles(seconds[name]), **recalled(found[name], exact)} for name in asked}
     return {
         "queries": len(queries),
         "query_tokens": QUERY_TOKENS,
@@ -233,7 +233,8 @@ def _timed(index: Any, queries: list[np.ndarray], limits: dict[str, int]) -> lis
     return seconds
 
 
-def _recalled(found: list[Any], exact: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+def recalled(found: list[Any], exact: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Means over queries: documents with the score of the true tenth or more, and the same ids."""
     recalls, same = [], []
     for hits, (scores, ids) in zip(found, exact, strict=True):
         recalls.append(float(np.mean(np.asarray(hits.scores) >= scores[-1] - 1e-5)))

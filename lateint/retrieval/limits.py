@@ -9,7 +9,8 @@ from lateint_kernels.codes.engine import Limits
 
 FINE = 128  # tokens a centroid, up to which coarse scores are good enough for what follows
 MANY = 1 << 12  # centroids, from which they are so in any case, and cells are searched first
-PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds
+PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds,
+COVERED = 2500  # but one of so many at least, where these are more than the upper bound
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
@@ -59,7 +60,7 @@ def limits(
     if nprobe is None:
         few, most_probes = PROBES
         probes = (max(few, isqrt(centroids) // 2) if fine else few) + 2 * isqrt(max(0, k - 10))
-        probes = min(probes, most_probes)
+        probes = min(probes, max(most_probes, centroids // COVERED))
     else:
         probes = positive(nprobe, "nprobe")
     most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
