@@ -28,7 +28,7 @@ struct Int8Kernels {
     void (*cross)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* const* lanes, int m, int32_t* out,
                   int64_t stride);
     // The same products of rows that lie as tiles do, 16 a tile; stride >= n rounded up to a multiple of 16. Null, or
-    // faster than `cross` for up to most_turned lanes.
+    // called in place of `cross` for up to most_turned lanes.
     void (*cross_turned)(const uint8_t* tiles, int64_t n, int64_t depth, const int8_t* const* lanes, int m,
                          int32_t* out, int64_t stride);
     int most_turned;

@@ -35,8 +35,15 @@ struct Tile : SignedTile {
     }
 };
 
+struct Lanes : SignedLanes {
+    static constexpr int kMostLanes = 4, kParts = 1;
+
+    static void add(int8x16_t x, int8x16_t v, int32x4_t (&sums)[kParts]) { sums[0] = vdotq_s32(sums[0], x, v); }
+    static int32x4_t total(const int32x4_t (&sums)[kParts]) { return sums[0]; }
+};
+
 }  // namespace
 
-const Int8Kernels kInt8Dotprod = kernels_neon<Tile>();
+const Int8Kernels kInt8Dotprod = kernels_neon<Tile, Lanes>();
 
 }  // namespace lateint::codes

@@ -1,4 +1,5 @@
-// I8MM: usmmla multiplies eight unsigned bytes of two rows with eight signed ones of two vectors, 2 x 8 by 8 x 2.
+// I8MM: usmmla multiplies eight unsigned bytes of two rows with eight signed ones of two vectors, 2 x 8 by 8 x 2; usdot
+// four unsigned bytes of each of four rows with four signed ones.
 #include "codes/int8_neon.hpp"
 
 namespace lateint::codes {
@@ -43,8 +44,17 @@ struct Tile {
     }
 };
 
+struct Lanes {
+    static constexpr int kMostLanes = 4, kParts = 1;
+
+    static int32x4_t start(const int8_t*, int64_t) { return vdupq_n_s32(0); }
+    static uint8x16_t rows(const uint8_t* words) { return vld1q_u8(words); }
+    static void add(uint8x16_t x, int8x16_t v, int32x4_t (&sums)[kParts]) { sums[0] = vusdotq_s32(sums[0], x, v); }
+    static int32x4_t total(const int32x4_t (&sums)[kParts]) { return sums[0]; }
+};
+
 }  // namespace
 
-const Int8Kernels kInt8I8mm = kernels_neon<Tile>();
+const Int8Kernels kInt8I8mm = kernels_neon<Tile, Lanes>();
 
 }  // namespace lateint::codes

@@ -32,8 +32,18 @@ struct Tile : SignedTile {
     }
 };
 
+struct Lanes : SignedLanes {
+    static constexpr int kMostLanes = 2, kParts = 2;  // the sums of two components each, still to be added
+
+    static void add(int8x16_t x, int8x16_t v, int32x4_t (&pairs)[kParts]) {
+        pairs[0] = vpadalq_s16(pairs[0], vmull_s8(vget_low_s8(x), vget_low_s8(v)));
+        pairs[1] = vpadalq_s16(pairs[1], vmull_high_s8(x, v));
+    }
+    static int32x4_t total(const int32x4_t (&pairs)[kParts]) { return vpaddq_s32(pairs[0], pairs[1]); }
+};
+
 }  // namespace
 
-const Int8Kernels kInt8Neon = kernels_neon<Tile>();
+const Int8Kernels kInt8Neon = kernels_neon<Tile, Lanes>();
 
 }  // namespace lateint::codes

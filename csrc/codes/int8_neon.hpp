@@ -1,4 +1,5 @@
-// What the tables of 64-bit ARM share: they differ in how rows are multiplied with a tile. A struct T does that:
+// What the tables of 64-bit ARM share: they differ in how rows are multiplied with a tile, and rows in tiles with lanes
+// (int8_cross_neon.hpp). A struct T does the former:
 //   kRows                       rows multiplied together
 //   T(tile, depth)              what is known of a tile before any row comes
 //   multiply<R>(rows, sums)     sums[r][j] = products of row r with vectors 4 j to 4 j + 3, R = kRows or 1
@@ -8,6 +9,7 @@
 
 #include "codes/int8.hpp"
 #include "codes/int8_cross.hpp"
+#include "codes/int8_cross_neon.hpp"
 #include "codes/int8_select.hpp"
 
 namespace lateint::codes {
@@ -90,13 +92,13 @@ inline void nearest_neon(const int32_t* scores, int64_t n, int lanes, const int3
 
 inline void nothing() {}
 
-template <class T>
+template <class T, class Lanes>
 constexpr Int8Kernels kernels_neon() {
     return {dot_neon<T>,
             dot_max_neon<T>,
             cross_by_tiles<dot_neon<T>>,
-            nullptr,
-            0,
+            cross_turned_neon<Lanes>,
+            kMostTurned,
             above_plain,
             keep_best_plain,
             nearest_neon,

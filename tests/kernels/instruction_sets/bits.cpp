@@ -1,6 +1,7 @@
 // Runs the kernels of every instruction set of this machine on the same numbers, and prints a hash of the results of
 // each case: "<instruction set> <case> <hash>". Without Python, so that it also runs where another architecture is
 // emulated. What is whole numbers may differ nowhere; what is floats, only where products are not added alike.
+#include <algorithm>
 #include <cstdio>
 #include <cstring>
 #include <limits>
@@ -118,6 +119,41 @@ void int8_products(int64_t depth, int64_t n, int ntiles, bool extreme) {
     print("codes/products/" + std::to_string(depth) + "x" + std::to_string(n) + "x" + std::to_string(ntiles) +
               (extreme ? "/extreme" : ""),
           hash);
+}
+
+// Products by vector, of rows that lie as tiles do where the set multiplies those, for each number of lanes: those of
+// the scalar set's `cross`.
+void int8_crossed(int64_t depth, int64_t n, bool extreme) {
+    Random random(depth * 1000 + n);
+    const codes::Int8Kernels& kernels = codes::int8_kernels();
+    std::vector<uint8_t> rows = random.whole<uint8_t>(n * depth, 0, 255), turned(codes::round_up(n, kLanes) * depth);
+    std::vector<int8_t> tiles = random.whole<int8_t>(2 * kLanes * depth, -128, 127);
+    if (extreme) {
+        for (auto& x : rows) x = x % 2 ? 255 : 0;
+        for (auto& x : tiles) x = x % 2 ? -128 : 127;
+    }
+    for (int64_t r = 0; r < n; r += kLanes)
+        codes::pack_tile(reinterpret_cast<const int8_t*>(rows.data() + r * depth),
+                         static_cast<int>(std::min<int64_t>(kLanes, n - r)), depth, depth,
+                         reinterpret_cast<int8_t*>(turned.data() + r * depth));
+    Hash hash;
+    kernels.begin();
+    for (int m = 1; m <= kLanes; ++m) {
+        std::vector<const int8_t*> vectors(m);
+        for (auto& v : vectors) {
+            const int64_t lane = random.below(2 * kLanes);
+            v = tiles.data() + lane / kLanes * depth * kLanes + lane % kLanes * 4;
+        }
+        const bool by_tiles = m <= kernels.most_turned;
+        const int64_t stride = codes::round_up(n, by_tiles ? kLanes : codes::kCrossRows);
+        std::vector<int32_t> out(m * stride + kLanes);  // nothing is written behind the last lane
+        (by_tiles ? kernels.cross_turned : kernels.cross)(by_tiles ? turned.data() : rows.data(), n, depth,
+                                                          vectors.data(), m, out.data(), stride);
+        for (int j = 0; j < m; ++j) hash.whole(out.data() + j * stride, n);
+        hash.whole(out.data() + m * stride, kLanes);
+    }
+    kernels.end();
+    print("codes/crossed/" + std::to_string(depth) + "x" + std::to_string(n) + (extreme ? "/extreme" : ""), hash);
 }
 
 void int8_choices(int64_t n, int64_t spread) {  // a small spread: many ties
@@ -365,6 +401,7 @@ void training(Dtype dtype, int64_t dim, const char* kind) {
 
 // Named arrays: GCC 12 for ARM was seen to leave out those of loops over braces.
 constexpr int64_t kDepths[] = {64, 128, 448}, kRowCounts[] = {1, 2, 3, 5, 16, 17, 65};
+constexpr int64_t kCrossedDepths[] = {64, 192, 4096}, kCrossedCounts[] = {1, 15, 16, 17, 32, 50, 77};
 constexpr int64_t kScoreCounts[] = {1, 3, 15, 16, 17, 100, 1000}, kSpreads[] = {1, 3, 1000000};
 constexpr int kBits[] = {1, 2, 4, 8};
 constexpr Dtype kNarrowTypes[] = {Dtype::float16, Dtype::bfloat16, Dtype::int8};
@@ -375,6 +412,8 @@ void all() {
     for (const int64_t depth : kDepths)
         for (const int64_t n : kRowCounts)
             for (int ntiles = 1; ntiles <= 3; ++ntiles) int8_products(depth, n, ntiles, n == 17);
+    for (const int64_t depth : kCrossedDepths)
+        for (const int64_t n : kCrossedCounts) int8_crossed(depth, n, false), int8_crossed(depth, n, true);
     for (const int64_t n : kScoreCounts)
         for (const int64_t spread : kSpreads) int8_choices(n, spread);
     for (const int nbits : kBits)
