@@ -1,12 +1,13 @@
 """Searches whose index is on the disk and not in memory: how long they take, and how much they read.
 
-    python -m benchmarks.cold --data EMBEDDINGS --out benchmarks/results/cold.json [--before CHECKOUT]
+    python -m benchmarks.cold --data EMBEDDINGS --out benchmarks/results/cold.json [--before CHECKOUT] [--add]
     python -m benchmarks.cold --page docs/sizing.md
 
 EMBEDDINGS is a folder that ``benchmarks.embed`` made; the index is the stream of ``benchmarks.scale``. Before each
 query the files that are named are dropped from this process and from the system's cache, which needs Linux and a folder
 on a disk. ``read`` is what the system read for the query. ``--before`` is a checkout of an older commit, compiled in
-place, whose library searches the same index, in a process of its own.
+place, whose library searches the same index, in a process of its own. How much the system reads around a page that is
+missing is a setting of the disk (``read_ahead_kb``); ``--add`` keeps what was measured with another one.
 """
 
 from __future__ import annotations
@@ -93,8 +94,12 @@ def answer(file: str) -> None:
     write_json(Path(file).with_suffix(".result.json"), measure(read_json(Path(file))))
 
 
-def page(results: dict[str, Any]) -> str:
-    """The table of the results."""
+def page(runs: list[dict[str, Any]]) -> str:
+    """A table of each run."""
+    return "\n\n".join(map(_table, runs))
+
+
+def _table(results: dict[str, Any]) -> str:
     rows = []
     for name, label in (("nothing", "nothing"), ("codes", "codes"), ("all", "everything")):
         cells = [label]
@@ -122,10 +127,11 @@ def main() -> None:
     parser.add_argument("--before", type=Path, help="an older checkout to measure as well")
     parser.add_argument("--work", type=Path, help="folder for the index, which is kept there and taken again")
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--add", action="store_true", help="leave the other runs of --out as they are")
     parser.add_argument("--page", type=Path, help="write the table into this page, and nothing else")
     args = parser.parse_args()
     if args.page:
-        between(args.page, MARKS, page(read_json(ROOT / "benchmarks" / "results" / "cold.json")))
+        between(args.page, MARKS, page(read_json(ROOT / "benchmarks" / "results" / "cold.json")["runs"]))
         return
     if args.data is None or args.out is None:
         parser.error("--data and --out are needed")
@@ -154,7 +160,7 @@ def main() -> None:
             "read_ahead_bytes": _read_ahead(index),
             **found,
         }
-    write_json(args.out, results)
+    write_json(args.out, {"runs": [*(read_json(args.out)["runs"] if args.add else []), results]})
     print(json.dumps(results))
 
 

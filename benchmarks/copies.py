@@ -41,7 +41,7 @@ def some_of(data: Embeddings, count: int) -> Embeddings:
 
 def measure(index: Any, queries: list[np.ndarray], copies: float) -> list[dict[str, Any]]:
     """Recall of each pair of limits, and how many documents the lists of a query token hold."""
-    exact = exhaustive(index, queries, threads=0)
+    exact = exhaustive(index, queries, len(os.sched_getaffinity(0)))
     stats = index.stats()
     each = stats["bytes_per_token"]["lists"] / 4 * stats["tokens"] / stats["centroids"]  # documents of a list, about
     rows = []
