@@ -63,7 +63,7 @@ def page(results: dict[str, Any]) -> str:
         for row in results["rows"]
     ]
     copies = results["copies"]
-    head = ("nprobe", "documents of a token", *(f"{round(share * copies):,} candidates" for share in CANDIDATES))
+    head = ("nprobe", "its lists, of all documents", *(f"{round(share * copies):,} candidates" for share in CANDIDATES))
     about = (
         f"{results['tokens']:,} tokens: about {copies:.0f} copies of each of {results['real']:,} documents, "
         f"{results['centroids']:,} centroids, {results['queries']} queries."
