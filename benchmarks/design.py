@@ -242,13 +242,6 @@ def in_floats(coded: Coded, picks: np.ndarray, nbits: int) -> np.ndarray:
     return means[coded.ids[picks]] + uniform_codes(rest, nbits, distance) * distance
 
 
-def rotated_back(rotation: Rotation, scaled: np.ndarray) -> np.ndarray:
-    """Rotated tokens in units of the step, on the original scale."""
-    tokens = np.empty_like(scaled)
-    tokens[:, rotation.permutation] = (scaled * np.float32(rotation.step)) @ rotation.blocks[0].T
-    return tokens[:, : len(rotation.mean)] + rotation.mean
-
-
 def one_scale_for_all(coded: Coded, nbits: int) -> np.ndarray:
     """Decoded bytes ``[N, width]`` with the same level distance for every token, the best for their squared error."""
     width = coded.scaled.shape[1]
@@ -352,7 +345,7 @@ def codec_parts(sample: Sample, coded: Coded) -> list[Row]:
         wrong = products * scales[:, None] + constants[:, None] - exact
         floats = None
         if nbits < 8:
-            floats = product_error(sample, rotated_back(coded.rotation, in_floats(coded, sample.picks, nbits)))
+            floats = product_error(sample, coded.rotation.turn_back(in_floats(coded, sample.picks, nbits)))
         rows.append(
             {
                 "nbits": nbits,

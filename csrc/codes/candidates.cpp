@@ -172,7 +172,7 @@ void Engine::gather_part(const Query& query, int64_t candidates, const uint8_t* 
 // by a query token is its maximum; tags tell first touches apart and never need clearing. The best limits.candidates go
 // to scratch.chosen, best first.
 void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
-                             Scratch& scratch, Waiting& waiting, SearchCounts* counts) const {
+                             Scratch& scratch, Reading& reading, SearchCounts* counts) const {
     scratch.chosen.clear();
     if (query.length == 0) return;
     const int64_t nprobe = std::clamp<int64_t>(limits.nprobe, 1, centroids.count);
@@ -184,7 +184,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     const int64_t parts = std::clamp<int64_t>(postings / kPostingsAPart, 1, threads_for(threads));
     if (static_cast<int64_t>(scratch.parts.size()) < parts) scratch.parts.resize(parts);
     const std::vector<ListedRun>& runs = lists_.runs();  // the same for all parts
-    if (waiting.expected())
+    if (reading.expected())
         for (const ListedRun& run : runs) read_ahead(run, scratch.wanted);
     parallel_for(parts, threads, [&](int64_t part, int) {
         gather_part(query, candidates, allowed, runs, scratch.wanted, part, parts, scratch.parts[part]);

@@ -30,7 +30,7 @@ Engine::Engine(const Codec& codec, const Centroids& centroids, const Rotation& r
       segments(std::move(segments)),
       first_position_{0},
       lists_(runs_of(this->segments), centroids.count, before ? &before->lists_ : nullptr),
-      reading_(before ? before->reading_.load() : true) {
+      reads_(before ? before->reads_.load() : true) {
     for (const Segment& segment : this->segments) {
         first_position_.push_back(first_position_.back() + segment.documents);
         postings_ += segment.lists.postings();
@@ -90,8 +90,8 @@ std::vector<Hit> Engine::gather(const Query& query, const SearchLimits& limits, 
                                 SearchCounts* counts) const {
     Lease lease(*this);
     Scratch& scratch = *lease;
-    Waiting waiting(reading_);
-    find_candidates(query, limits, allowed, 1, scratch, waiting, counts);
+    Reading reading(reads_);
+    find_candidates(query, limits, allowed, 1, scratch, reading, counts);
     std::vector<Hit> hits;
     for (const Candidate& candidate : scratch.chosen)
         hits.push_back({static_cast<float>(candidate.estimate), candidate.position});

@@ -13,10 +13,10 @@
 #include "codes/lists.hpp"
 #include "codes/prober.hpp"
 #include "codes/query.hpp"
+#include "codes/reading.hpp"
 #include "codes/residual.hpp"
 #include "codes/rotation.hpp"
 #include "codes/turned.hpp"
-#include "codes/waiting.hpp"
 
 namespace lateint::codes {
 
@@ -129,7 +129,7 @@ private:
     };
     class Lease;
 
-    void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&, Waiting&,
+    void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&, Reading&,
                          SearchCounts*) const;
     void choose_lists(const Query&, Scratch&) const;
     int64_t open_lists(const ListedRun&, const std::vector<Wanted>&, Run documents, Part&) const;
@@ -137,7 +137,7 @@ private:
     void gather_part(const Query&, int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>&,
                      const std::vector<Wanted>&, int64_t part, int64_t parts, Part&) const;
     std::vector<Hit> rank(const Query&, int64_t k, int64_t watched, const SearchLimits&, const Scratch&, int threads,
-                          Waiting&, SearchCounts*) const;
+                          Reading&, SearchCounts*) const;
     void choose_again(const std::vector<Hit>&, double share, Scratch&) const;
     void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
@@ -152,7 +152,7 @@ private:
     std::vector<int64_t> first_position_;  // of each segment, and the number of documents
     int64_t postings_ = 0;                 // in all lists
     mutable ReadLists lists_;
-    mutable std::atomic<bool> reading_;    // from the disk: whether the last search did, or may have
+    mutable std::atomic<bool> reads_;      // from the disk: whether the last search did, or may have
     std::shared_ptr<TurnedCells> turned_;  // shared with engines before and after
     // Scratch space of past calls for calls to come. No lock: whoever forks in the middle of a call leaves none behind.
     mutable std::array<std::atomic<Scratch*>, 64> idle_{};

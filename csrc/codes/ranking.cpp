@@ -22,7 +22,7 @@ constexpr int64_t kSafety = 3;       // times the watched hits: those of a part 
 
 // The best k of candidates, which are scored until the limits say that the rest cannot matter.
 std::vector<Hit> Engine::rank(const Query& query, int64_t k, int64_t watched, const SearchLimits& limits,
-                              const Scratch& scratch, int threads, Waiting& waiting, SearchCounts* counts) const {
+                              const Scratch& scratch, int threads, Reading& reading, SearchCounts* counts) const {
     TopK all(k), few(watched);
     TopK& top = watched < k ? few : all;  // that decide when to stop
     Line line(scratch.unit);
@@ -40,7 +40,7 @@ std::vector<Hit> Engine::rank(const Query& query, int64_t k, int64_t watched, co
             break;
         if (first == known) {
             const int64_t count = std::min(together, size - first);
-            if (waiting.expected())
+            if (reading.expected())
                 for (asked = std::max(asked, first); asked < std::min(size, first + count + kReadAhead); ++asked)
                     read_ahead(candidates[asked].position);
             for (int64_t i = 0; i < count; ++i) positions[i] = candidates[first + i].position;
@@ -75,20 +75,20 @@ std::vector<Hit> Engine::search(const Query& query, const SearchLimits& limits, 
                                 SearchCounts* counts) const {
     Lease lease(*this);
     Scratch& scratch = *lease;
-    Waiting waiting(reading_);
+    Reading reading(reads_);
     const int64_t watched = limits.watched > 0 ? std::min(limits.watched, limits.k) : limits.k;
     if (limits.sampled <= 0 || 2 * query.length <= 3 * limits.sampled) {
-        find_candidates(query, limits, allowed, threads, scratch, waiting, counts);
-        return rank(query, limits.k, watched, limits, scratch, threads, waiting, counts);
+        find_candidates(query, limits, allowed, threads, scratch, reading, counts);
+        return rank(query, limits.k, watched, limits, scratch, threads, reading, counts);
     }
     // Tokens of a long query say much the same: some of them find candidates, and the order to score these in.
     const Query few = sample(query, codec.depth, limits.sampled);
-    find_candidates(few, limits, allowed, threads, scratch, waiting, counts);
+    find_candidates(few, limits, allowed, threads, scratch, reading, counts);
     const auto size = std::max<int64_t>(1, static_cast<int64_t>(scratch.chosen.size()));
     const int64_t likely = std::min(kSafety * std::min(watched, size), size);
-    const std::vector<Hit> hits = rank(few, size, likely, limits, scratch, threads, waiting, nullptr);
+    const std::vector<Hit> hits = rank(few, size, likely, limits, scratch, threads, reading, nullptr);
     choose_again(hits, double(few.length) / double(query.length), scratch);
-    return rank(query, limits.k, watched, limits, scratch, threads, waiting, counts);
+    return rank(query, limits.k, watched, limits, scratch, threads, reading, counts);
 }
 
 }  // namespace lateint::codes

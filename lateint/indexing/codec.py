@@ -54,8 +54,11 @@ class Rotation:
 
     def invert(self, rows: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Decoded bytes ``[n, width]`` as tokens ``[n, dim]`` on the original scale."""
-        scaled = (rows.astype(np.float32) - 128) * np.float32(self.step)
-        block = self.blocks.shape[1]
+        return self.turn_back(rows.astype(np.float32) - 128)
+
+    def turn_back(self, rotated: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Rotated tokens ``[n, width]`` in units of the step as tokens ``[n, dim]`` on the original scale."""
+        scaled, block = rotated * np.float32(self.step), self.blocks.shape[1]
         back = np.concatenate(
             [scaled[:, b * block : (b + 1) * block] @ matrix.T for b, matrix in enumerate(self.blocks)], axis=1
         )
