@@ -12,9 +12,13 @@ from lateint_kernels.gpu.launch import INTERPRETED
 @triton.jit
 def dot(left, right, total):
     """``total + left @ right`` in float32: bfloat16 and float16 products are exact, float32 ones are not shortened."""
-    if INTERPRETED and left.dtype == tl.bfloat16:  # the interpreter would multiply bit patterns
-        left, right = left.to(tl.float32), right.to(tl.float32)
-    return tl.dot(left, right, total, input_precision="ieee")
+    if INTERPRETED:
+        # It would multiply bit patterns of bfloat16. And NumPy's float32 products of one token differ from column to
+        # column on some processors, by bits that are lost when float64 is rounded.
+        left, right = left.to(tl.float32).to(tl.float64), right.to(tl.float32).to(tl.float64)
+        return (total.to(tl.float64) + tl.dot(left, right, input_precision="ieee")).to(tl.float32)
+    else:
+        return tl.dot(left, right, total, input_precision="ieee")
 
 
 @triton.jit
