@@ -5,7 +5,7 @@
 CHECKOUT is a clone at an older commit, compiled in place; EMBEDDINGS a folder that ``benchmarks.embed`` made. Both
 libraries build an index of the stream of ``benchmarks.scale``, each in a process of its own, and search the index of
 this checkout, so that the same work is compared. The turns are repeated; of a build the fastest counts, of a query the
-fastest search. ``threads`` is of searches.
+fastest search. Searches run on one thread and on two.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ THREADS, REPEATS = (1, 2), 2
 
 
 def asked(checkout: Path, job: dict[str, Any], work: Path, module: str) -> Any:
-    """What ``measure`` of a module of this checkout's benchmarks returns where the library is that of another one."""
+    """What ``answer`` of a module of these benchmarks writes where the library is that of another checkout."""
     file = work / "job.json"
     write_json(file, job)
     code = f"import sys; sys.path.append({str(ROOT)!r}); from {module} import answer; answer({str(file)!r})"

@@ -120,6 +120,7 @@ def _table(results: dict[str, Any]) -> str:
 
 
 def main() -> None:
+    """Measures, or writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path)
     parser.add_argument("--tokens", default="3e7", help="size of the index (default: %(default)s)")

@@ -10,7 +10,7 @@ from lateint_kernels.codes.engine import Limits
 FINE = 128  # tokens a centroid, up to which coarse scores are good enough for what follows
 MANY = 1 << 12  # centroids, from which they are so in any case, and cells are searched first
 PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds,
-COVERED = 1800  # but one of so many at least, where these are more than the upper bound
+COVERED = 1800  # the upper one of which is one of so many centroids, where these are more
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
