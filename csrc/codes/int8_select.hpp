@@ -56,17 +56,21 @@ inline uint32_t highest_row(const int32_t* scores, const uint32_t* rows, int64_t
     return low;
 }
 
-inline int32_t keep_best_plain(int32_t* scores, uint32_t* rows, int64_t n, int64_t count) {
-    const int32_t last = nth_largest(scores, n, count);
-    const uint32_t highest = highest_row(scores, rows, n, count, last);
-    int64_t kept = 0;
-    for (int64_t i = 0; i < n; ++i) {
+// Moves those of places [i, n) that are kept to place `kept` and on.
+inline void keep_rows(int32_t* scores, uint32_t* rows, int64_t i, int64_t n, int32_t last, uint32_t highest,
+                      int64_t kept) {
+    for (; i < n; ++i) {
         const int32_t score = scores[i];
         const uint32_t row = rows[i];
         scores[kept] = score;
         rows[kept] = row;
         kept += (score > last) | ((score == last) & (row <= highest));
     }
+}
+
+inline int32_t keep_best_plain(int32_t* scores, uint32_t* rows, int64_t n, int64_t count) {
+    const int32_t last = nth_largest(scores, n, count);
+    keep_rows(scores, rows, 0, n, last, highest_row(scores, rows, n, count, last), 0);
     return last;
 }
 

@@ -5,42 +5,69 @@
 namespace lateint::codes {
 namespace {
 
-// Up to 32 bytes from p without reading past them.
-inline __m256i load_part(const uint8_t* p, int64_t bytes) {
-    if (bytes >= 32) return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
-    uint8_t part[32] = {};
+// Up to 16 bytes from p without reading past them.
+inline __m128i load_part(const uint8_t* p, int64_t bytes) {
+    if (bytes >= 16) return _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    uint8_t part[16] = {};
     std::memcpy(part, p, bytes);
-    return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(part));
+    return _mm_loadu_si128(reinterpret_cast<const __m128i*>(part));
 }
 
-inline void store_part(uint8_t* p, __m256i v, int64_t bytes) {
-    if (bytes >= 32) return _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v);
-    uint8_t part[32];
-    _mm256_storeu_si256(reinterpret_cast<__m256i*>(part), v);
+inline void store_part(uint8_t* p, __m128i v, int64_t bytes) {
+    if (bytes >= 16) return _mm_storeu_si128(reinterpret_cast<__m128i*>(p), v);
+    uint8_t part[16];
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(part), v);
     std::memcpy(p, part, bytes);
 }
 
-void decode_rows(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
-    const int64_t bytes = codec.code_bytes();
-    const __m256i mask = _mm256_set1_epi8(static_cast<char>((1 << codec.nbits) - 1));
-    for (int64_t i = first; i < first + n; ++i, rows += codec.depth) {
-        const uint8_t* code = tokens.codes + i * bytes;
-        if (codec.nbits == 8) {
-            std::memcpy(rows, code, bytes);
-            continue;
+template <int nbits>
+inline void decode_row(const uint8_t* code, int64_t bytes, const uint8_t* centroid, __m128i levels, uint8_t* row) {
+    constexpr int kPlanes = 8 / nbits;
+    constexpr char kMask = (1 << nbits) - 1;
+    const __m256i both = _mm256_broadcastsi128_si256(levels);
+    int64_t j = 0;
+    for (; j + 32 <= bytes; j += 32) {
+        const __m256i packed = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(code + j));
+#pragma GCC unroll 8
+        for (int s = 0; s < kPlanes; ++s) {
+            const __m256i index = _mm256_and_si256(_mm256_srli_epi16(packed, s * nbits), _mm256_set1_epi8(kMask));
+            const __m256i c = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(centroid + s * bytes + j));
+            _mm256_storeu_si256(reinterpret_cast<__m256i*>(row + s * bytes + j),
+                                _mm256_add_epi8(c, _mm256_shuffle_epi8(both, index)));
         }
-        const uint8_t* centroid = codec.centroids + tokens.centroid(i) * codec.depth;
-        const __m256i levels = _mm256_broadcastsi128_si256(
-            _mm_loadu_si128(reinterpret_cast<const __m128i*>(codec.levels[tokens.scales[i]])));
-        for (int s = 0; s < 8 / codec.nbits; ++s)
-            for (int64_t j = 0; j < bytes; j += 32) {
-                const int64_t k = s * bytes + j, part = bytes - j;
-                const __m256i packed = load_part(code + j, part);
-                const __m256i index =
-                    _mm256_and_si256(_mm256_srl_epi16(packed, _mm_cvtsi32_si128(s * codec.nbits)), mask);
-                store_part(rows + k, _mm256_add_epi8(load_part(centroid + k, part), _mm256_shuffle_epi8(levels, index)),
-                           part);
-            }
+    }
+    for (; j < bytes; j += 16) {
+        const __m128i packed = load_part(code + j, bytes - j);
+#pragma GCC unroll 8
+        for (int s = 0; s < kPlanes; ++s) {
+            const __m128i index = _mm_and_si128(_mm_srli_epi16(packed, s * nbits), _mm_set1_epi8(kMask));
+            const __m128i c = load_part(centroid + s * bytes + j, bytes - j);
+            store_part(row + s * bytes + j, _mm_add_epi8(c, _mm_shuffle_epi8(levels, index)), bytes - j);
+        }
+    }
+}
+
+template <int nbits>
+void decode_all(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
+    const int64_t bytes = codec.code_bytes(), end = first + n;
+    for (int64_t i = first; i < end; ++i, rows += codec.depth) {
+        if (i + kAhead < end) prefetch_centroid(codec, tokens, i + kAhead);
+        const __m128i levels = _mm_loadu_si128(reinterpret_cast<const __m128i*>(codec.levels[tokens.scales[i]]));
+        decode_row<nbits>(tokens.codes + i * bytes, bytes, codec.centroids + tokens.centroid(i) * codec.depth, levels,
+                          rows);
+    }
+}
+
+void decode_rows(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
+    switch (codec.nbits) {
+        case 1:
+            return decode_all<1>(codec, tokens, first, n, rows);
+        case 2:
+            return decode_all<2>(codec, tokens, first, n, rows);
+        case 4:
+            return decode_all<4>(codec, tokens, first, n, rows);
+        default:
+            return copy_rows(codec, tokens, first, n, rows);
     }
 }
 

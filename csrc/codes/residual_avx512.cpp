@@ -5,13 +5,6 @@
 namespace lateint::codes {
 namespace {
 
-constexpr int64_t kAhead = 24;  // tokens between the prefetch of a centroid and its use
-
-inline void prefetch_centroid(const Codec& codec, const CodedTokens& tokens, int64_t token) {
-    const uint8_t* row = codec.centroids + tokens.centroid(token) * codec.depth;
-    for (int64_t k = 0; k < codec.depth; k += 64) __builtin_prefetch(row + k);
-}
-
 inline __m512i levels_of(const Codec& codec, const CodedTokens& tokens, int64_t token) {
     return _mm512_broadcast_i32x4(
         _mm_loadu_si128(reinterpret_cast<const __m128i*>(codec.levels[tokens.scales[token]])));
@@ -104,8 +97,7 @@ void decode_blocks(const Codec& codec, const CodedTokens& tokens, int64_t first,
 
 void decode_rows(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
     if (codec.nbits == 8) {
-        const int64_t bytes = codec.code_bytes();
-        for (int64_t i = 0; i < n; ++i) std::memcpy(rows + i * codec.depth, tokens.codes + (first + i) * bytes, bytes);
+        copy_rows(codec, tokens, first, n, rows);
     } else if (codec.width == 128 && codec.nbits == 1) {
         decode_128<1>(codec, tokens, first, n, rows);
     } else if (codec.width == 128 && codec.nbits == 2) {

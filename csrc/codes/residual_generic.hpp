@@ -1,5 +1,6 @@
-// Encoding and rotation, written once and vectorised by the compiler for each instruction set that includes this.
-// Sums run in a fixed order of eight lanes and nothing contracts to FMA, so all builds give the same bits.
+// What decoding shares; and encoding and rotation, written once and vectorised by the compiler for each instruction set
+// that includes this. Their sums run in a fixed order of eight lanes and nothing contracts to FMA, so all builds give
+// the same bits.
 #pragma once
 
 #include <cmath>
@@ -16,6 +17,19 @@
 
 namespace lateint::codes {
 namespace {
+
+constexpr int64_t kAhead = 24;  // tokens between the prefetch of a centroid and its use
+
+inline void prefetch_centroid(const Codec& codec, const CodedTokens& tokens, int64_t token) {
+    const uint8_t* row = codec.centroids + tokens.centroid(token) * codec.depth;
+    for (int64_t k = 0; k < codec.depth; k += 64) __builtin_prefetch(row + k);
+}
+
+// Codes of 8 bits are the bytes themselves.
+inline void copy_rows(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
+    const int64_t bytes = codec.code_bytes();
+    for (int64_t i = 0; i < n; ++i) std::memcpy(rows + i * codec.depth, tokens.codes + (first + i) * bytes, bytes);
+}
 
 inline float sum8(const float* lanes) {
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));

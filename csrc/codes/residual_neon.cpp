@@ -23,14 +23,12 @@ inline void store_part(uint8_t* p, uint8x16_t v, int64_t bytes) {
 }
 
 void decode_rows(const Codec& codec, const CodedTokens& tokens, int64_t first, int64_t n, uint8_t* rows) {
-    const int64_t bytes = codec.code_bytes();
+    if (codec.nbits == 8) return copy_rows(codec, tokens, first, n, rows);
+    const int64_t bytes = codec.code_bytes(), end = first + n;
     const uint8x16_t mask = vdupq_n_u8(static_cast<uint8_t>((1 << codec.nbits) - 1));
-    for (int64_t i = first; i < first + n; ++i, rows += codec.depth) {
+    for (int64_t i = first; i < end; ++i, rows += codec.depth) {
+        if (i + kAhead < end) prefetch_centroid(codec, tokens, i + kAhead);
         const uint8_t* code = tokens.codes + i * bytes;
-        if (codec.nbits == 8) {
-            std::memcpy(rows, code, bytes);
-            continue;
-        }
         const uint8_t* centroid = codec.centroids + tokens.centroid(i) * codec.depth;
         const uint8x16_t levels = vreinterpretq_u8_s8(vld1q_s8(codec.levels[tokens.scales[i]]));
         for (int64_t j = 0; j < bytes; j += kBytes) {
