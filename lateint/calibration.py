@@ -23,7 +23,7 @@ QUERIES, EXCERPTS = "queries", "excerpts"  # what was asked
 ROUNDING = 1e-9  # of what a promise is held to: 1 - 0.9 is less than 0.1
 MOST = 1 << 48, 1 << 32  # of tokens and queries; of a setting
 MOST_RUNGS, MOST_LADDERS = 64, 64
-SETTINGS = ("nprobe", "candidates", "patience", "cells", "sampled", "deviations")
+SETTINGS = ("nprobe", "candidates", "patience", "cells", "sampled", "lists", "deviations")
 
 
 @dataclass(frozen=True)
@@ -194,8 +194,10 @@ def _ladder(values: Mapping[str, Any]) -> Ladder:
 
 def _rung(values: Mapping[str, Any]) -> Rung:
     nprobe, candidates = (_integer(values, name, 1, MOST[1]) for name in SETTINGS[:2])
-    patience, cells, sampled = (_integer({"sampled": 0, **values}, name, 0, MOST[1]) for name in SETTINGS[2:5])
-    limits = Limits(nprobe, candidates, patience, cells, _number(values, "deviations", 1e6), sampled=sampled)
+    known = {"sampled": 0, "lists": 0, **values}
+    patience, cells, sampled, lists = (_integer(known, name, 0, MOST[1]) for name in SETTINGS[2:6])
+    deviations = _number(values, "deviations", 1e6)
+    limits = Limits(nprobe, candidates, patience, cells, deviations, sampled=sampled, lists=lists)
     return Rung(limits, _number(values, "loss", 1.0))
 
 

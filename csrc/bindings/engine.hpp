@@ -144,7 +144,7 @@ struct Batch {
 // k hits for each query. With nprobe < 0 every document is scored.
 std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, const Array<int64_t>& offsets, int64_t k,
                             int64_t nprobe, int64_t candidates, int64_t patience, int64_t cells, double deviations,
-                            int64_t watched, int64_t sampled, const py::object& allowed, int threads) {
+                            int64_t watched, int64_t sampled, int64_t lists, const py::object& allowed, int threads) {
     const Batch batch(*self, queries, offsets);
     if (k < 1) throw py::value_error("k must be at least 1, got " + std::to_string(k));
     const uint8_t* const mask = optional_data(allowed);
@@ -154,11 +154,11 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
     }
     std::vector<std::vector<codes::Hit>> hits(batch.count);
     without_gil([&] {
+        const codes::SearchLimits limits = {k,          nprobe,  candidates, patience, cells,
+                                            deviations, watched, sampled,    lists};
         batch.each(threads, [&](int64_t i, const codes::Query& query, int inside) {
-            hits[i] = nprobe < 0
-                          ? self->exhaustive(query, k, mask, inside)
-                          : self->search(query, {k, nprobe, candidates, patience, cells, deviations, watched, sampled},
-                                         mask, inside);
+            hits[i] = nprobe < 0 ? self->exhaustive(query, k, mask, inside)
+                                 : self->search(query, limits, mask, inside);
         });
     });
     std::vector<Ranking> rankings;
@@ -186,13 +186,14 @@ py::tuple probe(const PyEngine& self, const Array<float>& queries, const Array<i
     return py::make_tuple(pairs, known);
 }
 
-py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe, int64_t candidates, int64_t cells) {
+py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe, int64_t candidates, int64_t cells,
+                 int64_t lists) {
     const float* const tokens = tokens_of(*self, query);
     codes::SearchCounts counts;
     std::vector<codes::Hit> hits;
     without_gil([&] {
         const codes::Query prepared = self->prepare(tokens, query.shape(0));
-        hits = self->gather(prepared, {candidates, nprobe, candidates, 0, cells, 0, 0, 0}, nullptr, &counts);
+        hits = self->gather(prepared, {candidates, nprobe, candidates, 0, cells, 0, 0, 0, lists}, nullptr, &counts);
     });
     const Ranking ranking = to_arrays(hits);
     return py::make_tuple(ranking.first, ranking.second, counts.postings, counts.touched);

@@ -35,8 +35,9 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
 
 }  // namespace
 
-// The centroids that the query looks into, by token, best first, and what a document gains there.
-void Engine::choose_lists(const Query& query, Scratch& scratch) const {
+// The centroids that the query looks into, by token, best first, and what a document gains there. With `most` > 0 only
+// so many, those of all tokens that gain most, and what gains as much as the last of them.
+void Engine::choose_lists(const Query& query, int64_t most, Scratch& scratch) const {
     const Prober& prober = scratch.prober;
     double range = 0;
     for (int i = 0; i < query.length; ++i)
@@ -52,6 +53,14 @@ void Engine::choose_lists(const Query& query, Scratch& scratch) const {
             scratch.wanted.push_back({probes[p].centroid, gain, static_cast<uint32_t>(i)});
         }
     }
+    std::vector<Wanted>& wanted = scratch.wanted;
+    if (most <= 0 || most >= static_cast<int64_t>(wanted.size())) return;
+    scratch.gains.clear();
+    for (const Wanted& one : wanted) scratch.gains.push_back(one.gain);
+    const auto last = scratch.gains.begin() + (most - 1);
+    std::nth_element(scratch.gains.begin(), last, scratch.gains.end(), std::greater<int32_t>());
+    const auto gains_less = [least = *last](const Wanted& one) { return one.gain < least; };
+    wanted.erase(std::remove_if(wanted.begin(), wanted.end(), gains_less), wanted.end());
 }
 
 // Lists from the disk into memory; what lies between neighbours comes with them.
@@ -179,7 +188,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     const int64_t candidates = std::clamp<int64_t>(limits.candidates, 0, documents());
     scratch.prober.run(centroids, *turned_, query.tiles.data(), static_cast<int>(query.length), kImputedRank * nprobe,
                        nprobe, limits.cells, threads);
-    choose_lists(query, scratch);
+    choose_lists(query, std::clamp<int64_t>(limits.lists, 0, nprobe) * query.length, scratch);
     const int64_t postings = postings_ / centroids.count * static_cast<int64_t>(scratch.wanted.size());
     const int64_t parts = std::clamp<int64_t>(postings / kPostingsAPart, 1, threads_for(threads));
     if (static_cast<int64_t>(scratch.parts.size()) < parts) scratch.parts.resize(parts);

@@ -43,6 +43,7 @@ struct SearchLimits {
     double deviations;  // stop when the next candidate is so many deviations too low (`Line`); <= 0: it does not matter
     int64_t watched;    // how many of the best candidates must not change; <= 0: k
     int64_t sampled;    // so many tokens of a query that is much longer find candidates; <= 0: all do
+    int64_t lists;      // of the probed centroids, the lists of so many a token are read; <= 0: of all
 };
 
 // What happened in a search, for tuning and tests.
@@ -123,6 +124,7 @@ private:
     struct Scratch {
         Prober prober;
         std::vector<Wanted> wanted;
+        std::vector<int32_t> gains;  // of these
         std::vector<Part> parts;
         std::vector<Candidate> chosen;
         double unit = 0;  // estimates per unit of score
@@ -131,7 +133,7 @@ private:
 
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&, Reading&,
                          SearchCounts*) const;
-    void choose_lists(const Query&, Scratch&) const;
+    void choose_lists(const Query&, int64_t most, Scratch&) const;
     int64_t open_lists(const ListedRun&, const std::vector<Wanted>&, Run documents, Part&) const;
     int64_t score_range(const Query&, int64_t first, int64_t size, Part&) const;
     void gather_part(const Query&, int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>&,

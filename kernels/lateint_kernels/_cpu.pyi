@@ -117,6 +117,7 @@ class Engine:
         deviations: float,
         watched: int,
         sampled: int,
+        lists: int,
         allowed: NDArray[np.uint8] | None,
         threads: int,
     ) -> list[tuple[NDArray[np.int64], NDArray[np.float32]]]: ...
@@ -124,7 +125,7 @@ class Engine:
         self, queries: NDArray[np.float32], offsets: NDArray[np.int64], count: int, cells: int, threads: int
     ) -> tuple[NDArray[np.int32], NDArray[np.int64]]: ...
     def gather(
-        self, query: NDArray[np.float32], nprobe: int, candidates: int, cells: int
+        self, query: NDArray[np.float32], nprobe: int, candidates: int, cells: int, lists: int
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], int, int]: ...
     def score(self, query: NDArray[np.float32], positions: NDArray[np.int64], threads: int) -> NDArray[np.float32]: ...
     def prepare(self, query: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float64], float]: ...

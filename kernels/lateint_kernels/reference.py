@@ -354,7 +354,11 @@ def nearest_centroid(tokens: NDArray[np.uint8], centroids: NDArray[np.uint8]) ->
 
 
 def coarse_scores(
-    products: NDArray[np.integer], scales: NDArray[np.float64], documents: Sequence[Iterable[int]], nprobe: int
+    products: NDArray[np.integer],
+    scales: NDArray[np.float64],
+    documents: Sequence[Iterable[int]],
+    nprobe: int,
+    lists: int = 0,
 ) -> list[float | None]:
     """What candidates are chosen by: a document's best probed centroid for each query token, or else what stands in.
 
@@ -362,18 +366,30 @@ def coarse_scores(
     centroids with the largest products (the lowest id among equals) and m_i is the product of the ``2 nprobe``-th, or
     of the last one where there are fewer (imputation: XTR, arXiv 2304.01982). None where no token has found a document.
 
+    With ``lists``, only so many probed centroids a token count: of all tokens those c whose gain ``scale_i
+    (products[i, c] - m_i)`` is largest, and all that gain as much as the last of them.
+
     >>> coarse_scores(np.array([[5, 3, 1]]), np.array([1.0]), [[0], [1, 2], [2]], 1)
     [5.0, None, None]
+    >>> coarse_scores(np.array([[5, 3, 1], [9, 2, 1]]), np.array([1.0, 1.0]), [[0], [1]], 2, lists=1)
+    [14.0, 4.0]
     """
     rows = products.tolist()
     order = [sorted(range(len(row)), key=lambda c: (-row[c], c)) for row in rows]
+    imputed = [row[best[min(2 * nprobe, len(row)) - 1]] for row, best in zip(rows, order, strict=True)]
+    gains = [
+        {c: float(scale) * (row[c] - missing) for c in best[:nprobe]}
+        for row, best, scale, missing in zip(rows, order, scales, imputed, strict=True)
+    ]
+    falling = sorted((gain for of_token in gains for gain in of_token.values()), reverse=True)
+    least = falling[min(lists * len(rows), len(falling)) - 1] if lists else 0.0
     scores: list[float | None] = []
     for document in documents:
         held, score, found = set(document), 0.0, False
         for i, row in enumerate(rows):
-            seen = [row[c] for c in order[i][:nprobe] if c in held]
+            seen = [row[c] for c, gain in gains[i].items() if c in held and gain >= least]
             found = found or bool(seen)
-            score += float(scales[i]) * max(seen, default=row[order[i][min(2 * nprobe, len(row)) - 1]])
+            score += float(scales[i]) * max(seen, default=imputed[i])
         scores.append(score if found else None)
     return scores
 

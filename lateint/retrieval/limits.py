@@ -11,6 +11,7 @@ FINE = 128  # tokens a centroid, up to which coarse scores are good enough for w
 MANY = 1 << 12  # centroids, from which they are so in any case, and cells are searched first
 PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds,
 COVERED = 1800  # the upper one of which is one of so many centroids, where these are more
+LISTS = 48, 2  # of these, the lists that are read: so many a token, or one of so many where these are more
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
@@ -18,8 +19,8 @@ SAMPLED = 96  # tokens of a much longer query that find candidates
 WIDER = 8  # times as many lists, for a query that found too few documents
 MORE = 2  # times as many lists at most, for a search among a share of the documents
 MOST_DOCUMENTS = 1 << 32  # of an index
-# Of growing cost, around the defaults: times their probes (cells and sampled tokens, where these are more), patience,
-# deviations, and times their candidates.
+# Of growing cost, around the defaults: times their probes (and lists; cells and sampled tokens, where these are more),
+# patience, deviations, and times their candidates.
 RUNGS = (
     (0.25, 48, 1.0, 1),
     (0.5, 48, 1.0, 1),
@@ -73,17 +74,27 @@ def limits(
         cells=min(cells, centroids) if probes < centroids else 0,
         deviations=DEVIATIONS if candidates is None and fine else 0.0,
         sampled=SAMPLED if candidates is None and fine else 0,
+        lists=_lists(probes) if nprobe is None and probes < centroids else 0,
     )
+
+
+def _lists(probes: int) -> int:
+    """Of so many probes; 0 for all of them."""
+    least, part = LISTS
+    found = max(least, ceil(probes / part))
+    return found if found < probes else 0
 
 
 def wider(narrow: Limits, centroids: int) -> Limits:
     """For a search that found too few documents."""
-    return narrow._replace(nprobe=min(WIDER * narrow.nprobe, centroids), cells=0, sampled=0)
+    return narrow._replace(nprobe=min(WIDER * narrow.nprobe, centroids), cells=0, sampled=0, lists=0)
 
 
 def for_share(usual: Limits, share: float, centroids: int) -> Limits:
     """For a search among a share of the documents: a list holds few of them, so more lists are read."""
-    return usual._replace(nprobe=min(int(usual.nprobe / share), MORE * usual.nprobe, centroids))
+    nprobe = min(int(usual.nprobe / share), MORE * usual.nprobe, centroids)
+    lists = ceil(usual.lists * nprobe / usual.nprobe) if nprobe < centroids else 0
+    return usual._replace(nprobe=nprobe, lists=lists)
 
 
 def rungs(k: int, *, centroids: int, tokens: int) -> list[Limits]:
@@ -95,7 +106,8 @@ def rungs(k: int, *, centroids: int, tokens: int) -> list[Limits]:
         cells = max(usual.cells, ceil(probes * usual.cells))
         sampled = max(usual.sampled, ceil(probes * usual.sampled))
         line = deviations if usual.deviations else 0.0
-        found.append(Limits(nprobe, more * usual.candidates, patience, cells, line, sampled=sampled))
+        lists = ceil(probes * usual.lists)
+        found.append(Limits(nprobe, more * usual.candidates, patience, cells, line, sampled=sampled, lists=lists))
     return found
 
 
@@ -106,4 +118,5 @@ def fitting(rung: Limits, centroids: int, documents: int) -> Limits:
         nprobe=nprobe,
         candidates=min(rung.candidates, max(1, documents)),
         cells=min(rung.cells, centroids) if nprobe < centroids else 0,
+        lists=rung.lists if nprobe < centroids else 0,
     )

@@ -175,8 +175,10 @@ def test_without_pruning_search_is_brute_force(isa, nbits, cuts):
 
 
 @pytest.mark.parametrize("cells", [0, 2, 5])
-@pytest.mark.parametrize("nprobe", [1, 3, 29, 30, 31, 1000])
-def test_candidates(isa, nprobe, cells):
+@pytest.mark.parametrize(
+    ("nprobe", "lists"), [(1, 0), (3, 1), (3, 2), (12, 4), (29, 0), (30, 0), (30, 7), (31, 0), (1000, 0), (1000, 2)]
+)
+def test_candidates(isa, nprobe, lists, cells):
     """The coarse scores, and that a search returns the best of the documents that they let through."""
     rng = np.random.default_rng(nprobe)
     made = make(rng, rng.integers(0, 9, 60).tolist(), cuts=(20, 21))
@@ -185,8 +187,8 @@ def test_candidates(isa, nprobe, cells):
     products = integers.astype(np.int64) @ (made.codec.centroids.astype(np.int64) - 128).T
     documents = [made.centroids_of(position) for position in range(60)]
     if cells == 0:
-        coarse = np.array(reference.coarse_scores(products, scales, documents, nprobe), np.float64)
-        found = made.engine.gather(query, Limits(nprobe, 60))
+        coarse = np.array(reference.coarse_scores(products, scales, documents, nprobe, lists), np.float64)
+        found = made.engine.gather(query, Limits(nprobe, 60, lists=lists))
         assert sorted(found.positions.tolist()) == np.flatnonzero(~np.isnan(coarse)).tolist()
         assert found.touched == len(found.positions)
         order = coarse[found.positions]
@@ -197,14 +199,13 @@ def test_candidates(isa, nprobe, cells):
             (found.scores - found.scores.min()) * np.ptp(order), (order - order.min()) * np.ptp(found.scores), rtol=1e-4
         )
     for candidates in (1, 7, 60):
-        some = made.engine.gather(query, Limits(nprobe, candidates, cells=cells))
+        some = made.engine.gather(query, Limits(nprobe, candidates, cells=cells, lists=lists))
         assert len(some.positions) <= candidates
         allowed = np.zeros(60, np.uint8)
         allowed[some.positions] = 1
         for threads in (1, 2, 3):
-            rankings = made.engine.search(
-                query, whole(query), 5, Limits(nprobe, candidates, cells=cells), threads=threads
-            )
+            limits = Limits(nprobe, candidates, cells=cells, lists=lists)
+            rankings = made.engine.search(query, whole(query), 5, limits, threads=threads)
             assert one(rankings) == made.best(query, 5, allowed)
 
 

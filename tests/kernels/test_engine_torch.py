@@ -96,7 +96,7 @@ def test_search(nbits, cuts):
     for number in rng.permutation(len(choices))[:24]:
         k, nprobe, candidates, patience, mask = choices[number]
         limits = Limits(nprobe, candidates, patience, watched=int(rng.choice([0, 1, 10])), deviations=patience / 32)
-        limits = limits._replace(sampled=int(rng.choice([0, 3, 20])))
+        limits = limits._replace(sampled=int(rng.choice([0, 3, 20])), lists=int(rng.choice([0, 1, 3])))
         same(*(engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine)))
     for k, mask in itertools.product((1, 10, 1000), (None, allowed)):
         same(
@@ -122,10 +122,10 @@ def test_gather():
     rng = np.random.default_rng(1)
     made = make(rng, rng.integers(1, 30, 300).tolist(), count=50, cuts=(100,))
     ours = on_torch(made)
-    for length, nprobe, candidates in itertools.product((1, 20), (1, 3, 50), (1, 40, 500)):
+    for length, nprobe, candidates, lists in itertools.product((1, 20), (1, 3, 50), (1, 40, 500), (0, 2)):
         query = rng.standard_normal((length, 40)).astype(np.float32)
-        found = ours.gather(query, Limits(nprobe, candidates))
-        expected = made.engine.gather(query, Limits(nprobe, candidates))
+        found = ours.gather(query, Limits(nprobe, candidates, lists=lists))
+        expected = made.engine.gather(query, Limits(nprobe, candidates, lists=lists))
         for left, right in zip(found, expected, strict=True):
             np.testing.assert_array_equal(left, right)
 
@@ -150,11 +150,11 @@ def test_cells(cells):
     queries, offsets = batch(rng, [1, 9, 2, 33, 17, 3, 1], 40)
     queries[12:20] = queries[12]
     queries[20] = 0
-    for nprobe, patience in itertools.product((1, 4, 40, 400), (0, 32)):
-        limits = Limits(nprobe, 60, patience=patience, cells=cells, deviations=patience / 32)
+    for nprobe, patience, lists in itertools.product((1, 4, 40, 400), (0, 32), (0, 3)):
+        limits = Limits(nprobe, 60, patience=patience, cells=cells, deviations=patience / 32, lists=lists)
         same(ours.search(queries, offsets, 10, limits), made.engine.search(queries, offsets, 10, limits))
         for first, last in itertools.pairwise(offsets):
-            limits = Limits(nprobe, 60, cells=cells)
+            limits = Limits(nprobe, 60, cells=cells, lists=lists)
             found, expected = (engine.gather(queries[first:last], limits) for engine in (ours, made.engine))
             for left, right in zip(found, expected, strict=True):
                 np.testing.assert_array_equal(left, right)

@@ -94,7 +94,7 @@ def test_searches(made, monkeypatch):
                 (3, 2, 50, 32, None), (4, 2, 50, 32, None), (3, 3, 50, 32, None), (3, 2, 60, 32, None),
                 (3, 2, 50, 0, None), (3, 2, 50, 32, allowed),
             ]:  # fmt: skip
-                limits = Limits(nprobe, candidates, patience, deviations=patience / 32)
+                limits = Limits(nprobe, candidates, patience, deviations=patience / 32, lists=k - 2)
                 found, expected = (
                     engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine)
                 )

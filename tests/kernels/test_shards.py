@@ -54,7 +54,7 @@ def same_searches(ours, made, every=7):
     for number, (k, nprobe, candidates, patience, mask) in enumerate(choices):
         if number % every == 0:
             limits = Limits(nprobe, candidates, patience, watched=number % 3, deviations=patience / 32)
-            limits = limits._replace(sampled=(0, 3, 20)[number % 4 % 3])
+            limits = limits._replace(sampled=(0, 3, 20)[number % 4 % 3], lists=(0, 2)[number % 2])
             same(*(engine.search(queries, offsets, k, limits, allowed=mask) for engine in (ours, made.engine)))
     for k, mask in itertools.product((1, 1000), (None, some)):
         expected = made.engine.exhaustive(queries, offsets, k, allowed=mask)

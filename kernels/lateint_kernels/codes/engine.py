@@ -30,6 +30,9 @@ class Limits(NamedTuple):
         watched: of the best documents, that decide when to stop (k is then their number); 0: k, and never more.
         sampled: of a query with more than 3/2 times as many tokens, so many, evenly spread, find candidates; their
             MaxSim then says in which order the whole query scores them. 0: all tokens find candidates.
+        lists: of the probed centroids, the lists of so many a token are read: of all tokens those that gain most, so
+            a token that tells documents apart has more of them than one that does not. A list gains what the score of
+            its centroid has more than what stands in; all that gain as much as the last one are read. 0: all lists.
     """
 
     nprobe: int
@@ -39,6 +42,7 @@ class Limits(NamedTuple):
     deviations: float = 0.0
     watched: int = 0
     sampled: int = 0
+    lists: int = 0
 
     def first(self, k: int) -> int:
         """Those among which something must change, in a search for the best k."""
@@ -122,7 +126,7 @@ class Engine:
         threads: int = 0,
     ) -> list[Ranking]:
         """As `search`, but every document is scored."""
-        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, 0.0, 0, 0, allowed, threads)
+        rankings: list[Ranking] = self._engine.search(queries, offsets, k, -1, 0, 0, 0, 0.0, 0, 0, 0, allowed, threads)
         return rankings
 
     def probe(
@@ -146,7 +150,7 @@ class Engine:
 
     def gather(self, query: NDArray[np.float32], limits: Limits) -> Candidates:
         """The coarse stage alone, for one query ``[Lq, dim]``; its scores are comparable within the call only."""
-        return Candidates(*self._engine.gather(query, limits.nprobe, limits.candidates, limits.cells))
+        return Candidates(*self._engine.gather(query, limits.nprobe, limits.candidates, limits.cells, limits.lists))
 
     def score(
         self, query: NDArray[np.float32], positions: NDArray[np.int64], *, threads: int = 0

@@ -71,8 +71,21 @@ def gather(
     unit = COARSE_RANGE / ranges.clamp(min=1e-30)
     gains = (queries.scales[:, None] * above[:, :used].double() * unit[owners(queries), None]).to(torch.int64)
 
-    best, postings, touched = best_keys(index, queries, ids[:, :used], gains, limits.candidates, allowed)
+    ids = ids[:, :used]
+    if 0 < limits.lists < used:
+        less = gains < _least_gain(index, queries, ids, gains, limits.lists)[owners(queries), None]
+        ids = torch.where(less, len(index.centroids), ids)
+
+    best, postings, touched = best_keys(index, queries, ids, gains, limits.candidates, allowed)
     return Gathered(*_opened(best), unit, postings, touched)
+
+
+def _least_gain(index: IndexTensors, queries: QueryTensors, ids: Tensor, gains: Tensor, lists: int) -> Tensor:
+    """``[Nq]``: of the gains of a query, the last of the ``lists`` largest a token; below all where there are fewer."""
+    there = queries.padded(torch.where(ids < len(index.centroids), gains + 1, 0)).flatten(1)  # [Nq, longest * used]
+    most = lists * (queries.offsets[1:] - queries.offsets[:-1])
+    falling = there.sort(dim=1, descending=True).values
+    return falling.gather(1, (most[:, None] - 1).clamp(min=0))[:, 0] - 1
 
 
 def probe(
