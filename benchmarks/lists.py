@@ -31,15 +31,11 @@ LENGTHS = 32, 12  # of queries
 
 
 def settings_of(usual: Limits) -> list[Limits]:
-    """The default, and others with as many or fewer lists."""
-    half = -(-usual.nprobe // 2)
-    return [
-        usual._replace(lists=0),
-        usual._replace(lists=half),
-        usual._replace(lists=-(-usual.nprobe // 3)),
-        usual._replace(nprobe=half, lists=0),
-        usual._replace(nprobe=half, lists=-(-half // 2)),
-    ]
+    """Probes and lists around the default, of which ``half`` are the lists."""
+    half = usual.lists or -(-usual.nprobe // 2)
+    probes, third = 2 * half, -(-2 * half // 3)
+    pairs = [(half, 0), (probes, 0), (probes, half), (probes, third), (3 * half, half), (2 * probes, 2 * third)]
+    return [usual._replace(nprobe=nprobe, lists=lists) for nprobe, lists in pairs]
 
 
 def measure(index: Any, queries: list[np.ndarray]) -> list[dict[str, Any]]:
