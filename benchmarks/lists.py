@@ -31,10 +31,10 @@ LENGTHS = 32, 12  # of queries
 
 
 def settings_of(usual: Limits) -> list[Limits]:
-    """Probes and lists around the default, of which ``half`` are the lists."""
-    half = usual.lists or -(-usual.nprobe // 2)
-    probes, third = 2 * half, -(-2 * half // 3)
-    pairs = [(half, 0), (probes, 0), (probes, half), (probes, third), (3 * half, half), (2 * probes, 2 * third)]
+    """Probes and lists around the default, which is the last: before, half of its probes had all their lists read."""
+    before = usual.nprobe // 2
+    half, third = -(-before // 2), -(-before // 3)
+    pairs = [(half, 0), (before, 0), (before, half), (before, third), (3 * half, half), (usual.nprobe, usual.lists)]
     return [usual._replace(nprobe=nprobe, lists=lists) for nprobe, lists in pairs]
 
 

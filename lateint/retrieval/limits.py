@@ -11,7 +11,7 @@ FINE = 128  # tokens a centroid, up to which coarse scores are good enough for w
 MANY = 1 << 12  # centroids, from which they are so in any case, and cells are searched first
 PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds,
 COVERED = 1800  # the upper one of which is one of so many centroids, where these are more
-LISTS = 48, 2  # of these, the lists that are read: so many a token, or one of so many where these are more
+SPREAD = 2, 3  # from the upper one on: times as many probes, of which one in so many has its list read
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
@@ -58,10 +58,15 @@ def limits(
     if cells is not None and (cells := integer(cells, "cells")) < 0:
         raise ValueError(f"cells must be at least 0, got {cells}")
     fine = centroids > MANY or tokens <= FINE * centroids
+    lists = 0
     if nprobe is None:
         few, most_probes = PROBES
         probes = (max(few, isqrt(centroids) // 2) if fine else few) + 2 * isqrt(max(0, k - 10))
         probes = min(probes, max(most_probes, centroids // COVERED))
+        more, part = SPREAD
+        if probes >= most_probes and more * probes < centroids:
+            probes *= more
+            lists = ceil(probes / part)
     else:
         probes = positive(nprobe, "nprobe")
     most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
@@ -74,15 +79,8 @@ def limits(
         cells=min(cells, centroids) if probes < centroids else 0,
         deviations=DEVIATIONS if candidates is None and fine else 0.0,
         sampled=SAMPLED if candidates is None and fine else 0,
-        lists=_lists(probes) if nprobe is None and probes < centroids else 0,
+        lists=lists,
     )
-
-
-def _lists(probes: int) -> int:
-    """Of so many probes; 0 for all of them."""
-    least, part = LISTS
-    found = max(least, ceil(probes / part))
-    return found if found < probes else 0
 
 
 def wider(narrow: Limits, centroids: int) -> Limits:

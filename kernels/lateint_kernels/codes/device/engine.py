@@ -102,7 +102,7 @@ class DeviceEngine:
         """As `Engine.search`, which the number of threads means nothing to."""
         mask = self.mask(allowed)
         rankings: list[Ranking] = []
-        for first, last in runs(offsets, self.room(limits.nprobe)):
+        for first, last in runs(offsets, self.room(limits.lists or limits.nprobe)):
             rankings += self._ranked(queries, offsets[first : last + 1], k, limits, mask)
         return rankings
 
@@ -203,10 +203,10 @@ class DeviceEngine:
         parts = [search.score_all(index, batch, self._kernels, places[0]) for index, places in held]
         return torch.cat(parts, 1) if parts else self._empty(len(batch.constants))[1]
 
-    def room(self, nprobe: int = 0) -> int:
-        """Query tokens that are taken together, so many that what they need fits."""
+    def room(self, lists: int = 0) -> int:
+        """Query tokens that are taken together, so many that what they need fits; each reads so many lists."""
         kind = codes.kind(self.index.codes)
-        postings = 1 + nprobe * len(self.index.list_documents) // len(self.index.centroids)  # of a token
+        postings = 1 + lists * len(self.index.list_documents) // len(self.index.centroids)  # of a token
         most = min(TOKENS[kind], POSTINGS[kind] // postings)
         return most if self._cache is None else min(most, self._cache.most // self._cache.longest)
 

@@ -62,7 +62,7 @@ class ShardedEngine:
         """As `DeviceEngine.search`."""
         rankings: list[Ranking] = []
         masks = [shard.mask(part) for shard, part in zip(self.shards, self._cut(allowed), strict=True)]
-        room = min(shard.room(limits.nprobe) for shard in self.shards)
+        room = min(shard.room(limits.lists or limits.nprobe) for shard in self.shards)
         for first, last in runs(offsets, room):
             batches = [shard.prepared(queries, offsets[first : last + 1]) for shard in self.shards]
             few = [shard.sampled(batch, limits.sampled) for shard, batch in zip(self.shards, batches, strict=True)]
