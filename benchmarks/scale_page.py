@@ -1,4 +1,4 @@
-"""Writes the tables of ``docs/scale.md`` from ``scale.json`` and ``agreement.json`` in ``benchmarks/results``.
+"""Writes the tables of ``docs/scale.md`` from ``scale.json``, ``scale-avx2.json`` and ``agreement.json``.
 
 python -m benchmarks.scale_page            write them
 python -m benchmarks.scale_page --check    fail if they are not what the JSON file says
@@ -40,6 +40,11 @@ def grown(results: Row) -> str:
     cheaper = f"nprobe {other['nprobe']}, cells {other['cells']}"
     head = ("tokens", "build", "index", "p50 and recall@10", "p95", cheaper, "p50, cold", "opened, cold")
     return f"{machines_text(sizes)}\n\n{table(head, rows)}"
+
+
+def grown_avx2(results: Row) -> str:
+    """The same on an older processor, of documents of several collections."""
+    return grown(results["avx2"])
 
 
 def _search(found: Row) -> str:
@@ -93,8 +98,9 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
     args = parser.parse_args()
     page = PAGE.read_text()
-    results = {**read_json(RESULTS / "scale.json"), "agreement": read_json(RESULTS / "agreement.json")}
-    rendered = with_tables(page, results, (grown, machines, agreement))
+    others = {"agreement": "agreement.json", "avx2": "scale-avx2.json"}
+    results = read_json(RESULTS / "scale.json") | {name: read_json(RESULTS / file) for name, file in others.items()}
+    rendered = with_tables(page, results, (grown, grown_avx2, machines, agreement))
     if args.check and rendered != page:
         sys.exit(f"{PAGE.name} is not what benchmarks/results say; run python -m benchmarks.scale_page")
     if not args.check:

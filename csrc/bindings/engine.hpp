@@ -157,8 +157,7 @@ std::vector<Ranking> search(const PyEngine& self, const Array<float>& queries, c
         const codes::SearchLimits limits = {k,          nprobe,  candidates, patience, cells,
                                             deviations, watched, sampled,    lists};
         batch.each(threads, [&](int64_t i, const codes::Query& query, int inside) {
-            hits[i] = nprobe < 0 ? self->exhaustive(query, k, mask, inside)
-                                 : self->search(query, limits, mask, inside);
+            hits[i] = nprobe < 0 ? self->exhaustive(query, k, mask, inside) : self->search(query, limits, mask, inside);
         });
     });
     std::vector<Ranking> rankings;

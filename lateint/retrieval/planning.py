@@ -27,7 +27,8 @@ class Plan:
             subset leaves were few, and all of them were scored; ``"exhaustive"``: that is what was asked for;
             ``"words"``: candidates were found by BM25, or by sparse vectors, alone.
         documents: how many could be found.
-        nprobe: centroids that each query token looked into; None where lists played no part.
+        nprobe: centroids that each query token probed; None where lists played no part. ``limits.lists`` says of how
+            many the lists were read, where not of all.
         limits: all settings of a pruned search; None where lists played no part.
         recall: that was asked for, and for which these settings were calibrated; None: none was.
     """
