@@ -372,7 +372,7 @@ def coarse_scores(
     >>> coarse_scores(np.array([[5, 3, 1]]), np.array([1.0]), [[0], [1, 2], [2]], 1)
     [5.0, None, None]
     >>> coarse_scores(np.array([[5, 3, 1], [9, 2, 1]]), np.array([1.0, 1.0]), [[0], [1]], 2, lists=1)
-    [14.0, 4.0]
+    [14.0, None]
     """
     rows = products.tolist()
     order = [sorted(range(len(row)), key=lambda c: (-row[c], c)) for row in rows]

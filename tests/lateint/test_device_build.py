@@ -489,7 +489,7 @@ def test_memory_of_divided_cells(device, clustered, monkeypatch):
     """Which are more arrays of centroids, for as long as tokens look for theirs."""
     shrink(monkeypatch, device, (codes.NUMBERS, 1 << 15), (building.ASSIGNED, 1 << 9), (build.ENCODED, 1 << 13))
     shrink(monkeypatch, device, (build.ENTRIES, 1 << 12))
-    for name, least in (("CHUNK", 1 << 9), ("PILOT", 1 << 9), ("MEASURED", 1 << 9)):
+    for name, least in (("CHUNK", 1 << 9), ("PILOT", 1 << 9), ("MEASURED", 1 << 9), ("ITERATIONS", 1)):
         monkeypatch.setattr(builder, name, least)
     monkeypatch.setattr(clustering, "DIVIDED", 1)
     monkeypatch.setattr(building, "COMPONENTS", 8)
@@ -498,7 +498,7 @@ def test_memory_of_divided_cells(device, clustered, monkeypatch):
     monkeypatch.setattr(building.DeviceOperators, "check", lambda self, **known: sizes.append(known))
     monkeypatch.setattr(building.DeviceOperators, "release", lambda self: told.append(peak()))
     with counted(device) as peak:
-        Index.build(clustered([7] * 8000, 8), device=device, ncentroids=2000, nbits=4, progress=False)
+        Index.build(clustered([7] * 1750, 8), device=device, ncentroids=500, nbits=4, progress=False)
     formula = building.device_bytes(**sizes[0])
     assert formula // 2 < told[0] <= formula, (told, formula)
 
