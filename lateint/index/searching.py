@@ -77,8 +77,8 @@ class Searching(Base):
             fusion: ``"relative"`` (None), by scores, or ``"rrf"``, by ranks; see `lateint.retrieval.fusion.Fusion`.
             rerank: order so many of the best documents by BM25 (or ``sparse``) by MaxSim instead.
             nprobe: centroids that each query token looks into; None: half the square root of their number, from 16 to
-                96, and more for k over 10. With 36,864 centroids or more, the lists that are read are those that gain
-                most, and differ in number between tokens (docs/design.md, "Lists that gain most").
+                96, and more for k over 10. With some 175,000 centroids or more, the lists that are read are those that
+                gain most, and differ in number between tokens (docs/design.md, "Lists that gain most").
             candidates: documents scored on their codes; None: as many as it takes, best first, until what is left can
                 hardly be among the best k (docs/design.md, "When to stop"); at most 512 + 4 k.
             cells: of centroids, that each query token looks into; 0: it looks at all centroids. None: 24 if there are

@@ -11,7 +11,7 @@ FINE = 128  # tokens a centroid, up to which coarse scores are good enough for w
 MANY = 1 << 12  # centroids, from which they are so in any case, and cells are searched first
 PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds,
 COVERED = 1800  # the upper one of which is one of so many centroids, where these are more
-SPREAD = 2, 3  # from the upper one on: times as many probes, of which one in so many has its list read
+SPREAD = 2, 3  # beyond 96: times as many probes, of which one in so many has its list read
 CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
@@ -64,7 +64,7 @@ def limits(
         probes = (max(few, isqrt(centroids) // 2) if fine else few) + 2 * isqrt(max(0, k - 10))
         probes = min(probes, max(most_probes, centroids // COVERED))
         more, part = SPREAD
-        if probes >= most_probes and more * probes < centroids:
+        if probes > most_probes and more * probes < centroids:
             probes *= more
             lists = ceil(probes / part)
     else:
