@@ -63,8 +63,8 @@ def limits(
         few, most_probes = PROBES
         probes = (max(few, isqrt(centroids) // 2) if fine else few) + 2 * isqrt(max(0, k - 10))
         probes = min(probes, max(most_probes, centroids // COVERED))
-        more, part = SPREAD
-        if probes > most_probes and more * probes < centroids:
+        if probes > most_probes:
+            more, part = SPREAD
             probes *= more
             lists = ceil(probes / part)
     else:

@@ -326,6 +326,19 @@ def test_it_is_the_same_every_time(made, tmp_path):
     assert Calibration.from_json(json.loads(json.dumps(known.to_json()))) == known
 
 
+def test_a_rung_keeps_how_many_lists_are_read(index):
+    values = index.calibrate(k=5, n=20).to_json()
+    rungs = values["ladders"][0]["rungs"]
+    rungs[0]["lists"] = 7
+    del rungs[1]["lists"]  # as in older calibrations, which read all
+    found = Calibration.from_json(json.loads(json.dumps(values)))
+    assert [rung.limits.lists for rung in found.ladders[0].rungs[:2]] == [7, 0]
+    assert found.to_json()["ladders"][0]["rungs"][0] == rungs[0]
+    rungs[0]["lists"] = -1
+    with pytest.raises(ValueError, match="lists cannot be -1"):
+        Calibration.from_json(values)
+
+
 def test_excerpts_stand_for_queries_and_say_so(index):
     made = index.calibrate(k=5, n=50)
     assert (made.source, made.queries) == ("excerpts", 50)

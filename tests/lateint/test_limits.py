@@ -26,14 +26,16 @@ def test_probes_grow_with_centroids(centroids, tokens, nprobe, lists):
     assert (asked.nprobe, asked.lists) == (5, 0)
 
 
-def test_all_lists_are_read_where_all_centroids_are_probed():
-    for centroids, nprobe in ((90, 90), (192, 96)):
-        usual = limits(10**6, centroids=centroids, documents=1000, tokens=4_300)
-        assert (usual.nprobe, usual.lists) == (nprobe, 0)
-    some = limits(10, centroids=235_399, documents=10**6, tokens=10**8)
-    assert for_share(some, 0.6, 235_399)[0::7] == (433, 145)
-    assert for_share(some, 0.6, 150)[0::7] == (150, 0)
-    assert fitting(some, 90, 1000)[0::7] == (90, 0)
-    assert wider(some, 235_399)[0::7] == (2080, 0)
-    rungs_of = rungs(10, centroids=235_399, tokens=10**8)
-    assert all(0 <= 3 * rung.lists - rung.nprobe <= 8 for rung in rungs_of)
+def test_lists_keep_their_share_of_the_probes_but_for_all_centroids():
+    def probes_and_lists(found):
+        return found.nprobe, found.lists
+
+    usual = limits(10, centroids=235_399, documents=10**6, tokens=10**8)
+    assert probes_and_lists(for_share(usual, 0.6, 235_399)) == (433, 145)
+    assert probes_and_lists(for_share(usual, 0.6, 150)) == (150, 0)
+    assert probes_and_lists(fitting(usual, 90, 1000)) == (90, 0)
+    assert probes_and_lists(wider(usual, 235_399)) == (2080, 0)
+    many = limits(10**6, centroids=90, documents=1000, tokens=4_300)
+    assert probes_and_lists(many) == (90, 0)
+    ladder = rungs(10, centroids=235_399, tokens=10**8)
+    assert all(0 <= 3 * rung.lists - rung.nprobe <= 8 for rung in ladder)
