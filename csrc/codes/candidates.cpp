@@ -9,7 +9,10 @@
 namespace lateint::codes {
 namespace {
 
-constexpr int64_t kRange = 1 << 16;       // documents on the scoreboard at a time: half a megabyte
+constexpr int kTagBits = 32;              // of an entry of the scoreboard
+constexpr uint64_t kTags = ~uint32_t{0};  // these bits
+constexpr int64_t kRange = 1 << 18;       // documents on the scoreboard at a time: two megabytes
+constexpr int64_t kDocumentsAhead = 12;   // in a list, between the prefetch of their entries and their use
 constexpr size_t kListsAhead = 4;         // lists between the prefetch of their documents and their use
 constexpr size_t kProbesAhead = 8;        // likewise for where lists begin
 constexpr int64_t kPostingsAPart = 8192;  // that are worth a thread
@@ -99,80 +102,81 @@ int64_t Engine::open_lists(const ListedRun& run, const std::vector<Wanted>& want
     return postings;
 }
 
-// Adds up the coarse scores of documents [first, first + size) of a run; returns how many were touched. The range
-// is small enough for its scoreboard to stay in the second-level cache.
-int64_t Engine::score_range(const Query& query, int64_t first, int64_t size, Part& part) const {
-    Entry* board = part.board.data();
-    uint32_t* touched = part.touched.data();
-    int64_t count = 0;
-    if (part.next_tag > std::numeric_limits<uint32_t>::max() - static_cast<uint32_t>(query.length)) {
-        std::fill(part.board.begin(), part.board.end(), Entry{0, 0});
-        part.next_tag = 1;
-    }
-    const uint32_t first_tag = part.next_tag, range = static_cast<uint32_t>(size);
+// Adds up the coarse scores of documents [first, first + size) of a run on part.board. The range is small enough for
+// the board to stay in the last-level cache, and so large that a list has many documents in it.
+void Engine::score_range(int64_t first, int64_t size, Part& part) const {
+    Entry* const board = part.board.data();
+    std::fill_n(board, size, Entry{0});
+    const auto start = static_cast<uint32_t>(first), range = static_cast<uint32_t>(size);
     for (size_t l = 0; l < part.open; ++l) {
         List& list = part.lists[l];
-        const uint32_t tag = first_tag + list.token;
         if (l + kListsAhead < part.open) {
             const List& ahead = part.lists[l + kListsAhead];
             for (const uint32_t* line = ahead.next; line < std::min(ahead.end, ahead.next + 128); line += 16)
                 __builtin_prefetch(line);
         }
+        const Entry tag = Entry{list.token} + 1, gain = static_cast<Entry>(list.gain) << kTagBits;
         const uint32_t* at = list.next;
         for (; at < list.end; ++at) {
-            const uint32_t local = *at - static_cast<uint32_t>(first);
+            const uint32_t local = *at - start;
             if (local >= range) break;  // of a later range; or of none, which gather_part notices
-            // Masks, not branches: whether a document is new is as good as random.
-            const Entry entry = board[local];
-            const int32_t known = -static_cast<int32_t>(entry.tag >= first_tag);
-            const int32_t unseen = -static_cast<int32_t>(entry.tag != tag);
-            board[local] = {tag, (entry.sum & known) + (list.gain & unseen)};
-            touched[count] = local;
-            count += 1 + known;
+            if (list.end - at > kDocumentsAhead)
+                __builtin_prefetch(board + std::min(at[kDocumentsAhead] - start, range - 1));
+            // A mask, not a branch: whether the token was here before is as good as random.
+            const Entry entry = board[local], unseen = -static_cast<Entry>((entry & kTags) != tag);
+            board[local] = ((entry & ~kTags) + (gain & unseen)) | tag;
         }
         list.next = at;
     }
-    part.next_tag += static_cast<uint32_t>(query.length);
-    return count;
+}
+
+// The documents of the range at hand that may be among the best `candidates`, which go to part.keys; `position` is that
+// of its first one.
+void Engine::take_best(int64_t position, int64_t size, int64_t candidates, const uint8_t* allowed, Part& part) const {
+    const auto most = static_cast<size_t>(std::max<int64_t>(4 * candidates, 4096));
+    std::vector<uint64_t>& keys = part.keys;
+    const Entry* const board = part.board.data();
+    Entry bound = (part.least & ~kTags) + 1;  // what is below it is not among the best
+    int64_t touched = 0;
+    for (int64_t i = 0; i < size; ++i) {
+        const Entry entry = board[i];
+        touched += entry > 0;
+        if (entry < bound) continue;
+        const uint64_t key = key_of(static_cast<int32_t>(entry >> kTagBits), position + i);
+        if (key < part.least || (allowed && !allowed[position + i])) continue;
+        keys.push_back(key);
+        if (keys.size() < most) continue;
+        keep_best(keys, candidates);
+        part.least = *std::min_element(keys.begin(), keys.end());
+        bound = (part.least & ~kTags) + 1;
+    }
+    part.counts.touched += touched;
 }
 
 // Coarse scores of the documents of one of `parts` shares of each run; the best `candidates` are in part.keys.
-void Engine::gather_part(const Query& query, int64_t candidates, const uint8_t* allowed,
-                         const std::vector<ListedRun>& runs, const std::vector<Wanted>& wanted, int64_t number,
-                         int64_t parts, Part& part) const {
+void Engine::gather_part(int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>& runs,
+                         const std::vector<Wanted>& wanted, int64_t number, int64_t parts, Part& part) const {
     const auto room = static_cast<size_t>(std::min(kRange, documents()));
-    if (part.board.size() < room) part.board.resize(room, Entry{0, 0});
-    if (part.touched.size() < room + 1) part.touched.resize(room + 1);  // one is written before it is known to be new
+    if (part.board.size() < room) part.board.resize(room);
     part.lists.resize(wanted.size());
-    const auto most = static_cast<size_t>(std::max<int64_t>(4 * candidates, 4096));
-    std::vector<uint64_t>& keys = part.keys;
-    keys.clear();
+    part.keys.clear();
+    part.least = 0;
     part.counts = {};
-    uint64_t least = 0;
     int64_t before = 0;  // documents of earlier runs
     for (const ListedRun& run : runs) {
         const Run share = {run.documents * number / parts, run.documents * (number + 1) / parts};
         part.counts.postings += open_lists(run, wanted, share, part);
         for (int64_t first = share.first; first < share.end; first += kRange) {
             check_interrupt();
-            const int64_t touched = score_range(query, first, std::min(kRange, share.end - first), part);
-            part.counts.touched += touched;
-            for (int64_t t = 0; t < touched; ++t) {
-                const uint32_t local = part.touched[t];
-                const int64_t position = before + first + local;
-                const uint64_t key = key_of(part.board[local].sum, position);
-                if (key < least || (allowed && !allowed[position])) continue;
-                keys.push_back(key);
-                if (keys.size() < most) continue;
-                keep_best(keys, candidates);
-                least = *std::min_element(keys.begin(), keys.end());
-            }
+            const int64_t size = std::min(kRange, share.end - first);
+            score_range(first, size, part);
+            take_best(before + first, size, candidates, allowed, part);
         }
         for (size_t l = 0; l < part.open; ++l)
             if (part.lists[l].next < part.lists[l].end) out_of_order(*part.lists[l].next, run);
         before += run.documents;
     }
-    keep_best(keys, candidates);
+    keep_best(part.keys, candidates);
 }
 
 // score(d) ~ sum_i m_i + sum over the query tokens that probe a centroid of d of (best such centroid's score - m_i):
@@ -196,7 +200,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     if (reading.expected())
         for (const ListedRun& run : runs) read_ahead(run, scratch.wanted);
     parallel_for(parts, threads, [&](int64_t part, int) {
-        gather_part(query, candidates, allowed, runs, scratch.wanted, part, parts, scratch.parts[part]);
+        gather_part(candidates, allowed, runs, scratch.wanted, part, parts, scratch.parts[part]);
     });
     lists_.opened(static_cast<int64_t>(scratch.wanted.size()));
     std::vector<uint64_t>& keys = scratch.parts[0].keys;

@@ -98,10 +98,9 @@ public:
     void decode(int64_t segment, int64_t first, int64_t n, uint8_t* bytes) const;
 
 private:
-    struct Entry {  // of the scoreboard, one a document of the range at hand
-        uint32_t tag;
-        int32_t sum;
-    };
+    // Of the scoreboard, one a document of the range at hand: the sum in the upper half; in the lower one the number of
+    // the token that added to it last, counted from 1. 0: none did.
+    using Entry = uint64_t;
     struct Wanted {  // a centroid that a query token looks into, and what a document there gains
         uint32_t centroid;
         int32_t gain;
@@ -114,11 +113,10 @@ private:
     };
     struct Part {  // of the documents, for a thread
         std::vector<Entry> board;
-        uint32_t next_tag = 1;
-        std::vector<uint32_t> touched;
         std::vector<List> lists;     // by token, best first
         size_t open = 0;             // of them: those of a run that are not empty
         std::vector<uint64_t> keys;  // of candidates: the coarse sum is in the upper half
+        uint64_t least = 0;          // a key below it is not among the best
         SearchCounts counts;
     };
     struct Scratch {
@@ -135,8 +133,9 @@ private:
                          SearchCounts*) const;
     void choose_lists(const Query&, int64_t most, Scratch&) const;
     int64_t open_lists(const ListedRun&, const std::vector<Wanted>&, Run documents, Part&) const;
-    int64_t score_range(const Query&, int64_t first, int64_t size, Part&) const;
-    void gather_part(const Query&, int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>&,
+    void score_range(int64_t first, int64_t size, Part&) const;
+    void take_best(int64_t position, int64_t size, int64_t candidates, const uint8_t* allowed, Part&) const;
+    void gather_part(int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>&,
                      const std::vector<Wanted>&, int64_t part, int64_t parts, Part&) const;
     std::vector<Hit> rank(const Query&, int64_t k, int64_t watched, const SearchLimits&, const Scratch&, int threads,
                           Reading&, SearchCounts*) const;
