@@ -13,6 +13,7 @@ constexpr int kTagBits = 32;              // of an entry of the scoreboard
 constexpr uint64_t kTags = ~uint32_t{0};  // these bits
 constexpr int64_t kRange = 1 << 18;       // documents on the scoreboard at a time: two megabytes
 constexpr int64_t kDocumentsAhead = 12;   // in a list, between the prefetch of their entries and their use
+constexpr int64_t kScanned = 1 << 12;     // entries that are looked through at a time
 constexpr size_t kListsAhead = 4;         // lists between the prefetch of their documents and their use
 constexpr size_t kProbesAhead = 8;        // likewise for where lists begin
 constexpr int64_t kPostingsAPart = 8192;  // that are worth a thread
@@ -130,27 +131,27 @@ void Engine::score_range(int64_t first, int64_t size, Part& part) const {
     }
 }
 
-// The documents of the range at hand that may be among the best `candidates`, which go to part.keys; `position` is that
-// of its first one.
+// The documents of the range at hand that may be among the best `candidates` go to part.keys; `position` is that of the
+// first one.
 void Engine::take_best(int64_t position, int64_t size, int64_t candidates, const uint8_t* allowed, Part& part) const {
+    const Int8Kernels& kernels = int8_kernels();
     const auto most = static_cast<size_t>(std::max<int64_t>(4 * candidates, 4096));
     std::vector<uint64_t>& keys = part.keys;
-    const Entry* const board = part.board.data();
-    Entry bound = (part.least & ~kTags) + 1;  // what is below it is not among the best
-    int64_t touched = 0;
-    for (int64_t i = 0; i < size; ++i) {
-        const Entry entry = board[i];
-        touched += entry > 0;
-        if (entry < bound) continue;
-        const uint64_t key = key_of(static_cast<int32_t>(entry >> kTagBits), position + i);
-        if (key < part.least || (allowed && !allowed[position + i])) continue;
-        keys.push_back(key);
-        if (keys.size() < most) continue;
-        keep_best(keys, candidates);
-        part.least = *std::min_element(keys.begin(), keys.end());
-        bound = (part.least & ~kTags) + 1;
+    uint32_t places[kScanned];
+    for (int64_t from = 0; from < size; from += kScanned) {
+        const Entry* const board = part.board.data() + from;
+        const Entry bound = (part.least & ~kTags) + 1;
+        const int64_t found = kernels.reaching(board, std::min(kScanned, size - from), bound, places);
+        for (int64_t f = 0; f < found; ++f) {
+            const int64_t at = position + from + places[f];
+            const uint64_t key = key_of(static_cast<int32_t>(board[places[f]] >> kTagBits), at);
+            if (key < part.least || (allowed && !allowed[at])) continue;
+            keys.push_back(key);
+            if (keys.size() < most) continue;
+            keep_best(keys, candidates);
+            part.least = *std::min_element(keys.begin(), keys.end());
+        }
     }
-    part.counts.touched += touched;
 }
 
 // Coarse scores of the documents of one of `parts` shares of each run; the best `candidates` are in part.keys.
@@ -171,6 +172,8 @@ void Engine::gather_part(int64_t candidates, const uint8_t* allowed, const std::
             const int64_t size = std::min(kRange, share.end - first);
             score_range(first, size, part);
             take_best(before + first, size, candidates, allowed, part);
+            if (part.counted)
+                part.counts.touched += size - std::count(part.board.begin(), part.board.begin() + size, 0);
         }
         for (size_t l = 0; l < part.open; ++l)
             if (part.lists[l].next < part.lists[l].end) out_of_order(*part.lists[l].next, run);
@@ -200,6 +203,7 @@ void Engine::find_candidates(const Query& query, const SearchLimits& limits, con
     if (reading.expected())
         for (const ListedRun& run : runs) read_ahead(run, scratch.wanted);
     parallel_for(parts, threads, [&](int64_t part, int) {
+        scratch.parts[part].counted = counts != nullptr;
         gather_part(candidates, allowed, runs, scratch.wanted, part, parts, scratch.parts[part]);
     });
     lists_.opened(static_cast<int64_t>(scratch.wanted.size()));

@@ -117,6 +117,7 @@ private:
         size_t open = 0;             // of them: those of a run that are not empty
         std::vector<uint64_t> keys;  // of candidates: the coarse sum is in the upper half
         uint64_t least = 0;          // a key below it is not among the best
+        bool counted = false;        // documents that lists hold, too
         SearchCounts counts;
     };
     struct Scratch {

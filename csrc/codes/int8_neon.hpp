@@ -102,6 +102,7 @@ constexpr Int8Kernels kernels_neon() {
             above_plain,
             keep_best_plain,
             nearest_neon,
+            reaching_plain,
             nothing,
             nothing};
 }

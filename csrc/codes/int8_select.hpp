@@ -20,6 +20,13 @@ inline int64_t above_plain(const int32_t* scores, int64_t n, int32_t threshold, 
     return count;
 }
 
+inline int64_t reaching_plain(const uint64_t* entries, int64_t n, uint64_t bound, uint32_t* places) {
+    int64_t count = 0;
+    for (int64_t i = 0; i < n; ++i)
+        if (entries[i] >= bound) places[count++] = static_cast<uint32_t>(i);  // few, once the bound has risen
+    return count;
+}
+
 // The count-th largest of n scores, by halving the range that it lies in.
 inline int32_t nth_largest(const int32_t* scores, int64_t n, int64_t count) {
     int32_t least = scores[0], most = scores[0];
