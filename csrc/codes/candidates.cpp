@@ -32,6 +32,13 @@ void keep_best(std::vector<uint64_t>& keys, int64_t count) {
     keys.resize(count);
 }
 
+int32_t best_score(const Prober& prober, int token) {
+    const Probe* const probes = prober.of(token);
+    int32_t best = probes[0].score;
+    for (int64_t p = 1; p < prober.size(token); ++p) best = std::max(best, probes[p].score);
+    return best;
+}
+
 [[noreturn]] void out_of_order(uint32_t document, const ListedRun& run) {
     damaged("list_documents holds " + std::to_string(document) + " out of order, or beyond the " +
             std::to_string(run.documents) + " documents of its segment");
@@ -45,26 +52,36 @@ void Engine::choose_lists(const Query& query, int64_t most, Scratch& scratch) co
     const Prober& prober = scratch.prober;
     double range = 0;
     for (int i = 0; i < query.length; ++i)
-        if (prober.size(i) > 0) range += query.scales[i] * (double(prober.of(i)[0].score) - prober.least(i));
+        if (prober.size(i) > 0) range += query.scales[i] * (double(best_score(prober, i)) - prober.least(i));
     const double unit = kCoarseRange / std::max(range, 1e-30);
     scratch.unit = unit;
-    scratch.wanted.clear();
+    std::vector<Wanted>& wanted = scratch.wanted;
+    wanted.clear();
     for (int i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(i);
         const int32_t imputed = prober.least(i);
         for (int64_t p = 0; p < prober.size(i); ++p) {
             const auto gain = static_cast<int32_t>(query.scales[i] * (double(probes[p].score) - imputed) * unit);
-            scratch.wanted.push_back({probes[p].centroid, gain, static_cast<uint32_t>(i)});
+            wanted.push_back({probes[p].centroid, gain, static_cast<uint32_t>(i)});
         }
     }
-    std::vector<Wanted>& wanted = scratch.wanted;
-    if (most <= 0 || most >= static_cast<int64_t>(wanted.size())) return;
-    scratch.gains.clear();
-    for (const Wanted& one : wanted) scratch.gains.push_back(one.gain);
-    const auto last = scratch.gains.begin() + (most - 1);
-    std::nth_element(scratch.gains.begin(), last, scratch.gains.end(), std::greater<int32_t>());
+    if (most > 0 && most < static_cast<int64_t>(wanted.size())) keep_gainful(most, scratch);
+    // Only what is left is sorted. Lists that gain the same may come in any order.
+    for (auto begin = wanted.begin(), end = begin; begin != wanted.end(); begin = end) {
+        while (end != wanted.end() && end->token == begin->token) ++end;
+        std::sort(begin, end, [](const Wanted& a, const Wanted& b) { return a.gain > b.gain; });
+    }
+}
+
+void Engine::keep_gainful(int64_t most, Scratch& scratch) {
+    std::vector<int32_t>& gains = scratch.gains;
+    gains.clear();
+    for (const Wanted& one : scratch.wanted) gains.push_back(one.gain);
+    const auto last = gains.begin() + (most - 1);
+    std::nth_element(gains.begin(), last, gains.end(), std::greater<int32_t>());
     const auto gains_less = [least = *last](const Wanted& one) { return one.gain < least; };
-    wanted.erase(std::remove_if(wanted.begin(), wanted.end(), gains_less), wanted.end());
+    scratch.wanted.erase(std::remove_if(scratch.wanted.begin(), scratch.wanted.end(), gains_less),
+                         scratch.wanted.end());
 }
 
 // Lists from the disk into memory; what lies between neighbours comes with them.

@@ -83,6 +83,7 @@ void Engine::probe(const Query& query, int64_t count, int64_t cells, Probe* out,
         known[i] = prober.size(static_cast<int>(i));
         for (int64_t p = 0; p < known[i]; ++p)
             out[i * count + p] = {probes[p].score - query.offsets[i], probes[p].centroid};
+        sort_probes(out + i * count, known[i]);
     }
 }
 

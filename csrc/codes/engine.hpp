@@ -133,6 +133,7 @@ private:
     void find_candidates(const Query&, const SearchLimits&, const uint8_t* allowed, int threads, Scratch&, Reading&,
                          SearchCounts*) const;
     void choose_lists(const Query&, int64_t most, Scratch&) const;
+    static void keep_gainful(int64_t most, Scratch&);
     int64_t open_lists(const ListedRun&, const std::vector<Wanted>&, Run documents, Part&) const;
     void score_range(int64_t first, int64_t size, Part&) const;
     void take_best(int64_t position, int64_t size, int64_t candidates, const uint8_t* allowed, Part&) const;

@@ -1,7 +1,6 @@
 #include "codes/prober.hpp"
 
 #include <algorithm>
-#include <functional>
 #include <limits>
 #include <numeric>
 
@@ -15,16 +14,13 @@ constexpr int kLeastLanes = 4;       // of a part
 constexpr int kMostLanes = 4096;     // of a part: their lists then take some megabytes
 constexpr int kReadersAtATime = 16;  // their scores of a block of rows stay in the first-level cache
 
-// A key orders by score first and by lower id among equal scores.
-uint64_t key_of(int32_t score, uint32_t id) {
-    return uint64_t(static_cast<uint32_t>(score) ^ 0x80000000u) << 32 | (~id & 0xFFFFFFFFu);
-}
-
-Probe probe_of(uint64_t key) {
-    return {static_cast<int32_t>(static_cast<uint32_t>(key >> 32) ^ 0x80000000u), ~static_cast<uint32_t>(key)};
-}
-
 }  // namespace
+
+void sort_probes(Probe* probes, int64_t n) {
+    std::sort(probes, probes + n, [](const Probe& a, const Probe& b) {
+        return a.score != b.score ? a.score > b.score : a.centroid < b.centroid;
+    });
+}
 
 void Best::start(int64_t count, int64_t offered) {
     count_ = count;
@@ -51,10 +47,7 @@ int32_t Best::prune(int64_t count, const Int8Kernels& kernels) {
 int64_t Best::finish(int64_t listed, const Int8Kernels& kernels, Probe* out, int32_t* least) {
     *least = prune(count_, kernels);
     prune(listed, kernels);
-    keys_.resize(size_);
-    for (int64_t i = 0; i < size_; ++i) keys_[i] = key_of(scores_[i], rows_[i]);
-    std::sort(keys_.begin(), keys_.end(), std::greater<uint64_t>());
-    std::transform(keys_.begin(), keys_.end(), out, probe_of);
+    for (int64_t i = 0; i < size_; ++i) out[i] = {scores_[i], rows_[i]};
     return size_;
 }
 
@@ -120,6 +113,7 @@ void TokensProber::run(const Centroids& centroids, TurnedCells& turned, const in
     offer(rows, nullptr, 0, n, centroids.depth, tiles, every);
     if (!all) {
         finish(lanes, cells);
+        for (int lane = 0; lane < lanes; ++lane) sort_probes(probes_.data() + lane * cells, cells);
         start(lanes, std::min(count, centroids.count), centroids.count);
         look_into(centroids, turned, tiles, lanes, cells);
     }

@@ -10,11 +10,14 @@
 
 namespace lateint::codes {
 
-// The best few centroids of each query token, by inner product: score descending, then id.
+// A centroid and its inner product with a query token.
 struct Probe {
     int32_t score;
     uint32_t centroid;
 };
+
+// By score descending, then id.
+void sort_probes(Probe* probes, int64_t n);
 
 // The best `count` of the rows that one query token was offered.
 class Best {
@@ -22,7 +25,8 @@ public:
     void start(int64_t count, int64_t offered);  // room for the best `count` of `offered`
     // Scores of rows first, first + 1, ...; at most kOffered of them.
     void offer(const int32_t* scores, int64_t n, uint32_t first, const Int8Kernels&);
-    // The best `listed` of them in order into `out`; returns how many. The score of the last of all goes to `least`.
+    // The best `listed` of them in any order into `out`; returns how many. The score of the last of all goes to
+    // `least`.
     int64_t finish(int64_t listed, const Int8Kernels&, Probe* out, int32_t* least);
 
     static constexpr int64_t kOffered = 256;
@@ -34,7 +38,6 @@ private:
     int32_t threshold_ = 0;  // a score must exceed it: an equal one with a lower id is better than the last one kept
     std::vector<int32_t> scores_;
     std::vector<uint32_t> rows_;
-    std::vector<uint64_t> keys_;
 };
 
 // Probes of tokens [first, first + lanes) of a query, found by one thread.
@@ -69,11 +72,11 @@ class Prober {
 public:
     // Finds the best `count` centroids of each of `lanes` query tokens given as tiles: in the best `cells` cells of
     // each of them, or among all centroids where cells <= 0. Cells may hold fewer. The best `listed` of them are kept,
-    // and the score of the last. No token depends on another, so threads share them out.
+    // in any order, and the score of the last. No token depends on another, so threads share them out.
     void run(const Centroids&, TurnedCells&, const int8_t* tiles, int lanes, int64_t count, int64_t listed,
              int64_t cells, int threads);
-    static int most_parts(int64_t lanes, int threads);                                // that so many threads share out
-    const Probe* of(int lane) const { return parts_[lane / run_].of(lane % run_); }   // best first
+    static int most_parts(int64_t lanes, int threads);  // that so many threads share out
+    const Probe* of(int lane) const { return parts_[lane / run_].of(lane % run_); }
     int64_t size(int lane) const { return parts_[lane / run_].size(lane % run_); }    // at most `listed`
     int32_t least(int lane) const { return parts_[lane / run_].least(lane % run_); }  // the score of the last found
 
