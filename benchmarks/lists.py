@@ -1,4 +1,5 @@
-"""Which inverted lists a search reads: of every query token as many, or of all tokens those that gain most.
+"""Which inverted lists a search reads: of every query token as many, or of all tokens those that gain most; and the
+centroids of how many cells it looks at.
 
     python -m benchmarks.lists INDEX --data EMBEDDINGS --out benchmarks/results/lists.json
     python -m benchmarks.lists --page docs/design.md
@@ -22,7 +23,7 @@ from benchmarks.pruning import measured
 from benchmarks.rivals.run import machine
 from benchmarks.scale import long_queries
 from benchmarks.tables import between, machine_text, table
-from lateint.retrieval.limits import limits
+from lateint.retrieval.limits import CELLS_PROBED, limits
 from lateint_kernels.codes.engine import Limits
 
 RESULT = Path(__file__).resolve().parent / "results" / "lists.json"
@@ -31,11 +32,12 @@ LENGTHS = 32, 12  # of queries
 
 
 def settings_of(usual: Limits) -> list[Limits]:
-    """Probes and lists around the default, which is the last: before, half of its probes had all their lists read."""
+    """Probes and lists around the default, which is the last: at first, half of its probes had all their lists read."""
     before = usual.nprobe // 2
     half, third = -(-before // 2), -(-before // 3)
     pairs = [(half, 0), (before, 0), (before, half), (before, third), (3 * half, half), (usual.nprobe, usual.lists)]
-    return [usual._replace(nprobe=nprobe, lists=lists) for nprobe, lists in pairs]
+    wide = [usual._replace(nprobe=nprobe, lists=lists, cells=CELLS_PROBED) for nprobe, lists in pairs]
+    return [*wide, wide[-2]._replace(cells=usual.cells), usual]
 
 
 def measure(index: Any, queries: list[np.ndarray]) -> list[dict[str, Any]]:
@@ -46,19 +48,19 @@ def measure(index: Any, queries: list[np.ndarray]) -> list[dict[str, Any]]:
     rows = measured({str(n): (engine, scope, 1) for n, scope in enumerate(scopes)}, queries)
     for row, scope in zip(rows, scopes, strict=True):
         entries = np.mean([engine.gather(query, scope).postings for query in queries])
-        row |= {"nprobe": scope.nprobe, "lists": scope.lists, "entries": float(entries)}
+        row |= {"nprobe": scope.nprobe, "lists": scope.lists, "cells": scope.cells, "entries": float(entries)}
     return rows
 
 
 def page(results: dict[str, Any]) -> str:
     """The table."""
     rows = [
-        (length, str(row["nprobe"]), str(row["lists"] or row["nprobe"]), f"{row['entries']:,.0f}",
-         f"{row['recall_at_10']:.3f}", f"{row['p50_ms']:.2f} ms")
+        (length, str(row["nprobe"]), str(row["lists"] or row["nprobe"]), str(row["cells"]),
+         f"{row['entries']:,.0f}", f"{row['recall_at_10']:.3f}", f"{row['p50_ms']:.2f} ms")
         for length, found in results["searches"].items()
         for row in found
     ]  # fmt: skip
-    head = ("query tokens", "probes", "lists a token", "their entries", "recall@10", "p50")
+    head = ("query tokens", "probes", "lists a token", "cells", "their entries", "recall@10", "p50")
     about = f"{results['tokens']:,} tokens, 2 bits, {results['centroids']:,} centroids, {results['queries']} queries."
     return f"{machine_text(results['machine'])} {about}\n\n{table(head, rows)}"
 

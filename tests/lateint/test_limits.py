@@ -6,22 +6,22 @@ from lateint.retrieval.limits import fitting, for_share, limits, rungs, wider
 
 
 @pytest.mark.parametrize(
-    ("centroids", "tokens", "nprobe", "lists"),
+    ("centroids", "tokens", "nprobe", "lists", "cells"),
     [
-        (1_000, 240_000, 16, 0),  # few for so many tokens
-        (1_000, 48_000, 16, 0),
-        (18_698, 10**6, 68, 0),
-        (66_344, 10**7, 96, 0),
-        (174_599, 10**8, 96, 0),
-        (174_600, 10**8, 194, 65),
-        (235_399, 10**8, 260, 87),
-        (835_230, 10**9, 912, 304),
-        (1 << 24, 10**12, 4096, 1366),
+        (1_000, 240_000, 16, 0, 0),  # few for so many tokens
+        (1_000, 48_000, 16, 0, 0),
+        (18_698, 10**6, 68, 0, 24),
+        (66_344, 10**7, 96, 0, 24),
+        (174_599, 10**8, 96, 0, 24),
+        (174_600, 10**8, 194, 65, 16),
+        (235_399, 10**8, 260, 87, 16),
+        (835_230, 10**9, 912, 304, 16),
+        (1 << 24, 10**12, 4096, 1366, 16),
     ],
 )
-def test_probes_grow_with_centroids(centroids, tokens, nprobe, lists):
+def test_probes_grow_with_centroids(centroids, tokens, nprobe, lists, cells):
     found = limits(10, centroids=centroids, documents=10**7, tokens=tokens)
-    assert (found.nprobe, found.lists) == (nprobe, lists)
+    assert (found.nprobe, found.lists, found.cells) == (nprobe, lists, cells)
     asked = limits(10, 5, centroids=centroids, documents=10**7, tokens=tokens)
     assert (asked.nprobe, asked.lists) == (5, 0)
 
