@@ -23,21 +23,22 @@ from benchmarks.pruning import measured
 from benchmarks.rivals.run import machine
 from benchmarks.scale import long_queries
 from benchmarks.tables import between, machine_text, table
-from lateint.retrieval.limits import CELLS_PROBED, limits
+from lateint.retrieval.limits import limits
 from lateint_kernels.codes.engine import Limits
 
 RESULT = Path(__file__).resolve().parent / "results" / "lists.json"
 MARKS = "<!-- lists -->", "<!-- /lists -->"
 LENGTHS = 32, 12  # of queries
+FEWER_CELLS = 16
 
 
 def settings_of(usual: Limits) -> list[Limits]:
-    """Probes and lists around the default, which is the last: at first, half of its probes had all their lists read."""
+    """Probes, lists and cells around the default: at first, half of its probes had all their lists read."""
     before = usual.nprobe // 2
     half, third = -(-before // 2), -(-before // 3)
     pairs = [(half, 0), (before, 0), (before, half), (before, third), (3 * half, half), (usual.nprobe, usual.lists)]
-    wide = [usual._replace(nprobe=nprobe, lists=lists, cells=CELLS_PROBED) for nprobe, lists in pairs]
-    return [*wide, wide[-2]._replace(cells=usual.cells), usual]
+    found = [usual._replace(nprobe=nprobe, lists=lists) for nprobe, lists in pairs]
+    return [*found, *(one._replace(cells=FEWER_CELLS) for one in found[-2:])]
 
 
 def measure(index: Any, queries: list[np.ndarray]) -> list[dict[str, Any]]:

@@ -12,8 +12,7 @@ MANY = 1 << 12  # centroids, from which they are so in any case, and cells are s
 PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds,
 COVERED = 1800  # the upper one of which is one of so many centroids, where these are more
 SPREAD = 2, 3  # beyond 96: times as many probes, of which one in so many has its list read
-CELLS_PROBED = 24  # best cells of each query token,
-LARGER_CELLS = 16  # and beyond 96 probes, where cells hold more centroids
+CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
 SAMPLED = 96  # tokens of a much longer query that find candidates
@@ -59,12 +58,12 @@ def limits(
     if cells is not None and (cells := integer(cells, "cells")) < 0:
         raise ValueError(f"cells must be at least 0, got {cells}")
     fine = centroids > MANY or tokens <= FINE * centroids
-    lists, (few, most_probes) = 0, PROBES
-    spread = centroids // COVERED > most_probes
+    lists = 0
     if nprobe is None:
+        few, most_probes = PROBES
         probes = (max(few, isqrt(centroids) // 2) if fine else few) + 2 * isqrt(max(0, k - 10))
         probes = min(probes, max(most_probes, centroids // COVERED))
-        if spread:
+        if probes > most_probes:
             more, part = SPREAD
             probes *= more
             lists = ceil(probes / part)
@@ -72,7 +71,7 @@ def limits(
         probes = positive(nprobe, "nprobe")
     most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
     if cells is None:
-        cells = (LARGER_CELLS if spread else CELLS_PROBED) if centroids > MANY else 0
+        cells = CELLS_PROBED if centroids > MANY else 0
     return Limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),
