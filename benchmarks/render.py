@@ -111,7 +111,22 @@ def beside_others(rivals: Row) -> list[str]:
     return parts
 
 
-def document(rivals: Row, scale: Row | None) -> str:
+def on_avx2(rivals: Row) -> list[str]:
+    """The section on the engines that were asked on a processor without AVX-512, in paragraphs."""
+    cases = rivals["cases"]
+    parts = [
+        "## On a processor without AVX-512",
+        f"{machine_text(rivals['machine'])} Versions: {page.versions(rivals)}. {page.load_text(rivals)}".strip(),
+        "A run of its own, with engines that the run above lacks. Its times compare with each other only.",
+        page.collections_table(cases),
+        page.equal_table(cases),
+    ]
+    for case in cases:
+        parts += [f"### {case['case']}, default settings, AVX2", page.defaults_table(case)]
+    return [*parts, "### Builds, AVX2", page.builds_table(rivals["builds"])]
+
+
+def document(rivals: Row, others: Row | None, scale: Row | None) -> str:
     """The whole of ``docs/benchmarks.md``."""
     parts = [
         "# Benchmarks",
@@ -127,6 +142,7 @@ def document(rivals: Row, scale: Row | None) -> str:
             "Errors are against float64 on the float32 input. A score is a sum of 32 cosines.",
             dense_table(rivals["dense"]),
         ]
+    parts += on_avx2(others) if others else []
     if scale:
         build_notes = sorted({size["nbits"] for size in scale["sizes"]})
         parts += [
@@ -142,6 +158,7 @@ def document(rivals: Row, scale: Row | None) -> str:
             growth(scale),
         ]
     lost = page.losses(rivals["cases"], rivals["builds"]) + kernel_losses(rivals["dense"])
+    lost += [f"AVX2: {sentence}" for sentence in page.losses(others["cases"], others["builds"])] if others else []
     parts += [
         "## Where lateint loses",
         "\n".join(
@@ -207,9 +224,11 @@ def main() -> None:
     parser.add_argument("--check", action="store_true", help="write nothing; fail if something would change")
     args = parser.parse_args()
     rivals = json.loads((RESULTS / "cpu-rivals.json").read_text())
-    scale_file = RESULTS / "scale.json"
-    scale = json.loads(scale_file.read_text()) if scale_file.exists() else None
-    texts = {DOCS / "benchmarks.md": document(rivals, scale)}
+    others, scale = (
+        json.loads(file.read_text()) if (file := RESULTS / name).exists() else None
+        for name in ("cpu-rivals-avx2.json", "scale.json")
+    )
+    texts = {DOCS / "benchmarks.md": document(rivals, others, scale)}
     if README.exists():
         texts[README] = with_section(README.read_text(), readme_section(rivals))
     if args.check:
