@@ -130,8 +130,10 @@ Array<int32_t> int8_products(const Array<uint8_t>& rows, const Array<int8_t>& ve
     Array<int32_t> out({maximum ? 1 : n, int64_t{ntiles} * kLanes});
     std::fill_n(out.mutable_data(), out.size(), INT32_MIN);
     const Session session(codes::int8_kernels());
-    (maximum ? session.kernels.dot_max : session.kernels.dot)(rows.data(), n, depth, tiles.data(), ntiles,
-                                                              out.mutable_data());
+    if (maximum)
+        session.kernels.dot_max(rows.data(), n, depth, tiles.data(), static_cast<int>(m), out.mutable_data());
+    else
+        session.kernels.dot(rows.data(), n, depth, tiles.data(), ntiles, out.mutable_data());
     return out;
 }
 

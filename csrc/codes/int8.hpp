@@ -11,7 +11,7 @@ namespace lateint::codes {
 
 constexpr int64_t kDepthStep = 64;    // rows and tiles are padded to this many components
 constexpr int64_t kMostDepth = 4096;  // of a row
-constexpr int64_t kRowStep = 16;      // dot_max takes rows in multiples of this
+constexpr int64_t kRowStep = 16;      // dot_max reads rows in multiples of this
 constexpr int64_t kCrossRows = 64;    // cross writes rows in multiples of this
 
 constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
@@ -21,8 +21,10 @@ constexpr int64_t round_up(int64_t n, int64_t step) { return (n + step - 1) / st
 struct Int8Kernels {
     // out[r][t * 16 + j] = sum_k rows[r][k] * tiles[t][j][k]
     void (*dot)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* out);
-    // best[t * 16 + j] = max(best, max_r sum_k rows[r][k] * tiles[t][j][k]); n is a multiple of kRowStep
-    void (*dot_max)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* best);
+    // best[j] = max(best[j], max_r sum_k rows[r][k] * v_j[k]) for the first m vectors of some tiles. best has room for
+    // all of the last tile; what it holds beyond m is undefined. So many rows more are there that their number is a
+    // multiple of kRowStep: copies of some of the n.
+    void (*dot_max)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int m, int32_t* best);
     // out[j * stride + r] = sum_k rows[r][k] * lane_j[k]. Lane j is one vector of a tile, and lanes[j] where its first
     // component is. stride >= n rounded up to a multiple of kCrossRows; what lies between n and that is undefined.
     void (*cross)(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* const* lanes, int m, int32_t* out,

@@ -109,8 +109,10 @@ inline __m512i max_of_16(const int32_t* sums, __m512i top) {
     return top;
 }
 
-void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* best) {
+void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int m, int32_t* best) {
     alignas(64) int32_t sums[4][256];
+    const int ntiles = static_cast<int>(tiles_for(m));
+    n = round_up(n, kRowStep);
     int t = 0;
     for (; t + 2 <= ntiles; t += 2) {
         const int8_t* pair = tiles + t * depth * kLanes;

@@ -12,25 +12,27 @@ namespace {
 
 constexpr int kRows = Wide::kMost;  // multiplied together
 
-// Sums of R rows with a tile, in 2 R registers of 8 vectors each. What is widened of the tile serves all rows.
-template <int R>
-inline __attribute__((always_inline)) void block(const Wide& rows, const int8_t* tile, __m256i (&sums)[R][2]) {
+// Sums of R rows with the first H halves of a tile, of 8 vectors each. What is widened of the tile serves all rows.
+template <int R, int H>
+inline __attribute__((always_inline)) void block(const Wide& rows, const int8_t* tile, __m256i (&sums)[R][H]) {
     clear(sums);
     for (int64_t g = 0; g < rows.words; ++g) {
-        const int8_t* const at = tile + g * 4 * kLanes;
-        const __m256i v[2] = {load_bytes(at), load_bytes(at + 32)};
-        const __m256i even[2] = {_mm256_srai_epi16(_mm256_slli_epi16(v[0], 8), 8),
-                                 _mm256_srai_epi16(_mm256_slli_epi16(v[1], 8), 8)};
-        add_products(rows.even(0) + g, 2 * rows.words, even, sums);
-        const __m256i odd[2] = {_mm256_srai_epi16(v[0], 8), _mm256_srai_epi16(v[1], 8)};
-        add_products(rows.odd(0) + g, 2 * rows.words, odd, sums);
+        __m256i v[H], part[H];
+#pragma GCC unroll 2
+        for (int h = 0; h < H; ++h) v[h] = load_bytes(tile + g * 4 * kLanes + 32 * h);
+#pragma GCC unroll 2
+        for (int h = 0; h < H; ++h) part[h] = _mm256_srai_epi16(_mm256_slli_epi16(v[h], 8), 8);
+        add_products(rows.even(0) + g, 2 * rows.words, part, sums);
+#pragma GCC unroll 2
+        for (int h = 0; h < H; ++h) part[h] = _mm256_srai_epi16(v[h], 8);
+        add_products(rows.odd(0) + g, 2 * rows.words, part, sums);
     }
 }
 
 template <int R>
 inline void store_block(const Wide& rows, const int8_t* tile, int32_t* out, int lanes) {
     __m256i sums[R][2];
-    block<R>(rows, tile, sums);
+    block(rows, tile, sums);
 #pragma GCC unroll 4
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 2
@@ -54,22 +56,26 @@ void dot(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int
     }
 }
 
-void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* best) {
+template <int H>
+inline void raise(const Wide& rows, const int8_t* tile, int32_t* best) {
+    __m256i sums[kRows][H];
+    block(rows, tile, sums);
+#pragma GCC unroll 2
+    for (int h = 0; h < H; ++h) {
+        const __m256i top =
+            _mm256_max_epi32(_mm256_max_epi32(sums[0][h], sums[1][h]), _mm256_max_epi32(sums[2][h], sums[3][h]));
+        store_lanes(best + 8 * h, _mm256_max_epi32(load_lanes(best + 8 * h), top));
+    }
+}
+
+void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int m, int32_t* best) {
     static_assert(kRowStep % kRows == 0);
     Wide wide(depth);
     for (int64_t r = 0; r < n; r += kRows) {
         wide.take_rows(rows + r * depth, kRows);
-        for (int t = 0; t < ntiles; ++t) {
-            __m256i sums[kRows][2];
-            block<kRows>(wide, tiles + t * depth * kLanes, sums);
-#pragma GCC unroll 2
-            for (int h = 0; h < 2; ++h) {
-                __m256i* const at = reinterpret_cast<__m256i*>(best + t * kLanes + 8 * h);
-                const __m256i top = _mm256_max_epi32(_mm256_max_epi32(sums[0][h], sums[1][h]),
-                                                     _mm256_max_epi32(sums[2][h], sums[3][h]));
-                _mm256_storeu_si256(at, _mm256_max_epi32(_mm256_loadu_si256(at), top));
-            }
-        }
+        int j = 0;
+        for (; j + kLanes / 2 < m; j += kLanes) raise<2>(wide, tiles + j * depth, best + j);
+        if (j < m) raise<1>(wide, tiles + j * depth, best + j);
     }
 }
 

@@ -73,8 +73,8 @@ inline void vnni_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t
     for (int t = 0; t < T; ++t) _mm512_storeu_si512(best + t * kLanes, top[t]);
 }
 
-inline void dot_max_avx512(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles,
-                           int32_t* best) {
+inline void dot_max_avx512(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int m, int32_t* best) {
+    const int ntiles = static_cast<int>(tiles_for(m));
     int t = 0;
     for (; t + 2 <= ntiles; t += 2) vnni_max<2>(rows, n, depth, tiles + t * depth * kLanes, best + t * kLanes);
     if (t < ntiles) vnni_max<1>(rows, n, depth, tiles + t * depth * kLanes, best + t * kLanes);

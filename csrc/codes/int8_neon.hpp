@@ -54,8 +54,9 @@ void dot_neon(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles
 }
 
 template <class T>
-void dot_max_neon(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* best) {
+void dot_max_neon(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int m, int32_t* best) {
     static_assert(kRowStep % T::kRows == 0);
+    const int ntiles = static_cast<int>(tiles_for(m));
     for (int t = 0; t < ntiles; ++t, best += kLanes) {
         const T tile(tiles + t * depth * kLanes, depth);
         int32x4_t top[4];

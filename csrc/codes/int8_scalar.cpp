@@ -18,9 +18,9 @@ void dot(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int
             *out++ = product(rows + r * depth, depth, tiles + j / kLanes * depth * kLanes, j % kLanes);
 }
 
-void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int ntiles, int32_t* best) {
+void dot_max(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* tiles, int m, int32_t* best) {
     for (int64_t r = 0; r < n; ++r)
-        for (int j = 0; j < ntiles * kLanes; ++j) {
+        for (int j = 0; j < m; ++j) {
             const int32_t s = product(rows + r * depth, depth, tiles + j / kLanes * depth * kLanes, j % kLanes);
             if (s > best[j]) best[j] = s;
         }

@@ -115,9 +115,10 @@ void Engine::score_block(const Query& query, const int64_t* positions, int64_t n
             else if (d + 1 < n)
                 prefetch_document_centroids(positions[d + 1]);
             residual.decode(codec, segment.tokens, first, count, rows);
-            // The last token once more in the rows that are left: a maximum does not mind.
+            // The last token once more in the rows that may be read: a maximum does not mind.
             for (int64_t r = count; r < padded; ++r) std::memcpy(rows + r * depth, rows + (count - 1) * depth, depth);
-            session.kernels.dot_max(rows, padded, depth, query.tiles.data(), query.ntiles, best.data());
+            session.kernels.dot_max(rows, count, depth, query.tiles.data(), static_cast<int>(query.length),
+                                    best.data());
         }
         double score = query.constant;
         for (int64_t i = 0; i < query.length; ++i) score += query.scales[i] * (best[i] - query.offsets[i]);

@@ -91,7 +91,8 @@ void print(const std::string& name, const Hash& hash) {
 void int8_products(int64_t depth, int64_t n, int ntiles, bool extreme) {
     Random random(depth * 1000 + n * 10 + ntiles);
     const codes::Int8Kernels& kernels = codes::int8_kernels();
-    std::vector<uint8_t> rows = random.whole<uint8_t>(codes::round_up(n, codes::kRowStep) * depth, 0, 255);
+    std::vector<uint8_t> rows = random.whole<uint8_t>(n * depth, 0, 255);
+    rows.resize(codes::round_up(n, codes::kRowStep) * depth);
     std::vector<int8_t> tiles = random.whole<int8_t>(ntiles * depth * kLanes, -128, 127);
     if (extreme) {
         for (auto& x : rows) x = x % 2 ? 255 : 0;
@@ -103,8 +104,12 @@ void int8_products(int64_t depth, int64_t n, int ntiles, bool extreme) {
     std::vector<int32_t> out(n * lanes), best = random.whole<int32_t>(lanes, -1000, 1000);
     kernels.dot(rows.data(), n, depth, tiles.data(), ntiles, out.data());
     hash.whole(out.data(), n * lanes);
-    kernels.dot_max(rows.data(), codes::round_up(n, codes::kRowStep), depth, tiles.data(), ntiles, best.data());
-    hash.whole(best.data(), lanes);
+    for (int64_t r = n; r < codes::round_up(n, codes::kRowStep); ++r)
+        std::copy_n(rows.data(), depth, rows.data() + r * depth);
+    for (int64_t vectors = lanes; vectors > 0; vectors -= 7) {
+        kernels.dot_max(rows.data(), n, depth, tiles.data(), static_cast<int>(vectors), best.data());
+        hash.whole(best.data(), vectors);
+    }
     const int m = static_cast<int>(1 + random.below(lanes));
     std::vector<const int8_t*> vectors(m);
     for (auto& v : vectors) {
