@@ -185,6 +185,13 @@ void int8_choices(int64_t n, int64_t spread) {  // a small spread: many ties
         hash.whole(best.data(), n);
         hash.whole(index.data(), n);
     }
+    std::vector<uint64_t> entries(n);
+    for (uint64_t& entry : entries) entry = static_cast<uint64_t>(random.below(4)) << 61 >> random.below(3) * 20;
+    for (uint64_t bound : {uint64_t{1}, uint64_t{1} << 41, uint64_t{1} << 61, (uint64_t{1} << 63) - 1}) {
+        const int64_t found = kernels.reaching(entries.data(), n, bound, rows.data());
+        hash.whole(&found, 1);
+        hash.whole(rows.data(), found);
+    }
     print("codes/choices/" + std::to_string(n) + "/" + std::to_string(spread), hash);
 }
 
