@@ -57,6 +57,9 @@ def filled_only(list_offsets, list_documents):
     return np.append(list_offsets[filled], list_offsets[-1]), list_documents, filled
 
 
+RANGE = 1 << 18  # documents on the scoreboard at a time: kRange of csrc/codes/candidates.cpp
+
+
 def make(rng, lengths, *, width=40, dim=None, nbits=4, count=30, cells=5, cuts=(), ids=None, sparse=False):
     """Random codes of documents of these lengths, cut into segments at ``cuts``, whose lists may be ``sparse``."""
     dim = width if dim is None else dim

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_index import Made, make
+from random_index import RANGE, Made, make
 
 from lateint_kernels import _cpu, reference
 from lateint_kernels.codes.centroids import invert
@@ -207,6 +207,30 @@ def test_candidates(isa, nprobe, lists, cells):
             limits = Limits(nprobe, candidates, cells=cells, lists=lists)
             rankings = made.engine.search(query, whole(query), 5, limits, threads=threads)
             assert one(rankings) == made.best(query, 5, allowed)
+
+
+def test_candidates_of_more_documents_than_the_scoreboard_holds(isa):
+    """Each has one token, so those of a centroid are equal, and the first of them are the best."""
+    rng = np.random.default_rng(0)
+    n = 2 * RANGE + 300
+    ids = rng.choice(30, n, p=np.arange(1, 31) / 465).astype(np.uint32)
+    made = make(rng, [1] * n, width=8, ids=ids)
+    query = rng.standard_normal((6, 8)).astype(np.float32)
+    integers, scales, _ = made.engine.prepare(query)
+    products = integers.astype(np.int64) @ (made.codec.centroids.astype(np.int64) - 128).T
+    coarse = np.array(reference.coarse_scores(products, scales, [[c] for c in range(30)], 3), np.float64)
+    order = np.lexsort((np.arange(n), -coarse[ids]))  # those in no list, of NaN, last
+    listed = int((~np.isnan(coarse[ids])).sum())
+    for candidates in (50, listed - 7, n):
+        found = made.engine.gather(query, Limits(3, candidates))
+        assert found.touched == listed
+        np.testing.assert_array_equal(found.positions, order[: min(candidates, listed)])
+    assert {position // RANGE for position in order[: listed - 7]} == {0, 1, 2}
+    for threads in (1, 3):
+        positions, _ = one(made.engine.search(query, whole(query), 20, Limits(3, 4000), threads=threads))
+        allowed = np.zeros(n, np.uint8)
+        allowed[order[:4000]] = 1
+        assert positions == one(made.engine.exhaustive(query, whole(query), 20, allowed=allowed))[0]
 
 
 def test_all_cells_are_all_centroids(isa):

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from random_index import make
+from random_index import RANGE, make
 
 from lateint_kernels.codes.engine import Engine, Limits
 
@@ -72,12 +72,15 @@ def test_a_later_segment(isa):
 
 
 def test_documents_out_of_order(isa):
-    """Beyond the first 65,536 documents, where the scoreboard does not reach back."""
-    made = make(np.random.default_rng(0), [1] * 66000, width=8, count=4, cells=2, ids=np.zeros(66000, np.uint32))
+    """Beyond the documents that the scoreboard holds first, where it does not reach back."""
+    n = RANGE + 500
+    made = make(np.random.default_rng(0), [1] * n, width=8, count=4, cells=2, ids=np.zeros(n, np.uint32))
     lists = made.segments[0].list_documents
     segment = made.segments[0]._replace(list_documents=changed(lists, -1, 7))
-    with pytest.raises(RuntimeError, match="list_documents holds 7 out of order"):
-        search_all(made.codec, [segment], dim=8)
+    query = np.random.default_rng(1).standard_normal((5, 8)).astype(np.float32)
+    for threads in (1, 2):
+        with pytest.raises(RuntimeError, match="list_documents holds 7 out of order"):
+            Engine(made.codec, [segment]).search(query, np.array([0, 5]), 3, Limits(4, n), threads=threads)
 
 
 def test_more_centroids_than_16_bits_count(isa):
