@@ -1,7 +1,6 @@
 """A build on a device writes the files of a build on the CPU, byte for byte, and refuses and warns the same."""
 
 import warnings
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -15,15 +14,12 @@ from lateint_kernels.arrays import as_array, to_bfloat16
 torch = pytest.importorskip("torch")
 
 from copies import Counted, on_device  # noqa: E402
+from device_builds import DEVICES, shrink  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E402
-from torch.multiprocessing.reductions import StorageWeakRef  # noqa: E402
-from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
 
 from lateint_kernels.codes.device import building  # noqa: E402
 from lateint_kernels.codes.torch import build  # noqa: E402
 from lateint_kernels.codes.torch import search as codes  # noqa: E402
-
-DEVICES = ["torch:cpu", *["cuda"] * torch.cuda.is_available()]
 
 
 @pytest.fixture(params=DEVICES)
@@ -33,12 +29,6 @@ def device(request):
 
 def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
-def shrink(monkeypatch, device, *tables):
-    """How much is done at a time."""
-    for table, most in tables:
-        monkeypatch.setitem(table, device.removeprefix("torch:"), most)
 
 
 def check(tmp_path, device, documents, times=2, **settings):
@@ -421,92 +411,3 @@ def test_the_same_warning(device, clustered):
         found.append([(str(warning.message), warning.filename) for warning in caught])
     assert found[0] == found[1]
     assert len(found[0]) == 1 and "2 of 1,000 tokens" in found[0][0][0] and found[0][0][1] == __file__
-
-
-class Allocated(TorchDispatchMode):
-    """Bytes of all tensors but ``others`` that live at a time, at most; what an operator needs within is not seen."""
-
-    def __init__(self, *others):
-        super().__init__()
-        self.others = {tensor.untyped_storage().data_ptr() for tensor in others}
-        self.live, self.most, self.peak = {}, 0, 0
-
-    def __torch_dispatch__(self, function, types, arguments=(), named=None):
-        found = function(*arguments, **(named or {}))
-        for tensor in found if isinstance(found, (list, tuple)) else [found]:
-            if isinstance(tensor, torch.Tensor):
-                storage = tensor.untyped_storage()
-                if storage.data_ptr() in self.others:
-                    continue
-                at, size = storage.data_ptr(), storage.nbytes()
-                self.most += size - self.live.get(at, (None, 0))[1]
-                self.live[at] = StorageWeakRef(storage), size
-        if self.most > self.peak:  # with those that live no more, which are looked for only then
-            self.live = {at: (ref, size) for at, (ref, size) in self.live.items() if not ref.expired()}
-            self.most = sum(size for _, size in self.live.values())
-            self.peak = max(self.peak, self.most)
-        return found
-
-
-@contextmanager
-def counted(device, *others):
-    """A function that gives the most bytes so far."""
-    if device == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        yield lambda: torch.cuda.max_memory_allocated() - before
-    else:
-        with Allocated(*others) as allocated:
-            yield lambda: allocated.peak
-
-
-@pytest.mark.parametrize(
-    ("ncentroids", "nbits", "given"), [(500, 4, "host"), (40, 1, "host"), (500, 4, "list"), (40, 1, "padded")]
-)
-def test_memory(device, clustered, monkeypatch, ncentroids, nbits, given):
-    """No more than the formula says, whether the sample takes the most or the lists do; input there is the caller's."""
-    shrink(monkeypatch, device, (codes.NUMBERS, 1 << 15), (building.ASSIGNED, 1 << 10), (build.ENCODED, 1 << 13))
-    shrink(monkeypatch, device, (build.ENTRIES, 1 << 12))
-    monkeypatch.setattr(builder, "CHUNK", 1 << 9)
-    monkeypatch.setattr(builder, "PILOT", 1 << 9)
-    monkeypatch.setattr(builder, "MEASURED", 1 << 9)
-    monkeypatch.setattr(building, "COMPONENTS", 8)
-    monkeypatch.setattr(building, "WORKSPACE", 1 << 19)
-    documents = clustered([7] * 4000, 8)
-    tokens = torch.from_numpy(documents.tokens).to(device.removeprefix("torch:"))
-    forms = {"host": documents, "padded": tokens.reshape(4000, 7, 8), "list": tokens.split(7)}
-    sizes, told = [], []
-    monkeypatch.setattr(building.DeviceOperators, "check", lambda self, **known: sizes.append(known))
-    monkeypatch.setattr(building.DeviceOperators, "release", lambda self: told.append(peak()))
-    with counted(device, tokens) as peak:
-        Index.build(forms[given], device=device, ncentroids=ncentroids, nbits=nbits, progress=False)
-    formula = building.device_bytes(**sizes[0])
-    assert sizes[0]["segment_tokens"] == 7 * 4000 and sizes[0]["sample"] == builder.SAMPLE_PER_CENTROID * ncentroids
-    assert formula // 2 < told[0] <= formula
-
-
-def test_memory_of_divided_cells(device, clustered, monkeypatch):
-    """Which are more arrays of centroids, for as long as tokens look for theirs."""
-    shrink(monkeypatch, device, (codes.NUMBERS, 1 << 15), (building.ASSIGNED, 1 << 9), (build.ENCODED, 1 << 13))
-    shrink(monkeypatch, device, (build.ENTRIES, 1 << 12))
-    for name, least in (("CHUNK", 1 << 9), ("PILOT", 1 << 9), ("MEASURED", 1 << 9), ("ITERATIONS", 1)):
-        monkeypatch.setattr(builder, name, least)
-    monkeypatch.setattr(clustering, "DIVIDED", 1)
-    monkeypatch.setattr(building, "COMPONENTS", 8)
-    # So little that two arrays of centroids too many are noticed. On a GPU, what operators need within is counted, too.
-    monkeypatch.setattr(building, "WORKSPACE", 1 << (19 if device == "cuda" else 18))
-    sizes, told = [], []
-    monkeypatch.setattr(building.DeviceOperators, "check", lambda self, **known: sizes.append(known))
-    monkeypatch.setattr(building.DeviceOperators, "release", lambda self: told.append(peak()))
-    with counted(device) as peak:
-        Index.build(clustered([7] * 1750, 8), device=device, ncentroids=500, nbits=4, progress=False)
-    formula = building.device_bytes(**sizes[0])
-    assert formula // 2 < told[0] <= formula, (told, formula)
-
-
-def test_what_does_not_fit(clustered, monkeypatch):
-    operators = building.DeviceOperators("cpu")
-    operators.device = torch.device("cuda")
-    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (1 << 30, 1 << 40))
-    with pytest.raises(MemoryError, match=r"the build takes 4,.* bytes on cuda, of which only 1,073,741,824 are free"):
-        operators.check(dim=128, centroids=1000, sample=32000, segment_tokens=1 << 20, segment_documents=1 << 13)
