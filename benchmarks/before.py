@@ -1,13 +1,13 @@
 """Builds and searches of this checkout beside those of an older one, in turn on one machine.
 
     python -m benchmarks.before CHECKOUT --data EMBEDDINGS --out benchmarks/results/before-avx2.json
-    python -m benchmarks.before CHECKOUT --data EMBEDDINGS --index INDEX --cells 24 --out RESULT.json
+    python -m benchmarks.before CHECKOUT --data EMBEDDINGS --index INDEX --out benchmarks/results/before-scoreboard.json
 
 CHECKOUT is a clone at an older commit, compiled in place; EMBEDDINGS a folder that ``benchmarks.embed`` made. Both
 libraries build an index of the stream of ``benchmarks.scale``, each in a process of its own, and search the index of
 this checkout, so that the same work is compared; with ``--index`` one that is there is searched, and none is built.
-``--cells`` is for checkouts whose defaults differ. The turns are repeated; of a build the fastest counts, of a query
-the fastest search. Searches run on one thread and on two.
+The turns are repeated; of a build the fastest counts, of a query the fastest search. Searches run on one thread and on
+two.
 """
 
 from __future__ import annotations
@@ -70,14 +70,14 @@ def search(job: dict[str, Any]) -> dict[str, Any]:
     import lateint
 
     queries, index = long_queries(Path(job["data"]), job["queries"]), lateint.Index.open(job["index"])
-    ids = [index.search(query, k=10, cells=job["cells"]).ids.tolist() for query in queries]
+    ids = [index.search(query, k=10).ids.tolist() for query in queries]
     found: dict[str, Any] = {"ids": ids, "tokens": index.stats()["tokens"]}
     for threads in THREADS:
         times = np.full((3, len(queries)), np.inf)
         for turn in times:
             for n, query in enumerate(queries):
                 start = time.perf_counter()
-                index.search(query, k=10, threads=threads, cells=job["cells"])
+                index.search(query, k=10, threads=threads)
                 turn[n] = time.perf_counter() - start
         found[str(threads)] = times.min(0).tolist()
     return found
@@ -90,13 +90,11 @@ def main() -> None:
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--tokens", default="1e7", help="size of the index (default: %(default)s)")
     parser.add_argument("--index", type=Path, help="search this one, and build none")
-    parser.add_argument("--cells", type=int, help="that a query token looks into (default: what each checkout does)")
     parser.add_argument("--queries", type=int, default=60, help="how many (default: %(default)s)")
     parser.add_argument("--out", required=True, type=Path)
     args = parser.parse_args()
     sides = {"before": args.checkout.resolve(), "now": ROOT}
     job: dict[str, Any] = {"data": str(args.data.resolve()), "tokens": int(float(args.tokens)), "queries": args.queries}
-    job["cells"] = args.cells
     here = machine(sorted(os.sched_getaffinity(0)))
     builds: dict[str, list[dict[str, float]]] = {side: [] for side in sides}
     searches: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
@@ -116,7 +114,7 @@ def main() -> None:
     if any(one["ids"] != searches["now"][0]["ids"] for some in searches.values() for one in some):
         sys.exit("the two libraries find other hits")
     tokens = searches["now"][0]["tokens"]
-    results: dict[str, Any] = {"machine": here, "tokens": tokens, "queries": args.queries, "cells": args.cells}
+    results: dict[str, Any] = {"machine": here, "tokens": tokens, "queries": args.queries}
     for side, checkout in sides.items():
         fastest = min(builds[side], key=lambda one: one["all"], default=None)
         milliseconds = {

@@ -117,7 +117,7 @@ def on_avx2(rivals: Row) -> list[str]:
     parts = [
         "## On a processor without AVX-512",
         f"{machine_text(rivals['machine'])} Versions: {page.versions(rivals)}. {page.load_text(rivals)}".strip(),
-        "A run of its own, with engines that the run above lacks. Its times compare with each other only. Qdrant's "
+        "A run of its own, with what the run above lacks. Its times compare with each other only. Qdrant's "
         "local mode scores every document in Python, so Vaswani is cut here. It locks its folder, so no second process "
         "asks it with two threads.",
         page.collections_table(cases),
