@@ -30,7 +30,7 @@ from benchmarks.rivals.run import machine
 from benchmarks.scale import PerturbedDocuments, long_queries
 
 ROOT = Path(__file__).resolve().parents[1]
-THREADS, REPEATS = (1, 2), 2
+THREADS, BUILDS, SEARCHES = (1, 2), 2, 8
 
 
 def asked(checkout: Path, job: dict[str, Any], work: Path, module: str) -> Any:
@@ -100,14 +100,14 @@ def main() -> None:
     searches: dict[str, list[dict[str, Any]]] = {side: [] for side in sides}
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
-        for _ in range(0 if args.index else REPEATS):
+        for _ in range(0 if args.index else BUILDS):
             for side, checkout in sides.items():
                 path = str(work / side)
                 builds[side].append(
                     asked(checkout, {**job, "phase": "build", "index": path}, work, "benchmarks.before")
                 )
         path = str(args.index.resolve() if args.index else work / "now")
-        for _ in range(REPEATS):
+        for _ in range(SEARCHES):
             for side, checkout in sides.items():
                 one = asked(checkout, {**job, "phase": "search", "index": path}, work, "benchmarks.before")
                 searches[side].append(one)
