@@ -7,10 +7,9 @@ python -m benchmarks.scale_page --check    fail if they are not what the JSON fi
 import argparse
 import sys
 
-from benchmarks.design_page import Row, with_tables
 from benchmarks.embeddings import read_json
 from benchmarks.render import DOCS, RESULTS
-from benchmarks.tables import gigabytes, machine_text, machines_text, number, power, table
+from benchmarks.tables import Row, gigabytes, machine_text, machines_text, number, power, table, with_tables
 
 PAGE = DOCS / "scale.md"
 BEYOND = (1e9, 1e10, 1e11)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 Row = dict[str, Any]
+MARKS = re.compile(r"<!-- measured: (\w+) -->\n.*?<!-- /measured -->", re.DOTALL)
 
 
 def number(value: float | None, digits: int = 3) -> str:
@@ -71,3 +73,12 @@ def between(page: Path, marks: tuple[str, str], text: str) -> None:
     before, rest = known.split(marks[0])
     after = rest.split(marks[1])[1]
     page.write_text(f"{before}{marks[0]}\n{text}\n{marks[1]}{after}")
+
+
+def with_tables(page: str, result: Row, tables: Sequence[Callable[[Row], str]]) -> str:
+    """The page with everything between its marks written anew; every table must stand in it once."""
+    makers = {make.__name__: make for make in tables}
+    names = MARKS.findall(page)
+    if sorted(names) != sorted(makers):
+        raise ValueError(f"the page must hold each of {', '.join(sorted(makers))} once, got {', '.join(sorted(names))}")
+    return MARKS.sub(lambda m: f"<!-- measured: {m[1]} -->\n{makers[m[1]](result)}\n<!-- /measured -->", page)

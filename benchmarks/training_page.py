@@ -9,10 +9,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from benchmarks.design_page import Row, table, with_tables
 from benchmarks.embeddings import read_json
 from benchmarks.render import DOCS, RESULTS
-from benchmarks.tables import number
+from benchmarks.tables import Row, number, table, with_tables
 
 PAGE = DOCS / "training.md"
 BASE = ("torch", "float32")

@@ -9,10 +9,9 @@ import gzip
 import sys
 from typing import Any
 
-from benchmarks.design_page import Row, table, with_tables
 from benchmarks.embeddings import read_json
 from benchmarks.render import DOCS, RESULTS, ROOT
-from benchmarks.tables import number
+from benchmarks.tables import Row, number, table, with_tables
 
 PAGE = DOCS / "preflmr.md"
 FILES = ("demo", "full_size", "step", "passages", "studies")  # preflmr-*.json

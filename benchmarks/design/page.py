@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from benchmarks.tables import machine_text, number, table
+from benchmarks.tables import Row, machine_text, number, table
 
-Row = dict[str, Any]
-MARKS = re.compile(r"<!-- measured: (\w+) -->\n.*?<!-- /measured -->", re.DOTALL)
 DEPTHS = (64, 128, 256, 512)
 WORDS = {0: "all"}  # how a limit of zero reads
 
@@ -383,12 +380,3 @@ TABLES: tuple[Callable[[Row], str], ...] = (
     stopping,
     tiers,
 )
-
-
-def with_tables(page: str, result: Row, tables: Sequence[Callable[[Row], str]] = TABLES) -> str:
-    """The page with everything between its marks written anew; every table must stand in it once."""
-    makers = {make.__name__: make for make in tables}
-    names = MARKS.findall(page)
-    if sorted(names) != sorted(makers):
-        raise ValueError(f"the page must hold each of {', '.join(sorted(makers))} once, got {', '.join(sorted(names))}")
-    return MARKS.sub(lambda m: f"<!-- measured: {m[1]} -->\n{makers[m[1]](result)}\n<!-- /measured -->", page)
