@@ -1,6 +1,7 @@
 """Every instruction set and every backend of this machine in turn, and what "as accurate as float32" means."""
 
 import os
+import zlib
 from dataclasses import replace
 from importlib.util import find_spec
 from types import SimpleNamespace
@@ -37,13 +38,39 @@ if find_spec("triton") is not None and backends.interpreting():
     patch_once()
 
 
+KEPT = 4  # one of so many cases
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at marks
+def pytest_collection_modifyitems(items):
+    """Where a GPU's kernels are interpreted, most cases of a test are left to the long suite: all but the first, and
+    those whose names say so, which is as good as by chance and the same every time."""
+    if DEVICE == "cuda":
+        return
+    begun = set()
+    for item in items:
+        if item.get_closest_marker("interpreted") is None or item.get_closest_marker("long") is not None:
+            continue
+        test = item.nodeid.partition("[")[0]
+        if test in begun and zlib.crc32(item.nodeid.encode()) % KEPT:
+            item.add_marker(pytest.mark.long)
+        begun.add(test)
+
+
 @pytest.fixture
 def device():
     """Where tensors of tests are."""
     return DEVICE
 
 
-@pytest.fixture(params=["torch", "cpp", "triton", "triton-small", "cuda"])
+@pytest.fixture(
+    params=[
+        "torch",
+        "cpp",
+        *(pytest.param(n, marks=pytest.mark.interpreted) for n in ("triton", "triton-small")),
+        "cuda",
+    ]
+)
 def backend(request, monkeypatch):
     """Runs the test on each backend that can; "triton-small" has tiles so small that small inputs cross their edges."""
     pytest.importorskip("torch")

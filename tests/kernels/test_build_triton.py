@@ -22,6 +22,8 @@ from lateint_kernels.codes.torch import build as plain  # noqa: E402
 from lateint_kernels.codes.triton import build  # noqa: E402
 from lateint_kernels.codes.triton.tile_list import tile_list  # noqa: E402
 
+pytestmark = pytest.mark.interpreted
+
 
 def random_rows(rng, n, depth):
     return torch.from_numpy(rng.integers(-128, 128, (n, depth)).astype(np.int8)).to(DEVICE)

@@ -13,6 +13,8 @@ from lateint_kernels.dense.problem import Problem, inverse_norms  # noqa: E402
 from lateint_kernels.gpu import program  # noqa: E402
 from lateint_kernels.gpu import support as gpu_support  # noqa: E402
 
+pytestmark = pytest.mark.interpreted
+
 AMPERE = program.Gpu("sm_80", multiprocessors=4, shared_per_block=163 * 1024, shared_per_multiprocessor=164 * 1024)
 HOPPER = program.Gpu("sm_90a", multiprocessors=2, shared_per_block=48 * 1024, shared_per_multiprocessor=228 * 1024)
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}

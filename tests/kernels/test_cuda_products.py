@@ -17,6 +17,8 @@ from lateint_kernels.codes.torch import search as torch_search  # noqa: E402
 from lateint_kernels.gpu import program  # noqa: E402
 from lateint_kernels.gpu import support as gpu_support  # noqa: E402
 
+pytestmark = pytest.mark.interpreted
+
 LENGTHS = [1, 32, 33, 8, 0, 40, 70]
 
 

@@ -21,6 +21,8 @@ from lateint_kernels.codes.torch import scoreboard as sorting  # noqa: E402
 from lateint_kernels.gpu import program  # noqa: E402
 from lateint_kernels.gpu import support as gpu_support  # noqa: E402
 
+pytestmark = pytest.mark.interpreted
+
 
 def gpu_with(slots, multiprocessors=1):
     """Tables of so many documents, and blocks for so many multiprocessors."""

@@ -22,6 +22,8 @@ from lateint_kernels.codes.index_tensors import size_of_lists  # noqa: E402
 from lateint_kernels.codes.torch import search as codes  # noqa: E402
 from lateint_kernels.codes.triton import probe, search  # noqa: E402
 
+pytestmark = pytest.mark.interpreted
+
 
 def device_engine(made, backend="triton"):
     return DeviceEngine(made.codec, made.segments, DEVICE, backend)

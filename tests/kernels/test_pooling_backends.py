@@ -13,7 +13,7 @@ from lateint_kernels.dense.runs import LONGEST, Runs, blocks  # noqa: E402
 LENGTHS = [1, 2, 3, 17, 0, 40, 9]
 
 
-@pytest.fixture(params=["torch", "triton"])
+@pytest.fixture(params=["torch", pytest.param("triton", marks=pytest.mark.interpreted)])
 def backend(request, device):
     """Those that are not C++."""
     if reason := backends.why_not(request.param, "cluster", device):

@@ -21,6 +21,8 @@ if reason := backends.why_not("triton", "maxsim", DEVICE):
 from lateint_kernels.dense.triton import maxsim, sizes  # noqa: E402
 from lateint_kernels.gpu import launch  # noqa: E402
 
+pytestmark = pytest.mark.interpreted
+
 
 @pytest.fixture
 def small(monkeypatch):
