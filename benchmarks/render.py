@@ -94,13 +94,14 @@ def beside_others(rivals: Row) -> list[str]:
         'in turn, ten at a time, so a busy moment of the machine hurts all alike. "Times lateint\'s" is the median, '
         f"query by query, of the processor time divided by that of lateint with {page.FIRST} at its default setting. "
         "Times are of one thread, where the head does not say two. A slow engine answers fewer queries, "
-        f"{slow} at least. Overlap is with the exact top 10 in float32. Memory is the searching process's peak "
-        "resident size, with pages of memory-mapped files and imported libraries.",
+        f"{slow} at least; a star marks what is of these alone. Overlap is with the exact top 10 in float32. Memory is "
+        "the searching process's peak resident size, with pages of memory-mapped files and imported libraries.",
         page.collections_table(cases),
         "![Overlap with the exact top 10 against latency](benchmarks.svg)",
         "### At equal overlap",
         "How many times as long as lateint the rival takes at its best setting, and the overlap of that setting. Each "
-        "setting is compared with the fastest of lateint's, of either index, that finds at least as much.",
+        "setting is compared with the fastest of lateint's, of either index, that finds at least as much. A star marks "
+        f"the overlap of some of the queries{'' if same_queries(cases) else ', compared with that of all'}.",
         page.equal_table(cases),
     ]
     for case in cases:
@@ -109,6 +110,11 @@ def beside_others(rivals: Row) -> list[str]:
     for case in cases:
         parts += [f"### {case['case']}, every setting", page.settings_table(case)]
     return parts
+
+
+def same_queries(cases: list[Row]) -> bool:
+    """Whether lateint's overlap is known query by query, for engines that were asked only some of them."""
+    return all("of_queries" in search for case in cases for search in page.of_ours(case))
 
 
 def on_avx2(rivals: Row) -> list[str]:
@@ -159,7 +165,8 @@ def document(rivals: Row, others: Row | None, scale: Row | None) -> str:
             "index in the system's cache.",
             growth(scale),
         ]
-    lost = page.losses(rivals["cases"], rivals["builds"]) + kernel_losses(rivals["dense"])
+    cases = rivals["cases"]
+    lost = page.losses(cases, rivals["builds"]) + kernel_losses(rivals["dense"])
     lost += [f"AVX2: {sentence}" for sentence in page.losses(others["cases"], others["builds"])] if others else []
     parts += [
         "## Where lateint loses",
@@ -176,6 +183,8 @@ def document(rivals: Row, others: Row | None, scale: Row | None) -> str:
                 "not how good the retrieval is.",
                 "- xtr-warp-rs fills in missing similarities as XTR does. With an encoder trained for that, its "
                 "overlap would matter less than its nDCG.",
+                "- The list of losses compares the quality of an engine with a star on the queries that it was asked"
+                f"{'.' if same_queries(cases) else ', where the records say what lateint found for these: not here.'}",
                 "- TACHIOM clusters by the tokens' vocabulary numbers, which it gets.",
                 "- fast-plaid, xtr-warp-rs and colsearch import torch, and their memory includes it. Qdrant is its "
                 "client's local mode, in Python, which is meant for tests; its server is another engine. LanceDB's "
@@ -201,7 +210,8 @@ def readme_section(rivals: Row) -> str:
         (
             "The same saved embeddings for all, default settings, one thread, engines asked in turn, "
             f"{machine['cpu']}{', one run' if page.one_run(rivals) else ' (not all in one run)'}. Each cell is the "
-            f"overlap with the exact top 10 and the median latency. {page.load_text(rivals)}".strip(),
+            "overlap with the exact top 10 and the median latency; a star marks an engine that is too slow to be asked "
+            f"all queries, and the overlap of those that it was asked. {page.load_text(rivals)}".strip(),
             page.summary(rivals),
             "![Overlap with the exact top 10 against latency](docs/benchmarks.svg)",
             f"Where lateint with {page.FIRST} loses: {' '.join(lost)}"

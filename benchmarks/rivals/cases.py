@@ -37,19 +37,30 @@ class Case:
     top: list[list[int]]  # exact, of DEPTH documents each
     judged: bool
 
-    def overlap(self, found: Mapping[int, Sequence[int]]) -> float:
-        """Share of the exact top 10 that was found, mean over the queries that were asked."""
-        return float(np.mean([len(set(ids) & set(self.top[row])) / DEPTH for row, ids in found.items()]))
+    def overlaps(self, found: Mapping[int, Sequence[int]]) -> list[float]:
+        """Share of the exact top 10 that was found, of each query in the order in which they were asked."""
+        return [len(set(ids) & set(self.top[row])) / DEPTH for row, ids in found.items()]
 
-    def ndcg(self, found: Mapping[int, Sequence[int]]) -> float | None:
-        """nDCG@10 of these queries, mean over them; None where nobody judged."""
+    def overlap(self, found: Mapping[int, Sequence[int]]) -> float:
+        """The mean of `overlaps`."""
+        return float(np.mean(self.overlaps(found)))
+
+    def ndcgs(self, found: Mapping[int, Sequence[int]]) -> list[float] | None:
+        """nDCG@10 of each query in the order in which they were asked; None where nobody judged."""
         if not self.judged:
             return None
         ids = load(self.data).ids
         judgements = {name: qrels_of(self.data, name) for name in collections_of(self.data)}
-        qrels = {str(row): judgements[self.asked[row].collection][self.asked[row].id] for row in found}
-        run = {str(row): {ids[doc]: -float(rank) for rank, doc in enumerate(docs)} for row, docs in found.items()}
-        return ndcg(qrels, run, DEPTH)
+        values = []
+        for row, docs in found.items():
+            query = self.asked[row]
+            qrels = {query.id: judgements[query.collection][query.id]}
+            values.append(ndcg(qrels, {query.id: {ids[doc]: -float(rank) for rank, doc in enumerate(docs)}}, DEPTH))
+        return values
+
+    def ndcg(self, found: Mapping[int, Sequence[int]]) -> float | None:
+        """The mean of `ndcgs`."""
+        return None if (values := self.ndcgs(found)) is None else float(np.mean(values))
 
     def description(self) -> dict[str, Any]:
         """What the JSON says of it."""

@@ -51,6 +51,31 @@ def exact(system: Row, search: Row) -> bool:
     return system["system"] in EXACT or "bypass_vector_index" in search["setting"]
 
 
+def on_the_same(mine: Row, theirs: Row, measure: str) -> tuple[float, float] | None:
+    """A measure of quality of two searches, over the queries that both were asked: slow engines are asked the first
+    ones only. None where nobody judged, or where an older record has no values of single queries."""
+    count = min(search["one_thread"]["queries"] for search in (mine, theirs))
+
+    def mean(search: Row) -> float | None:
+        if search["one_thread"]["queries"] == count:
+            return search[measure]  # type: ignore[no-any-return]
+        values = search.get("of_queries", {}).get(measure)
+        return None if values is None else sum(values[:count]) / count
+
+    own, other = mean(mine), mean(theirs)
+    return None if own is None or other is None else (own, other)
+
+
+def asked_less(case: Row, search: Row) -> bool:
+    """Whether it is about a part of the queries."""
+    return bool(search["one_thread"]["queries"] < case["queries"])
+
+
+def overlap_text(case: Row, search: Row) -> str:
+    """An overlap, with a star where it is that of some queries only."""
+    return f"{search['overlap_at_10']:.3f}{'*' * asked_less(case, search)}"
+
+
 def setting_text(search: Row) -> str:
     """A setting in words."""
     setting = search["setting"]
@@ -95,8 +120,8 @@ def defaults_table(case: Row) -> str:
         rows.append(
             (
                 named(system),
-                f"{search['overlap_at_10']:.3f}",
-                "-" if search["ndcg_at_10"] is None else f"{search['ndcg_at_10']:.4f}",
+                overlap_text(case, search),
+                "-" if search["ndcg_at_10"] is None else f"{search['ndcg_at_10']:.4f}{'*' * asked_less(case, search)}",
                 milliseconds(search["one_thread"]["p50_ms"]),
                 times(search["times_lateint"]),
                 milliseconds(search["one_thread"]["p95_ms"]),
@@ -133,18 +158,29 @@ def at_equal_overlap(case: Row, rival: Row) -> tuple[float, Row] | None:
 
     Each of its settings is compared with the fastest of ours that finds at least as much.
     """
-    ours = [search for system in case["systems"] if system["system"] == OURS for search in done(system)]
     best = None
     for search in done(rival):
         if exact(rival, search):
             continue
-        as_good = [mine["times_lateint"] for mine in ours if mine["overlap_at_10"] >= search["overlap_at_10"]]
+        as_good = [mine["times_lateint"] for mine in of_ours(case) if finds_as_much(mine, search)]
         if not as_good:
             return None
         ratio = search["times_lateint"] / min(as_good)
         if best is None or ratio < best[0]:
             best = ratio, search
     return best
+
+
+def finds_as_much(mine: Row, theirs: Row) -> bool:
+    """Of the same queries, where the records know them; a table says where they do not."""
+    key = "overlap_at_10"
+    own, other = on_the_same(mine, theirs, key) or (mine[key], theirs[key])
+    return own >= other
+
+
+def of_ours(case: Row) -> list[Row]:
+    """The settings of our indexes that have answered."""
+    return [search for system in case["systems"] if system["system"] == OURS for search in done(system)]
 
 
 def equal_table(cases: Sequence[Row]) -> str:
@@ -159,7 +195,7 @@ def equal_table(cases: Sequence[Row]) -> str:
                 cells.append("-")
                 continue
             best = at_equal_overlap(case, rival)
-            cells.append(f"{times(best[0])} at {best[1]['overlap_at_10']:.3f}" if best else "lateint finds less")
+            cells.append(f"{times(best[0])} at {overlap_text(case, best[1])}" if best else "lateint finds less")
         if set(cells) != {"-"}:
             rows.append((name, *cells))
     return table(("", *(case["case"] for case in cases)), rows)
@@ -201,6 +237,7 @@ MEASURES: tuple[tuple[str, Callable[[Row], float | None], bool], ...] = (
     ("p95", lambda s: s["one_thread"]["p95_ms"], True),
     ("queries/s", lambda s: s.get("queries_per_second"), False),
 )
+QUALITY = {"overlap@10": "overlap_at_10", "nDCG@10": "ndcg_at_10"}
 BUILDS = (
     ("CPU-s of the build", "cpu_seconds"),
     ("memory of the build", "peak_rss"),
@@ -218,14 +255,7 @@ def losses(cases: Sequence[Row], builds: Sequence[Row], only: str | None = None)
         for mine, search in defaults(case):
             if mine["system"] == OURS and only in (None, mine["variant"]):
                 found += _lost(case, mine, search)
-        tops = {OURS: 0.0, "": 0.0}
-        for system in case["systems"]:
-            for search in done(system):
-                if not exact(system, search):
-                    who = OURS if system["system"] == OURS else ""
-                    tops[who] = max(tops[who], search["overlap_at_10"])
-        if tops[""] > tops[OURS]:
-            found.append(f"{case['case']}, highest overlap of any setting: {tops['']:.3f}, lateint {tops[OURS]:.3f}.")
+        found += _found_less(case)
     for mine in builds:
         if mine["system"] != OURS or only not in (None, mine["variant"]):
             continue
@@ -243,21 +273,50 @@ def losses(cases: Sequence[Row], builds: Sequence[Row], only: str | None = None)
     return found
 
 
+def _found_less(case: Row) -> list[str]:
+    """Where no setting of ours finds as much as one of another engine does."""
+    most = None
+    for system in case["systems"]:
+        for search in done(system):
+            if system["system"] == OURS or exact(system, search):
+                continue
+            pairs = [on_the_same(mine, search, "overlap_at_10") for mine in of_ours(case)]
+            if None in pairs or not pairs:  # not known
+                continue
+            own, theirs = max(pair for pair in pairs if pair is not None)
+            if theirs > own and (most is None or theirs > most[0]):
+                most = theirs, own
+    return [f"{case['case']}, highest overlap of any setting: {most[0]:.3f}, lateint {most[1]:.3f}."] if most else []
+
+
 def _lost(case: Row, mine: Row, search: Row) -> list[str]:
     """Where the default setting of one of our indexes is beaten."""
     found = []
     for name, value, less in MEASURES:
-        own = value(search)
         better = [
-            f"{named(system)} ({_shown(name, theirs)})"
+            f"{named(system)} ({_shown(name, pair[1])}{_against(pair[0], value(search), name)})"
             for system, other in defaults(case)
             if system["system"] != OURS and (less or name == "queries/s" or not exact(system, other))
-            if own is not None and (theirs := value(other)) is not None
-            if (theirs < own if less else theirs > own)
+            if (pair := _pair(name, value, search, other)) is not None
+            if (pair[1] < pair[0] if less else pair[1] > pair[0])
         ]
         if better:
-            found.append(f"{case['case']}, {name}: {named(mine)} ({_shown(name, own)}) loses to {', '.join(better)}.")
+            own = _shown(name, value(search))
+            found.append(f"{case['case']}, {name}: {named(mine)} ({own}) loses to {', '.join(better)}.")
     return found
+
+
+def _pair(name: str, value: Callable[[Row], float | None], mine: Row, theirs: Row) -> tuple[float, float] | None:
+    """A measure of two default settings, quality of the same queries; None where it is not known of both."""
+    if name in QUALITY:
+        return on_the_same(mine, theirs, QUALITY[name])
+    own, other = value(mine), value(theirs)
+    return None if own is None or other is None else (own, other)
+
+
+def _against(own: float, of_all: float | None, name: str) -> str:
+    """What ours is on the queries of an engine that was asked some of them."""
+    return "" if own == of_all else f" against {_shown(name, own)} on the queries that it was asked"
 
 
 def _shown(name: str, value: float | None) -> str:
@@ -302,7 +361,7 @@ def summary(rivals: Row) -> str:
         for case in cases:
             search = next((s for system, s in defaults(case) if named(system) == name), None)
             cells.append(
-                f"{search['overlap_at_10']:.3f}, {milliseconds(search['one_thread']['p50_ms'])}" if search else "-"
+                f"{overlap_text(case, search)}, {milliseconds(search['one_thread']['p50_ms'])}" if search else "-"
             )
         rows.append((name, *cells, f"{sizes[name]:.0f}" if name in sizes else "-"))
     return table(("overlap@10, p50", *(case["case"] for case in cases), "bytes/token"), rows)

@@ -46,6 +46,7 @@ def row(case: Case, contender: Contender, base: Contender, default: bool) -> dic
         "default": default,
         "overlap_at_10": case.overlap(contender.found),
         "ndcg_at_10": case.ndcg(contender.found),
+        "of_queries": {"overlap_at_10": case.overlaps(contender.found), "ndcg_at_10": case.ndcgs(contender.found)},
         "one_thread": contender.latency(),
         "times_lateint": contender.times(base) if base.seconds else None,
     }
