@@ -147,7 +147,8 @@ def long_queries(folder: Path, tokens: int) -> list[Query]:
 
 
 def shorten(source: Path, target: Path, documents: int) -> Path:
-    """A folder of the same layout with so many documents of ``source``, evenly spaced; made once, then reused."""
+    """A folder of the same layout with so many documents of ``source``, evenly spaced; made once, then reused. Its
+    manifest says how many."""
     if (target / "exact_docs.npy").exists():
         return target
     target.mkdir(parents=True, exist_ok=True)
@@ -166,6 +167,6 @@ def shorten(source: Path, target: Path, documents: int) -> Path:
             link = target / f"{name}_{suffix}"
             link.unlink(missing_ok=True)
             link.symlink_to((source / f"{name}_{suffix}").resolve())
-    write_json(target / "manifest.json", read_json(source / "manifest.json"))
+    write_json(target / "manifest.json", {**read_json(source / "manifest.json"), "documents": len(rows)})
     write_truth(target)
     return target

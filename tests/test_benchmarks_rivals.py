@@ -15,7 +15,7 @@ import pytest
 ROOT = str(Path(__file__).parents[1])
 sys.path.append(ROOT)  # benchmarks are in the tree alone; all else is what is installed
 
-from benchmarks.embeddings import load, shorten, write_truth  # noqa: E402
+from benchmarks.embeddings import collections_of, load, shorten, write_truth  # noqa: E402
 from benchmarks.rivals import page, turns  # noqa: E402
 from benchmarks.rivals.cases import Case, cases  # noqa: E402
 from benchmarks.rivals.processes import OtherWork  # noqa: E402
@@ -158,6 +158,7 @@ def described_ndcg(case: Case) -> float:
 def test_a_shorter_collection_keeps_tokens_with_their_documents(embeddings: Path, tmp_path: Path) -> None:
     short, whole = load(shorten(embeddings, tmp_path / "short", 7)), load(embeddings)
     assert len(short.ids) == 7 and np.load(short.folder / "exact_docs.npy").max() == 6
+    assert cases(short.folder, tmp_path / "kept", 10)[0].name == f"{collections_of(embeddings)[0]}, 7 documents"
     numbers = np.load(short.folder / "doc_token_ids.npy")
     np.testing.assert_array_equal(short.tokens, whole.tokens[numbers])
     first = whole.ids.index(short.ids[3])

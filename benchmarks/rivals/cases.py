@@ -91,8 +91,13 @@ def save(name: str, data: Path, folder: Path, asked: list[Query], top: list[list
 
 
 def cases(data: Path, folder: Path, most: int) -> list[Case]:
-    """The collection with its judged queries, and with its queries of 32 tokens where there are enough."""
+    """The collection with its judged queries, and with its queries of 32 tokens where there are enough.
+
+    The name says how many documents were left where it was shortened.
+    """
     name = "+".join(collections_of(data))
+    if left := read_json(data / "manifest.json").get("documents"):
+        name += f", {left:,} documents"
     folder.mkdir(parents=True, exist_ok=True)
     fixed = fixed_queries(data)
     rows = spread(fixed, most)
