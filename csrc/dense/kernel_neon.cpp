@@ -54,25 +54,12 @@ struct Dot {
     }
 };
 
-template <Dtype dtype>
-constexpr Kernel kFloat = lanes_kernel<Float<dtype>>(pack_floats);
 constexpr Kernel kInt8 = lanes_kernel<Bytes<Dot>>(Bytes<Dot>::pack);
 
 }  // namespace
 
 const Kernel* kernel_neon(QueryKind queries, Dtype documents) {
-    if (queries == QueryKind::int8) return &kInt8;
-    switch (documents) {
-        case Dtype::float32:
-            return &kFloat<Dtype::float32>;
-        case Dtype::float16:
-            return &kFloat<Dtype::float16>;
-        case Dtype::bfloat16:
-            return &kFloat<Dtype::bfloat16>;
-        case Dtype::int8:
-            return &kFloat<Dtype::int8>;
-    }
-    return nullptr;
+    return lanes_kernel_for<Float>(queries, documents, kInt8);
 }
 
 }  // namespace lateint::dense

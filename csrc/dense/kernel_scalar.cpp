@@ -60,25 +60,12 @@ void pack_int8(const void* queries, int rows, int64_t dim, void* tile) {
     pack_steps<Int8, int8_t, int32_t>(queries, rows, dim, tile, [](int8_t x) -> int32_t { return x; });
 }
 
-template <Dtype dtype>
-constexpr Kernel kFloat = lanes_kernel<Float<dtype>>(pack_floats);
 constexpr Kernel kInt8 = lanes_kernel<Int8>(pack_int8);
 
 }  // namespace
 
 const Kernel* kernel_scalar(QueryKind queries, Dtype documents) {
-    if (queries == QueryKind::int8) return &kInt8;
-    switch (documents) {
-        case Dtype::float32:
-            return &kFloat<Dtype::float32>;
-        case Dtype::float16:
-            return &kFloat<Dtype::float16>;
-        case Dtype::bfloat16:
-            return &kFloat<Dtype::bfloat16>;
-        case Dtype::int8:
-            return &kFloat<Dtype::int8>;
-    }
-    return nullptr;
+    return lanes_kernel_for<Float>(queries, documents, kInt8);
 }
 
 }  // namespace lateint::dense

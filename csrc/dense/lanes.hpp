@@ -168,5 +168,26 @@ constexpr Kernel lanes_kernel(void (*pack)(const void*, int, int64_t, void*)) {
     return {lanes_tile_bytes<V>, lanes_scratch_bytes<V>, pack, no_state, no_state, lanes_best<V>};
 }
 
+// For float queries, and documents that `Float` widens.
+template <typename V>
+constexpr Kernel kFloatKernel = lanes_kernel<V>(pack_floats);
+
+// That, or `int8` where both sides are bytes.
+template <template <Dtype> class Float>
+const Kernel* lanes_kernel_for(QueryKind queries, Dtype documents, const Kernel& int8) {
+    if (queries == QueryKind::int8) return &int8;
+    switch (documents) {
+        case Dtype::float32:
+            return &kFloatKernel<Float<Dtype::float32>>;
+        case Dtype::float16:
+            return &kFloatKernel<Float<Dtype::float16>>;
+        case Dtype::bfloat16:
+            return &kFloatKernel<Float<Dtype::bfloat16>>;
+        case Dtype::int8:
+            return &kFloatKernel<Float<Dtype::int8>>;
+    }
+    return nullptr;
+}
+
 }  // namespace
 }  // namespace lateint::dense
