@@ -9,12 +9,9 @@ units, and then the first passage wins whatever the generator says. A temperatur
 
 from __future__ import annotations
 
-import os
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
@@ -25,36 +22,18 @@ from preflmr.answering.equivalence import BEM
 from preflmr.answering.measures import judge_answer, means, measure_of
 from preflmr.data.images import ON_MISSING
 from preflmr.data.m2kr import Dataset
-from preflmr.evaluation.results import result_path, versions, write_json
+from preflmr.evaluation.results import Results, versions
 
 
-@dataclass(frozen=True)
-class Answers:
+class Answers(Results):
     """What was answered and how good it is.
 
-    Attributes:
-        questions: id -> ``{"answer", "passage_id", "candidates": [{"passage_id", "log_prior", "answer", "score"},
-            ...], measure: value, ...}``. Without passages, a question has one candidate, of no passage.
-        summary: ``measures`` (name -> mean), what was answered, how, how long it took, and what was left out.
+    ``questions`` has id -> ``{"answer", "passage_id", "candidates": [{"passage_id", "log_prior", "answer", "score"},
+    ...], measure: value, ...}``. Without passages, a question has one candidate, of no passage. `write` writes
+    ``TASK_RUN.answers.json`` and ``TASK_RUN.answers.summary.json``.
     """
 
-    questions: dict[str, dict[str, Any]]
-    summary: dict[str, Any]
-
-    def __getitem__(self, measure: str) -> float:
-        """The mean of a measure, such as ``"VQA score"``."""
-        return float(self.summary["measures"][measure])
-
-    def write(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes ``TASK_RUN.answers.json``, then ``TASK_RUN.answers.summary.json``, for `preflmr.evaluation.report`.
-
-        Returns:
-            The path of the first.
-        """
-        path = result_path(folder, self.summary, ".answers.json")
-        write_json(path, self.questions)
-        write_json(path.with_suffix(".summary.json"), self.summary)
-        return path
+    suffix = ".answers.json"
 
 
 def answer(

@@ -8,9 +8,10 @@ import platform
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lateint.disk import whole
 from lateint.version import __version__
@@ -23,6 +24,36 @@ def versions() -> dict[str, str]:
     for name in ("torch", "transformers", "numpy"):
         found[name] = metadata.version(name)
     return found
+
+
+@dataclass(frozen=True)
+class Results:
+    """What was measured of every question, and of all.
+
+    Attributes:
+        questions: id -> what a subclass says of a question.
+        summary: ``measures`` (name -> mean), what was measured, how, how long it took, and what was left out.
+    """
+
+    questions: dict[str, dict[str, Any]]
+    summary: dict[str, Any]
+    suffix: ClassVar[str]  # of the file of questions
+
+    def __getitem__(self, measure: str) -> float:
+        """The mean of a measure, such as ``"Recall@5"``."""
+        return float(self.summary["measures"][measure])
+
+    def write(self, folder: str | os.PathLike[str]) -> Path:
+        """Writes ``TASK_RUN`` and the suffix (``TASK-SPLIT_RUN`` for another split than test), then the same with
+        ``.summary.json``, for `preflmr.evaluation.report`.
+
+        Returns:
+            The path of the first.
+        """
+        path = result_path(folder, self.summary, self.suffix)
+        write_json(path, self.questions)
+        write_json(path.with_suffix(".summary.json"), self.summary)
+        return path
 
 
 def result_path(folder: str | os.PathLike[str], summary: dict[str, Any], suffix: str) -> Path:

@@ -10,7 +10,6 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -25,7 +24,7 @@ from preflmr.evaluation.config import LIMITS, EvalConfig
 from preflmr.evaluation.judging import Ranking, judge
 from preflmr.evaluation.passage_index import passage_index, positions_of, tokens_of
 from preflmr.evaluation.questions import Questions
-from preflmr.evaluation.results import Cut, result_path, versions, write_json
+from preflmr.evaluation.results import Cut, Results, versions
 from preflmr.retrievers import adapted
 
 AT_ONCE = 512  # questions whose tokens are held at a time
@@ -33,33 +32,15 @@ AT_ONCE = 512  # questions whose tokens are held at a time
 Search: TypeAlias = Callable[[list[NDArray[np.float32]], int], list[Ranking]]  # k best passages of each query
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Results):
     """What was found and how good it is.
 
-    Attributes:
-        questions: id -> ``{"retrieved_passage": [{"passage_id", "score"}, ...], "Recall@K": 0.0 or 1.0, "Pseudo
-            Recall@K": 0.0 or 1.0}``, as the published evaluation writes it.
-        summary: ``measures`` (name -> mean), what was measured, how, how long it took, and what was left out.
+    ``questions`` has id -> ``{"retrieved_passage": [{"passage_id", "score"}, ...], "Recall@K": 0.0 or 1.0, "Pseudo
+    Recall@K": 0.0 or 1.0}``, as the published evaluation writes it. `write` writes ``TASK_RUN.json`` and
+    ``TASK_RUN.summary.json``.
     """
 
-    questions: dict[str, dict[str, Any]]
-    summary: dict[str, Any]
-
-    def __getitem__(self, measure: str) -> float:
-        """The mean of a measure, such as ``"Recall@5"``."""
-        return float(self.summary["measures"][measure])
-
-    def write(self, folder: str | os.PathLike[str]) -> Path:
-        """Writes ``TASK_RUN.json`` (``TASK-SPLIT_RUN.json`` for another split than test), then ``....summary.json``.
-
-        Returns:
-            The path of the first.
-        """
-        path = result_path(folder, self.summary, ".json")
-        write_json(path, self.questions)
-        write_json(path.with_suffix(".summary.json"), self.summary)
-        return path
+    suffix = ".json"
 
 
 def evaluate(
