@@ -29,7 +29,7 @@ from benchmarks.embeddings import load, read_json, write_json
 from benchmarks.rivals.measure import percentiles
 from benchmarks.rivals.run import machine
 from benchmarks.scale import PerturbedDocuments, long_queries
-from benchmarks.tables import between, machine_text, number, table
+from benchmarks.tables import machine_text, number, options, table
 
 MARKS = "<!-- cold -->", "<!-- /cold -->"
 CODES = "codes.npy", "scales.npy", "centroid_ids.npy", "centroid_high.npy"
@@ -122,20 +122,14 @@ def _table(results: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, or writes the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
     parser.add_argument("--tokens", default="3e7", help="size of the index (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=100, help="how many (default: %(default)s)")
     parser.add_argument("--before", type=Path, help="an older checkout to measure as well")
     parser.add_argument("--work", type=Path, help="folder for the index, which is kept there and taken again")
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--add", action="store_true", help="leave the other runs of --out as they are")
-    parser.add_argument("--page", type=Path, help="write the table into this page, and nothing else")
-    args = parser.parse_args()
-    if args.page:
-        between(args.page, MARKS, page(read_json(ROOT / "benchmarks" / "results" / "cold.json")["runs"]))
+    args = options(parser, ROOT / "benchmarks" / "results" / "cold.json", MARKS, lambda result: page(result["runs"]))
+    if args is None:
         return
-    if args.data is None or args.out is None:
-        parser.error("--data and --out are needed")
     import lateint
 
     with tempfile.TemporaryDirectory() as scratch:

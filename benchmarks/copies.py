@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 import lateint
-from benchmarks.embeddings import Embeddings, load, read_json, write_json
+from benchmarks.embeddings import Embeddings, load, write_json
 from benchmarks.rivals.run import machine
 from benchmarks.scale import PerturbedDocuments, exhaustive, long_queries, recalled
-from benchmarks.tables import between, machine_text, table
+from benchmarks.tables import machine_text, options, table
 
 RESULT = Path(__file__).resolve().parent / "results" / "copies.json"
 MARKS = "<!-- copies -->", "<!-- /copies -->"
@@ -74,19 +74,13 @@ def page(results: dict[str, Any]) -> str:
 def main() -> None:
     """Builds and measures, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path)
     parser.add_argument("--tokens", default="3e7", help="of the index (default: %(default)s)")
     parser.add_argument("--documents", type=int, default=400, help="real ones (default: %(default)s)")
     parser.add_argument("--centroids", type=int, default=25_000, help="of the index (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=30, help="how many (default: %(default)s)")
-    parser.add_argument("--page", type=Path, help="write the table into this page, and nothing else")
-    args = parser.parse_args()
-    if args.page:
-        between(args.page, MARKS, page(read_json(RESULT)))
+    args = options(parser, RESULT, MARKS, page)
+    if args is None:
         return
-    if args.data is None or args.out is None:
-        parser.error("--data and --out are needed")
     here = machine(sorted(os.sched_getaffinity(0)))
     real, queries = some_of(load(args.data), args.documents), long_queries(args.data, args.queries)
     with tempfile.TemporaryDirectory() as work:

@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 
 import lateint
-from benchmarks.embeddings import read_json, write_json
+from benchmarks.embeddings import write_json
 from benchmarks.pruning import measured
 from benchmarks.rivals.run import machine
 from benchmarks.scale import long_queries
-from benchmarks.tables import between, machine_text, table
+from benchmarks.tables import machine_text, options, table
 from lateint.retrieval.limits import limits
 from lateint_kernels.codes.engine import Limits
 
@@ -70,16 +70,12 @@ def main() -> None:
     """Measures, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("index", type=Path, nargs="?")
-    parser.add_argument("--data", type=Path)
     parser.add_argument("--queries", type=int, default=50, help="how many (default: %(default)s)")
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--page", type=Path, help="write the table into this page, and nothing else")
-    args = parser.parse_args()
-    if args.page:
-        between(args.page, MARKS, page(read_json(RESULT)))
+    args = options(parser, RESULT, MARKS, page)
+    if args is None:
         return
-    if args.index is None or args.data is None or args.out is None:
-        parser.error("INDEX, --data and --out are needed")
+    if args.index is None:
+        parser.error("INDEX is needed")
     here, index = machine(sorted(os.sched_getaffinity(0))), lateint.Index.open(args.index)
     queries = long_queries(args.data, args.queries)
     searches = {str(length): measure(index, [np.ascontiguousarray(q[:length]) for q in queries]) for length in LENGTHS}

@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, read_json, write_json
+from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, write_json
 from benchmarks.rivals.run import machine
-from benchmarks.tables import between, machine_text, table
+from benchmarks.tables import machine_text, options, table
 from lateint import Index, Ragged
 from lateint.indexing import codec
 
@@ -77,15 +77,9 @@ def page(results: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--page", type=Path, help="write the table into this page, and nothing else")
-    args = parser.parse_args()
-    if args.page:
-        between(args.page, MARKS, page(read_json(RESULT)))
+    args = options(parser, RESULT, MARKS, page)
+    if args is None:
         return
-    if args.data is None or args.out is None:
-        parser.error("--data and --out are needed")
     here = machine(sorted(os.sched_getaffinity(0)))
     data, (collection, *_) = load(args.data), collections_of(args.data)
     documents = Ragged(np.asarray(data.tokens), data.offsets)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import json
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -59,6 +61,25 @@ def power(tokens: float) -> str:
     """1e9 and not 1e+09."""
     mantissa, exponent = f"{tokens:.0e}".split("e")
     return f"{mantissa}e{int(exponent)}"
+
+
+def options(
+    parser: argparse.ArgumentParser, result: Path, marks: tuple[str, str], page: Callable[[Any], str]
+) -> argparse.Namespace | None:
+    """Options of a benchmark that measures ``--data`` and writes ``--out``, or has its table in a page.
+
+    With ``--page`` this writes what ``result`` says between the marks of that page, and returns None.
+    """
+    parser.add_argument("--data", type=Path, help="folder made by benchmarks.embed")
+    parser.add_argument("--out", type=Path, help="the JSON to write")
+    parser.add_argument("--page", type=Path, help="write the table into this page, and nothing else")
+    args = parser.parse_args()
+    if args.page:
+        between(args.page, marks, page(json.loads(result.read_text())))
+        return None
+    if args.data is None or args.out is None:
+        parser.error("--data and --out are needed")
+    return args
 
 
 def between(page: Path, marks: tuple[str, str], text: str) -> None:

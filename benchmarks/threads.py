@@ -20,10 +20,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, read_json, write_json
+from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, write_json
 from benchmarks.pruning import excerpts
 from benchmarks.rivals.run import machine
-from benchmarks.tables import between, machine_text, table
+from benchmarks.tables import machine_text, options, table
 from lateint import Index
 
 RESULT = Path(__file__).resolve().parent / "results" / "threads.json"
@@ -106,15 +106,9 @@ def page(results: dict[str, Any]) -> str:
 def main() -> None:
     """Measures, or writes the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path)
-    parser.add_argument("--out", type=Path)
-    parser.add_argument("--page", type=Path, help="write the table into this page, and nothing else")
-    args = parser.parse_args()
-    if args.page:
-        between(args.page, MARKS, page(read_json(RESULT)))
+    args = options(parser, RESULT, MARKS, page)
+    if args is None:
         return
-    if args.data is None or args.out is None:
-        parser.error("--data and --out are needed")
     here = machine(sorted(os.sched_getaffinity(0)))
     write_json(args.out, {"machine": here, "rows": measure_all(args.data)})
 
