@@ -25,16 +25,38 @@ int64_t key_of(int32_t score, uint32_t id) { return int64_t{score} * (int64_t{1}
 void take(int64_t& key, int32_t score, uint32_t id) { key = std::max(key, key_of(score, id)); }
 uint32_t id_of(int64_t key) { return ~uint32_t{0} - static_cast<uint32_t>(key); }
 
-// chosen[0..count): the places of the best of `lanes` scores less their bias, the lowest among equals. Spoils scores.
-void best_places(const Int8Kernels& kernels, int32_t* scores, int lanes, const int32_t* bias, int count,
-                 uint32_t* chosen) {
-    for (int c = 0; c < count; ++c) {
-        int32_t best = kWorst, where = 0;
-        kernels.nearest(scores, 1, lanes, bias, 0, &best, &where);
-        chosen[c] = static_cast<uint32_t>(where);
-        scores[where] = kTaken;
+// The places of the best scores of a row less their bias, the lowest among equals. The best one of each part of the row
+// is kept, so that after the first choice only the part that it was in is looked through again.
+class BestPlaces {
+public:
+    explicit BestPlaces(int lanes) : lanes_(lanes), best_((lanes + kPart - 1) / kPart), where_(best_.size()) {}
+
+    // chosen[0..count), at most as many as there are lanes. Spoils scores.
+    void choose(const Int8Kernels& kernels, int32_t* scores, const int32_t* bias, int count, uint32_t* chosen) {
+        for (size_t part = 0; part < best_.size(); ++part) look_through(kernels, scores, bias, part);
+        for (int c = 0;; ++c) {
+            const size_t part = std::max_element(best_.begin(), best_.end()) - best_.begin();
+            chosen[c] = static_cast<uint32_t>(where_[part]);
+            if (c + 1 == count) return;
+            scores[where_[part]] = kTaken;
+            look_through(kernels, scores, bias, part);
+        }
     }
-}
+
+private:
+    static constexpr int kPart = 64;
+
+    void look_through(const Int8Kernels& kernels, const int32_t* scores, const int32_t* bias, size_t part) {
+        const int first = static_cast<int>(part) * kPart;
+        best_[part] = kWorst;
+        where_[part] = first;
+        kernels.nearest(scores + first, 1, std::min(kPart, lanes_ - first), bias + first, first, &best_[part],
+                        &where_[part]);
+    }
+
+    int lanes_;
+    std::vector<int32_t> best_, where_;  // of each part
+};
 
 }  // namespace
 
@@ -99,11 +121,12 @@ void Assigner::route(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs
     parallel_for_chunks(n, kGroupRows, threads, [&](int64_t first, int64_t rows) {
         const Session session(int8_kernels());
         std::vector<int32_t> scores(kGroupRows * lanes);
+        BestPlaces places(lanes);
         session.kernels.dot(tokens + first * depth_, rows, depth_, centres_.tiles.data(), centres_.ntiles(),
                             scores.data());
         for (int64_t r = 0; r < rows; ++r)
-            best_places(session.kernels, scores.data() + r * lanes, lanes, centres_.bias.data(), pairs.each,
-                        pairs.cell.data() + (first + r) * pairs.each);
+            places.choose(session.kernels, scores.data() + r * lanes, centres_.bias.data(), pairs.each,
+                          pairs.cell.data() + (first + r) * pairs.each);
     });
     pairs.sort(static_cast<int64_t>(cells_.size()));
 }
@@ -134,12 +157,13 @@ void Assigner::look_into(const Cell& cell, const uint8_t* tokens, const uint32_t
                           [&](int64_t i, int32_t score, uint32_t id) { take(keys[pairs[i]], score, id); });
     session.kernels.dot(block.rows.data(), count, depth_, cell.centres.tiles.data(), 1, block.products.data());
     for (std::vector<uint32_t>& rows : block.of) rows.clear();
+    BestPlaces places(kSubcells);
     for (int64_t i = 0; i < count; ++i) {
         // Fewer in cells that are farther off.
         const int looked_into = std::min<int>(each - static_cast<int>(pairs[i]) % each, cell.groups.size());
         uint32_t chosen[kSubcells];
-        best_places(session.kernels, block.products.data() + i * kSubcells, kSubcells, cell.centres.bias.data(),
-                    looked_into, chosen);
+        places.choose(session.kernels, block.products.data() + i * kSubcells, cell.centres.bias.data(), looked_into,
+                      chosen);
         for (int s = 0; s < looked_into; ++s) block.of[chosen[s]].push_back(static_cast<uint32_t>(i));
     }
     for (size_t s = 0; s < cell.groups.size(); ++s) {
