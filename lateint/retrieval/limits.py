@@ -13,7 +13,8 @@ PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bound
 COVERED = 1800  # the upper one of which is one of so many centroids, where these are more
 SPREAD = 2, 3  # beyond 96: times as many probes, of which one in so many has its list read
 CELLS_PROBED = 24  # best cells of each query token
-PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
+PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself, ...
+SPREAD_PATIENCE = 192  # ... and where lists are chosen: their coarse scores say less, and take most of the time
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
 SAMPLED = 96  # tokens of a much longer query that find candidates
 WIDER = 8  # times as many lists, for a query that found too few documents
@@ -75,7 +76,7 @@ def limits(
     return Limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),
-        patience=0 if candidates is not None else PATIENCE,
+        patience=0 if candidates is not None else SPREAD_PATIENCE if lists else PATIENCE,
         cells=min(cells, centroids) if probes < centroids else 0,
         deviations=DEVIATIONS if candidates is None and fine else 0.0,
         sampled=SAMPLED if candidates is None and fine else 0,

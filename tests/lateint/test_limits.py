@@ -22,6 +22,7 @@ from lateint.retrieval.limits import fitting, for_share, limits, rungs, wider
 def test_probes_grow_with_centroids(centroids, tokens, nprobe, lists, cells):
     found = limits(10, centroids=centroids, documents=10**7, tokens=tokens)
     assert (found.nprobe, found.lists, found.cells) == (nprobe, lists, cells)
+    assert found.patience == (192 if lists else 96)
     asked = limits(10, 5, centroids=centroids, documents=10**7, tokens=tokens)
     assert (asked.nprobe, asked.lists) == (5, 0)
 
