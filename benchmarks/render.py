@@ -162,7 +162,8 @@ def document(rivals: Row, others: Row | None, scale: Row | None) -> str:
             "files; some 0.8 GB of it are what the perturbed tokens are made of. Making these takes "
             f"{number(scale['sizes'][-1]['build']['stream_seconds_a_pass'])} s a pass at the largest size, and a build "
             "of an iterable reads them three times. A cold search is the first one of each query, with nothing of the "
-            "index in the system's cache.",
+            "index in the system's cache. The row of 1e9 is of older defaults; [scale.md](scale.md"
+            "#how-cost-grows-and-what-more-tokens-would-take) has today's, on an older processor.",
             growth(scale),
         ]
     cases = rivals["cases"]
