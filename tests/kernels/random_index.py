@@ -94,3 +94,14 @@ def make(rng, lengths, *, width=40, dim=None, nbits=4, count=30, cells=5, cuts=(
         segments.append(SegmentArrays(offsets, codes[part], None if nbits == 8 else scales[part], low, high, *lists))
         first = last
     return Made(codec, segments, list(lengths), ids, rows, width)
+
+
+def one(rankings):
+    """Positions and scores of the only query."""
+    (ranking,) = rankings
+    return ranking[0].tolist(), ranking[1].tolist()
+
+
+def whole(query):
+    """The offsets of a batch of one query."""
+    return np.array([0, len(query)], np.int64)

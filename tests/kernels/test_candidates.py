@@ -1,0 +1,106 @@
+"""Which documents a search looks at: the centroids of query tokens, and coarse scores."""
+
+import itertools
+
+import numpy as np
+import pytest
+from random_index import RANGE, make, one, whole
+
+from lateint_kernels import reference
+from lateint_kernels.codes.engine import Limits
+
+
+@pytest.mark.parametrize("cells", [0, 2, 5])
+@pytest.mark.parametrize(
+    ("nprobe", "lists"), [(1, 0), (3, 1), (3, 2), (12, 4), (29, 0), (30, 0), (30, 7), (31, 0), (1000, 0), (1000, 2)]
+)
+def test_candidates(isa, nprobe, lists, cells):
+    """The coarse scores, and that a search returns the best of the documents that they let through."""
+    rng = np.random.default_rng(nprobe)
+    made = make(rng, rng.integers(0, 9, 60).tolist(), cuts=(20, 21))
+    query = rng.standard_normal((5, 40)).astype(np.float32)
+    integers, scales, _ = made.engine.prepare(query)
+    products = integers.astype(np.int64) @ (made.codec.centroids.astype(np.int64) - 128).T
+    documents = [made.centroids_of(position) for position in range(60)]
+    if cells == 0:
+        coarse = np.array(reference.coarse_scores(products, scales, documents, nprobe, lists), np.float64)
+        found = made.engine.gather(query, Limits(nprobe, 60, lists=lists))
+        assert sorted(found.positions.tolist()) == np.flatnonzero(~np.isnan(coarse)).tolist()
+        assert found.touched == len(found.positions)
+        order = coarse[found.positions]
+        unit = 1e-6 * np.abs(scales).sum() * np.abs(products).max()
+        assert (np.diff(order) <= unit).all()
+        # The same numbers but for a constant and a factor.
+        np.testing.assert_allclose(
+            (found.scores - found.scores.min()) * np.ptp(order), (order - order.min()) * np.ptp(found.scores), rtol=1e-4
+        )
+    for candidates in (1, 7, 60):
+        some = made.engine.gather(query, Limits(nprobe, candidates, cells=cells, lists=lists))
+        assert len(some.positions) <= candidates
+        allowed = np.zeros(60, np.uint8)
+        allowed[some.positions] = 1
+        for threads in (1, 2, 3):
+            limits = Limits(nprobe, candidates, cells=cells, lists=lists)
+            rankings = made.engine.search(query, whole(query), 5, limits, threads=threads)
+            assert one(rankings) == made.best(query, 5, allowed)
+
+
+def test_candidates_of_more_documents_than_the_scoreboard_holds(isa):
+    """Each has one token, so those of a centroid are equal, and the first of them are the best."""
+    rng = np.random.default_rng(0)
+    n = 2 * RANGE + 300
+    ids = rng.choice(30, n, p=np.arange(1, 31) / 465).astype(np.uint32)
+    made = make(rng, [1] * n, width=8, ids=ids)
+    query = rng.standard_normal((6, 8)).astype(np.float32)
+    integers, scales, _ = made.engine.prepare(query)
+    products = integers.astype(np.int64) @ (made.codec.centroids.astype(np.int64) - 128).T
+    coarse = np.array(reference.coarse_scores(products, scales, [[c] for c in range(30)], 3), np.float64)
+    order = np.lexsort((np.arange(n), -coarse[ids]))  # those in no list, of NaN, last
+    listed = int((~np.isnan(coarse[ids])).sum())
+    for candidates in (50, listed - 7, n):
+        found = made.engine.gather(query, Limits(3, candidates))
+        assert found.touched == listed
+        np.testing.assert_array_equal(found.positions, order[: min(candidates, listed)])
+    assert {position // RANGE for position in order[: listed - 7]} == {0, 1, 2}
+    for threads in (1, 3):
+        positions, _ = one(made.engine.search(query, whole(query), 20, Limits(3, 4000), threads=threads))
+        allowed = np.zeros(n, np.uint8)
+        allowed[order[:4000]] = 1
+        assert positions == one(made.engine.exhaustive(query, whole(query), 20, allowed=allowed))[0]
+
+
+def test_all_cells_are_all_centroids(isa):
+    rng = np.random.default_rng(0)
+    made = make(rng, rng.integers(1, 9, 40).tolist(), count=50, cells=6)
+    query = rng.standard_normal((20, 40)).astype(np.float32)
+    flat = made.engine.gather(query, Limits(7, 30))
+    for cells in (6, 100):
+        routed = made.engine.gather(query, Limits(7, 30, cells=cells))
+        assert routed.positions.tolist() == flat.positions.tolist()
+        assert routed.scores.tolist() == flat.scores.tolist()
+
+
+@pytest.mark.parametrize("count", [1, 7, 50, 60])
+def test_probes(isa, count):
+    """The largest products, the lowest id among equals, in the best cells of each token."""
+    rng = np.random.default_rng(0)
+    made = make(rng, [4], count=50, cells=6)
+    made.codec.centroids[::3] = made.codec.centroids[0]
+    made.codec.cells[3] = made.codec.cells[1]
+    offsets = np.cumsum([0, 5, 17, 3, 40])
+    queries = rng.standard_normal((offsets[-1], 40)).astype(np.float32)
+    integers = np.concatenate([made.engine.prepare(queries[a:b])[0] for a, b in itertools.pairwise(offsets)])
+    every = integers.astype(np.int64) @ (made.codec.centroids.astype(np.int64) - 128).T
+    centres = integers.astype(np.int64) @ (made.codec.cells.astype(np.int64) - 128).T
+    of_cell = np.repeat(np.arange(6), np.diff(made.codec.cell_offsets))
+    for cells, threads in itertools.product((0, 1, 2, 5, 6, 100), (1, 3)):
+        products, ids, known = made.engine.probe(queries, offsets, count, cells=cells, threads=threads)
+        assert products.shape == ids.shape == (len(queries), count) and products.dtype == ids.dtype == np.int32
+        wanted = np.zeros(centres.shape, bool)
+        np.put_along_axis(wanted, np.argsort(-centres, axis=1, kind="stable")[:, : cells or None], True, axis=1)
+        for i in range(len(queries)):
+            looked_at = np.flatnonzero(wanted[i, of_cell])
+            order = looked_at[np.argsort(-every[i, looked_at], kind="stable")[:count]]
+            assert known[i] == len(order) == min(count, len(looked_at))
+            assert ids[i].tolist() == order.tolist() + [0] * (count - len(order))
+            assert products[i].tolist() == every[i, order].tolist() + [0] * (count - len(order))
