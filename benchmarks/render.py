@@ -125,7 +125,7 @@ def on_avx2(rivals: Row) -> list[str]:
         f"{machine_text(rivals['machine'])} Versions: {page.versions(rivals)}. {page.load_text(rivals)}".strip(),
         "A run of its own, with what the run above lacks. Its times compare with each other only. Qdrant's "
         "local mode scores every document in Python, so Vaswani is cut here. It locks its folder, so no second process "
-        "asks it with two threads.",
+        "asks it with two threads. Stars are those of the section above.",
         page.collections_table(cases),
         page.equal_table(cases),
     ]
@@ -184,8 +184,12 @@ def document(rivals: Row, others: Row | None, scale: Row | None) -> str:
                 "not how good the retrieval is.",
                 "- xtr-warp-rs fills in missing similarities as XTR does. With an encoder trained for that, its "
                 "overlap would matter less than its nDCG.",
-                "- The list of losses compares the quality of an engine with a star on the queries that it was asked"
-                f"{'.' if same_queries(cases) else ', where the records say what lateint found for these: not here.'}",
+                "- Where a loss names a number of queries, the engine was too slow to be asked more. "
+                + (
+                    "What lateint is on these stands beside it."
+                    if same_queries(cases)
+                    else "lateint's figure is of all queries, so the two may differ by the queries alone."
+                ),
                 "- TACHIOM clusters by the tokens' vocabulary numbers, which it gets.",
                 "- fast-plaid, xtr-warp-rs and colsearch import torch, and their memory includes it. Qdrant is its "
                 "client's local mode, in Python, which is meant for tests; its server is another engine. LanceDB's "

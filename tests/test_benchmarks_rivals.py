@@ -225,13 +225,18 @@ def test_quality_is_compared_on_the_queries_that_both_were_asked() -> None:
     (mine,), (theirs,) = ours["searches"], rival["searches"]
     theirs["one_thread"]["queries"] = 4
     case = {"case": "tiny", "queries": 10, "systems": [ours, rival]}
-    assert page.on_the_same(mine, theirs, "overlap_at_10") is None and page.losses([case], []) == []
+    assert page.on_the_same(mine, theirs, "overlap_at_10") == (0.95, 0.93) and page.losses([case], []) == []
+    mine["overlap_at_10"] = 0.92
+    assert page.losses([case], []) == [
+        "tiny, overlap@10: lateint, 4 bits (0.920) loses to rival, 2 bits (0.930 on 4 queries).",
+        "tiny, highest overlap of any setting: 0.930*, lateint 0.920.",
+    ]
+    mine["overlap_at_10"] = 0.95
     mine["of_queries"] = {"overlap_at_10": [0.9, 0.9, 0.8, 1.0, *[1.0] * 6], "ndcg_at_10": None}
     assert page.on_the_same(mine, theirs, "overlap_at_10") == pytest.approx((0.9, 0.93))
     assert page.losses([case], []) == [
-        "tiny, overlap@10: lateint, 4 bits (0.950) loses to rival, 2 bits (0.930 against 0.900 on the queries that it "
-        "was asked).",
-        "tiny, highest overlap of any setting: 0.930, lateint 0.900.",
+        "tiny, overlap@10: lateint, 4 bits (0.950) loses to rival, 2 bits (0.930 on 4 queries, lateint 0.900).",
+        "tiny, highest overlap of any setting: 0.930*, lateint 0.900.",
     ]
     assert page.at_equal_overlap(case, rival) is None
     assert page.overlap_text(case, theirs) == "0.930*" and page.overlap_text(case, mine) == "0.950"

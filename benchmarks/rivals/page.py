@@ -52,15 +52,15 @@ def exact(system: Row, search: Row) -> bool:
 
 
 def on_the_same(mine: Row, theirs: Row, measure: str) -> tuple[float, float] | None:
-    """A measure of quality of two searches, over the queries that both were asked: slow engines are asked the first
-    ones only. None where nobody judged, or where an older record has no values of single queries."""
+    """A measure of quality of two searches over the queries that both were asked: slow engines are asked the first ones
+    only. A record without values of single queries has its value over all. None where nobody judged."""
     count = min(search["one_thread"]["queries"] for search in (mine, theirs))
 
     def mean(search: Row) -> float | None:
-        if search["one_thread"]["queries"] == count:
-            return search[measure]  # type: ignore[no-any-return]
         values = search.get("of_queries", {}).get(measure)
-        return None if values is None else sum(values[:count]) / count
+        if values is None or search["one_thread"]["queries"] == count:
+            return search[measure]  # type: ignore[no-any-return]
+        return float(sum(values[:count]) / count)
 
     own, other = mean(mine), mean(theirs)
     return None if own is None or other is None else (own, other)
@@ -172,10 +172,9 @@ def at_equal_overlap(case: Row, rival: Row) -> tuple[float, Row] | None:
 
 
 def finds_as_much(mine: Row, theirs: Row) -> bool:
-    """Of the same queries, where the records know them; a table says where they do not."""
-    key = "overlap_at_10"
-    own, other = on_the_same(mine, theirs, key) or (mine[key], theirs[key])
-    return own >= other
+    """Of the same queries, see `on_the_same`."""
+    pair = on_the_same(mine, theirs, "overlap_at_10")
+    return pair is not None and pair[0] >= pair[1]
 
 
 def of_ours(case: Row) -> list[Row]:
@@ -280,13 +279,11 @@ def _found_less(case: Row) -> list[str]:
         for search in done(system):
             if system["system"] == OURS or exact(system, search):
                 continue
-            pairs = [on_the_same(mine, search, "overlap_at_10") for mine in of_ours(case)]
-            if None in pairs or not pairs:  # not known
-                continue
-            own, theirs = max(pair for pair in pairs if pair is not None)
+            pairs = [on_the_same(mine, search, "overlap_at_10") or (0.0, 0.0) for mine in of_ours(case)]
+            own, theirs = max(pairs, default=(0.0, search["overlap_at_10"]))
             if theirs > own and (most is None or theirs > most[0]):
-                most = theirs, own
-    return [f"{case['case']}, highest overlap of any setting: {most[0]:.3f}, lateint {most[1]:.3f}."] if most else []
+                most = theirs, own, overlap_text(case, search)
+    return [f"{case['case']}, highest overlap of any setting: {most[2]}, lateint {most[1]:.3f}."] if most else []
 
 
 def _lost(case: Row, mine: Row, search: Row) -> list[str]:
@@ -294,7 +291,7 @@ def _lost(case: Row, mine: Row, search: Row) -> list[str]:
     found = []
     for name, value, less in MEASURES:
         better = [
-            f"{named(system)} ({_shown(name, pair[1])}{_against(pair[0], value(search), name)})"
+            f"{named(system)} ({_shown(name, pair[1])}{_of_fewer(name, pair[0], search, other)})"
             for system, other in defaults(case)
             if system["system"] != OURS and (less or name == "queries/s" or not exact(system, other))
             if (pair := _pair(name, value, search, other)) is not None
@@ -314,9 +311,12 @@ def _pair(name: str, value: Callable[[Row], float | None], mine: Row, theirs: Ro
     return None if own is None or other is None else (own, other)
 
 
-def _against(own: float, of_all: float | None, name: str) -> str:
-    """What ours is on the queries of an engine that was asked some of them."""
-    return "" if own == of_all else f" against {_shown(name, own)} on the queries that it was asked"
+def _of_fewer(name: str, own: float, mine: Row, theirs: Row) -> str:
+    """How many queries a quality is of, where that is fewer than ours, and what ours is on these, if that is known."""
+    asked = theirs["one_thread"]["queries"]
+    if name not in QUALITY or asked >= mine["one_thread"]["queries"]:
+        return ""
+    return f" on {asked} queries" + (f", lateint {_shown(name, own)}" if "of_queries" in mine else "")
 
 
 def _shown(name: str, value: float | None) -> str:
