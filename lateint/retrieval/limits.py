@@ -21,7 +21,7 @@ WIDER = 8  # times as many lists, for a query that found too few documents
 MORE = 2  # times as many lists at most, for a search among a share of the documents
 MOST_DOCUMENTS = 1 << 32  # of an index
 # Of growing cost, around the defaults: times their probes (and lists; cells and sampled tokens, where these are more),
-# patience, deviations, and times their candidates.
+# patience where the default is PATIENCE, deviations, and times their candidates.
 RUNGS = (
     (0.25, 48, 1.0, 1),
     (0.5, 48, 1.0, 1),
@@ -106,6 +106,7 @@ def rungs(k: int, *, centroids: int, tokens: int) -> list[Limits]:
         sampled = max(usual.sampled, ceil(probes * usual.sampled))
         line = deviations if usual.deviations else 0.0
         lists = ceil(probes * usual.lists)
+        patience = patience * usual.patience // PATIENCE
         found.append(Limits(nprobe, more * usual.candidates, patience, cells, line, sampled=sampled, lists=lists))
     return found
 
