@@ -38,7 +38,7 @@ if find_spec("triton") is not None and backends.interpreting():
     patch_once()
 
 
-KEPT = 4  # one of so many cases
+CASES_A_KEPT_ONE = 4
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` looks at marks
@@ -52,7 +52,7 @@ def pytest_collection_modifyitems(items):
         if item.get_closest_marker("interpreted") is None or item.get_closest_marker("long") is not None:
             continue
         test = item.nodeid.partition("[")[0]
-        if test in begun and zlib.crc32(item.nodeid.encode()) % KEPT:
+        if test in begun and zlib.crc32(item.nodeid.encode()) % CASES_A_KEPT_ONE:
             item.add_marker(pytest.mark.long)
         begun.add(test)
 
