@@ -40,3 +40,9 @@ def test_lists_keep_their_share_of_the_probes_but_for_all_centroids():
     assert probes_and_lists(many) == (90, 0)
     ladder = rungs(10, centroids=235_399, tokens=10**8)
     assert all(0 <= 3 * rung.lists - rung.nprobe <= 8 for rung in ladder)
+
+
+@pytest.mark.parametrize(("centroids", "tokens"), [(16_384, 780_000), (235_399, 10**8)])
+def test_one_rung_is_the_default(centroids, tokens):
+    usual = limits(10, centroids=centroids, documents=10**7, tokens=tokens)
+    assert rungs(10, centroids=centroids, tokens=tokens)[8] == usual
