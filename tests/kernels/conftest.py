@@ -51,6 +51,8 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("interpreted") is None or item.get_closest_marker("long") is not None:
             continue
+        if skipped_with_backend(item):
+            continue
         test = item.nodeid.partition("[")[0]
         if test in begun and zlib.crc32(item.nodeid.encode()) % CASES_A_KEPT_ONE:
             item.add_marker(pytest.mark.long)
@@ -78,10 +80,8 @@ def backend(request, monkeypatch):
     if reason := backends.why_not(name, "maxsim", DEVICE):
         pytest.skip(f"{name}: {reason}")
     small = name != request.param
-    if name == "triton" and backends.interpreting():
-        leave_to_gpus(getattr(request.node, "callspec", None), small)
-    if small and request.node.get_closest_marker("any_tiles"):
-        pytest.skip("what torch does around a kernel does not depend on its tiles")
+    if reason := skipped_with_backend(request.node):
+        pytest.skip(reason)
     if small:
         shrink_tiles(monkeypatch)
     return name
@@ -94,13 +94,21 @@ INTERPRETED = {
     "length": ("1", "17", "65"),
     "kind": ("arbitrary",),
 }
+INTERPRETED_SMALL = {**INTERPRETED, "dtype": ("torch.bfloat16",), "length": ("33",), "dim": ("40",)}
 
 
-def leave_to_gpus(callspec, small):
-    chosen = {**INTERPRETED, "dtype": ("torch.bfloat16",), "length": ("33",), "dim": ("40",)} if small else INTERPRETED
-    for name, value in {} if callspec is None else callspec.params.items():
-        if str(value) not in chosen.get(name, (str(value),)):
-            pytest.skip(f"{name} {value} is left to GPUs, for the interpreter is slow")
+def skipped_with_backend(item):
+    """Why a test is not run with its backend, or None."""
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    small = params.get("backend") == "triton-small"
+    if params.get("backend") in ("triton", "triton-small") and backends.interpreting():
+        chosen = INTERPRETED_SMALL if small else INTERPRETED
+        for name, value in params.items():
+            if str(value) not in chosen.get(name, (str(value),)):
+                return f"{name} {value} is left to GPUs, for the interpreter is slow"
+    if small and item.get_closest_marker("any_tiles"):
+        return "what torch does around a kernel does not depend on its tiles"
+    return None
 
 
 def shrink_tiles(monkeypatch):
