@@ -127,7 +127,7 @@ test-arm: $(DEV)/ready
 # PYTHONMALLOC=malloc arrays end where their memory ends.
 runtimes = $(foreach library,$(1) stdc++,$(shell $(CXX) -print-file-name=lib$(library).so))
 with = PYTHONPATH=$(SANITIZE)/$(1) LD_PRELOAD="$(call runtimes,$(2))" PYTHONMALLOC=malloc ASAN_OPTIONS=detect_leaks=0 TSAN_OPTIONS=suppressions=$(abspath tests/kernels/thread_sanitizer.supp)
-FOR_ADDRESSES := $(addprefix tests/kernels/test_,centroids.py engine.py hostile_index.py int8.py joined_lists.py maxima.py maxsim.py pooling.py ragged.py residual.py sketch.py sparse.py text.py)
+FOR_ADDRESSES := $(addprefix tests/kernels/test_,candidates.py centroids.py engine.py hostile_index.py int8.py joined_lists.py maxima.py maxsim.py pooling.py ragged.py residual.py sketch.py sparse.py text.py)
 FOR_THREADS := $(addprefix tests/kernels/test_,joined_lists.py maxima.py mixed_calls.py threads.py) tests/lateint/test_searching_meanwhile.py
 
 ADDRESS := address,undefined
