@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 from torch.nn import functional
 from transformers import AutoModel, PreTrainedModel
 
@@ -21,7 +21,7 @@ from preflmr.model.mapping import MLPMapping, TransformerMapping
 from preflmr.model.output import FLMROutput
 from preflmr.model.processing import ImageProcessor
 from preflmr.model.scoring import loss_of_batch, loss_of_own
-from preflmr.model.text import TextEncoder
+from preflmr.model.text import TextEncoder, states_by_length
 from preflmr.model.tokenization import FLMRDocumentTokenizer, FLMRQueryTokenizer
 from preflmr.model.vision import VisionEncoder, VisionOutput
 from preflmr.weights import checkpoint, hub
@@ -407,8 +407,13 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         ids, mask = given.text(self.config.text_config.max_position_embeddings)
         ids, mask = ids.to(self.device), None if mask is None else mask.to(self.device)
         encoder = getattr(self, f"{side}_text_encoder")
-        if ids.device.type != "cpu" or _learns(encoder):
+        if ids.device.type != "cpu":
             return ids, encoder(ids, mask)
+        if _learns(encoder):
+            # Several processes wait for each other, so each of them must encode as often as the others.
+            if mask is None or (distributed.is_available() and distributed.is_initialized()):
+                return ids, encoder(ids, mask)
+            return ids, states_by_length(encoder, ids, mask, self.config.text_config.pad_token_id or 0)
         # Questions without words of their own have the few texts of their instructions: each is encoded once.
         distinct, place = (ids if mask is None else torch.cat([ids, mask.to(ids.dtype)], 1)).unique(
             dim=0, return_inverse=True

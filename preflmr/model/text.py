@@ -1,6 +1,8 @@
 """Text encoders: a BERT of any size, or another encoder of transformers."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AutoConfig, AutoModel, BertConfig, BertModel
 
 from preflmr.config import BERT_BASE, FLMRTextConfig
@@ -20,6 +22,7 @@ BERT_FIELDS = (
     "layer_norm_eps",
     "pad_token_id",
 )
+TOKENS = 2560  # at a time: more padding with more, and with fewer each product of matrices takes longer
 
 
 class TextEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
@@ -43,6 +46,33 @@ class TextEncoder(nn.Module):  # type: ignore[misc]  # torch is untyped here
         """
         states: Tensor = self.bert_model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
         return states
+
+
+def states_by_length(encoder: TextEncoder, input_ids: Tensor, attention_mask: Tensor, padding: int) -> Tensor:
+    """What ``encoder`` returns, without most of the work on padding: texts of about one length are encoded together.
+
+    Args:
+        encoder: the text encoder.
+        input_ids: ``[B, tokens]`` int64.
+        attention_mask: ``[B, tokens]``, 0 for tokens that none may look at.
+        padding: the id of those whose states nobody needs, where the mask is 0.
+
+    Returns:
+        ``[B, tokens, hidden]``; some states of padding are zero.
+    """
+    needed = (attention_mask != 0) | (input_ids != padding)
+    lengths = (needed * torch.arange(1, input_ids.shape[1] + 1)).amax(1).clamp(min=1)
+    if bool((lengths == input_ids.shape[1]).all()):
+        return encoder(input_ids, attention_mask)
+    order = lengths.argsort(descending=True, stable=True)
+    states, first = [], 0
+    while first < len(order):
+        longest = int(lengths[order[first]])
+        some = order[first : first + max(1, TOKENS // longest)]
+        found = encoder(input_ids[some, :longest], attention_mask[some, :longest])
+        states.append(functional.pad(found, (0, 0, 0, input_ids.shape[1] - longest)))
+        first += len(some)
+    return torch.cat(states)[order.argsort()]
 
 
 def _network(config: FLMRTextConfig) -> nn.Module:

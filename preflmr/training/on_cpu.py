@@ -52,12 +52,7 @@ def _attention(
     with torch.autocast("cpu", enabled=False):
         query_, key_, value_ = query.float(), key.float(), value.float()
         mask = attn_mask.float() if attn_mask is not None and attn_mask.is_floating_point() else attn_mask
-        if (
-            dropout_p
-            and not is_causal
-            and not settings.get("enable_gqa")
-            and (mask is None or mask.is_floating_point())
-        ):
+        if dropout_p and not is_causal and not settings.get("enable_gqa") and _all_attend(mask):
             wide = _with_dropout(query_, key_, value_, mask, dropout_p, settings.get("scale"))
         else:
             wide = functional.scaled_dot_product_attention(query_, key_, value_, mask, dropout_p, is_causal, **settings)
@@ -68,9 +63,17 @@ def _with_dropout(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropout: float, scale: float | None
 ) -> Tensor:
     """What torch computes where there is dropout, for no fused kernel has it on a CPU; with our masks."""
-    scores = query @ key.transpose(-2, -1) * (query.shape[-1] ** -0.5 if scale is None else scale)
-    weights = (scores if mask is None else scores + mask).softmax(-1)
-    return _dropout(weights, dropout, True) @ value
+    scores = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.transpose(-2, -1)
+    if mask is not None:  # in place: the products are as large as the batch is, and nothing else needs them
+        scores = scores.masked_fill_(~mask, -torch.inf) if mask.dtype == torch.bool else scores.add_(mask)
+    return _dropout(scores.softmax(-1), dropout, True) @ value
+
+
+def _all_attend(mask: Tensor | None) -> bool:
+    """Whether each row has something to attend to; torch gives the others zeros."""
+    if mask is None:
+        return True
+    return bool((mask if mask.dtype == torch.bool else mask > -torch.inf).any(-1).all())
 
 
 def _dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:

@@ -75,17 +75,43 @@ def test_nothing_is_dropped_where_nothing_is_to_be():
         assert not torch.nn.Dropout(1.0)(given).any()
 
 
-def test_attention_with_dropout():
+def mask_of(kind):
+    if kind == "none":
+        return None
+    added = torch.randn(2, 1, 7, 7)
+    if kind == "added":
+        return added
+    return (added > 0.5) | torch.eye(7, dtype=torch.bool)  # every row has one at least
+
+
+@pytest.mark.parametrize("kind", ["none", "added", "chosen"])
+def test_attention_with_dropout(kind, monkeypatch):
     """Where every weight is kept it is that without; and gradients go through what is kept."""
     torch.manual_seed(0)
     query, key, value = (torch.randn(2, 3, 7, 16) for _ in range(3))
-    mask = torch.randn(2, 1, 7, 7)
+    mask = mask_of(kind)
     expected = functional.scaled_dot_product_attention(query, key, value, mask)
     assert torch.allclose(on_cpu._with_dropout(query, key, value, mask, 1e-9, None), expected, atol=2e-4)
     sides = [side.bfloat16().requires_grad_() for side in (query, key, value)]
+    narrow = mask.bfloat16() if kind == "added" else mask
+    drawn, dropout = [], on_cpu._dropout
+    monkeypatch.setattr(on_cpu, "_dropout", lambda *given: drawn.append(given) or dropout(*given))
     with OnCpu():
-        out = functional.scaled_dot_product_attention(*sides, attn_mask=mask.bfloat16(), dropout_p=0.5)
-        again = functional.scaled_dot_product_attention(*sides, attn_mask=mask.bfloat16(), dropout_p=0.5)
+        out = functional.scaled_dot_product_attention(*sides, attn_mask=narrow, dropout_p=0.5)
+        again = functional.scaled_dot_product_attention(*sides, attn_mask=narrow, dropout_p=0.5)
+    assert len(drawn) == 2  # our masks
     assert out.dtype == torch.bfloat16 and not torch.equal(out, again)
     out.float().square().sum().backward()
     assert all(side.grad.isfinite().all() and side.grad.any() for side in sides)
+
+
+@pytest.mark.parametrize("kind", ["added", "chosen"])
+def test_a_row_that_attends_to_nothing_is_zero(kind):
+    torch.manual_seed(0)
+    sides = [torch.randn(2, 3, 7, 16).bfloat16().requires_grad_() for _ in range(3)]
+    chosen = torch.eye(7, dtype=torch.bool).repeat(2, 1, 1, 1)
+    chosen[1, :, 3] = False
+    mask = chosen if kind == "chosen" else torch.where(chosen, 0.0, -torch.inf).bfloat16()
+    with OnCpu():
+        out = functional.scaled_dot_product_attention(*sides, attn_mask=mask, dropout_p=0.5)
+    assert out.isfinite().all() and not out[1, :, 3].any() and out[1, :, 2].any()
