@@ -1,5 +1,5 @@
-"""Which inverted lists a search reads: of every query token as many, or of all tokens those that gain most; and the
-centroids of how many cells it looks at.
+"""Which inverted lists a search reads: of every query token as many, or of all tokens those that gain most; the
+centroids of how many cells it looks at; and when it stops.
 
     python -m benchmarks.lists INDEX --data EMBEDDINGS --out benchmarks/results/lists.json
     python -m benchmarks.lists --page docs/design.md
@@ -23,22 +23,24 @@ from benchmarks.pruning import measured
 from benchmarks.rivals.run import machine
 from benchmarks.scale import long_queries
 from benchmarks.tables import machine_text, options, table
-from lateint.retrieval.limits import limits
+from lateint.retrieval.limits import MANY, limits
 from lateint_kernels.codes.engine import Limits
 
 RESULT = Path(__file__).resolve().parent / "results" / "lists.json"
 MARKS = "<!-- lists -->", "<!-- /lists -->"
 LENGTHS = 32, 12  # of queries
 FEWER_CELLS = 16
+SHOWN = "nprobe", "lists", "cells", "candidates", "patience", "deviations"
 
 
 def settings_of(usual: Limits) -> list[Limits]:
-    """Probes, lists and cells around the default: at first, half of its probes had all their lists read."""
-    before = usual.nprobe // 2
-    half, third = -(-before // 2), -(-before // 3)
-    pairs = [(half, 0), (before, 0), (before, half), (before, third), (3 * half, half), (usual.nprobe, usual.lists)]
-    found = [usual._replace(nprobe=nprobe, lists=lists) for nprobe, lists in pairs]
-    return [*found, *(one._replace(cells=FEWER_CELLS) for one in found[-2:])]
+    """Around the default: at first, half of its probes had all their lists read, and searches stopped as others do."""
+    before, short = usual.nprobe // 2, limits(10, centroids=2 * MANY, documents=usual.candidates, tokens=2 * MANY)
+    sooner = usual._replace(candidates=short.candidates, patience=short.patience, deviations=short.deviations)
+    third, sixth = -(-usual.nprobe // 3), -(-usual.nprobe // 6)
+    found = [sooner._replace(nprobe=before, lists=0), sooner._replace(lists=third), usual._replace(lists=third)]
+    found += [usual, usual._replace(lists=sixth), usual._replace(cells=FEWER_CELLS)]
+    return [*found, *(usual._replace(nprobe=before, lists=lists) for lists in (usual.lists, sixth))]
 
 
 def measure(index: Any, queries: list[np.ndarray]) -> list[dict[str, Any]]:
@@ -49,7 +51,7 @@ def measure(index: Any, queries: list[np.ndarray]) -> list[dict[str, Any]]:
     rows = measured({str(n): (engine, scope, 1) for n, scope in enumerate(scopes)}, queries)
     for row, scope in zip(rows, scopes, strict=True):
         entries = np.mean([engine.gather(query, scope).postings for query in queries])
-        row |= {"nprobe": scope.nprobe, "lists": scope.lists, "cells": scope.cells, "entries": float(entries)}
+        row |= {"entries": float(entries), **{name: getattr(scope, name) for name in SHOWN}}
     return rows
 
 
@@ -57,11 +59,12 @@ def page(results: dict[str, Any]) -> str:
     """The table."""
     rows = [
         (length, str(row["nprobe"]), str(row["lists"] or row["nprobe"]), str(row["cells"]),
+         f"{row['candidates']:,}, {row['patience']}, {row['deviations']:.0f} sigma",
          f"{row['entries']:,.0f}", f"{row['recall_at_10']:.3f}", f"{row['p50_ms']:.2f} ms")
         for length, found in results["searches"].items()
         for row in found
     ]  # fmt: skip
-    head = ("query tokens", "probes", "lists a token", "cells", "their entries", "recall@10", "p50")
+    head = ("query tokens", "probes", "lists a token", "cells", "stops", "entries of lists", "recall@10", "p50")
     about = f"{results['tokens']:,} tokens, 2 bits, {results['centroids']:,} centroids, {results['queries']} queries."
     return f"{machine_text(results['machine'])} {about}\n\n{table(head, rows)}"
 

@@ -9,17 +9,18 @@
 namespace lateint::codes {
 namespace {
 
-constexpr int kTagBits = 32;              // of an entry of the scoreboard
-constexpr uint64_t kTags = ~uint32_t{0};  // these bits
-constexpr int64_t kRange = 1 << 18;       // documents on the scoreboard at a time: two megabytes
-constexpr int64_t kDocumentsAhead = 12;   // in a list, between the prefetch of their entries and their use
-constexpr int64_t kScanned = 1 << 12;     // entries that are looked through at a time
-constexpr size_t kListsAhead = 4;         // lists between the prefetch of their documents and their use
-constexpr size_t kProbesAhead = 8;        // likewise for where lists begin
-constexpr int64_t kPostingsAPart = 8192;  // that are worth a thread
-constexpr int64_t kNeighbours = 4096;     // postings between lists that are read from the disk at once
-constexpr int64_t kImputedRank = 2;       // times nprobe: the centroid whose score stands in for what was not found
-constexpr double kCoarseRange = 1 << 30;  // the largest coarse sum a query can reach
+constexpr int kTagBits = 11;                     // of an entry of the scoreboard
+constexpr uint32_t kTags = (1 << kTagBits) - 1;  // these bits; all set: a token of an earlier turn
+constexpr uint32_t kTurn = kTags - 1;            // query tokens that have tags of their own
+constexpr int64_t kRange = 1 << 18;              // documents on the scoreboard at a time: one megabyte
+constexpr int64_t kDocumentsAhead = 12;          // in a list, between the prefetch of their entries and their use
+constexpr int64_t kScanned = 1 << 12;            // entries that are looked through at a time
+constexpr size_t kListsAhead = 4;                // lists between the prefetch of their documents and their use
+constexpr size_t kProbesAhead = 8;               // likewise for where lists begin
+constexpr int64_t kPostingsAPart = 8192;         // that are worth a thread
+constexpr int64_t kNeighbours = 4096;            // postings between lists that are read from the disk at once
+constexpr int64_t kImputedRank = 2;              // times nprobe: its score stands in for what was not found
+constexpr double kCoarseRange = 1 << 20;         // the largest coarse sum a query can reach; a power of two
 
 // A key orders by coarse sum first and by lower position among equal sums.
 uint64_t key_of(int32_t sum, int64_t position) {
@@ -126,6 +127,7 @@ void Engine::score_range(int64_t first, int64_t size, Part& part) const {
     Entry* const board = part.board.data();
     std::fill_n(board, size, Entry{0});
     const auto start = static_cast<uint32_t>(first), range = static_cast<uint32_t>(size);
+    uint32_t turn = 0;
     for (size_t l = 0; l < part.open; ++l) {
         List& list = part.lists[l];
         if (l + kListsAhead < part.open) {
@@ -133,7 +135,11 @@ void Engine::score_range(int64_t first, int64_t size, Part& part) const {
             for (const uint32_t* line = ahead.next; line < std::min(ahead.end, ahead.next + 128); line += 16)
                 __builtin_prefetch(line);
         }
-        const Entry tag = Entry{list.token} + 1, gain = static_cast<Entry>(list.gain) << kTagBits;
+        if (list.token / kTurn != turn) {
+            turn = list.token / kTurn;
+            for (int64_t d = 0; d < size; ++d) board[d] |= (board[d] & kTags) != 0 ? kTags : 0;
+        }
+        const Entry tag = list.token % kTurn + 1, gain = static_cast<Entry>(list.gain) << kTagBits;
         const uint32_t* at = list.next;
         for (; at < list.end; ++at) {
             const uint32_t local = *at - start;
@@ -157,7 +163,7 @@ void Engine::take_best(int64_t position, int64_t size, int64_t candidates, const
     uint32_t places[kScanned];
     for (int64_t from = 0; from < size; from += kScanned) {
         const Entry* const board = part.board.data() + from;
-        const Entry bound = (part.least & ~kTags) + 1;
+        const Entry bound = std::max<Entry>(static_cast<Entry>(part.least >> 32) << kTagBits, 1);
         const int64_t found = kernels.reaching(board, std::min(kScanned, size - from), bound, places);
         for (int64_t f = 0; f < found; ++f) {
             const int64_t at = position + from + places[f];

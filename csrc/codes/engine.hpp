@@ -98,9 +98,9 @@ public:
     void decode(int64_t segment, int64_t first, int64_t n, uint8_t* bytes) const;
 
 private:
-    // Of the scoreboard, one a document of the range at hand: the sum in the upper half; in the lower one the number of
-    // the token that added to it last, counted from 1. 0: none did.
-    using Entry = uint64_t;
+    // Of the scoreboard, one a document of the range at hand: the sum in the upper 21 bits; in the lower 11 the token
+    // that added to it last, see `score_range`. 0: none did.
+    using Entry = uint32_t;
     struct Wanted {  // a centroid that a query token looks into, and what a document there gains
         uint32_t centroid;
         int32_t gain;

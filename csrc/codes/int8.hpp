@@ -44,8 +44,8 @@ struct Int8Kernels {
     void (*nearest)(const int32_t* scores, int64_t n, int lanes, const int32_t* bias, int32_t first, int32_t* best,
                     int32_t* index);
     // Writes the places of the entries that are at least `bound` to `places`, which has room for n; returns how many.
-    // 0 < bound, and all are below 2^63.
-    int64_t (*reaching)(const uint64_t* entries, int64_t n, uint64_t bound, uint32_t* places);
+    // 0 < bound.
+    int64_t (*reaching)(const uint32_t* entries, int64_t n, uint32_t bound, uint32_t* places);
     // Called by every worker before and after it uses the kernels above (AMX needs its tiles configured).
     void (*begin)();
     void (*end)();

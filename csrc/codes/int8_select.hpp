@@ -20,7 +20,7 @@ inline int64_t above_plain(const int32_t* scores, int64_t n, int32_t threshold, 
     return count;
 }
 
-inline int64_t reaching_plain(const uint64_t* entries, int64_t n, uint64_t bound, uint32_t* places) {
+inline int64_t reaching_plain(const uint32_t* entries, int64_t n, uint32_t bound, uint32_t* places) {
     int64_t count = 0;
     for (int64_t i = 0; i < n; ++i)
         if (entries[i] >= bound) places[count++] = static_cast<uint32_t>(i);  // few, once the bound has risen

@@ -50,15 +50,16 @@ inline int64_t above_avx2(const int32_t* scores, int64_t n, int32_t threshold, u
            above_plain(scores + i, n - i, threshold, first + static_cast<uint32_t>(i), kept + count, rows + count);
 }
 
-inline int64_t reaching_avx2(const uint64_t* entries, int64_t n, uint64_t bound, uint32_t* places) {
-    const __m256i below = _mm256_set1_epi64x(static_cast<int64_t>(bound) - 1);
+inline int64_t reaching_avx2(const uint32_t* entries, int64_t n, uint32_t bound, uint32_t* places) {
+    const __m256i least = _mm256_set1_epi32(static_cast<int>(bound));
     int64_t count = 0, i = 0;
     for (; i + 16 <= n; i += 16) {
         uint32_t mask = 0;
-#pragma GCC unroll 4
-        for (int v = 0; v < 4; ++v) {
-            const __m256i more = _mm256_cmpgt_epi64(load_lanes(entries + i + 4 * v), below);
-            mask |= static_cast<uint32_t>(_mm256_movemask_pd(_mm256_castsi256_pd(more))) << 4 * v;
+#pragma GCC unroll 2
+        for (int v = 0; v < 2; ++v) {
+            const __m256i entry = load_lanes(entries + i + 8 * v);
+            const __m256i reaches = _mm256_cmpeq_epi32(_mm256_max_epu32(entry, least), entry);
+            mask |= static_cast<uint32_t>(mask_of(reaches)) << 8 * v;
         }
         for (; mask != 0; mask &= mask - 1)
             places[count++] = static_cast<uint32_t>(i) + static_cast<uint32_t>(__builtin_ctz(mask));

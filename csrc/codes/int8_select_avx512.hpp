@@ -31,14 +31,12 @@ inline int64_t above_avx512(const int32_t* scores, int64_t n, int32_t threshold,
     return count;
 }
 
-inline int64_t reaching_avx512(const uint64_t* entries, int64_t n, uint64_t bound, uint32_t* places) {
-    const __m512i least = _mm512_set1_epi64(static_cast<int64_t>(bound));
+inline int64_t reaching_avx512(const uint32_t* entries, int64_t n, uint32_t bound, uint32_t* places) {
+    const __m512i least = _mm512_set1_epi32(static_cast<int>(bound));
     int64_t count = 0;
     for (int64_t i = 0; i < n; i += 16) {
         const __mmask16 there = first_lanes(n - i);
-        const auto low = static_cast<__mmask8>(there), high = static_cast<__mmask8>(there >> 8);
-        uint32_t mask = _mm512_mask_cmpge_epu64_mask(low, _mm512_maskz_loadu_epi64(low, entries + i), least) |
-                        _mm512_mask_cmpge_epu64_mask(high, _mm512_maskz_loadu_epi64(high, entries + i + 8), least) << 8;
+        uint32_t mask = _mm512_mask_cmpge_epu32_mask(there, _mm512_maskz_loadu_epi32(there, entries + i), least);
         for (; mask != 0; mask &= mask - 1)
             places[count++] = static_cast<uint32_t>(i) + static_cast<uint32_t>(__builtin_ctz(mask));
     }

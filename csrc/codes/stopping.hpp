@@ -15,17 +15,16 @@ namespace lateint::codes {
 // have at most 23 bits here, and scores are on the same scale, as a difference to the first one.
 class Line {
 public:
-    static constexpr int kBits = 10;             // of an estimate that are left out
     static constexpr int64_t kMost = 1 << 12;    // candidates that the line goes through: 2^12 products of 2^46 fit
     static constexpr double kLargest = 1 << 22;  // of a score on the scale of estimates
 
     // `unit`: estimates per unit of score.
-    explicit Line(double unit) : unit_(unit / (1 << kBits)) {}
+    explicit Line(double unit) : unit_(unit) {}
 
     void add(int64_t estimate, float score) {
         if (n_ == kMost || !std::isfinite(score)) return;
         if (n_ == 0) first_ = score;
-        const int64_t c = estimate >> kBits, s = scaled(score);
+        const int64_t c = estimate, s = scaled(score);
         ++n_, c_ += c, s_ += s, cc_ += c * c, cs_ += c * s, ss_ += s * s;
     }
     // Whether a candidate is more than `deviations` below the line of what would reach `least`.
@@ -35,14 +34,13 @@ public:
         const double spread = double(cc_) / n - c * c, together = double(cs_) / n - c * s;
         const double slope = spread > 0 ? together / spread : 0.0;
         const double rest = double(ss_) / n - s * s - slope * together;
-        const double reached =
-            s + slope * (double(estimate >> kBits) - c) + deviations * std::sqrt(std::max(rest, 0.0));
+        const double reached = s + slope * (double(estimate) - c) + deviations * std::sqrt(std::max(rest, 0.0));
         return reached < double(scaled(least));
     }
 
     // A score as an estimate of other scores.
     static int64_t estimate(float score, float best, double unit) {
-        return (scaled(score, best, unit / (1 << kBits)) + int64_t{1 << 22}) << kBits;
+        return scaled(score, best, unit) + int64_t{1 << 22};
     }
 
 private:

@@ -11,17 +11,19 @@ FINE = 128  # tokens a centroid, up to which coarse scores are good enough for w
 MANY = 1 << 12  # centroids, from which they are so in any case, and cells are searched first
 PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds,
 COVERED = 1800  # the upper one of which is one of so many centroids, where these are more
-SPREAD = 2, 3  # beyond 96: times as many probes, of which one in so many has its list read
+SPREAD = 2, 4  # beyond 96: times as many probes, of which one in so many has its list read
 CELLS_PROBED = 24  # best cells of each query token
-PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself, ...
-SPREAD_PATIENCE = 192  # ... and where lists are chosen: their coarse scores say less, and take most of the time
+PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
+# Times the candidates, times the patience, and more deviations where lists are chosen: coarse scores say less then, and
+# take most of the time.
+LONGER = 2, 4, 1.0
 SAMPLED = 96  # tokens of a much longer query that find candidates
 WIDER = 8  # times as many lists, for a query that found too few documents
 MORE = 2  # times as many lists at most, for a search among a share of the documents
 MOST_DOCUMENTS = 1 << 32  # of an index
 # Of growing cost, around the defaults: times their probes (and lists; cells and sampled tokens, where these are more),
-# patience where the default is PATIENCE, deviations, and times their candidates.
+# patience and deviations where the defaults are PATIENCE and DEVIATIONS, and times their candidates.
 RUNGS = (
     (0.25, 48, 1.0, 1),
     (0.5, 48, 1.0, 1),
@@ -70,15 +72,16 @@ def limits(
             lists = ceil(probes / part)
     else:
         probes = positive(nprobe, "nprobe")
-    most = 512 + 4 * k if candidates is None else max(k, positive(candidates, "candidates"))
+    times, patient, farther = LONGER if lists else (1, 1, 0.0)
+    most = times * (512 + 4 * k) if candidates is None else max(k, positive(candidates, "candidates"))
     if cells is None:
         cells = CELLS_PROBED if centroids > MANY else 0
     return Limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),
-        patience=0 if candidates is not None else SPREAD_PATIENCE if lists else PATIENCE,
+        patience=patient * PATIENCE if candidates is None else 0,
         cells=min(cells, centroids) if probes < centroids else 0,
-        deviations=DEVIATIONS if candidates is None and fine else 0.0,
+        deviations=DEVIATIONS + farther if candidates is None and fine else 0.0,
         sampled=SAMPLED if candidates is None and fine else 0,
         lists=lists,
     )
@@ -104,7 +107,7 @@ def rungs(k: int, *, centroids: int, tokens: int) -> list[Limits]:
         nprobe = min(max(1, round(probes * usual.nprobe)), centroids)
         cells = max(usual.cells, ceil(probes * usual.cells))
         sampled = max(usual.sampled, ceil(probes * usual.sampled))
-        line = deviations if usual.deviations else 0.0
+        line = deviations + usual.deviations - DEVIATIONS if usual.deviations else 0.0
         lists = ceil(probes * usual.lists)
         patience = patience * usual.patience // PATIENCE
         found.append(Limits(nprobe, more * usual.candidates, patience, cells, line, sampled=sampled, lists=lists))

@@ -58,6 +58,7 @@ def filled_only(list_offsets, list_documents):
 
 
 RANGE = 1 << 18  # documents on the scoreboard at a time: kRange of csrc/codes/candidates.cpp
+TURN = (1 << 11) - 2  # query tokens that have tags of their own there: kTurn
 
 
 def make(rng, lengths, *, width=40, dim=None, nbits=4, count=30, cells=5, cuts=(), ids=None, sparse=False):

@@ -238,8 +238,8 @@ def test_stopping_is_the_loop():
         scores *= np.linspace(1, 0.3, count, dtype=np.float32)
         scores[rng.random((4, count)) < 0.1] = -np.inf
         positions = np.stack([rng.permutation(1000)[:count] for _ in range(4)])
-        sums = np.sort(rng.integers(0, 1 << 30, (4, count)), axis=1)[:, ::-1].copy()
-        unit = rng.uniform(1e5, 1e8, 4)
+        sums = np.sort(rng.integers(0, 1 << 20, (4, count)), axis=1)[:, ::-1].copy()
+        unit = rng.uniform(1e2, 1e5, 4)
         found = search.Gathered(*map(torch.from_numpy, (positions, sums, unit)), torch.tensor(0), torch.tensor(0))
         stopped = search.stop(found, torch.from_numpy(scores), k, Limits(1, count, patience, 0, deviations))
         for i, given in enumerate(stopped.numpy()):
@@ -269,16 +269,16 @@ def below(sums, unit, scores, first, least, deviations):
     there = [i for i in range(first) if np.isfinite(scores[i])]
 
     def scaled(score):
-        return round(min(max((float(score) - float(scores[there[0]])) * (unit / 1024), -(2.0**22)), 2.0**22))
+        return round(min(max((float(score) - float(scores[there[0]])) * unit, -(2.0**22)), 2.0**22))
 
-    c, s = [int(sums[i]) >> 10 for i in there], [scaled(scores[i]) for i in there]
+    c, s = [int(sums[i]) for i in there], [scaled(scores[i]) for i in there]
     n, products = len(there), zip(c, s, strict=True)
     mean_c, mean_s = sum(c) / n, sum(s) / n
     spread = sum(one * one for one in c) / n - mean_c * mean_c
     together = sum(one * other for one, other in products) / n - mean_c * mean_s
     slope = together / spread if spread > 0 else 0.0
     rest = sum(one * one for one in s) / n - mean_s * mean_s - slope * together
-    reached = mean_s + slope * ((int(sums[first]) >> 10) - mean_c) + deviations * max(rest, 0.0) ** 0.5
+    reached = mean_s + slope * (int(sums[first]) - mean_c) + deviations * max(rest, 0.0) ** 0.5
     return reached < scaled(least)
 
 

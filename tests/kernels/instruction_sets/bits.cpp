@@ -185,9 +185,9 @@ void int8_choices(int64_t n, int64_t spread) {  // a small spread: many ties
         hash.whole(best.data(), n);
         hash.whole(index.data(), n);
     }
-    std::vector<uint64_t> entries(n);
-    for (uint64_t& entry : entries) entry = static_cast<uint64_t>(random.below(4)) << 61 >> random.below(3) * 20;
-    for (uint64_t bound : {uint64_t{1}, uint64_t{1} << 41, uint64_t{1} << 61, (uint64_t{1} << 63) - 1}) {
+    std::vector<uint32_t> entries(n);
+    for (uint32_t& entry : entries) entry = static_cast<uint32_t>(random.below(4)) << 30 >> random.below(3) * 12;
+    for (uint32_t bound : {uint32_t{1}, uint32_t{1} << 18, uint32_t{1} << 30, uint32_t{1} << 31, ~uint32_t{0}}) {
         const int64_t found = kernels.reaching(entries.data(), n, bound, rows.data());
         hash.whole(&found, 1);
         hash.whole(rows.data(), found);

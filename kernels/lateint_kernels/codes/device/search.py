@@ -18,8 +18,7 @@ from lateint_kernels.codes.torch.scoreboard import LOW, owners
 ROUND = 32  # candidates between two looks at whether they still change anything
 SAFETY = 3  # times the watched hits: those of a part of the query that must not change
 IMPUTED_RANK = 2  # times nprobe: the centroid whose score stands in for what was not found
-COARSE_RANGE = 2.0**30  # the largest coarse sum that a query can reach
-LINE_BITS = 10  # of an estimate that `below_line` leaves out
+COARSE_RANGE = 2.0**20  # the largest coarse sum that a query can reach: kCoarseRange of csrc/codes/candidates.cpp
 LINE_CANDIDATES = 1 << 12  # that the line goes through at most
 LINE_LARGEST = 2.0**22  # of a score on the scale of estimates
 
@@ -157,8 +156,8 @@ def again(batch: QueryTensors, few: QueryTensors, found: Gathered, scores: Tenso
     positions, scores = found.positions.gather(1, order), scores.gather(1, order)
     scored = scores > -torch.inf
     best = torch.where(scored[:, :1], scores[:, :1], 0.0)
-    distance = (torch.where(scored, scores, 0.0).double() - best.double()) * (found.unit[:, None] / (1 << LINE_BITS))
-    estimates = (_on_scale(distance) + int(LINE_LARGEST)) << LINE_BITS
+    distance = (torch.where(scored, scores, 0.0).double() - best.double()) * found.unit[:, None]
+    estimates = _on_scale(distance) + int(LINE_LARGEST)
     lengths, whole = ((queries.offsets[1:] - queries.offsets[:-1]).double() for queries in (few, batch))
     long = (lengths < whole)[:, None]
     share = torch.where(long[:, 0], lengths / whole, 1.0)
@@ -219,10 +218,10 @@ def below_line(found: Gathered, scores: Tensor, least: Tensor, deviations: float
     """
     there = torch.isfinite(scores)
     there &= there.cumsum(1) <= LINE_CANDIDATES
-    coarse = found.sums >> LINE_BITS
+    coarse = found.sums
     origin = scores.gather(1, there.to(torch.int8).argmax(1, keepdim=True)).double()  # the first one
     origin = torch.where(there.any(1, keepdim=True), origin, 0.0)
-    unit = found.unit[:, None] / (1 << LINE_BITS)
+    unit = found.unit[:, None]
 
     def scaled(values: Tensor) -> Tensor:
         distance = (values.double() - origin) * unit
