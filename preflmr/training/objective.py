@@ -20,6 +20,8 @@ from preflmr.retrievers import DOCUMENT, QUERY, Tokens, adapted
 from preflmr.training.batches import Batch, Batches, View
 from preflmr.training.recipe import QUERY_PARTS, Distillation, TrainConfig
 
+TOGETHER = 16  # documents of about one length that are encoded for the cache: they hold little padding
+
 
 class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
     """A model and how it is judged: ``objective(batch)`` is the loss.
@@ -101,13 +103,15 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
         missing = {
             id: text for id, text in zip(ids, batch.documents["texts"], strict=True) if id not in self._documents
         }
-        if missing:
+        by_length = sorted(missing, key=lambda id: len(missing[id]))
+        for first in range(0, len(by_length), TOGETHER):
             assert self.batches is not None
-            inputs = self.batches.collator.documents(list(missing.values()))
+            some = by_length[first : first + TOGETHER]
+            inputs = self.batches.collator.documents([missing[id] for id in some])
             inputs = {name: value.to(self.model.device) for name, value in inputs.items()}
             with torch.no_grad():
                 tokens, mask = self._document(inputs)
-            for id, rows, kept in zip(missing, tokens, mask, strict=True):
+            for id, rows, kept in zip(some, tokens, mask, strict=True):
                 self._documents[id] = rows[kept].cpu()
         rows = [self._documents[id] for id in ids]
         lengths = torch.tensor([len(one) for one in rows])

@@ -22,8 +22,9 @@ from lateint.retrieval.limits import fitting, for_share, limits, rungs, wider
 def test_probes_grow_with_centroids(centroids, tokens, nprobe, lists, cells):
     found = limits(10, centroids=centroids, documents=10**7, tokens=tokens)
     assert (found.nprobe, found.lists, found.cells) == (nprobe, lists, cells)
-    few = found.candidates, found.patience, found.deviations
-    assert few == ((1104, 384, 4.0) if lists else (552, 96, 3.0 if centroids > 4096 or tokens <= 128 * centroids else 0.0))
+    line = 3.0 if centroids > 4096 or tokens <= 128 * centroids else 0.0
+    stops = (1104, 384, 4.0) if lists else (552, 96, line)
+    assert (found.candidates, found.patience, found.deviations) == stops
     asked = limits(10, 5, centroids=centroids, documents=10**7, tokens=tokens)
     assert (asked.nprobe, asked.lists) == (5, 0)
 
