@@ -161,9 +161,10 @@ def document(rivals: Row, others: Row | None, scale: Row | None) -> str:
             "is against the exhaustive scan of the same codes. Own memory is the build's peak without memory-mapped "
             "files; some 2.4 GB of it are what the perturbed tokens are made of (0.8 GB in the row of 1e9). Making "
             f"these takes {number(scale['sizes'][-1]['build']['stream_seconds_a_pass'])} s a pass at the largest size, "
-            "and a build of an iterable reads them three times. A cold search is the first one of each query, with nothing of the "
-            "index in the system's cache. The row of 1e9 is of SciFact alone and of older defaults; [scale.md](scale.md"
-            "#how-cost-grows-and-what-more-tokens-would-take) has today's, on an older processor.",
+            "and a build of an iterable reads them three times. A cold search is the first one of each query, "
+            "with nothing of the index in the system's cache. The row of 1e9 is of SciFact alone and of older "
+            "defaults; [scale.md](scale.md#how-cost-grows-and-what-more-tokens-would-take) has today's, on an older "
+            "processor.",
             growth(scale),
         ]
     cases = rivals["cases"]
