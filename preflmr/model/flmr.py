@@ -410,10 +410,12 @@ class PreFLMR(PreTrainedModel):  # type: ignore[misc]  # transformers is untyped
         if ids.device.type != "cpu":
             return ids, encoder(ids, mask)
         if _learns(encoder):
-            # Several processes wait for each other, so each of them must encode as often as the others.
-            if mask is None or (distributed.is_available() and distributed.is_initialized()):
-                return ids, encoder(ids, mask)
-            return ids, states_by_length(encoder, ids, mask, self.config.text_config.pad_token_id or 0)
+            # A query's patches may look at its padding. Several processes wait for each other, so each of them must
+            # encode as often as the others.
+            alone = not (distributed.is_available() and distributed.is_initialized())
+            if side != "query" and encoder.training and mask is not None and alone:
+                return ids, states_by_length(encoder, ids, mask, self.config.text_config.pad_token_id or 0)
+            return ids, encoder(ids, mask)
         # Questions without words of their own have the few texts of their instructions: each is encoded once.
         distinct, place = (ids if mask is None else torch.cat([ids, mask.to(ids.dtype)], 1)).unique(
             dim=0, return_inverse=True
