@@ -4,7 +4,7 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from preflmr import FLMRTextConfig  # noqa: E402
-from preflmr.model import text  # noqa: E402
+from preflmr.model import flmr, text  # noqa: E402
 from preflmr.model.text import TextEncoder  # noqa: E402
 
 SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24, "vocab_size": 50}
@@ -64,3 +64,15 @@ def test_texts_of_one_length_are_encoded_at_once():
     ids, mask = torch.full((5, 4), 9), torch.tensor([[1, 1, 0, 0]] * 5)  # questions, filled up with [MASK]
     assert torch.equal(text.states_by_length(encoder, ids, mask, 0), encoder(ids, mask))
     assert batches == [(5, 4), (5, 4)]
+
+
+def test_documents_alone_are_encoded_by_length_and_in_training_alone(make_tiny, monkeypatch):
+    model = make_tiny().requires_grad_()
+    encoded, by_length = [], text.states_by_length
+    monkeypatch.setattr(flmr, "states_by_length", lambda *given: encoded.append(given[1]) or by_length(*given))
+    queries, documents = model.query_tokenizer(["a : b"]), model.document_tokenizer(["a", "b c d e"])
+    for training in (False, True):
+        model.train(training)
+        model.query(**queries, concat_output_from_vision_encoder=False)
+        model.doc(**documents)
+    assert len(encoded) == 1 and encoded[0].tolist() == documents["input_ids"].tolist()
