@@ -28,9 +28,10 @@ def test_candidates(isa, nprobe, lists, cells):
         assert sorted(found.positions.tolist()) == np.flatnonzero(~np.isnan(coarse)).tolist()
         assert found.touched == len(found.positions)
         order = coarse[found.positions]
-        # A gain is rounded down to a unit, of which all gains together have a million.
-        unit = 1e-6 * np.abs(scales).sum() * np.ptp(products)
-        assert (np.diff(order) <= len(query) * unit).all()
+        # The gain of each token is rounded down to a unit, of which the best gains together have 2^20.
+        falling = -np.sort(-products, axis=1)
+        unit = (scales * (falling[:, 0] - falling[:, min(2 * nprobe, 30) - 1])).sum() / 2**20
+        assert (np.diff(order) < len(query) * unit).all()
         # The same numbers but for a constant and a factor.
         np.testing.assert_allclose(
             (found.scores - found.scores.min()) / np.ptp(found.scores),
