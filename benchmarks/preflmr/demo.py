@@ -22,6 +22,8 @@ from preflmr.evaluation.results import versions
 DEMO = Path(__file__).resolve().parent.parent.parent / "examples" / "preflmr_demo.py"
 RUNS = {
     "all": [],
+    "seed 1": ["--seed", "1"],  # seeds start from nothing, too, in folders of their own
+    "seed 2": ["--seed", "2"],
     "text": ["--text"],  # stage 0 on its own
     "without-stage-0": ["--without-stage", "0"],
     "without-stage-1": ["--without-stage", "1"],
@@ -35,6 +37,8 @@ RUNS = {
 def measure(name: str, work: Path) -> dict[str, Any]:
     """Runs the demo once; the first run starts from nothing."""
     results = work / f"{name}.json"
+    if name.startswith("seed"):
+        work = work / name.replace(" ", "-")
     began = time.perf_counter()
     command = [sys.executable, str(DEMO), "--folder", str(work), "--results", str(results), *RUNS[name]]
     subprocess.run(command, check=True)
