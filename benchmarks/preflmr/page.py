@@ -7,6 +7,7 @@ python -m benchmarks.preflmr.page --check    fail if they are not what the JSON 
 import argparse
 import gzip
 import sys
+from statistics import mean, stdev
 from typing import Any
 
 from benchmarks.embeddings import read_json
@@ -64,15 +65,31 @@ def demo(results: Row) -> str:
     )  # fmt: skip
     parts = {name: value for name, value in run["seconds"].items() if name != "this run"}
     seconds = ", ".join(f"{name} {number(value)} s" for name, value in parts.items())
-    seconds += f"; together {number(sum(parts.values()) / 60)} minutes"
+    seconds += f"; the whole command {number(run['wall_seconds'] / 60)} minutes"
     return "\n\n".join(
         [
             table(head, body),
+            *_seeds(results["demo"]["runs"]),
             *_nearest(run),
             *_text_stage(results["demo"]["runs"]),
             f"Measured on {run['machine']['cpu']}, {run['machine']['cores']} cores: {seconds}.",
         ]
     )
+
+
+def _seeds(runs: Row) -> list[str]:
+    """Recall@5 of every seed, and what the mean of them is worth."""
+    several = ["all", *(name for name in runs if name.startswith("seed"))]
+    if len(several) == 1:
+        return []
+    splits = [(f"{data} {split}", f"{DATA[data]}, {split}") for data in DATA for split in ("val", "test")]
+    splits.append(("emoji_captions test_unseen", "emoji, test_unseen"))
+    columns = [[runs[one]["measured"][split]["Recall@5"] for one in several] for split, _ in splits]
+    names = ["seed 0", *several[1:]]
+    body = [(name, *map(_share, values)) for name, values in zip(names, zip(*columns, strict=True), strict=True)]
+    body.append(("mean", *(_share(mean(values)) for values in columns)))
+    body.append(("standard error", *(f"{stdev(values) / len(values) ** 0.5:.3f}" for values in columns)))
+    return [table(("Recall@5", *(name for _, name in splits)), body)]
 
 
 def _nearest(run: Row) -> list[str]:
@@ -99,11 +116,11 @@ def _text_stage(runs: Row) -> list[str]:
 
 def ablations(results: Row) -> str:
     """Recall@5 without one part of the recipe each."""
-    if not results["demo"]["runs"].keys() - {"all", "text"}:
+    if all(name in ("all", "text") or name.startswith("seed") for name in results["demo"]["runs"]):
         return "Not measured yet; `python -m benchmarks.preflmr.demo` runs them."
     body = []
     for name, run in results["demo"]["runs"].items():
-        if name == "text":
+        if name == "text" or name.startswith("seed"):
             continue
         cells = [_share(run["measured"][f"{data} {split}"]["Recall@5"]) for data in DATA for split in ("val", "test")]
         body.append((name.replace("-", " "), *cells))
