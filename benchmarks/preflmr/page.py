@@ -116,24 +116,25 @@ def _text_stage(runs: Row) -> list[str]:
 
 def ablations(results: Row) -> str:
     """Recall@5 without one part of the recipe each."""
-    if all(name in ("all", "text") or name.startswith("seed") for name in results["demo"]["runs"]):
+    runs = results["demo"]["runs"]
+    rows = {name: run for name, run in runs.items() if name not in ("all", "before", "text") and "seed" not in name}
+    if not rows:
         return "Not measured yet; `python -m benchmarks.preflmr.demo` runs them."
+    whole = runs.get("before", runs["all"])
     body = []
-    for name, run in results["demo"]["runs"].items():
-        if name == "text" or name.startswith("seed"):
-            continue
+    for name, run in {"all": whole, **rows}.items():
         cells = [_share(run["measured"][f"{data} {split}"]["Recall@5"]) for data in DATA for split in ("val", "test")]
         body.append((name.replace("-", " "), *cells))
     head = ("Recall@5", *(f"{name}, {split}" for name in DATA.values() for split in ("val", "test")))
-    runs = results["demo"]["runs"]
     errors = []
     for data, name in DATA.items():
         asked = _questions(data)
-        share = runs["all"]["measured"][f"{data} test"]["Recall@5"]
+        share = whole["measured"][f"{data} test"]["Recall@5"]
         errors.append(f"{(share * (1 - share) / asked) ** 0.5:.3f} for {name} ({asked:,} questions)")
+    older = "These are runs of an older recipe, with longer stages. " if "before" in runs else ""
     return (
-        f"{table(head, body)}\n\nOne run each, with one seed. By the number of test questions alone, the standard "
-        f"error of a recall is {' and '.join(errors)}: smaller differences mean nothing."
+        f"{table(head, body)}\n\n{older}One run each, with one seed. By the number of test questions alone, the "
+        f"standard error of a recall is {' and '.join(errors)}: smaller differences mean nothing."
     )
 
 
