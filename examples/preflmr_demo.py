@@ -137,7 +137,7 @@ def make_start(folder: Path, options: argparse.Namespace) -> None:
     )
     model.config.vision_config.image_fit = "pad"
     projection = Encoder(dim=128, max_tokens=126)
-    projection.fit([text for name in ("medquad", *PICTURED) for text in load(DATA / name).passages.texts], sample=250)
+    projection.fit([text for name in ("medquad", *PICTURED) for text in load(DATA / name).passages.texts], sample=500)
     assert projection.basis is not None
     with torch.no_grad():
         model.query_text_encoder_linear.weight.copy_(torch.from_numpy(projection.basis.T.copy()))
@@ -163,7 +163,7 @@ def to_learn() -> list[drawings.Drawings]:
     known = list(dict.fromkeys(shows))
     place = {one: n for n, one in enumerate(known)}
     names = [f"flag of {countries[one]}" for one in known]
-    return [emoji, drawings.Drawings(pictures, [place[one] for one in shows], names, Redraw(), 6, 0.2)]
+    return [emoji, drawings.Drawings(pictures, [place[one] for one in shows], names, Redraw(), 12, 0.2)]
 
 
 def shown(name: str, split: str) -> tuple[list[Any], list[str]]:

@@ -65,7 +65,7 @@ def demo(results: Row) -> str:
     )  # fmt: skip
     parts = {name: value for name, value in run["seconds"].items() if name != "this run"}
     seconds = ", ".join(f"{name} {number(value)} s" for name, value in parts.items())
-    seconds += f"; the whole command {number(run['wall_seconds'] / 60)} minutes"
+    seconds += f"; together {number(sum(parts.values()) / 60)} minutes"
     return "\n\n".join(
         [
             table(head, body),

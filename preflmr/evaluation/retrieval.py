@@ -27,7 +27,7 @@ from preflmr.evaluation.questions import Questions
 from preflmr.evaluation.results import Cut, Results, versions
 from preflmr.retrievers import adapted
 
-AT_ONCE = 1024  # questions whose tokens are held at a time
+AT_ONCE = 512  # questions whose tokens are held at a time
 
 Search: TypeAlias = Callable[[list[NDArray[np.float32]], int], list[Ranking]]  # k best passages of each query
 
