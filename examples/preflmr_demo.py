@@ -53,7 +53,10 @@ def main() -> None:
     start = work / "start"
     once(start, lambda folder: make_start(folder, options))
     once(work / "pictures", make_pictures)
-    seconds = {"image encoder": json.loads((start / "taught.json").read_text(encoding="utf-8"))["seconds"]}
+    taught = json.loads((start / "taught.json").read_text(encoding="utf-8"))
+    if (began_with := taught.get("seed", 0)) != options.seed:
+        raise SystemExit(f"--seed must be that of {work}, {began_with}, or --folder another one, got {options.seed}")
+    seconds = {"image encoder": taught["seconds"]}
     model, name = start, ""
     for stage in range(4):
         if stage in options.without_stage:
@@ -143,7 +146,9 @@ def make_start(folder: Path, options: argparse.Namespace) -> None:
         model.query_text_encoder_linear.weight.copy_(torch.from_numpy(projection.basis.T.copy()))
         standardise(model)
     model.save_pretrained(folder)
-    (folder / "taught.json").write_text(json.dumps({"seconds": seconds, "steps": steps, "loss": loss}))
+    (folder / "taught.json").write_text(
+        json.dumps({"seconds": seconds, "steps": steps, "loss": loss, "seed": options.seed})
+    )
 
 
 def to_learn() -> list[drawings.Drawings]:
@@ -361,6 +366,8 @@ def _options() -> argparse.Namespace:
     add("--steps", type=int, help="of each stage, to try things out")
     add("--text", action="store_true", help="stage 0 alone: before and after it, on MedQuAD and SciFact")
     options = parser.parse_args()
+    if not 0 <= options.seed < 2**32:
+        parser.error(f"--seed must be at least 0 and less than 2**32, got {options.seed}")
     if options.text and 0 in options.without_stage:
         parser.error("--text measures stage 0, which --without-stage 0 leaves out")
     return options

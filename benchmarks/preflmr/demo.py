@@ -4,7 +4,7 @@ python -m benchmarks.preflmr.demo --out benchmarks/results/preflmr-demo.json [--
 
 Stages that an ablation shares with the run before it are trained once: they lie in the working folder. Runs that are in
 the JSON already stay there, unless they are run again; each has its own date and commit. Where a recipe has changed
-since its ablations were measured, ``before`` keeps the whole run that they belong to.
+since its ablations were measured, ``before`` keeps a whole run of their recipe, though not of their commit.
 """
 
 import argparse

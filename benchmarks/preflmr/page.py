@@ -79,7 +79,7 @@ def demo(results: Row) -> str:
 
 def _seeds(runs: Row) -> list[str]:
     """Recall@5 of every seed, and what the mean of them is worth."""
-    several = ["all", *(name for name in runs if name.startswith("seed"))]
+    several = ["all", *filter(_is_seed, runs)]
     if len(several) == 1:
         return []
     splits = [(f"{data} {split}", f"{DATA[data]}, {split}") for data in DATA for split in ("val", "test")]
@@ -90,6 +90,10 @@ def _seeds(runs: Row) -> list[str]:
     body.append(("mean", *(_share(mean(values)) for values in columns)))
     body.append(("standard error", *(f"{stdev(values) / len(values) ** 0.5:.3f}" for values in columns)))
     return [table(("Recall@5", *(name for _, name in splits)), body)]
+
+
+def _is_seed(name: str) -> bool:
+    return name.startswith("seed ")
 
 
 def _nearest(run: Row) -> list[str]:
@@ -117,7 +121,7 @@ def _text_stage(runs: Row) -> list[str]:
 def ablations(results: Row) -> str:
     """Recall@5 without one part of the recipe each."""
     runs = results["demo"]["runs"]
-    rows = {name: run for name, run in runs.items() if name not in ("all", "before", "text") and "seed" not in name}
+    rows = {name: run for name, run in runs.items() if name not in ("all", "before", "text") and not _is_seed(name)}
     if not rows:
         return "Not measured yet; `python -m benchmarks.preflmr.demo` runs them."
     whole = runs.get("before", runs["all"])
@@ -131,7 +135,13 @@ def ablations(results: Row) -> str:
         asked = _questions(data)
         share = whole["measured"][f"{data} test"]["Recall@5"]
         errors.append(f"{(share * (1 - share) / asked) ** 0.5:.3f} for {name} ({asked:,} questions)")
-    older = "These are runs of an older recipe, with longer stages. " if "before" in runs else ""
+    older = ""
+    if "before" in runs:
+        dates = sorted({run["machine"]["date"] for run in rows.values()})
+        older = (
+            "These are runs of an older recipe, with longer stages. The first is of "
+            f"{whole['machine']['date']}, the others of {' and '.join(dates)}. "
+        )
     return (
         f"{table(head, body)}\n\n{older}One run each, with one seed. By the number of test questions alone, the "
         f"standard error of a recall is {' and '.join(errors)}: smaller differences mean nothing."
