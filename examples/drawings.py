@@ -22,6 +22,7 @@ from torch.nn import functional
 from tqdm.auto import tqdm
 from transformers import AutoModel, AutoTokenizer
 
+from preflmr.model.packed import PackedLinear
 from preflmr.model.processing import ImageProcessor
 from preflmr.training.augment import Redraw
 from preflmr.training.on_cpu import OnCpu
@@ -74,7 +75,7 @@ def teach(
     network = getattr(encoder, "vision_model", encoder)  # before transformers 5, one level deeper
     every = network.encoder.layers
     frozen, learning = every[:-layers], every[-layers:]
-    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16), PackedLinear():
         states = [_states(network, frozen, processor, one) for one in drawings]  # [N, views, 1 + patches, hidden] each
     naming = _Naming(learning, torch.cat([sentences(one.captions) for one in drawings]))
     first = [sum(len(one.captions) for one in drawings[:n]) for n in range(len(drawings))]
@@ -137,15 +138,15 @@ def cls_after(layer: Any, states: Tensor) -> Tensor:
 def sentences(texts: Sequence[str]) -> Tensor:
     """``[N, 384]``: MiniLM's sentence vectors, their mean taken away, so that what texts share counts nothing."""
     tokenizer, model = AutoTokenizer.from_pretrained(model_folder()), AutoModel.from_pretrained(model_folder()).eval()
-    found = []
-    for start in range(0, len(texts), BATCH):
+    vectors = torch.empty(len(texts), model.config.hidden_size)
+    by_length = torch.tensor([len(text) for text in texts]).argsort(stable=True)
+    for some in by_length.split(32):  # of about one length: they hold little padding
         inputs = tokenizer(
-            list(texts[start : start + BATCH]), padding=True, truncation=True, max_length=128, return_tensors="pt"
+            [texts[n] for n in some.tolist()], padding=True, truncation=True, max_length=128, return_tensors="pt"
         )
         kept = inputs["attention_mask"][..., None]
         means = (model(**inputs).last_hidden_state * kept).sum(1) / kept.sum(1)
-        found.append(functional.normalize(means, dim=-1))
-    vectors = torch.cat(found)
+        vectors[some] = functional.normalize(means, dim=-1)
     return functional.normalize(vectors - vectors.mean(0), dim=-1)
 
 

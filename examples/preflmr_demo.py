@@ -33,6 +33,7 @@ from preflmr.model import PreFLMR
 from preflmr.model.processing import ImageProcessor
 from preflmr.training import recipe_file
 from preflmr.training.augment import Redraw
+from preflmr.training.image_states import ImageStates
 from preflmr.training.train import run
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -57,7 +58,7 @@ def main() -> None:
     if (began_with := taught.get("seed", 0)) != options.seed:
         raise SystemExit(f"--seed must be that of {work}, {began_with}, or --folder another one, got {options.seed}")
     seconds = {"image encoder": taught["seconds"]}
-    model, name = start, ""
+    model, name, images = start, "", ImageStates()
     for stage in range(4):
         if stage in options.without_stage:
             name += f"-without-stage{stage}"
@@ -66,7 +67,7 @@ def main() -> None:
             name += "-without-patch-rows"
             before, model = model, work / f"{model.parent.name if model.name == 'best' else model.name}{name}-start"
             once(model, lambda folder, before=before: drop_patch_rows(before, folder))
-        summary, name = train(stage, model, name, options)
+        summary, name = train(stage, model, name, options, images)
         model = work / f"stage{stage}{name}" / "best"
         seconds[f"stage {stage}"] = summary["seconds"]
         if stage == 0 and options.text:
@@ -75,7 +76,7 @@ def main() -> None:
     results = options.results or work / f"results{name}.json"
     started = time.perf_counter()
     tokens = passage_tokens(model)
-    measured, matched = evaluation(model, tokens, name, options), matching(model)
+    measured, matched = evaluation(model, tokens, name, options), matching(model, images)
     seconds["evaluation"] = time.perf_counter() - started
     seconds["this run"] = time.perf_counter() - began
     found = {"measured": measured, "nearest picture": matched, "seconds": seconds}
@@ -86,7 +87,9 @@ def main() -> None:
     print("\nmake demo-preflmr-page   in a browser: a question with a picture finds passages, and words find pictures")
 
 
-def train(stage: int, start: Path, name: str, options: argparse.Namespace) -> tuple[dict[str, Any], str]:
+def train(
+    stage: int, start: Path, name: str, options: argparse.Namespace, images: ImageStates
+) -> tuple[dict[str, Any], str]:
     """Runs a stage, unless it has been run; returns its summary and the name of what was left out so far."""
     work = options.folder
     given: dict[str, Any] = {"model.start": str(start), "seed": options.seed}
@@ -106,7 +109,7 @@ def train(stage: int, start: Path, name: str, options: argparse.Namespace) -> tu
     config = _with_paths(config, work)
     queries = config.queries_per_step
     print(f"stage {stage}{name.replace('-', ' ')}: {config.steps} steps of {queries} queries", flush=True)
-    return run(config, resume=True), name
+    return run(config, resume=True, image_states=images), name
 
 
 def _with_paths(config: Any, work: Path) -> Any:
@@ -189,16 +192,16 @@ def what(passage: str) -> str:
     return passage.split("_")[1] if passage.startswith("factbook_") else passage
 
 
-@torch.no_grad()
-def matching(checkpoint: Path) -> dict[str, float]:
+def matching(checkpoint: Path, images: ImageStates) -> dict[str, float]:
     """Recall@5 of the image encoder alone: the emoji, or the country, of the most similar training pictures."""
     model = PreFLMR.from_pretrained(checkpoint).eval()
+    images.begin(model, "bf16" if native_bf16() else "no")
 
     def features(pictures: list[Any]) -> torch.Tensor:
+        some = (pictures[n : n + 64] for n in range(0, len(pictures), 64))
         with torch.autocast("cpu", torch.bfloat16, enabled=native_bf16()):
-            some = (pictures[n : n + 64] for n in range(0, len(pictures), 64))
-            parts = [model.image_states(pixels) for pixels in drawings.ahead(model.image_processor, some)]
-        whole = torch.cat([one[:, 0] for one in parts]).float()
+            parts = [images.of(pixels) for pixels in drawings.ahead(model.image_processor, some)]
+        whole = torch.stack([one[0] for part in parts for one in part]).float()
         return torch.nn.functional.layer_norm(whole, whole.shape[1:])
 
     found = {}

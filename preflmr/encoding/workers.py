@@ -26,6 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from preflmr.data.images import Images, blank
+from preflmr.model.packed import PackedLinear
 from preflmr.retrievers import Retriever
 
 Rows = tuple[NDArray[Any], NDArray[np.int64]]  # [T, dim] of several texts end to end, and how many each has
@@ -187,6 +188,7 @@ class _Encoder:
     def __init__(self, retriever: Retriever, settings: Settings) -> None:
         self.retriever, self.settings = retriever, settings
         self.modules = list(retriever.model.modules())  # to walk through them for each batch takes milliseconds
+        self.packed = PackedLinear()
 
     def inputs(self, job: Job) -> dict[str, torch.Tensor]:
         """What the model reads, pictures opened."""
@@ -209,7 +211,7 @@ class _Encoder:
         inputs = {name: tensor.to(device, non_blocking=True) for name, tensor in inputs.items()}
         autocast = torch.autocast(device.type, settings.autocast, enabled=settings.autocast is not None)
         try:
-            with torch.inference_mode(), evaluating(self.modules), autocast:
+            with torch.inference_mode(), evaluating(self.modules), autocast, self.packed:
                 every, mask = retriever.rows(job.kind, inputs, **job.options)
             rows = every[mask].float()
             if settings.autocast is not None:

@@ -18,6 +18,7 @@ from lateint_kernels.gradcache import encode_in_chunks
 from preflmr.model.scoring import batch_scores, own_columns, own_scores
 from preflmr.retrievers import DOCUMENT, QUERY, Tokens, adapted
 from preflmr.training.batches import Batch, Batches, View
+from preflmr.training.image_states import ImageStates
 from preflmr.training.recipe import QUERY_PARTS, Distillation, TrainConfig
 
 TOGETHER = 16  # documents of about one length that are encoded for the cache: they hold little padding
@@ -31,6 +32,7 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
         config: the recipe.
         batches: where inputs of the model come from that are not cached yet.
         teacher: scores the same batch for distillation; not trained, nor part of this module.
+        image_states: where ``data.cache_images`` keeps them; None: for this objective alone.
     """
 
     def __init__(
@@ -39,6 +41,7 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
         config: TrainConfig,
         batches: Batches | None = None,
         teacher: Any = None,
+        image_states: ImageStates | None = None,
     ) -> None:
         super().__init__()
         self.retriever = adapted(model)
@@ -46,6 +49,9 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
         self._teacher = (teacher,)  # in a tuple, for a module would become a part of this one
         self._documents: dict[int, Tensor] = {}
         self._images: dict[View, Tensor] = {}
+        self._image_states = ImageStates() if image_states is None else image_states
+        if config.data.cache_images:
+            self._image_states.begin(self.model, config.precision)
 
     def forward(self, batch: Batch) -> Tensor:
         """The mean over queries. On several devices, with ``loss.across_devices``, the mean over devices of what they
@@ -125,11 +131,8 @@ class Objective(nn.Module):  # type: ignore[misc]  # torch is untyped here
         missing = list(dict.fromkeys(view for some in views for view in some if view not in self._images))
         if missing:
             assert self.batches is not None
-            with torch.no_grad():
-                states = self.model.image_states(self.batches.pixels(missing))
-            if self.config.precision != "no":
-                states = states.half()
-            self._images.update(zip(missing, states.cpu().unbind(), strict=True))
+            states = self._image_states.of(self.batches.pixels(missing))
+            self._images.update(zip(missing, states, strict=True))
         counts = [len(some) for some in views]
         if not any(counts):
             return rest

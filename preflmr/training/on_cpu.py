@@ -1,4 +1,4 @@
-"""Training on a CPU: attention and dropout, of which torch's own kernels are slow there."""
+"""Training on a CPU: attention, dropout and frozen layers, of which torch's own kernels are slow there."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional
-from torch.overrides import TorchFunctionMode
+
+from preflmr.model.packed import PackedLinear
 
 DRAWS = 1 << 16  # of a component that may be dropped: a quarter of what torch's generator draws at a time
 
 
-class OnCpu(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
-    """While it is entered, attention and dropout of tensors on a CPU are computed another way.
+class OnCpu(PackedLinear):
+    """While it is entered, attention, dropout and frozen layers of tensors on a CPU are computed another way.
 
     - Attention that has gradients to 16-bit tensors is computed in float32, and its result is rounded to 16 bits. The
       fused kernel and its gradients take longer in bfloat16.
     - Dropout takes four masks from each number that torch's generator draws, so it draws a quarter as many. It drops a
       component with the probability that it is asked for, to within ``1 / DRAWS``.
+    - Linear layers without gradients: see `PackedLinear`.
 
-    What has no gradients is left alone, but for dropout.
+    What else has no gradients is left alone, but for dropout.
     """
 
     def __torch_function__(
@@ -32,7 +34,7 @@ class OnCpu(TorchFunctionMode):  # type: ignore[misc]  # torch is untyped here
             return _attention(*args, **kwargs)
         if function is functional.dropout:
             return _dropout(*args, **kwargs)
-        return function(*args, **kwargs)
+        return super().__torch_function__(function, types, args, kwargs)
 
 
 def _attention(

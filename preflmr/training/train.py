@@ -31,6 +31,7 @@ from preflmr.retrievers import adapted
 from preflmr.training import checkpoints, starting, tracking
 from preflmr.training.batches import Batch, Batches, iterate, load_mix
 from preflmr.training.checkpoints import Progress
+from preflmr.training.image_states import ImageStates
 from preflmr.training.objective import Objective
 from preflmr.training.on_cpu import OnCpu
 from preflmr.training.recipe import TrainConfig
@@ -43,7 +44,13 @@ PATIENCE = timedelta(hours=12)  # devices that have validated their tasks wait f
 
 
 def run(
-    config: TrainConfig, *, model: Any = None, resume: bool = False, cpu: bool = False, progress: bool = True
+    config: TrainConfig,
+    *,
+    model: Any = None,
+    resume: bool = False,
+    cpu: bool = False,
+    progress: bool = True,
+    image_states: ImageStates | None = None,
 ) -> dict[str, Any]:
     """Trains one stage, or goes on with it; what it leaves is told in `preflmr.training.checkpoints`.
 
@@ -55,6 +62,8 @@ def run(
             without interruption has (the same bits on the CPU).
         cpu: do not look for other devices.
         progress: show a progress bar on standard error.
+        image_states: where ``data.cache_images`` keeps what it encodes; stages that are given the same do not encode
+            again what an earlier one did with the same vision encoder.
 
     Returns:
         The summary: ``steps``, ``queries``, ``seconds``, ``peak_memory_bytes``, ``best`` and more.
@@ -68,7 +77,7 @@ def run(
     folder = checkpoints.find_run(config, resume)
     if (summary := _summary(folder)) is not None:
         return summary
-    stage = _Run(config, accelerator, folder, model, progress)
+    stage = _Run(config, accelerator, folder, model, progress, image_states)
     with Signals() as signals, OnCpu() if accelerator.device.type == "cpu" else nullcontext():
         return stage.go(signals)
 
@@ -124,7 +133,15 @@ class Step(NamedTuple):
 class _Run:
     """Everything a run holds while it lasts."""
 
-    def __init__(self, config: TrainConfig, accelerator: Any, folder: Path, model: Any, progress: bool) -> None:
+    def __init__(
+        self,
+        config: TrainConfig,
+        accelerator: Any,
+        folder: Path,
+        model: Any,
+        progress: bool,
+        image_states: ImageStates | None,
+    ) -> None:
         self.config, self.accelerator, self.folder = config, accelerator, folder
         self.shows = progress and accelerator.is_main_process
         self.micro_batches = config.micro_batches(accelerator.num_processes)
@@ -143,7 +160,7 @@ class _Run:
             devices=accelerator.num_processes,
             vision="vision" in config.query_parts,
         )
-        objective = Objective(self.model, config, self.batches, _teacher(config, accelerator))
+        objective = Objective(self.model, config, self.batches, _teacher(config, accelerator), image_states)
         self.objective, self.optimizer = self._prepared(objective, groups)
         accelerator.register_for_checkpointing(self.schedule)
         checkpoints.keep_trained_only(accelerator, adapted(self.model).model)

@@ -21,6 +21,7 @@ from preflmr.evaluation.retrieval import evaluate  # noqa: E402
 from preflmr.model import PreFLMR  # noqa: E402
 from preflmr.training import checkpoints, starting, train, validation  # noqa: E402
 from preflmr.training.batches import Batches  # noqa: E402
+from preflmr.training.image_states import ImageStates  # noqa: E402
 from preflmr.training.mining import mine  # noqa: E402
 from preflmr.training.recipe import Check, TrainConfig, Validation  # noqa: E402
 from preflmr.training.recipe_file import build  # noqa: E402
@@ -40,10 +41,11 @@ def data(tmp_path_factory):
 def trained(data, make_tiny, tmp_path):
     """``trained(name of the output, **changes of the recipe) -> (summary, model)``."""
 
-    def trained(output, resume=False, model=None, **changes):
+    def trained(output, resume=False, model=None, image_states=None, **changes):
         config = build(TrainConfig, recipe(tmp_path / output, data, **changes))
         model = model or make_tiny()
-        return run(config, model=model, resume=resume, cpu=True, progress=False), model
+        given = {"model": model, "resume": resume, "image_states": image_states}
+        return run(config, **given, cpu=True, progress=False), model
 
     return trained
 
@@ -438,6 +440,17 @@ def test_cached_pictures_train_alike(trained, monkeypatch):
     settings = {"learning_rates": {"mapping": 1e-3}, "optimizer__eps": 1e-3}
     found = [state(trained(f"{cached}", data__cache_images=cached, **settings)[1]) for cached in (False, True)]
     torch.testing.assert_close(*found, rtol=1e-4, atol=1e-5)
+
+
+def test_stages_share_the_states_of_pictures(trained):
+    settings = {"learning_rates": {"mapping": 1e-3}, "data__cache_images": True}
+    alone = state(trained("alone", **settings)[1])
+    images = ImageStates()
+    trained("first", image_states=images, **settings)
+    known = len(images)
+    shared = state(trained("second", image_states=images, **settings)[1])
+    assert len(images) == known > 0
+    torch.testing.assert_close(shared, alone, rtol=1e-4, atol=1e-5)
 
 
 def test_validation_shows_the_rows_that_are_trained(trained, monkeypatch, make_tiny, data, tmp_path):
