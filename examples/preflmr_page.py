@@ -104,7 +104,7 @@ def build(checkpoint: Path, pictures: Iterable[tuple[str, Any, str, str]], folde
     for name, square in zip(names, squares, strict=True):
         path = folder / "pictures" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        square.resize((252, 252), Image.Resampling.BICUBIC).save(path)
+        square.resize((252, 252), Image.Resampling.BICUBIC).save(path, compress_level=1)
     index = Index.build(patches_first, folder / "index", ids=names, metadata=about, progress=False)
     options = {"model": str(checkpoint.resolve()), "dtype": dtype}
     (folder / "encoder.json").write_text(json.dumps(options), encoding="utf-8")
