@@ -24,6 +24,7 @@ from benchmarks.scale import PerturbedDocuments
 from lateint.indexing import builder, clustering
 from lateint.indexing.codec import train_rotation
 from lateint_kernels.codes.building import HostOperators
+from lateint_kernels.codes.centroids import subdivide
 
 TRUTH = 1 << 14  # tokens that are compared with all centroids
 TIMED = 1 << 19  # tokens that are assigned
@@ -60,10 +61,10 @@ def measure(data: Path, count: int, threads: int) -> list[Row]:
     trained = time.perf_counter() - start
     others = rows[-TIMED:]
     few = np.ascontiguousarray(others[:: TIMED // TRUTH])
-    exact = operators.assigner(centroids.rows, centroids.cells, centroids.cell_offsets, False)(few, 0)
+    exact = operators.assigner(centroids.rows, centroids.cells, centroids.cell_offsets, None)(few, 0)
     least = distance(few, centroids.rows, exact)
-    ways = [("whole", clustering.CELLS_SEARCHED, False), ("whole", clustering.DIVIDED_SEARCHED, False)]
-    ways.append(("divided", clustering.DIVIDED_SEARCHED, True))
+    ways = [("whole", clustering.CELLS_SEARCHED, None), ("whole", clustering.DIVIDED_SEARCHED, None)]
+    ways.append(("divided", clustering.DIVIDED_SEARCHED, subdivide(centroids.rows, centroids.cell_offsets)))
     found: list[Row] = []
     for cells, searched, divided in ways:
         nearest = operators.assigner(centroids.rows, centroids.cells, centroids.cell_offsets, divided)

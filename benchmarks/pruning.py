@@ -92,9 +92,10 @@ def collection(folder: Path, nbits: int) -> dict[str, Any]:
             "centroids": index.codec.centroids.rows.shape[0],
             "bytes_a_token": index.stats()["bytes_per_token"]["all"],
         }
-        engines[name] = index._snapshot.engine
+        engines[name], ncells = index._snapshot.engine, index.stats()["cells"]
     many = builds["N/48"]["centroids"]
-    now = limits(10, centroids=many, documents=len(data.lengths), tokens=len(data.tokens))
+    size = {"centroids": many, "ncells": ncells}
+    now = limits(10, **size, documents=len(data.lengths), tokens=len(data.tokens))
     few, many_centroids = engines["N/240"], engines["N/48"]
     settings = {
         "N/240, before": (few, BEFORE, 1),

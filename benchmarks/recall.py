@@ -45,9 +45,10 @@ MARKS = "<!-- recall -->", "<!-- /recall -->"
 
 def settings_of(index: Index) -> tuple[list[Limits], list[Limits]]:
     """The rungs, and other settings: the probes and deviations of ``FIXED``, with the patience of the defaults."""
-    centroids = index.stats()["centroids"]
-    ladder = [fitting(rung, centroids, len(index)) for rung in rungs(K, centroids=centroids, tokens=index.tokens)]
-    usual = limits(K, centroids=centroids, documents=len(index), tokens=index.tokens)
+    stats = index.stats()
+    size = {"centroids": stats["centroids"], "ncells": stats["cells"], "tokens": index.tokens}
+    ladder = [fitting(rung, size["centroids"], len(index)) for rung in rungs(K, **size)]
+    usual = limits(K, **size, documents=len(index))
     return ladder, [usual._replace(nprobe=round(p * usual.nprobe), deviations=d) for p, d in FIXED]
 
 

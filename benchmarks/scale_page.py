@@ -35,8 +35,9 @@ def grown(results: Row) -> str:
                 f"{number(found['cold']['open_ms'])} ms",
             )
         )
-    other = sizes[0]["search"]["cheaper"]
-    cheaper = f"nprobe {other['nprobe']}, cells {other['cells']}"
+    others = [size["search"]["cheaper"] for size in sizes]
+    cells = " or ".join(str(cells) for cells in sorted({other["cells"] for other in others}))
+    cheaper = f"nprobe {others[0]['nprobe']}, cells {cells}"
     head = ("tokens", "build", "index", "p50 and recall@10", "p95", cheaper, "p50, cold", "opened, cold")
     return f"{machines_text(sizes)}\n\n{table(head, rows)}"
 

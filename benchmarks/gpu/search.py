@@ -27,6 +27,7 @@ from lateint.indexing.builder import ITERATIONS, PILOT, SAMPLE_PER_CENTROID, def
 from lateint.indexing.clustering import Centroids, assigner, train
 from lateint.indexing.codec import Rotation, train_rotation
 from lateint.retrieval.limits import CELLS_PROBED
+from lateint_kernels.codes.centroids import has_small_cells
 from lateint_kernels.codes.device.building import DeviceOperators
 from lateint_kernels.codes.device.engine import DeviceEngine
 from lateint_kernels.codes.engine import Engine, Limits
@@ -126,7 +127,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--dim", type=int, default=128)
     parser.add_argument("--nbits", type=int, default=4, choices=(1, 2, 4, 8))
     parser.add_argument("--nprobe", type=int, default=16)
-    parser.add_argument("--cells", type=int, default=CELLS_PROBED, help="of a query token (default: %(default)s)")
+    parser.add_argument("--cells", type=int, help="of a query token (default: as a search has it)")
     parser.add_argument("--repeats", type=int, default=20, help="calls of each case, each with other queries")
     parser.add_argument("--embeddings", type=Path, help="an .npy of real token embeddings")
     parser.add_argument("--seed", type=int, default=0)
@@ -137,6 +138,8 @@ def main(arguments: list[str] | None = None) -> None:
     seconds: dict[str, float] = {}
     codec, index = built(tokens, options.nbits, options.seed, seconds)
     engine = DeviceEngine(codec, index, device)
+    if options.cells is None:
+        options.cells = CELLS_PROBED[has_small_cells(len(index.centroids), len(index.cells))]
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "cpu",
         "versions": versions(),

@@ -2,8 +2,12 @@
 // array is C-contiguous and of the dtype named.
 #pragma once
 
+#include <pybind11/stl.h>
+
 #include <algorithm>
 #include <memory>
+#include <optional>
+#include <tuple>
 #include <vector>
 
 #include "bindings/arrays.hpp"
@@ -20,12 +24,28 @@ namespace py = pybind11;
 namespace lateint::bindings {
 namespace {
 
+// As `subdivide` returns them.
+using SubcellArrays = std::tuple<Array<int64_t>, Array<uint8_t>, Array<int64_t>, Array<uint32_t>>;
+
+template <class T>
+std::vector<T> copied(const Array<T>& array) {
+    return {array.data(), array.data() + array.size()};
+}
+
 std::unique_ptr<codes::Assigner> make_assigner(const Array<uint8_t>& centroids, const Array<uint8_t>& cells,
-                                               const Array<int64_t>& cell_offsets, bool subcells, int threads) {
+                                               const Array<int64_t>& cell_offsets,
+                                               const std::optional<SubcellArrays>& subcells, int threads) {
     const codes::Centroids view = {centroids.data(), centroids.shape(0),  centroids.shape(1),
                                    cells.data(),     cell_offsets.data(), cells.shape(0)};
+    codes::Subcells divided;
+    if (subcells) {
+        const auto& [first, centres, offsets, members] = *subcells;
+        divided = {copied(first), copied(offsets), copied(members), copied(centres)};
+    }
     std::unique_ptr<codes::Assigner> assigner;
-    without_gil([&] { assigner = std::make_unique<codes::Assigner>(view, subcells, threads); });
+    without_gil([&] {
+        assigner = std::make_unique<codes::Assigner>(view, subcells ? &divided : nullptr, threads);
+    });
     return assigner;
 }
 

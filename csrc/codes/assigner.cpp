@@ -4,7 +4,6 @@
 #include <cstring>
 #include <numeric>
 
-#include "codes/subcells.hpp"
 #include "platform/threads.hpp"
 
 namespace lateint::codes {
@@ -12,6 +11,7 @@ namespace {
 
 constexpr int64_t kRun = 1 << 17;       // tokens that look for their centroids at a time
 constexpr int64_t kBlock = 512;         // tokens that are compared with a group at a time
+constexpr int64_t kAhead = 16;          // tokens between the prefetch of a row and its copy
 constexpr int32_t kTaken = kWorst / 2;  // score of what is not to be chosen again
 
 std::vector<uint32_t> numbers(int64_t first, int64_t last) {
@@ -69,23 +69,22 @@ struct Assigner::Block {
     GroupScratch scratch;
 };
 
-Assigner::Assigner(const Centroids& centroids, bool subcells, int threads)
+Assigner::Assigner(const Centroids& centroids, const Subcells* subcells, int threads)
     : depth_(centroids.depth),
       centres_(pack(centroids.cells, depth_, numbers(0, centroids.cell_count))),
       cells_(centroids.cell_count) {
-    const Subcells divided = subcells ? subdivide(centroids, threads) : Subcells{};
     parallel_for(centroids.cell_count, threads, [&](int64_t c, int) {
         Cell& cell = cells_[c];
-        if (!subcells) {
+        if (subcells == nullptr) {
             const int64_t first = centroids.cell_offsets[c], last = centroids.cell_offsets[c + 1];
             if (first < last) cell.groups.push_back(pack(centroids.rows, depth_, numbers(first, last)));
             return;
         }
-        cell.centres = pack(divided.centres.data(), depth_, numbers(divided.first[c], divided.first[c + 1]));
+        cell.centres = pack(subcells->centres.data(), depth_, numbers(subcells->first[c], subcells->first[c + 1]));
         for (uint32_t s : cell.centres.ids) {
-            const auto members = divided.members.begin();
+            const auto members = subcells->members.begin();
             cell.groups.push_back(
-                pack(centroids.rows, depth_, {members + divided.offsets[s], members + divided.offsets[s + 1]}));
+                pack(centroids.rows, depth_, {members + subcells->offsets[s], members + subcells->offsets[s + 1]}));
         }
     });
 }
@@ -150,8 +149,12 @@ void Assigner::nearest_of_cells(const uint8_t* tokens, int64_t n, int threads, P
 void Assigner::look_into(const Cell& cell, const uint8_t* tokens, const uint32_t* pairs, int64_t count, int each,
                          Block& block, int64_t* keys) const {
     const Session session(int8_kernels());
-    for (int64_t i = 0; i < count; ++i)
-        std::memcpy(block.rows.data() + i * depth_, tokens + int64_t(pairs[i] / each) * depth_, depth_);
+    const auto token = [&](int64_t i) { return tokens + int64_t(pairs[i] / each) * depth_; };
+    for (int64_t i = 0; i < count; ++i) {
+        if (i + kAhead < count)
+            for (int64_t k = 0; k < depth_; k += 64) __builtin_prefetch(token(i + kAhead) + k);
+        std::memcpy(block.rows.data() + i * depth_, token(i), depth_);
+    }
     if (cell.groups.size() == 1)
         return nearest_in(cell.groups[0], session.kernels, block.rows.data(), count, depth_, block.scratch,
                           [&](int64_t i, int32_t score, uint32_t id) { take(keys[pairs[i]], score, id); });

@@ -6,14 +6,16 @@
 
 #include "codes/centroids.hpp"
 #include "codes/group.hpp"
+#include "codes/subcells.hpp"
 
 namespace lateint::codes {
 
 // Nearest centroid (least Euclidean distance, lowest id among equals) for many tokens.
 class Assigner {
 public:
-    // Divides the cells, see `subdivide`, where `subcells` is true.
-    Assigner(const Centroids& centroids, bool subcells, int threads);
+    // Cells are divided into `subcells`, unless these are null: each centroid is a member of one, whose cell need not be
+    // the one that `cell_offsets` says.
+    Assigner(const Centroids& centroids, const Subcells* subcells, int threads);
     // tokens [n, depth]; looks into the `cells` nearest cells of each token, or at all centroids where cells <= 0.
     // Where there are subcells: into the `cells` nearest ones of the nearest cell, one less of the next cell, and so
     // on.

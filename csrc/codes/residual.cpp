@@ -28,9 +28,14 @@ Codec::Codec(int nbits, int64_t width, int64_t depth, const uint8_t* centroids)
 
 void encode(const Codec& codec, const float* scaled, const uint32_t* centroid_ids, int64_t n, int threads,
             uint8_t* codes, uint8_t* scales) {
+    constexpr int64_t kAhead = 8;  // tokens between the prefetch of a centroid and its use
     const ResidualKernels& kernels = residual_kernels();
     parallel_for_chunks(n, kTokensPerTask, threads, [&](int64_t first, int64_t count) {
         for (int64_t i = first; i < first + count; ++i) {
+            if (i + kAhead < first + count) {
+                const uint8_t* const row = codec.centroids + int64_t{centroid_ids[i + kAhead]} * codec.depth;
+                for (int64_t k = 0; k < codec.depth; k += 64) __builtin_prefetch(row + k);
+            }
             const uint8_t* const centroid = codec.centroids + int64_t{centroid_ids[i]} * codec.depth;
             scales[i] = kernels.encode(codec, scaled + i * codec.width, centroid, codes + i * codec.code_bytes());
         }

@@ -95,7 +95,7 @@ class Assigner:
         centroids: NDArray[np.uint8],
         cells: NDArray[np.uint8],
         cell_offsets: NDArray[np.int64],
-        subcells: bool,
+        subcells: tuple[NDArray[np.int64], NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint32]] | None,
         threads: int,
     ) -> None: ...
     def nearest(self, tokens: NDArray[np.uint8], cells: int, threads: int) -> NDArray[np.uint32]: ...

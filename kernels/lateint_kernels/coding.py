@@ -13,8 +13,11 @@ from torch import Tensor
 
 from lateint_kernels.codes import residual
 from lateint_kernels.codes.building import HostOperators, Operators
+from lateint_kernels.codes.centroids import has_small_cells
 from lateint_kernels.integers import integer
 from lateint_kernels.ragged_tensor import FLOATS, RaggedTensor
+
+CELLS = 3, 10  # that a token looks into; small ones
 
 
 class Codec(Protocol):
@@ -39,7 +42,8 @@ class Coding:
 
     Args:
         codec: a `lateint.Codec`.
-        cells: how many cells a token looks for its centroid in, as a build does; 0: in all.
+        cells: how many cells a token looks for its centroid in; 0: in all; None: in 3, as a build does, or in 10 of a
+            codec of so many centroids that its cells are small.
 
     Raises:
         TypeError: it is no codec, or ``cells`` no integer.
@@ -49,10 +53,11 @@ class Coding:
     >>> scores = lateint_kernels.maxsim(queries, coding(documents))  # doctest: +SKIP
     """
 
-    def __init__(self, codec: Codec, *, cells: int = 3) -> None:
+    def __init__(self, codec: Codec, *, cells: int | None = None) -> None:
         if not (isinstance(getattr(codec, "arrays", None), Mapping) and hasattr(codec, "numbers")):
             raise TypeError(f"codec must be a lateint.Codec, got {type(codec).__name__}")
-        self.cells = integer(cells, "cells")
+        small = has_small_cells(len(codec.arrays["centroids"]), len(codec.arrays["cells"]))
+        self.cells = CELLS[small] if cells is None else integer(cells, "cells")
         self._codec = codec
         self._coders: dict[torch.device, _Coder] = {}
 
@@ -134,7 +139,7 @@ class _Coder:
         self._centroids = arrays["centroids"]
         self._rows = operators.rows(self._centroids)
         self._rotated = operators.rotation(arrays["mean"], arrays["rotation"], arrays["permutation"], self._step)
-        self._nearest = operators.assigner(self._rows, operators.rows(arrays["cells"]), arrays["cell_offsets"], False)
+        self._nearest = operators.assigner(self._rows, operators.rows(arrays["cells"]), arrays["cell_offsets"], None)
         self._mean = torch.from_numpy(arrays["mean"]).to(device)
         self._blocks = torch.from_numpy(arrays["rotation"]).to(device)
         self._permutation = torch.from_numpy(arrays["permutation"].astype(np.int64)).to(device)

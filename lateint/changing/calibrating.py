@@ -35,9 +35,8 @@ def calibrate(
     if not len(asked):
         raise ValueError("queries must hold at least one query to calibrate with, got none")
     selection = Selection([part.arrays.offsets for part in state.parts], state.live)
-    ladders = calibrating.measure(
-        engine, asked, ks, selection, centroids=state.manifest.centroids, tokens=state.tokens, threads=threads
-    )
+    size = {"centroids": state.manifest.centroids, "ncells": state.manifest.cells, "tokens": state.tokens}
+    ladders = calibrating.measure(engine, asked, ks, selection, **size, threads=threads)
     return Calibration(
         EXCERPTS if queries is None else QUERIES,
         len(asked),

@@ -130,8 +130,9 @@ class Searching(Base):
             text = words_of(Q)
         queries = None if Q is None else self._queries(Q, mask)
         k, workers = positive(k, "k"), thread_count(threads)
-        centroids, most = snapshot.manifest.centroids, len(snapshot)
-        scope = limits(k, nprobe, candidates, cells, centroids=centroids, documents=most, tokens=snapshot.state.tokens)
+        size = {"centroids": snapshot.manifest.centroids, "ncells": snapshot.manifest.cells}
+        most = len(snapshot)
+        scope = limits(k, nprobe, candidates, cells, **size, documents=most, tokens=snapshot.state.tokens)
         choice = None
         if recall is not None:
             if beside:
@@ -147,13 +148,13 @@ class Searching(Base):
         each = None if subset is None else by_query(subset, None if asked.single else len(asked))
         if each is None:
             selection = _selection(snapshot, subset, filter, params)
-            found = answer(snapshot.engine, asked, selection, centroids=centroids, threads=workers)
+            found = answer(snapshot.engine, asked, selection, **size, threads=workers)
             hits = [_hits(snapshot, one) for one in found]
             return hits[0] if asked.single else hits
         ordered: list[Any] = [None] * len(asked)
         for part, numbers in each:  # one at a time, for each selection is as long as the index
             selection = _selection(snapshot, part, filter, params)
-            found = answer(snapshot.engine, asked.some(numbers), selection, centroids=centroids, threads=workers)
+            found = answer(snapshot.engine, asked.some(numbers), selection, **size, threads=workers)
             for number, one in zip(numbers, found, strict=True):
                 ordered[number] = _hits(snapshot, one)
         return ordered

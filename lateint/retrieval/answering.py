@@ -55,7 +55,9 @@ class Asked:
         return replace(self, queries=queries, words=words)
 
 
-def answer(engine: AnyEngine, asked: Asked, selection: Selection, *, centroids: int, threads: int) -> list[Found]:
+def answer(
+    engine: AnyEngine, asked: Asked, selection: Selection, *, centroids: int, ncells: int, threads: int
+) -> list[Found]:
     """What is found for each query among the documents selected."""
     queries, words, k = asked.queries, asked.words, asked.k
     if queries is None:
@@ -72,17 +74,18 @@ def answer(engine: AnyEngine, asked: Asked, selection: Selection, *, centroids: 
             asked.fusion,
             exhaustive=asked.exhaustive,
             centroids=centroids,
+            ncells=ncells,
             threads=threads,
         )
     if asked.choice is not None:
         rankings, plans = searching.promised(
-            engine, queries, k, asked.choice, selection, centroids=centroids, threads=threads
+            engine, queries, k, asked.choice, selection, centroids=centroids, ncells=ncells, threads=threads
         )
     elif asked.exhaustive:
         rankings, plans = searching.exhaustive(engine, queries, k, selection, threads=threads)
     else:
         rankings, plans = searching.search(
-            engine, queries, k, asked.limits, selection, centroids=centroids, threads=threads
+            engine, queries, k, asked.limits, selection, centroids=centroids, ncells=ncells, threads=threads
         )
     found = zip(rankings, plans, strict=True)
     return [Found(positions, scores, {MAXSIM: scores}, plan) for (positions, scores), plan in found]

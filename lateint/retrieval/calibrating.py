@@ -25,12 +25,13 @@ def measure(
     selection: Selection,
     *,
     centroids: int,
+    ncells: int,
     tokens: int,
     threads: int,
 ) -> tuple[Ladder, ...]:
     """A ladder for each of ``ks``, which ascend: what each rung misses of the exhaustive best k, over all queries."""
     documents = selection.documents
-    ladders = {k: rungs(k, centroids=centroids, tokens=tokens) for k in ks}
+    ladders = {k: rungs(k, centroids=centroids, ncells=ncells, tokens=tokens) for k in ks}
     losses: dict[int, list[NDArray[np.float64]]] = {k: [] for k in ks}
     for some in _batches(queries):
         best, _ = searching.exhaustive(engine, some, min(ks[-1], documents), selection, threads=threads)
@@ -43,6 +44,7 @@ def measure(
                     fitting(rung, centroids, documents),
                     selection,
                     centroids=centroids,
+                    ncells=ncells,
                     threads=threads,
                 )[0]
                 for rung in settings

@@ -5,14 +5,15 @@ from __future__ import annotations
 from math import ceil, isqrt
 
 from lateint.arguments import integer, positive
+from lateint_kernels.codes.centroids import has_small_cells
 from lateint_kernels.codes.engine import Limits
 
 FINE = 128  # tokens a centroid, up to which coarse scores are good enough for what follows
 MANY = 1 << 12  # centroids, from which they are so in any case, and cells are searched first
 PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds,
 COVERED = 1800  # the upper one of which is one of so many centroids, where these are more
-SPREAD = 2, 4  # beyond 96: times as many probes, of which one in so many has its list read
-CELLS_PROBED = 24  # best cells of each query token
+SPREAD = 2, 4  # beyond 96: times as many probes (with small cells, just as many); one in so many has its list read
+CELLS_PROBED = 24, 48  # best cells of each query token; where cells are small
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
 # Times the candidates, times the patience, and more deviations where lists are chosen: coarse scores say less then, and
@@ -50,6 +51,7 @@ def limits(
     cells: int | None = None,
     *,
     centroids: int,
+    ncells: int,
     documents: int,
     tokens: int,
 ) -> Limits:
@@ -62,20 +64,21 @@ def limits(
         raise ValueError(f"cells must be at least 0, got {cells}")
     fine = centroids > MANY or tokens <= FINE * centroids
     lists = 0
+    small_cells = has_small_cells(centroids, ncells)
     if nprobe is None:
         few, most_probes = PROBES
         probes = (max(few, isqrt(centroids) // 2) if fine else few) + 2 * isqrt(max(0, k - 10))
         probes = min(probes, max(most_probes, centroids // COVERED))
         if probes > most_probes:
             more, part = SPREAD
-            probes *= more
+            probes *= 1 if small_cells else more
             lists = ceil(probes / part)
     else:
         probes = positive(nprobe, "nprobe")
     times, patient, farther = LONGER if lists else (1, 1, 0.0)
     most = times * (512 + 4 * k) if candidates is None else max(k, positive(candidates, "candidates"))
     if cells is None:
-        cells = CELLS_PROBED if centroids > MANY else 0
+        cells = CELLS_PROBED[small_cells] if centroids > MANY else 0
     return Limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),
@@ -99,9 +102,9 @@ def for_share(usual: Limits, share: float, centroids: int) -> Limits:
     return usual._replace(nprobe=nprobe, lists=lists)
 
 
-def rungs(k: int, *, centroids: int, tokens: int) -> list[Limits]:
+def rungs(k: int, *, centroids: int, ncells: int, tokens: int) -> list[Limits]:
     """Settings of growing cost for the best ``k``, around the defaults; nothing in them becomes less."""
-    usual = limits(k, centroids=centroids, documents=MOST_DOCUMENTS, tokens=tokens)
+    usual = limits(k, centroids=centroids, ncells=ncells, documents=MOST_DOCUMENTS, tokens=tokens)
     found = []
     for probes, patience, deviations, more in RUNGS:
         nprobe = min(max(1, round(probes * usual.nprobe)), centroids)

@@ -7,7 +7,6 @@ has the measurements.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import isqrt
 
 from lateint.retrieval.limits import for_share
 from lateint.retrieval.selection import Selection
@@ -40,7 +39,7 @@ class Plan:
     recall: float | None = None
 
 
-def scans(selection: Selection, limits: Limits, centroids: int) -> bool:
+def scans(selection: Selection, limits: Limits, centroids: int, ncells: int) -> bool:
     """Whether it costs less to score a whole subset than to find candidates among it."""
     if selection.chosen is None:
         return False
@@ -48,7 +47,7 @@ def scans(selection: Selection, limits: Limits, centroids: int) -> bool:
         return True
     whole = selection.whole or selection  # deleted documents decide nothing, so that a fresh build does the same
     mean = whole.tokens / max(1, whole.documents)
-    looked_at = centroids if limits.cells == 0 else (1 + limits.cells) * isqrt(centroids)  # cells, and what is in them
+    looked_at = ncells + limits.cells * centroids // ncells if limits.cells else centroids  # cells, and what is in them
     pruned = CENTROID * looked_at + CANDIDATES * limits.candidates / 512 * mean
     return selection.tokens <= pruned
 

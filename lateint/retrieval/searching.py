@@ -33,10 +33,11 @@ def search(
     selection: Selection,
     *,
     centroids: int,
+    ncells: int,
     threads: int,
 ) -> tuple[list[Ranking], list[Plan]]:
     """The k best documents of each query among those selected: positions and scores, ties by position."""
-    if scans(selection, limits, centroids):
+    if scans(selection, limits, centroids, ncells):
         rankings = _scan(engine, queries, k, selection, threads=threads)
         return rankings, [Plan(SCAN, selection.documents)] * len(rankings)
     limits = widened(selection, limits, centroids)
@@ -71,6 +72,7 @@ def promised(
     selection: Selection,
     *,
     centroids: int,
+    ncells: int,
     threads: int,
 ) -> tuple[list[Ranking], list[Plan]]:
     """As `search`, with settings that were calibrated for at least ``k``."""
@@ -78,7 +80,7 @@ def promised(
         rankings, plans = exhaustive(engine, queries, k, selection, threads=threads)
     else:
         rankings, plans = search(
-            engine, queries, choice.k, choice.limits, selection, centroids=centroids, threads=threads
+            engine, queries, choice.k, choice.limits, selection, centroids=centroids, ncells=ncells, threads=threads
         )
     cut = [(positions[:k], scores[:k]) for positions, scores in rankings]
     return cut, [replace(plan, recall=choice.recall) for plan in plans]

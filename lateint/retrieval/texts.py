@@ -110,6 +110,7 @@ def search_both(
     *,
     exhaustive: bool,
     centroids: int,
+    ncells: int,
     threads: int,
 ) -> list[Found]:
     """The k best by both scores: each brings candidates, and every candidate gets both."""
@@ -124,7 +125,7 @@ def search_both(
     else:
         limits = limits._replace(watched=k)
         tokens, plans = searching.search(
-            engine, queries, depth, limits, selection, centroids=centroids, threads=threads
+            engine, queries, depth, limits, selection, centroids=centroids, ncells=ncells, threads=threads
         )
     found = []
     for i, plan in enumerate(plans):

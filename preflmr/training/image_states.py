@@ -45,13 +45,12 @@ class ImageStates:
             self._kept.clear()
         self._model, self._precision, self._encoder = model, precision, digest.digest()
 
-    @torch.no_grad()
     def of(self, pixels: Tensor) -> list[Tensor]:
         """``[N, 3, H, W]`` to N states ``[1 + patches, hidden]`` on the CPU; what is not known yet is encoded."""
         keys = [blake2b(_bytes(one)).digest() for one in pixels]
         new = list({key: n for n, key in enumerate(keys) if key not in self._kept}.values())
         if new:
-            with self._packed:
+            with torch.no_grad(), self._packed:
                 states = self._model.image_states(pixels[new])
             if self._precision != "no":
                 states = states.half()

@@ -58,10 +58,11 @@ def test_nearest(cells, subcells, small_steps):
     rows[:, 40:] = 128
     codec.centroids[20:40:2] = codec.centroids[21:41:2]
     codec.cells[3] = codec.cells[4]
-    host = centroid_kernels.Assigner(codec.centroids, codec.cells, codec.cell_offsets, subcells=subcells)
+    divided = centroid_kernels.subdivide(codec.centroids, codec.cell_offsets) if subcells else None
+    host = centroid_kernels.Assigner(codec.centroids, codec.cells, codec.cell_offsets, subcells=divided)
     expected = host.nearest(rows, cells=cells)
     operators = DeviceOperators(DEVICE, "torch")
-    nearest = operators.assigner(signed(codec.centroids), signed(codec.cells), codec.cell_offsets, subcells)
+    nearest = operators.assigner(signed(codec.centroids), signed(codec.cells), codec.cell_offsets, divided)
     np.testing.assert_array_equal(operators.host(nearest(signed(rows), cells)), expected)
 
 

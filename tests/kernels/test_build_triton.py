@@ -8,6 +8,7 @@ import pytest
 from lateint import Index
 from lateint_kernels import backends
 from lateint_kernels.codes.building import HostOperators
+from lateint_kernels.codes.centroids import subdivide
 from lateint_kernels.codes.residual import depth_of
 
 torch = pytest.importorskip("torch")
@@ -131,7 +132,7 @@ def test_nearest():
     offsets = np.array([0, 1, 8, 20, 24, 33, 34, 50, 55, 60])
     host, ours = HostOperators(), DeviceOperators(DEVICE, "triton")
     there = [torch.from_numpy((array ^ 128).view(np.int8)).to(DEVICE) for array in (rows, centroids, cells)]
-    for searched, subcells in itertools.product((0, 1, 3), (False, True)):
+    for searched, subcells in itertools.product((0, 1, 3), (None, subdivide(centroids, offsets))):
         expected = host.assigner(centroids, cells, offsets, subcells)(rows, searched)
         found = ours.assigner(there[1], there[2], offsets, subcells)(there[0], searched)
         np.testing.assert_array_equal(ours.host(found), expected)

@@ -160,7 +160,7 @@ def test_looking_into_subcells(isa, width, cells):
                 seen += found.members[found.offsets[subcell] : found.offsets[subcell + 1]].tolist()
         expected[token] = min(seen, key=lambda member: (cost[token, member], member)) if seen else 0
     for threads in (1, 3):
-        assigner = Assigner(centroids, centres, offsets, subcells=True, threads=threads)
+        assigner = Assigner(centroids, centres, offsets, subcells=found, threads=threads)
         np.testing.assert_array_equal(assigner.nearest(tokens, cells=cells, threads=threads), expected)
     np.testing.assert_array_equal(assigner.nearest(tokens), nearest(tokens, centroids))
 

@@ -59,7 +59,7 @@ def index(made, tmp_path):
 def losses(index, queries, k=10):
     """``[queries, rungs]``, and the settings."""
     manifest, everything = index._snapshot.manifest, index._snapshot.everything
-    settings = rungs(k, centroids=manifest.centroids, tokens=index.tokens)
+    settings = rungs(k, centroids=manifest.centroids, ncells=manifest.cells, tokens=index.tokens)
     batch, engine = read(queries, DIM), index._snapshot.engine
     best = engine.exhaustive(batch.tokens, batch.offsets, k)
     found = [engine.search(batch.tokens, batch.offsets, k, rung) for rung in settings]
@@ -140,7 +140,7 @@ def test_what_is_promised_is_found(made):
 
 def test_rungs_become_no_less():
     for k, centroids, tokens in ((1, 4, 100), (10, 150, 3600), (100, 20000, 10**6), (10, 100, 10**6), (1000, 9, 10)):
-        found = rungs(k, centroids=centroids, tokens=tokens)
+        found = rungs(k, centroids=centroids, ncells=round(centroids**0.5), tokens=tokens)
         assert len(found) == len(RUNGS)
         for low, high in pairwise(found):
             assert all(a <= b for a, b in zip(low, high, strict=True))

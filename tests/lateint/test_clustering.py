@@ -1,7 +1,10 @@
+import itertools
+
 import numpy as np
 import pytest
 
-from lateint.indexing.clustering import assigner, group, train
+from lateint.indexing import clustering
+from lateint.indexing.clustering import Centroids, assigner, divided, group, regions, train
 from lateint_kernels.codes.building import HostOperators
 
 
@@ -88,6 +91,68 @@ def test_group():
     assert (chosen <= distances.min(1) + 1).all()  # half the square is rounded
     again = group(rows, centroids.cells, np.random.default_rng(0), HostOperators())
     assert len(again.cells) <= len(centroids.cells)
+
+
+def test_large_cells_become_small_ones():
+    rows = tokens(5000)
+    large = train(rows, 1500, iterations=3, seed=0)
+    sizes = np.diff(large.cell_offsets)
+    assert (sizes < 16).any()  # which dissolve
+    small = divided(large, HostOperators())
+    check(small, 1500)
+    assert small.small_cells and not large.small_cells and len(small.cells) == 16 * (sizes >= 16).sum()
+    assert sorted(map(bytes, small.rows)) == sorted(map(bytes, large.rows))
+    for region, cell in enumerate(np.flatnonzero(sizes >= 16)):
+        of_region = small.rows[small.cell_offsets[16 * region] : small.cell_offsets[16 * region + 16]]
+        were = large.rows[large.cell_offsets[cell] : large.cell_offsets[cell + 1]]
+        assert set(map(bytes, were)) <= set(map(bytes, of_region))
+    for cell, (first, last) in enumerate(itertools.pairwise(small.cell_offsets)):
+        assert np.abs(small.rows[first:last].astype(np.float64).mean(0) - small.cells[cell]).max() <= 0.5
+
+
+def test_equal_centroids_are_in_small_cells_of_about_one_size():
+    """k-means would put them all into one."""
+    rows = np.repeat(tokens(2, clusters=2), [100, 20], axis=0)
+    large = Centroids(rows, rows[[0, 100]], np.array([0, 100, 120]))
+    small = divided(large, HostOperators())
+    check(small, 120)
+    assert np.diff(small.cell_offsets)[:16].max() <= 13 and np.diff(small.cell_offsets)[16:].max() <= 3
+    np.testing.assert_array_equal(small.rows, rows)
+
+
+def test_training_divides_large_cells(monkeypatch):
+    monkeypatch.setattr(clustering, "DIVIDED", 10)
+    found = [train(tokens(5000), 700, iterations=3, seed=0, operators=HostOperators(threads)) for threads in (1, 3)]
+    check(found[0], 700)
+    assert found[0].small_cells
+    for one, same in zip(*((a.rows, a.cells, a.cell_offsets) for a in found), strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.parametrize("count", [1, 16, 160, 401])
+def test_regions(count):
+    """Also of a number of cells that a build does not make."""
+    rng = np.random.default_rng(count)
+    offsets = np.concatenate([[0], np.cumsum(rng.integers(1, 9, count))])
+    rows, cells = tokens(offsets[-1]), tokens(count, seed=1)
+    centres, found = regions(Centroids(rows, cells, offsets), HostOperators())
+    assert found.first.tolist() == [*range(0, count, 16), count] and len(centres) == len(found.first) - 1
+    np.testing.assert_array_equal(found.members, np.arange(len(rows)))
+    np.testing.assert_array_equal(found.offsets, offsets)
+    np.testing.assert_array_equal(found.centres, cells)
+    for region, (first, last) in enumerate(itertools.pairwise(found.first)):
+        mean = rows[offsets[first] : offsets[last]].astype(np.float64).mean(0)
+        assert np.abs(centres[region] - mean).max() <= 0.5
+
+
+def test_tokens_find_their_centroids_through_regions():
+    rows = tokens(5000)
+    small = divided(train(rows, 700, iterations=3, seed=0), HostOperators())
+    exact = assigner(small, HostOperators(), 0)(rows)
+    found = assigner(small, HostOperators())(rows)
+    assert (found == exact).mean() > 0.9
+    apart = ((rows.astype(np.float64) - small.rows[found]) ** 2).sum(1).mean()
+    assert apart < 1.05 * distortion(rows, small)
 
 
 def test_progress_is_reported():

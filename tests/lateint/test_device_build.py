@@ -66,9 +66,9 @@ def test_centroids(tmp_path, device, ragged, ncentroids):
 
 def test_divided_cells(tmp_path, device, ragged, monkeypatch):
     """Cells that are large enough: a token looks into parts of them, which gives other codes."""
-    whole = check(tmp_path / "whole", device, ragged(16), ncentroids=150)
+    whole = check(tmp_path / "whole", device, ragged(16), ncentroids=400)
     monkeypatch.setattr(clustering, "DIVIDED", 10)
-    divided = check(tmp_path / "divided", device, ragged(16), ncentroids=150)
+    divided = check(tmp_path / "divided", device, ragged(16), ncentroids=400)
     assert divided.stats()["codec"] != whole.stats()["codec"]
 
 

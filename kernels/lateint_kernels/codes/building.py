@@ -67,7 +67,7 @@ class Operators(Protocol):
         """The largest component of each token that has one larger than ``least`` (at least 128); no order."""
 
     def assigner(
-        self, rows: Any, cells: Any, cell_offsets: NDArray[np.int64], subcells: bool
+        self, rows: Any, cells: Any, cell_offsets: NDArray[np.int64], subcells: centroids.Subcells | None
     ) -> Callable[[Any, int], Any]:
         """`lateint_kernels.codes.centroids.Assigner.nearest` as a function of rows and how many cells to look into."""
 
@@ -157,7 +157,11 @@ class HostOperators:
         return peaks[peaks > least]
 
     def assigner(
-        self, rows: NDArray[np.uint8], cells: NDArray[np.uint8], cell_offsets: NDArray[np.int64], subcells: bool
+        self,
+        rows: NDArray[np.uint8],
+        cells: NDArray[np.uint8],
+        cell_offsets: NDArray[np.int64],
+        subcells: centroids.Subcells | None,
     ) -> Callable[[NDArray[np.uint8], int], NDArray[np.uint32]]:
         assigner = centroids.Assigner(rows, cells, cell_offsets, subcells=subcells, threads=self._threads)
         return lambda tokens, searched: assigner.nearest(tokens, cells=searched, threads=self._threads)

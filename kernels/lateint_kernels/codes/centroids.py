@@ -9,6 +9,13 @@ from numpy.typing import NDArray
 
 from lateint_kernels import _cpu
 
+SMALL = 4  # times sqrt(K) cells are small ones: a builder makes about sqrt(K) large ones, or 16 times as many
+
+
+def has_small_cells(centroids: int, cells: int) -> bool:
+    """Whether so many cells of so many centroids are small ones, of which a search looks into more."""
+    return bool(cells > SMALL * centroids**0.5)
+
 
 class Assigner:
     """Finds the nearest of K centroids for many tokens.
@@ -17,7 +24,7 @@ class Assigner:
         centroids: ``[K, depth]`` uint8, grouped by cell.
         cells: ``[C, depth]`` uint8, the centres of the cells.
         cell_offsets: ``[C + 1]`` int64: the centroids of cell c are rows ``cell_offsets[c]:cell_offsets[c + 1]``.
-        subcells: divide the cells as `subdivide` does.
+        subcells: the cells divided, by `subdivide` or otherwise; ``cell_offsets`` then says nothing.
         threads: 0 for the default.
     """
 
@@ -27,7 +34,7 @@ class Assigner:
         cells: NDArray[np.uint8],
         cell_offsets: NDArray[np.int64],
         *,
-        subcells: bool = False,
+        subcells: Subcells | None = None,
         threads: int = 0,
     ) -> None:
         self._assigner = _cpu.Assigner(centroids, cells, cell_offsets, subcells, threads)

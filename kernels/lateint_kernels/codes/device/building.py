@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lateint_kernels import backends
 from lateint_kernels.arrays import BFLOAT16, Array, as_array
-from lateint_kernels.codes.centroids import subdivide
+from lateint_kernels.codes.centroids import Subcells
 from lateint_kernels.codes.index_tensors import CentreTensors, RotationTensors
 from lateint_kernels.codes.residual import depth_of
 from lateint_kernels.codes.torch import build
@@ -105,11 +105,11 @@ class DeviceOperators:
         return peaks
 
     def assigner(
-        self, rows: Tensor, cells: Tensor, cell_offsets: NDArray[np.int64], subcells: bool
+        self, rows: Tensor, cells: Tensor, cell_offsets: NDArray[np.int64], subcells: Subcells | None
     ) -> Callable[[Tensor, int], Tensor]:
         table, centres = CentreTensors.of(rows), CentreTensors.of(cells)
         offsets = self._put(cell_offsets)
-        divided = self._subcells(rows, cell_offsets) if subcells else None
+        divided = None if subcells is None else self._subcells(rows, subcells)
 
         def nearest(tokens: Tensor, searched: int) -> Tensor:
             if searched <= 0 or searched >= len(cells):
@@ -125,8 +125,7 @@ class DeviceOperators:
 
         return nearest_of_all
 
-    def _subcells(self, rows: Tensor, cell_offsets: NDArray[np.int64]) -> "_Subcells":
-        found = subdivide(self.host(rows), cell_offsets)
+    def _subcells(self, rows: Tensor, found: Subcells) -> "_Subcells":
         members = self._put(found.members.astype(np.int64))
         centres = CentreTensors.of(self.rows(found.centres))
         return _Subcells(
