@@ -12,7 +12,7 @@ FINE = 128  # tokens a centroid, up to which coarse scores are good enough for w
 MANY = 1 << 12  # centroids, from which they are so in any case, and cells are searched first
 PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds,
 COVERED = 1800  # the upper one of which is one of so many centroids, where these are more
-SPREAD = 2, 4  # beyond 96: times as many probes (with small cells, just as many); one in so many has its list read
+SPREAD = (2, 4), (1, 3)  # beyond 96: times as many probes, of which one in so many has its list read; with small cells
 CELLS_PROBED = 24, 48  # best cells of each query token; where cells are small
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
@@ -70,8 +70,8 @@ def limits(
         probes = (max(few, isqrt(centroids) // 2) if fine else few) + 2 * isqrt(max(0, k - 10))
         probes = min(probes, max(most_probes, centroids // COVERED))
         if probes > most_probes:
-            more, part = SPREAD
-            probes *= 1 if small_cells else more
+            more, part = SPREAD[small_cells]
+            probes *= more
             lists = ceil(probes / part)
     else:
         probes = positive(nprobe, "nprobe")
