@@ -43,9 +43,7 @@ std::unique_ptr<codes::Assigner> make_assigner(const Array<uint8_t>& centroids, 
         divided = {copied(first), copied(offsets), copied(members), copied(centres)};
     }
     std::unique_ptr<codes::Assigner> assigner;
-    without_gil([&] {
-        assigner = std::make_unique<codes::Assigner>(view, subcells ? &divided : nullptr, threads);
-    });
+    without_gil([&] { assigner = std::make_unique<codes::Assigner>(view, subcells ? &divided : nullptr, threads); });
     return assigner;
 }
 

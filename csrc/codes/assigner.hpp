@@ -13,8 +13,8 @@ namespace lateint::codes {
 // Nearest centroid (least Euclidean distance, lowest id among equals) for many tokens.
 class Assigner {
 public:
-    // Cells are divided into `subcells`, unless these are null: each centroid is a member of one, whose cell need not be
-    // the one that `cell_offsets` says.
+    // Cells are divided into `subcells`, unless these are null: each centroid is a member of one, whose cell need not
+    // be the one that `cell_offsets` says.
     Assigner(const Centroids& centroids, const Subcells* subcells, int threads);
     // tokens [n, depth]; looks into the `cells` nearest cells of each token, or at all centroids where cells <= 0.
     // Where there are subcells: into the `cells` nearest ones of the nearest cell, one less of the next cell, and so
