@@ -1,11 +1,14 @@
 """Attention and dropout in training on a CPU: torch's results, with other masks, and nothing else is touched."""
 
 import pytest
-import torch
-from torch.nn import functional
 
-from preflmr.training import on_cpu
-from preflmr.training.on_cpu import OnCpu
+torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
+
+from torch.nn import functional  # noqa: E402
+
+from preflmr.training import on_cpu  # noqa: E402
+from preflmr.training.on_cpu import OnCpu  # noqa: E402
 
 
 def attended(query, key, value, mask, dtype):

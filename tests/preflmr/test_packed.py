@@ -3,6 +3,7 @@
 import pytest
 
 torch = pytest.importorskip("torch")
+pytest.importorskip("transformers")
 
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
