@@ -61,13 +61,19 @@ def measure(data: Path, count: int, threads: int) -> list[Row]:
     trained = time.perf_counter() - start
     others = rows[-TIMED:]
     few = np.ascontiguousarray(others[:: TIMED // TRUTH])
-    exact = operators.assigner(centroids.rows, centroids.cells, centroids.cell_offsets, None)(few, 0)
+    cells, offsets = centroids.cells, centroids.cell_offsets
+    if centroids.small_cells:  # the large ones that they come from
+        cells, parts = clustering.regions(centroids, operators)
+        offsets = offsets[parts.first]
+    else:
+        parts = subdivide(centroids.rows, offsets)
+    exact = operators.assigner(centroids.rows, cells, offsets, None)(few, 0)
     least = distance(few, centroids.rows, exact)
     ways = [("whole", clustering.CELLS_SEARCHED, None), ("whole", clustering.DIVIDED_SEARCHED, None)]
-    ways.append(("divided", clustering.DIVIDED_SEARCHED, subdivide(centroids.rows, centroids.cell_offsets)))
+    ways.append(("divided", clustering.DIVIDED_SEARCHED, parts))
     found: list[Row] = []
-    for cells, searched, divided in ways:
-        nearest = operators.assigner(centroids.rows, centroids.cells, centroids.cell_offsets, divided)
+    for name, searched, divided in ways:
+        nearest = operators.assigner(centroids.rows, cells, offsets, divided)
         ids = nearest(few, searched)
         seconds = []
         for _ in range(REPEATS):
@@ -78,8 +84,8 @@ def measure(data: Path, count: int, threads: int) -> list[Row]:
         found.append(
             {
                 "centroids": count,
-                "cells_of_codec": len(centroids.cells),
-                "cells": cells,
+                "cells_of_codec": len(cells),
+                "cells": name,
                 "searched": searched,
                 "same": float(np.mean(ids == exact)),
                 "farther": distance(few, centroids.rows, ids) / least - 1,

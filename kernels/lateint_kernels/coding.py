@@ -38,7 +38,8 @@ class Coding:
     the codec does not learn: train one on tokens of the model as it is now (`lateint.train_codec`), and another one now
     and then if the model moves far.
 
-    Codes are those that a build gives, bit for bit, on CPU and GPU. Only their decoding is in floats.
+    Codes are those that a build gives, bit for bit, on CPU and GPU, unless the codec has so many centroids that a build
+    divides cells (some 150,000): then a few tokens have another centroid. Only their decoding is in floats.
 
     Args:
         codec: a `lateint.Codec`.

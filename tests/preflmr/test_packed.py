@@ -17,9 +17,9 @@ SUPPORTED = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn
 @pytest.fixture
 def made(monkeypatch):
     """The shapes of the weights that are laid out."""
-    shapes, kind = [], packed._Packed
+    shapes, kind = [], packed._packed
     monkeypatch.setattr(
-        packed, "_Packed", lambda weight, rows: shapes.append(tuple(weight.shape)) or kind(weight, rows)
+        packed, "_packed", lambda weight, rows: shapes.append(tuple(weight.shape)) or kind(weight, rows)
     )
     return shapes
 
@@ -83,6 +83,18 @@ def test_a_model_of_bfloat16_needs_no_autocast(made):
     plain, found = both(layer, given, mode, None)
     torch.testing.assert_close(found, plain, rtol=2**-7, atol=1e-2)
     assert len(made) == SUPPORTED
+
+
+def test_a_weight_made_in_inference_mode_is_left_alone(made):
+    with torch.inference_mode():
+        plain, found = both(nn.Linear(64, 48), torch.randn(FEWEST_ROWS, 64), PackedLinear())
+        assert torch.equal(plain, found) and made == []
+
+
+def test_weights_go_with_their_model(made):
+    mode = PackedLinear()
+    both(nn.Linear(64, 48), torch.randn(FEWEST_ROWS, 64), mode)
+    assert len(made) == SUPPORTED and len(mode._packed) == 0
 
 
 def test_without_onednn_nothing_is_done(made, monkeypatch):
