@@ -30,6 +30,7 @@ def grown(results: Row) -> str:
                 gigabytes(built["stats"]["bytes"]),
                 _search(found),
                 f"{number(found['p95_ms'])} ms",
+                f"{number(found['together']['p50_ms'])} ms" if "together" in found else "-",
                 _search(found["cheaper"]),
                 f"{number(found['cold']['p50_ms'])} ms",
                 f"{number(found['cold']['open_ms'])} ms",
@@ -38,7 +39,17 @@ def grown(results: Row) -> str:
     others = [size["search"]["cheaper"] for size in sizes]
     cells = " or ".join(str(cells) for cells in sorted({other["cells"] for other in others}))
     cheaper = f"nprobe {others[0]['nprobe']}, cells {cells}"
-    head = ("tokens", "build", "index", "p50 and recall@10", "p95", cheaper, "p50, cold", "opened, cold")
+    head = (
+        "tokens",
+        "build",
+        "index",
+        "p50 and recall@10",
+        "p95",
+        "p50, two threads",
+        cheaper,
+        "p50, cold",
+        "opened, cold",
+    )
     return f"{machines_text(sizes)}\n\n{table(head, rows)}"
 
 

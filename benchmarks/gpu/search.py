@@ -27,7 +27,6 @@ from lateint.indexing.builder import ITERATIONS, PILOT, SAMPLE_PER_CENTROID, def
 from lateint.indexing.clustering import Centroids, assigner, train
 from lateint.indexing.codec import Rotation, train_rotation
 from lateint.retrieval.limits import CELLS_PROBED
-from lateint_kernels.codes.centroids import has_small_cells
 from lateint_kernels.codes.device.building import DeviceOperators
 from lateint_kernels.codes.device.engine import DeviceEngine
 from lateint_kernels.codes.engine import Engine, Limits
@@ -139,7 +138,7 @@ def main(arguments: list[str] | None = None) -> None:
     codec, index = built(tokens, options.nbits, options.seed, seconds)
     engine = DeviceEngine(codec, index, device)
     if options.cells is None:
-        options.cells = CELLS_PROBED[has_small_cells(len(index.centroids), len(index.cells))]
+        options.cells = CELLS_PROBED
     report: dict[str, Any] = {
         "device": torch.cuda.get_device_name() if device == "cuda" else platform.processor() or "cpu",
         "versions": versions(),

@@ -27,6 +27,12 @@ uint64_t key_of(int32_t sum, int64_t position) {
     return uint64_t(static_cast<uint32_t>(sum)) << 32 | (~static_cast<uint32_t>(position) & 0xFFFFFFFFu);
 }
 
+// Adds to an entry, unless the token was here before. A mask, not a branch: that is as good as random.
+void touch(uint32_t& entry, uint32_t added, uint32_t tag) {
+    const uint32_t last = entry & kTags;
+    entry += (added - last) & -static_cast<uint32_t>(last != tag);
+}
+
 void keep_best(std::vector<uint64_t>& keys, int64_t count) {
     if (static_cast<int64_t>(keys.size()) <= count) return;
     std::nth_element(keys.begin(), keys.begin() + count, keys.end(), std::greater<uint64_t>());
@@ -139,17 +145,15 @@ void Engine::score_range(int64_t first, int64_t size, Part& part) const {
             turn = list.token / kTurn;
             for (int64_t d = 0; d < size; ++d) board[d] |= (board[d] & kTags) != 0 ? kTags : 0;
         }
-        const Entry tag = list.token % kTurn + 1, gain = static_cast<Entry>(list.gain) << kTagBits;
+        const Entry tag = list.token % kTurn + 1, added = (static_cast<Entry>(list.gain) << kTagBits) + tag;
         const uint32_t* at = list.next;
-        for (; at < list.end; ++at) {
-            const uint32_t local = *at - start;
-            if (local >= range) break;  // of a later range; or of none, which gather_part notices
-            if (list.end - at > kDocumentsAhead)
-                __builtin_prefetch(board + std::min(at[kDocumentsAhead] - start, range - 1));
-            // A mask, not a branch: whether the token was here before is as good as random.
-            const Entry entry = board[local], unseen = -static_cast<Entry>((entry & kTags) != tag);
-            board[local] = ((entry & ~kTags) + (gain & unseen)) | tag;
+        // A document that is none of the range is of a later one; or of none, which gather_part notices.
+        const uint32_t* const last = list.end - std::min(list.end - at, kDocumentsAhead);
+        for (; at < last && *at - start < range; ++at) {
+            __builtin_prefetch(board + std::min(at[kDocumentsAhead] - start, range - 1));
+            touch(board[*at - start], added, tag);
         }
+        for (; at < list.end && *at - start < range; ++at) touch(board[*at - start], added, tag);
         list.next = at;
     }
 }

@@ -17,6 +17,7 @@
 #include "codes/residual.hpp"
 #include "codes/rotation.hpp"
 #include "codes/turned.hpp"
+#include "platform/paging.hpp"
 
 namespace lateint::codes {
 
@@ -112,7 +113,7 @@ private:
         uint32_t token;
     };
     struct Part {  // of the documents, for a thread
-        std::vector<Entry> board;
+        std::vector<Entry, Paged<Entry>> board;
         std::vector<List> lists;     // by token, best first
         size_t open = 0;             // of them: those of a run that are not empty
         std::vector<uint64_t> keys;  // of candidates: the coarse sum is in the upper half

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <limits>
 #include <numeric>
+#include <utility>
 
 #include "platform/threads.hpp"
 
@@ -10,9 +11,24 @@ namespace lateint::codes {
 namespace {
 
 constexpr int32_t kWorst = std::numeric_limits<int32_t>::min();
-constexpr int kLeastLanes = 4;       // of a part
-constexpr int kMostLanes = 4096;     // of a part: their lists then take some megabytes
+constexpr int kLeastLanes = 4;    // of a part
+constexpr int kMostLanes = 4096;  // of a part: their lists then take some megabytes
+constexpr int64_t kNone = -1;
 constexpr int kReadersAtATime = 16;  // their scores of a block of rows stay in the first-level cache
+constexpr int64_t kLinesAhead = 64;  // of the next cell, which are fetched before this one is read
+
+// The rows of a cell as tiles, or null.
+const uint8_t* tiles_of(TurnedCells& turned, int64_t cell) {
+    return int8_kernels().most_turned > 0 ? turned.of(cell) : nullptr;
+}
+
+void prefetch(const Centroids& centroids, TurnedCells& turned, int64_t cell) {
+    const int64_t first = centroids.cell_offsets[cell], n = centroids.cell_offsets[cell + 1] - first;
+    const uint8_t* const tiles = tiles_of(turned, cell);
+    const uint8_t* const rows = tiles != nullptr ? tiles : centroids.rows + first * centroids.depth;
+    for (int64_t line = 0; line < std::min(n * centroids.depth / 64, kLinesAhead); ++line)
+        __builtin_prefetch(rows + 64 * line);
+}
 
 }  // namespace
 
@@ -96,8 +112,7 @@ void TokensProber::offer(const uint8_t* rows, const uint8_t* turned, int64_t fir
 void TokensProber::offer_cell(const Centroids& centroids, TurnedCells& turned, int64_t cell, const int8_t* tiles,
                               const std::vector<int>& readers) {
     const int64_t first = centroids.cell_offsets[cell], n = centroids.cell_offsets[cell + 1] - first;
-    const uint8_t* const rows = int8_kernels().most_turned > 0 ? turned.of(cell) : nullptr;
-    offer(centroids.rows, rows, first, n, centroids.depth, tiles, readers);
+    offer(centroids.rows, tiles_of(turned, cell), first, n, centroids.depth, tiles, readers);
 }
 
 void TokensProber::run(const Centroids& centroids, TurnedCells& turned, const int8_t* tiles, int first, int lanes,
@@ -110,7 +125,8 @@ void TokensProber::run(const Centroids& centroids, TurnedCells& turned, const in
     std::vector<int> every(lanes);
     std::iota(every.begin(), every.end(), 0);
     start(lanes, std::min(all ? count : cells, n), n);
-    offer(rows, nullptr, 0, n, centroids.depth, tiles, every);
+    const uint8_t* const columns = !all && int8_kernels().most_turned > 0 ? turned.cells() : nullptr;
+    offer(rows, columns, 0, n, centroids.depth, tiles, every);
     if (!all) {
         finish(lanes, cells);
         for (int lane = 0; lane < lanes; ++lane) sort_probes(probes_.data() + lane * cells, cells);
@@ -125,14 +141,20 @@ void TokensProber::run(const Centroids& centroids, TurnedCells& turned, const in
 // order changes no result.
 void TokensProber::look_into(const Centroids& centroids, TurnedCells& turned, const int8_t* tiles, int lanes,
                              int64_t cells) {
-    readers_.resize(centroids.cell_count);
-    for (int lane = 0; lane < lanes; ++lane)
-        for (int64_t i = 0; i < cells; ++i) readers_[of(lane)[i].centroid].push_back(lane);
+    heads_.resize(centroids.cell_count, kNone);
+    next_.resize(lanes * cells);
+    order_.clear();
     for (int64_t i = 0; i < lanes * cells; ++i) {
-        const uint32_t c = of(static_cast<int>(i % lanes))[i / lanes].centroid;
-        if (readers_[c].empty()) continue;
-        offer_cell(centroids, turned, c, tiles, readers_[c]);
-        readers_[c].clear();
+        const uint32_t cell = of(static_cast<int>(i % lanes))[i / lanes].centroid;
+        if (heads_[cell] == kNone) order_.push_back(cell);
+        next_[i] = std::exchange(heads_[cell], i);
+    }
+    for (size_t o = 0; o < order_.size(); ++o) {
+        if (o + 1 < order_.size()) prefetch(centroids, turned, order_[o + 1]);
+        readers_.clear();
+        for (int64_t i = std::exchange(heads_[order_[o]], kNone); i != kNone; i = next_[i])
+            readers_.push_back(static_cast<int>(i % lanes));
+        offer_cell(centroids, turned, order_[o], tiles, readers_);
     }
 }
 

@@ -64,8 +64,11 @@ private:
     std::vector<int64_t> sizes_;   // [lanes]
     std::vector<int32_t> leasts_;  // [lanes]
     std::vector<int32_t> scores_;  // of the rows at hand
-    // Of cells; kept for their memory.
-    std::vector<std::vector<int>> readers_;  // [cell]: tokens that look into it; empty between searches
+    // Which tokens look into a cell: a chain of their wishes, the last of which is in heads_.
+    std::vector<int64_t> heads_;   // [cells]; none between searches
+    std::vector<int64_t> next_;    // [lanes * cells of each]
+    std::vector<uint32_t> order_;  // cells that are looked into, as they are read
+    std::vector<int> readers_;     // of the cell at hand
 };
 
 class Prober {

@@ -7,6 +7,25 @@
 #endif
 
 namespace lateint {
+namespace {
+
+constexpr size_t kLine = 64, kHugePage = size_t{1} << 21;
+constexpr size_t kWorthOne = kHugePage / 4;
+
+size_t page_of(size_t bytes) { return bytes < kWorthOne ? kLine : kHugePage; }
+
+}  // namespace
+
+void* allocate(size_t bytes) {
+    const size_t page = page_of(bytes), size = (bytes + page - 1) / page * page;
+    void* const memory = ::operator new(size, std::align_val_t{page});
+#if defined(__linux__)
+    if (page == kHugePage) madvise(memory, size, MADV_HUGEPAGE);  // advice, as below
+#endif
+    return memory;
+}
+
+void release(void* memory, size_t bytes) noexcept { ::operator delete(memory, std::align_val_t{page_of(bytes)}); }
 
 #if defined(__linux__)
 

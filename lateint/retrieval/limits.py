@@ -11,9 +11,9 @@ from lateint_kernels.codes.engine import Limits
 FINE = 128  # tokens a centroid, up to which coarse scores are good enough for what follows
 MANY = 1 << 12  # centroids, from which they are so in any case, and cells are searched first
 PROBES = 16, 96  # centroids of each query token: sqrt(K) / 2 within these bounds,
-COVERED = 1800  # the upper one of which is one of so many centroids, where these are more
+COVERED = 1800  # the upper one of which is one of so many centroids, where these are more; sqrt(K) / 4 with small cells
 SPREAD = (2, 4), (1, 3)  # beyond 96: times as many probes, of which one in so many has its list read; with small cells
-CELLS_PROBED = 24, 48  # best cells of each query token; where cells are small
+CELLS_PROBED = 24  # best cells of each query token
 PATIENCE = 96  # candidates in a row that change nothing before a search stops of itself
 DEVIATIONS = 3.0  # so far below what coarse scores foretell, a candidate ends a search
 # Times the candidates, times the patience, and more deviations where lists are chosen: coarse scores say less then, and
@@ -68,7 +68,7 @@ def limits(
     if nprobe is None:
         few, most_probes = PROBES
         probes = (max(few, isqrt(centroids) // 2) if fine else few) + 2 * isqrt(max(0, k - 10))
-        probes = min(probes, max(most_probes, centroids // COVERED))
+        probes = min(probes, max(most_probes, isqrt(centroids) // 4 if small_cells else centroids // COVERED))
         if probes > most_probes:
             more, part = SPREAD[small_cells]
             probes *= more
@@ -78,7 +78,7 @@ def limits(
     times, patient, farther = LONGER if lists else (1, 1, 0.0)
     most = times * (512 + 4 * k) if candidates is None else max(k, positive(candidates, "candidates"))
     if cells is None:
-        cells = CELLS_PROBED[small_cells] if centroids > MANY else 0
+        cells = CELLS_PROBED if centroids > MANY else 0
     return Limits(
         nprobe=min(probes, centroids),
         candidates=min(most, documents),

@@ -93,7 +93,7 @@ def test_centroids_through_cells(large, questions, device, cells):
 def test_many_centroids(large, questions, device, monkeypatch):
     """With more than 32,768 centroids, queries look into cells."""
     monkeypatch.setattr("lateint.retrieval.limits.MANY", 100)
-    monkeypatch.setattr("lateint.retrieval.limits.CELLS_PROBED", (1, 1))
+    monkeypatch.setattr("lateint.retrieval.limits.CELLS_PROBED", 1)
     ours = on(large, device)
     for k in (10, 100):
         same(ours.search(questions, k, nprobe=4), large.search(questions, k, nprobe=4))
