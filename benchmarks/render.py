@@ -159,12 +159,11 @@ def document(rivals: Row, others: Row | None, scale: Row | None) -> str:
             f"that shows and what it does not. Indexes have {' and '.join(map(str, build_notes))} bits. Searches have "
             f"queries of {scale['sizes'][0]['search']['query_tokens']} tokens, one thread and default settings. Recall "
             "is against the exhaustive scan of the same codes. Own memory is the build's peak without memory-mapped "
-            "files; some 2.4 GB of it are what the perturbed tokens are made of (0.8 GB in the row of 1e9). Making "
+            "files; some 2.4 GB of it are what the perturbed tokens are made of. Making "
             f"these takes {number(scale['sizes'][-1]['build']['stream_seconds_a_pass'])} s a pass at the largest size, "
             "and a build of an iterable reads them three times. A cold search is the first one of each query, "
-            "with nothing of the index in the system's cache. The row of 1e9 is of SciFact alone and of older "
-            "defaults; [scale.md](scale.md#how-cost-grows-and-what-more-tokens-would-take) has today's, on an older "
-            "processor.",
+            "with nothing of the index in the system's cache. "
+            "[scale.md](scale.md#how-cost-grows-and-what-more-tokens-would-take) has more about the largest sizes.",
             growth(scale),
         ]
     cases = rivals["cases"]

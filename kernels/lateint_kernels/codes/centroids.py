@@ -13,7 +13,7 @@ SMALL = 4  # times sqrt(K) cells are small ones: a builder makes about sqrt(K) l
 
 
 def has_small_cells(centroids: int, cells: int) -> bool:
-    """Whether so many cells of so many centroids are small ones, of which a search looks into more."""
+    """Whether so many cells of so many centroids are small ones."""
     return bool(cells > SMALL * centroids**0.5)
 
 
