@@ -2,17 +2,19 @@
 
 #include <algorithm>
 #include <cstring>
+#include <functional>
 #include <numeric>
+#include <optional>
 
 #include "platform/threads.hpp"
 
 namespace lateint::codes {
 namespace {
 
-constexpr int64_t kRun = 1 << 17;       // tokens that look for their centroids at a time
-constexpr int64_t kBlock = 512;         // tokens that are compared with a group at a time
-constexpr int64_t kAhead = 16;          // tokens between the prefetch of a row and its copy
-constexpr int32_t kTaken = kWorst / 2;  // score of what is not to be chosen again
+constexpr int64_t kRun = 1 << 17;  // tokens that look for their centroids at a time
+constexpr int64_t kRouted = 512;   // of them, that a thread sends to their cells at a time
+constexpr int64_t kBlock = 512;    // tokens that are compared with a group at a time
+constexpr int64_t kAhead = 16;     // tokens between the prefetch of a row and its copy
 
 std::vector<uint32_t> numbers(int64_t first, int64_t last) {
     std::vector<uint32_t> ids(last - first);
@@ -25,37 +27,27 @@ int64_t key_of(int32_t score, uint32_t id) { return int64_t{score} * (int64_t{1}
 void take(int64_t& key, int32_t score, uint32_t id) { key = std::max(key, key_of(score, id)); }
 uint32_t id_of(int64_t key) { return ~uint32_t{0} - static_cast<uint32_t>(key); }
 
-// The places of the best scores of a row less their bias, the lowest among equals. The best one of each part of the row
-// is kept, so that after the first choice only the part that it was in is looked through again.
+// The places of the best scores of a row less their bias, the lowest among equals. Few reach the score that enough of
+// them are sure to reach, and only these are compared.
 class BestPlaces {
 public:
-    explicit BestPlaces(int lanes) : lanes_(lanes), best_((lanes + kPart - 1) / kPart), where_(best_.size()) {}
+    explicit BestPlaces(int lanes) : lanes_(lanes), kept_(lanes + kLanes), rows_(lanes + kLanes), keys_(lanes) {}
 
     // chosen[0..count), at most as many as there are lanes. Spoils scores.
     void choose(const Int8Kernels& kernels, int32_t* scores, const int32_t* bias, int count, uint32_t* chosen) {
-        for (size_t part = 0; part < best_.size(); ++part) look_through(kernels, scores, bias, part);
-        for (int c = 0;; ++c) {
-            const size_t part = std::max_element(best_.begin(), best_.end()) - best_.begin();
-            chosen[c] = static_cast<uint32_t>(where_[part]);
-            if (c + 1 == count) return;
-            scores[where_[part]] = kTaken;
-            look_through(kernels, scores, bias, part);
-        }
+        const int32_t reached = kernels.less_bias(scores, bias, lanes_, std::min(count, kLanes));
+        const int64_t n =
+            kernels.above(scores, lanes_, count > kLanes ? kWorst : reached - 1, 0, kept_.data(), rows_.data());
+        for (int64_t i = 0; i < n; ++i) keys_[i] = key_of(kept_[i], rows_[i]);
+        std::partial_sort(keys_.begin(), keys_.begin() + count, keys_.begin() + n, std::greater<int64_t>());
+        std::transform(keys_.begin(), keys_.begin() + count, chosen, id_of);
     }
 
 private:
-    static constexpr int kPart = 64;
-
-    void look_through(const Int8Kernels& kernels, const int32_t* scores, const int32_t* bias, size_t part) {
-        const int first = static_cast<int>(part) * kPart;
-        best_[part] = kWorst;
-        where_[part] = first;
-        kernels.nearest(scores + first, 1, std::min(kPart, lanes_ - first), bias + first, first, &best_[part],
-                        &where_[part]);
-    }
-
     int lanes_;
-    std::vector<int32_t> best_, where_;  // of each part
+    std::vector<int32_t> kept_;  // the scores that are compared, and their places
+    std::vector<uint32_t> rows_;
+    std::vector<int64_t> keys_;
 };
 
 }  // namespace
@@ -117,15 +109,18 @@ void Assigner::nearest_of_all(const uint8_t* tokens, int64_t n, int threads, uin
 void Assigner::route(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs) const {
     const int lanes = centres_.ntiles() * kLanes;
     pairs.cell.resize(n * pairs.each);
-    parallel_for_chunks(n, kGroupRows, threads, [&](int64_t first, int64_t rows) {
+    parallel_for_chunks(n, kRouted, threads, [&](int64_t first, int64_t size) {
         const Session session(int8_kernels());
         std::vector<int32_t> scores(kGroupRows * lanes);
         BestPlaces places(lanes);
-        session.kernels.dot(tokens + first * depth_, rows, depth_, centres_.tiles.data(), centres_.ntiles(),
-                            scores.data());
-        for (int64_t r = 0; r < rows; ++r)
-            places.choose(session.kernels, scores.data() + r * lanes, centres_.bias.data(), pairs.each,
-                          pairs.cell.data() + (first + r) * pairs.each);
+        for (int64_t end = first + size; first < end; first += kGroupRows) {
+            const int64_t rows = std::min(kGroupRows, end - first);
+            session.kernels.dot(tokens + first * depth_, rows, depth_, centres_.tiles.data(), centres_.ntiles(),
+                                scores.data());
+            for (int64_t r = 0; r < rows; ++r)
+                places.choose(session.kernels, scores.data() + r * lanes, centres_.bias.data(), pairs.each,
+                              pairs.cell.data() + (first + r) * pairs.each);
+        }
     });
     pairs.sort(static_cast<int64_t>(cells_.size()));
 }
@@ -133,9 +128,11 @@ void Assigner::route(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs
 // The nearest of the centroids of the cells of each token, or of parts of these.
 void Assigner::nearest_of_cells(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs, uint32_t* ids) const {
     std::vector<int64_t> keys(n * pairs.each, key_of(kWorst, 0));
-    parallel_for(static_cast<int64_t>(cells_.size()), threads, [&](int64_t c, int) {
+    std::vector<std::optional<Block>> blocks(threads_for(threads));
+    parallel_for(static_cast<int64_t>(cells_.size()), threads, [&](int64_t c, int worker) {
         if (cells_[c].groups.empty()) return;
-        Block block(depth_);
+        std::optional<Block>& of_worker = blocks[worker];
+        Block& block = of_worker ? *of_worker : of_worker.emplace(depth_);
         for (int64_t begin = pairs.starts[c]; begin < pairs.starts[c + 1]; begin += kBlock)
             look_into(cells_[c], tokens, pairs.order.data() + begin, std::min(kBlock, pairs.starts[c + 1] - begin),
                       pairs.each, block, keys.data());

@@ -46,6 +46,8 @@ struct Int8Kernels {
     // Writes the places of the entries that are at least `bound` to `places`, which has room for n; returns how many.
     // 0 < bound.
     int64_t (*reaching)(const uint32_t* entries, int64_t n, uint32_t bound, uint32_t* places);
+    // scores[i] -= bias[i] for i < n, a multiple of 16. Returns a score that at least `count` <= 16 of them reach.
+    int32_t (*less_bias)(int32_t* scores, const int32_t* bias, int64_t n, int count);
     // Called by every worker before and after it uses the kernels above (AMX needs its tiles configured).
     void (*begin)();
     void (*end)();

@@ -165,8 +165,17 @@ void cross(const uint8_t* rows, int64_t n, int64_t depth, const int8_t* const* l
 
 }  // namespace
 
-const Int8Kernels kInt8Amx = {dot,          dot_max,          cross,          cross_turned_avx512, kFew - 1,
-                              above_avx512, keep_best_avx512, nearest_avx512, reaching_avx512,     configure_tiles,
+const Int8Kernels kInt8Amx = {dot,
+                              dot_max,
+                              cross,
+                              cross_turned_avx512,
+                              kFew - 1,
+                              above_avx512,
+                              keep_best_avx512,
+                              nearest_avx512,
+                              reaching_avx512,
+                              less_bias,
+                              configure_tiles,
                               release_tiles};
 
 }  // namespace lateint::codes

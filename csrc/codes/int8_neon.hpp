@@ -104,6 +104,7 @@ constexpr Int8Kernels kernels_neon() {
             keep_best_plain,
             nearest_neon,
             reaching_plain,
+            less_bias,
             nothing,
             nothing};
 }

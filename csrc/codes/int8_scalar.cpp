@@ -40,7 +40,7 @@ void nothing() {}
 }  // namespace
 
 const Int8Kernels kInt8Scalar = {
-    dot,     dot_max, cross_by_tiles<dot>, nullptr, 0, above_plain, keep_best_plain, nearest, reaching_plain,
-    nothing, nothing};
+    dot,     dot_max,        cross_by_tiles<dot>, nullptr, 0,      above_plain, keep_best_plain,
+    nearest, reaching_plain, less_bias,           nothing, nothing};
 
 }  // namespace lateint::codes

@@ -31,7 +31,10 @@ inline void copy_rows(const Codec& codec, const CodedTokens& tokens, int64_t fir
     for (int64_t i = 0; i < n; ++i) std::memcpy(rows + i * codec.depth, tokens.codes + (first + i) * bytes, bytes);
 }
 
-inline float sum8(const float* lanes) {
+// The eight lanes of a sum. A compiler that is left to find them itself adds them one by one.
+typedef float Lanes __attribute__((vector_size(32)));
+
+inline float sum8(const Lanes& lanes) {
     return ((lanes[0] + lanes[4]) + (lanes[2] + lanes[6])) + ((lanes[1] + lanes[5]) + (lanes[3] + lanes[7]));
 }
 
@@ -73,14 +76,16 @@ inline void pick_codes(const float* residual, int64_t width, float inverse, floa
 
 // The level distance that fits the codes best in the least-squares sense.
 inline float fit_distance(const float* residual, const float* codes, int64_t width, float top) {
-    float num[8] = {}, den[8] = {};
+    Lanes num{}, den{};
     const float half = 0.5f * top;
-    for (int64_t k = 0; k < width; k += 8)
-        for (int i = 0; i < 8; ++i) {
-            const float level = codes[k + i] - half;
-            num[i] += residual[k + i] * level;
-            den[i] += level * level;
-        }
+    for (int64_t k = 0; k < width; k += 8) {
+        Lanes level, x;
+        std::memcpy(&level, codes + k, sizeof level);
+        std::memcpy(&x, residual + k, sizeof x);
+        level = level - half;
+        num = num + x * level;
+        den = den + level * level;
+    }
     return sum8(num) / sum8(den);
 }
 
@@ -140,7 +145,8 @@ inline uint8_t encode_generic(const Codec& codec, const float* scaled, const uin
     const float top = static_cast<float>((1 << codec.nbits) - 1), unit = static_cast<float>(scale_unit(codec.nbits));
     // Best uniform level distance for a Gaussian of unit variance.
     const float start = codec.nbits == 1 ? 1.596f : codec.nbits == 2 ? 0.996f : 0.335f;
-    float residual[kMaxWidth], codes[kMaxWidth], squares[8] = {};
+    float residual[kMaxWidth], codes[kMaxWidth];
+    Lanes squares{};
     uint8_t chosen[kMaxWidth];
     for (int64_t k = 0; k < width; ++k) {
         // Beyond what a byte can hold nothing is gained, and a scale that reached for it would spoil the rest.
@@ -148,8 +154,11 @@ inline uint8_t encode_generic(const Codec& codec, const float* scaled, const uin
         x = x < 127.0f ? x : 127.0f;
         residual[k] = x - (static_cast<float>(centroid[k]) - 128.0f);
     }
-    for (int64_t k = 0; k < width; k += 8)
-        for (int i = 0; i < 8; ++i) squares[i] += residual[k + i] * residual[k + i];
+    for (int64_t k = 0; k < width; k += 8) {
+        Lanes x;
+        std::memcpy(&x, residual + k, sizeof x);
+        squares = squares + x * x;
+    }
     float distance = start * std::sqrt(sum8(squares) / static_cast<float>(width));
     for (int pass = 0; pass < 2 && distance > 0.0f; ++pass) {
         pick_codes(residual, width, 1.0f / distance, top, codes);

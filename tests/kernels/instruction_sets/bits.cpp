@@ -195,6 +195,20 @@ void int8_choices(int64_t n, int64_t spread) {  // a small spread: many ties
     print("codes/choices/" + std::to_string(n) + "/" + std::to_string(spread), hash);
 }
 
+void int8_bounds(int64_t n, int64_t spread) {
+    Random random(n * 100 + spread);
+    const codes::Int8Kernels& kernels = codes::int8_kernels();
+    Hash hash;
+    for (int count : {1, 4, 16}) {
+        std::vector<int32_t> scores = random.whole<int32_t>(n, -spread, spread);
+        const std::vector<int32_t> bias = random.whole<int32_t>(n, -1, 1);
+        const int32_t reached = kernels.less_bias(scores.data(), bias.data(), n, count);
+        hash.whole(&reached, 1);
+        hash.whole(scores.data(), n);
+    }
+    print("codes/bounds/" + std::to_string(n) + "/" + std::to_string(spread), hash);
+}
+
 // ---- residual codes: floats, but in one order everywhere ----
 
 void residual(int nbits, int64_t width, bool many_centroids, bool strange) {
@@ -428,6 +442,8 @@ void all() {
         for (const int64_t n : kCrossedCounts) int8_crossed(depth, n, false), int8_crossed(depth, n, true);
     for (const int64_t n : kScoreCounts)
         for (const int64_t spread : kSpreads) int8_choices(n, spread);
+    for (int64_t n : {16, 48, 160})
+        for (const int64_t spread : kSpreads) int8_bounds(n, spread);
     for (const int nbits : kBits)
         for (const int64_t width : kWidths)
             for (int strange = 0; strange < 2; ++strange) residual(nbits, width, width % 16 == 0, strange != 0);
