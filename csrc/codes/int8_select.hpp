@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cstring>
-#include <limits>
 
 #include "codes/int8.hpp"
 
@@ -31,7 +30,7 @@ inline int64_t reaching_plain(const uint32_t* entries, int64_t n, uint32_t bound
 typedef int32_t Scores __attribute__((vector_size(64)));  // 16 of them
 
 inline int32_t less_bias(int32_t* scores, const int32_t* bias, int64_t n, int count) {
-    Scores most = Scores{} + std::numeric_limits<int32_t>::min();  // of each lane
+    Scores most = Scores{} + INT32_MIN;  // of each lane
     for (int64_t i = 0; i < n; i += 16) {
         Scores score, less;
         std::memcpy(&score, scores + i, sizeof score);
@@ -43,7 +42,7 @@ inline int32_t less_bias(int32_t* scores, const int32_t* bias, int64_t n, int co
     // The count-th largest of the lanes: the least that fewer than `count` of them exceed.
     Scores larger{};
     for (int j = 0; j < 16; ++j) larger = larger - (most < most[j]);
-    const Scores reached = larger < count ? most : Scores{} + std::numeric_limits<int32_t>::max();
+    const Scores reached = larger < count ? most : Scores{} + INT32_MAX;
     int32_t least = reached[0];
     for (int j = 1; j < 16; ++j) least = std::min(least, int32_t{reached[j]});
     return least;

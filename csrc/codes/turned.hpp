@@ -13,7 +13,7 @@
 namespace lateint::codes {
 
 // The rows of each cell as tiles (int8.hpp), 16 rows a tile, and the cells' own. A cell is turned when it is first
-// asked for: opening an index does not wait for it, and memory that no search needs is never touched.
+// asked for: opening an index does not wait for it, and memory that no search comes near is never touched.
 class TurnedCells {
 public:
     explicit TurnedCells(const Centroids&);  // whose cell_offsets rise from 0 to count
