@@ -1,4 +1,5 @@
-// Arrays may be files that are mapped into memory, and larger than it: reading them then waits for the disk.
+// Pages of memory. Arrays may be files that are mapped into it, and larger than it: reading them then waits for the
+// disk. Scratch space is allocated in pages of the size that suits it.
 #pragma once
 
 #include <cstddef>
