@@ -27,6 +27,10 @@ int64_t key_of(int32_t score, uint32_t id) { return int64_t{score} * (int64_t{1}
 void take(int64_t& key, int32_t score, uint32_t id) { key = std::max(key, key_of(score, id)); }
 uint32_t id_of(int64_t key) { return ~uint32_t{0} - static_cast<uint32_t>(key); }
 
+void copy_row(const uint8_t* from, int64_t depth, uint8_t* to) {
+    for (int64_t k = 0; k < depth; k += kDepthStep) std::memcpy(to + k, from + k, kDepthStep);
+}
+
 // The places of the best scores of a row less their bias, the lowest among equals. Few reach the score that enough of
 // them are sure to reach, and only these are compared.
 class BestPlaces {
@@ -57,7 +61,9 @@ struct Assigner::Block {
     explicit Block(int64_t depth) : rows(kBlock * depth), few(kBlock * depth), products(kBlock * kSubcells) {}
     std::vector<uint8_t> rows, few;  // their tokens; those that look into a subcell
     std::vector<int32_t> products;   // of rows with the centres of the subcells
-    std::vector<uint32_t> of[kSubcells];
+    uint32_t of[kSubcells][kBlock];  // which rows these are ...
+    int64_t looking[kSubcells];      // ... and how many
+    int64_t keys[kBlock];
     GroupScratch scratch;
 };
 
@@ -150,29 +156,39 @@ void Assigner::look_into(const Cell& cell, const uint8_t* tokens, const uint32_t
     for (int64_t i = 0; i < count; ++i) {
         if (i + kAhead < count)
             for (int64_t k = 0; k < depth_; k += 64) __builtin_prefetch(token(i + kAhead) + k);
-        std::memcpy(block.rows.data() + i * depth_, token(i), depth_);
+        copy_row(token(i), depth_, block.rows.data() + i * depth_);
     }
-    if (cell.groups.size() == 1)
-        return nearest_in(cell.groups[0], session.kernels, block.rows.data(), count, depth_, block.scratch,
-                          [&](int64_t i, int32_t score, uint32_t id) { take(keys[pairs[i]], score, id); });
-    session.kernels.dot(block.rows.data(), count, depth_, cell.centres.tiles.data(), 1, block.products.data());
-    for (std::vector<uint32_t>& rows : block.of) rows.clear();
-    BestPlaces places(kSubcells);
-    for (int64_t i = 0; i < count; ++i) {
-        // Fewer in cells that are farther off.
-        const int looked_into = std::min<int>(each - static_cast<int>(pairs[i]) % each, cell.groups.size());
-        uint32_t chosen[kSubcells];
-        places.choose(session.kernels, block.products.data() + i * kSubcells, cell.centres.bias.data(), looked_into,
-                      chosen);
-        for (int s = 0; s < looked_into; ++s) block.of[chosen[s]].push_back(static_cast<uint32_t>(i));
+    std::fill_n(block.keys, count, key_of(kWorst, 0));
+    if (cell.groups.size() == 1) {
+        nearest_in(cell.groups[0], session.kernels, block.rows.data(), count, depth_, block.scratch,
+                   [&](int64_t i, int32_t score, uint32_t id) { take(block.keys[i], score, id); });
+    } else {
+        send_to_subcells(cell, session.kernels, pairs, count, each, block);
+        for (size_t s = 0; s < cell.groups.size(); ++s) {
+            const uint32_t* const some = block.of[s];
+            for (int64_t r = 0; r < block.looking[s]; ++r)
+                copy_row(block.rows.data() + some[r] * depth_, depth_, block.few.data() + r * depth_);
+            nearest_in(cell.groups[s], session.kernels, block.few.data(), block.looking[s], depth_, block.scratch,
+                       [&](int64_t r, int32_t score, uint32_t id) { take(block.keys[some[r]], score, id); });
+        }
     }
-    for (size_t s = 0; s < cell.groups.size(); ++s) {
-        const std::vector<uint32_t>& some = block.of[s];
-        for (size_t r = 0; r < some.size(); ++r)
-            std::memcpy(block.few.data() + r * depth_, block.rows.data() + some[r] * depth_, depth_);
-        nearest_in(cell.groups[s], session.kernels, block.few.data(), static_cast<int64_t>(some.size()), depth_,
-                   block.scratch,
-                   [&](int64_t r, int32_t score, uint32_t id) { take(keys[pairs[some[r]]], score, id); });
+    for (int64_t i = 0; i < count; ++i) keys[pairs[i]] = block.keys[i];
+}
+
+// Which rows look into which subcells: into fewer in cells that are farther off.
+void Assigner::send_to_subcells(const Cell& cell, const Int8Kernels& kernels, const uint32_t* pairs, int64_t count,
+                                int each, Block& block) const {
+    kernels.dot(block.rows.data(), count, depth_, cell.centres.tiles.data(), 1, block.products.data());
+    std::fill_n(block.looking, kSubcells, 0);
+    for (int64_t first = 0; first < count; first += kLanes) {
+        int32_t looked_into[kLanes] = {};
+        for (int64_t i = first; i < std::min(first + kLanes, count); ++i)
+            looked_into[i - first] = std::min<int>(each - static_cast<int>(pairs[i]) % each, cell.groups.size());
+        uint32_t looking[kSubcells];
+        kernels.best_lanes(block.products.data() + first * kSubcells, cell.centres.bias.data(), looked_into, looking);
+        for (int s = 0; s < kSubcells; ++s)
+            for (uint32_t rows = looking[s]; rows != 0; rows &= rows - 1)
+                block.of[s][block.looking[s]++] = static_cast<uint32_t>(first + __builtin_ctz(rows));
     }
 }
 

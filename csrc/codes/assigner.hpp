@@ -37,6 +37,8 @@ private:
     void route(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs) const;
     void look_into(const Cell& cell, const uint8_t* tokens, const uint32_t* pairs, int64_t count, int each,
                    Block& block, int64_t* keys) const;
+    void send_to_subcells(const Cell& cell, const Int8Kernels& kernels, const uint32_t* pairs, int64_t count, int each,
+                          Block& block) const;
     void nearest_of_cells(const uint8_t* tokens, int64_t n, int threads, Pairs& pairs, uint32_t* ids) const;
     void nearest_of_all(const uint8_t* tokens, int64_t n, int threads, uint32_t* ids) const;
 

@@ -12,7 +12,8 @@ namespace {
 constexpr int kTagBits = 11;                     // of an entry of the scoreboard
 constexpr uint32_t kTags = (1 << kTagBits) - 1;  // these bits; all set: a token of an earlier turn
 constexpr uint32_t kTurn = kTags - 1;            // query tokens that have tags of their own
-constexpr int64_t kRange = 1 << 18;              // documents on the scoreboard at a time: one megabyte
+constexpr int64_t kRange = 1 << 18;              // documents on the scoreboard at a time: one megabyte ...
+constexpr int64_t kManyRanges = 8;               // ... or two: where there are so many, of a list each has little
 constexpr int64_t kDocumentsAhead = 12;          // in a list, between the prefetch of their entries and their use
 constexpr int64_t kScanned = 1 << 12;            // entries that are looked through at a time
 constexpr size_t kListsAhead = 4;                // lists between the prefetch of their documents and their use
@@ -184,7 +185,8 @@ void Engine::take_best(int64_t position, int64_t size, int64_t candidates, const
 // Coarse scores of the documents of one of `parts` shares of each run; the best `candidates` are in part.keys.
 void Engine::gather_part(int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>& runs,
                          const std::vector<Wanted>& wanted, int64_t number, int64_t parts, Part& part) const {
-    const auto room = static_cast<size_t>(std::min(kRange, documents()));
+    const int64_t range = documents() < kManyRanges * kRange ? kRange : 2 * kRange;
+    const auto room = static_cast<size_t>(std::min(range, documents()));
     if (part.board.size() < room) part.board.resize(room);
     part.lists.resize(wanted.size());
     part.keys.clear();
@@ -194,9 +196,9 @@ void Engine::gather_part(int64_t candidates, const uint8_t* allowed, const std::
     for (const ListedRun& run : runs) {
         const Run share = {run.documents * number / parts, run.documents * (number + 1) / parts};
         part.counts.postings += open_lists(run, wanted, share, part);
-        for (int64_t first = share.first; first < share.end; first += kRange) {
+        for (int64_t first = share.first; first < share.end; first += range) {
             check_interrupt();
-            const int64_t size = std::min(kRange, share.end - first);
+            const int64_t size = std::min(range, share.end - first);
             score_range(first, size, part);
             take_best(before + first, size, candidates, allowed, part);
             if (part.counted)

@@ -48,6 +48,9 @@ struct Int8Kernels {
     int64_t (*reaching)(const uint32_t* entries, int64_t n, uint32_t bound, uint32_t* places);
     // scores[i] -= bias[i] for i < n, a multiple of 16. Returns a score that at least `count` <= 16 of them reach.
     int32_t (*less_bias)(int32_t* scores, const int32_t* bias, int64_t n, int count);
+    // Of 16 rows of 16 scores less their bias: bit r of rows[j] tells whether score j is among the counts[r] best of
+    // row r, the lowest j among equals.
+    void (*best_lanes)(const int32_t* scores, const int32_t* bias, const int32_t* counts, uint32_t* rows);
     // Called by every worker before and after it uses the kernels above (AMX needs its tiles configured).
     void (*begin)();
     void (*end)();

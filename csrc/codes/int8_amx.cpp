@@ -175,6 +175,7 @@ const Int8Kernels kInt8Amx = {dot,
                               nearest_avx512,
                               reaching_avx512,
                               less_bias,
+                              best_lanes_avx512,
                               configure_tiles,
                               release_tiles};
 

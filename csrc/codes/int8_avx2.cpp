@@ -83,8 +83,18 @@ void nothing() {}
 
 }  // namespace
 
-const Int8Kernels kInt8Avx2 = {dot,        dot_max,        cross_by_tiles<dot>, cross_turned_avx2, 16,
-                               above_avx2, keep_best_avx2, nearest_avx2,        reaching_avx2,     less_bias,
-                               nothing,    nothing};
+const Int8Kernels kInt8Avx2 = {dot,
+                               dot_max,
+                               cross_by_tiles<dot>,
+                               cross_turned_avx2,
+                               16,
+                               above_avx2,
+                               keep_best_avx2,
+                               nearest_avx2,
+                               reaching_avx2,
+                               less_bias,
+                               best_lanes<turn_scores_plain, mask_avx2>,
+                               nothing,
+                               nothing};
 
 }  // namespace lateint::codes

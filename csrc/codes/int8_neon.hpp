@@ -105,6 +105,7 @@ constexpr Int8Kernels kernels_neon() {
             nearest_neon,
             reaching_plain,
             less_bias,
+            best_lanes<turn_scores_plain, mask_plain>,
             nothing,
             nothing};
 }

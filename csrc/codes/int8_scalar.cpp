@@ -39,8 +39,18 @@ void nothing() {}
 
 }  // namespace
 
-const Int8Kernels kInt8Scalar = {
-    dot,     dot_max,        cross_by_tiles<dot>, nullptr, 0,      above_plain, keep_best_plain,
-    nearest, reaching_plain, less_bias,           nothing, nothing};
+const Int8Kernels kInt8Scalar = {dot,
+                                 dot_max,
+                                 cross_by_tiles<dot>,
+                                 nullptr,
+                                 0,
+                                 above_plain,
+                                 keep_best_plain,
+                                 nearest,
+                                 reaching_plain,
+                                 less_bias,
+                                 best_lanes<turn_scores_plain, mask_plain>,
+                                 nothing,
+                                 nothing};
 
 }  // namespace lateint::codes

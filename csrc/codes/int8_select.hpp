@@ -48,6 +48,34 @@ inline int32_t less_bias(int32_t* scores, const int32_t* bias, int64_t n, int co
     return least;
 }
 
+// Turns 16 rows of 16 scores less their bias.
+inline void turn_scores_plain(const int32_t* scores, const int32_t* bias, Scores (&columns)[16]) {
+    int32_t turned[16][16];
+    for (int r = 0; r < 16; ++r)
+        for (int j = 0; j < 16; ++j) turned[j][r] = scores[r * 16 + j] - bias[j];
+    std::memcpy(columns, turned, sizeof turned);
+}
+
+inline uint32_t mask_plain(const Scores& lanes) {
+    uint32_t mask = 0;
+    for (int r = 0; r < 16; ++r) mask |= (static_cast<uint32_t>(lanes[r]) & 1) << r;
+    return mask;
+}
+
+// A score is among the `count` best if fewer than that are better; all 16 rows count at once.
+template <void (*turn)(const int32_t*, const int32_t*, Scores (&)[16]), uint32_t (*mask_of)(const Scores&)>
+inline void best_lanes(const int32_t* scores, const int32_t* bias, const int32_t* counts, uint32_t* rows) {
+    Scores columns[16], wanted;
+    turn(scores, bias, columns);
+    std::memcpy(&wanted, counts, sizeof wanted);
+    for (int j = 0; j < 16; ++j) {
+        Scores better{};
+        for (int i = 0; i < j; ++i) better = better - (columns[i] >= columns[j]);
+        for (int i = j + 1; i < 16; ++i) better = better - (columns[i] > columns[j]);
+        rows[j] = mask_of(better < wanted);
+    }
+}
+
 // The count-th largest of n scores, by halving the range that it lies in.
 inline int32_t nth_largest(const int32_t* scores, int64_t n, int64_t count) {
     int32_t least = scores[0], most = scores[0];

@@ -33,6 +33,12 @@ inline int mask_of(__m256i lanes) { return _mm256_movemask_ps(_mm256_castsi256_p
 inline __m256i load_lanes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void store_lanes(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 
+inline uint32_t mask_avx2(const Scores& lanes) {
+    __m256i half[2];
+    std::memcpy(half, &lanes, sizeof half);
+    return static_cast<uint32_t>(mask_of(half[0]) | mask_of(half[1]) << 8);
+}
+
 inline int64_t above_avx2(const int32_t* scores, int64_t n, int32_t threshold, uint32_t first, int32_t* kept,
                           uint32_t* rows) {
     const __m256i bound = _mm256_set1_epi32(threshold), lanes = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);

@@ -5,6 +5,7 @@
 
 #include "codes/int8.hpp"
 #include "codes/int8_select.hpp"
+#include "codes/transpose_avx512.hpp"
 
 namespace lateint::codes {
 namespace {
@@ -41,6 +42,26 @@ inline int64_t reaching_avx512(const uint32_t* entries, int64_t n, uint32_t boun
             places[count++] = static_cast<uint32_t>(i) + static_cast<uint32_t>(__builtin_ctz(mask));
     }
     return count;
+}
+
+inline void best_lanes_avx512(const int32_t* scores, const int32_t* bias, const int32_t* counts, uint32_t* rows) {
+    const __m512i less = _mm512_loadu_si512(bias), wanted = _mm512_loadu_si512(counts);
+    const __m512i one = _mm512_set1_epi32(1);
+    __m512i columns[16];
+    for (int r = 0; r < 16; ++r) columns[r] = _mm512_sub_epi32(_mm512_loadu_si512(scores + r * 16), less);
+    transpose_words(columns);
+#pragma GCC unroll 16
+    for (int j = 0; j < 16; ++j) {
+        __m512i better = _mm512_setzero_si512();
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; ++i) {
+            if (i == j) continue;
+            const __mmask16 beats = i < j ? _mm512_cmpge_epi32_mask(columns[i], columns[j])
+                                          : _mm512_cmpgt_epi32_mask(columns[i], columns[j]);
+            better = _mm512_mask_add_epi32(better, beats, better, one);
+        }
+        rows[j] = _mm512_cmplt_epi32_mask(better, wanted);
+    }
 }
 
 inline int32_t keep_best_avx512(int32_t* scores, uint32_t* rows, int64_t n, int64_t count) {

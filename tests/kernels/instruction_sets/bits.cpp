@@ -209,6 +209,19 @@ void int8_bounds(int64_t n, int64_t spread) {
     print("codes/bounds/" + std::to_string(n) + "/" + std::to_string(spread), hash);
 }
 
+void int8_lanes(int64_t spread) {
+    Random random(spread);
+    Hash hash;
+    for (int i = 0; i < 20; ++i) {
+        const std::vector<int32_t> scores = random.whole<int32_t>(256, -spread, spread);
+        const std::vector<int32_t> bias = random.whole<int32_t>(16, -1, 1), counts = random.whole<int32_t>(16, 0, 16);
+        uint32_t rows[16];
+        codes::int8_kernels().best_lanes(scores.data(), bias.data(), counts.data(), rows);
+        hash.whole(rows, 16);
+    }
+    print("codes/lanes/" + std::to_string(spread), hash);
+}
+
 // ---- residual codes: floats, but in one order everywhere ----
 
 void residual(int nbits, int64_t width, bool many_centroids, bool strange) {
@@ -444,6 +457,7 @@ void all() {
         for (const int64_t spread : kSpreads) int8_choices(n, spread);
     for (int64_t n : {16, 48, 160})
         for (const int64_t spread : kSpreads) int8_bounds(n, spread);
+    for (const int64_t spread : kSpreads) int8_lanes(spread);
     for (const int nbits : kBits)
         for (const int64_t width : kWidths)
             for (int strange = 0; strange < 2; ++strange) residual(nbits, width, width % 16 == 0, strange != 0);
