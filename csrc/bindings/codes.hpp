@@ -81,6 +81,12 @@ py::tuple cluster_means(const Array<uint8_t>& tokens, const Array<uint32_t>& ids
 Array<float> rotate(const py::array& tokens, int dtype, const Array<float>& mean, const Array<float>& rotation,
                     const Array<int32_t>& permutation, float step, int threads) {
     const int64_t n = tokens.shape(0), width = permutation.shape(0);
+    for (int64_t i = 0; i < width; ++i) {
+        const int32_t from = permutation.data()[i];
+        if (from < 0 || from >= width)
+            throw py::value_error("permutation must be numbers from 0 to " + std::to_string(width - 1) + ", got " +
+                                  std::to_string(from));
+    }
     const codes::Rotation view = {mean.shape(0), width,           rotation.shape(1),
                                   mean.data(),   rotation.data(), permutation.data()};
     Array<float> out({n, width});

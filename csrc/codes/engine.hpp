@@ -4,6 +4,7 @@
 #include <array>
 #include <atomic>
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -140,10 +141,15 @@ private:
     void take_best(int64_t position, int64_t size, int64_t candidates, const uint8_t* allowed, Part&) const;
     void gather_part(int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>&,
                      const std::vector<Wanted>&, int64_t part, int64_t parts, Part&) const;
-    std::vector<Hit> rank(const Query&, int64_t k, int64_t watched, const SearchLimits&, const Scratch&, int threads,
+    using Scorer = std::function<void(const int64_t* positions, int64_t n, float* scores)>;
+    std::vector<Hit> rank(const Scorer&, int64_t k, int64_t watched, const SearchLimits&, const Scratch&, int threads,
                           Reading&, SearchCounts*) const;
     void choose_again(const std::vector<Hit>&, double share, Scratch&) const;
-    void score_block(const Query&, const int64_t* positions, int64_t n, float* scores) const;
+    std::vector<Hit> search_by_sample(const Query&, int64_t watched, const SearchLimits&, const uint8_t* allowed,
+                                      int threads, Scratch&, Reading&, SearchCounts*) const;
+    // best [n][query.room()]: the largest product of each document with each query token.
+    void maxima(const Query&, const int64_t* positions, int64_t n, int threads, int32_t* best) const;
+    void maxima_block(const Query&, const int64_t* positions, int64_t n, int32_t* best) const;
     const Segment& segment_of(int64_t position, int64_t* local) const;
     Run tokens_of(const Segment&, int64_t local) const;
     void check_centroids(const CodedTokens&, Run) const;

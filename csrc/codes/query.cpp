@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <stdexcept>
 
 #include "codes/int8.hpp"
@@ -40,10 +41,11 @@ Query prepare(const Rotation& rotation, float step, int64_t depth, const float* 
     query.tiles.resize(query.ntiles * kLanes * depth);
     query.scales.resize(length);
     query.offsets.resize(length);
-    std::vector<float> rows(length * width), rotated(length * width);
+    std::vector<float> padded(width), rows(length * width), rotated(length * width);
     for (int64_t i = 0; i < length; ++i) {
         const float* const token = tokens + i * dim;
-        permute(rotation, token, rows.data() + i * width);
+        std::copy_n(token, dim, padded.begin());
+        permute(rotation, padded.data(), rows.data() + i * width);
         for (int64_t k = 0; k < dim; ++k) query.constant += double(token[k]) * double(rotation.mean[k]);
     }
     residual_kernels().rotate(rows.data(), length, width, rotation.block, rotation.rotation, rotated.data());
@@ -61,14 +63,32 @@ Query prepare(const Rotation& rotation, float step, int64_t depth, const float* 
     return query;
 }
 
-Query sample(const Query& query, int64_t depth, int64_t count) {
+std::vector<int64_t> evenly_spread(int64_t length, int64_t count) {
+    std::vector<int64_t> numbers(count);
+    for (int64_t j = 0; j < count; ++j) numbers[j] = j * length / count;
+    return numbers;
+}
+
+std::vector<int64_t> others(int64_t length, const std::vector<int64_t>& numbers) {
+    std::vector<int64_t> found;
+    size_t next = 0;
+    for (int64_t i = 0; i < length; ++i) {
+        if (next < numbers.size() && numbers[next] == i)
+            ++next;
+        else
+            found.push_back(i);
+    }
+    return found;
+}
+
+Query part_of(const Query& query, int64_t depth, const std::vector<int64_t>& tokens) {
     Query part;
-    part.length = count;
-    part.ntiles = static_cast<int>(tiles_for(count));
+    part.length = static_cast<int64_t>(tokens.size());
+    part.ntiles = static_cast<int>(tiles_for(part.length));
     part.tiles.resize(part.ntiles * kLanes * depth);
     part.constant = query.constant;
-    for (int64_t j = 0; j < count; ++j) {
-        const int64_t i = j * query.length / count;
+    for (int64_t j = 0; j < part.length; ++j) {
+        const int64_t i = tokens[j];
         const int8_t* const from = query.tiles.data() + i / kLanes * depth * kLanes + i % kLanes * 4;
         int8_t* const to = part.tiles.data() + j / kLanes * depth * kLanes + j % kLanes * 4;
         for (int64_t k = 0; k < depth; k += 4) std::memcpy(to + k * kLanes, from + k * kLanes, 4);
@@ -76,6 +96,13 @@ Query sample(const Query& query, int64_t depth, int64_t count) {
         part.offsets.push_back(query.offsets[i]);
     }
     return part;
+}
+
+float total(const Query& query, const int32_t* best) {
+    if (best[0] == kNoMaximum) return -std::numeric_limits<float>::infinity();
+    double score = query.constant;
+    for (int64_t i = 0; i < query.length; ++i) score += query.scales[i] * (best[i] - query.offsets[i]);
+    return static_cast<float>(score);
 }
 
 void unpack(const Query& query, int64_t depth, int8_t* bytes) {

@@ -176,54 +176,63 @@ inline uint8_t encode_generic(const Codec& codec, const float* scaled, const uin
 
 #if defined(__AVX512F__)
 constexpr int kFloats = 16;
+constexpr int64_t kTurnedTogether = 8;  // tokens, whose sums stay in registers
 #elif defined(__AVX2__)
 constexpr int kFloats = 8;
+constexpr int64_t kTurnedTogether = 4;
 #else
 constexpr int kFloats = 4;
+constexpr int64_t kTurnedTogether = 4;
 #endif
 typedef float Floats __attribute__((vector_size(kFloats * 4)));  // one register
 constexpr int kColumns = 2 * kFloats;
 
-// Columns [0, kColumns) of four tokens: sums[t] = sum_k rows[t][k] * matrix[k], over k in order.
-inline void rotate_columns(const float* const* rows, const float* matrix, int64_t block, Floats (&sums)[4][2]) {
-    const float *row0 = rows[0], *row1 = rows[1], *row2 = rows[2], *row3 = rows[3];
-    Floats a0{}, a1{}, b0{}, b1{}, c0{}, c1{}, d0{}, d1{};
+// Columns [0, kColumns) of T tokens, `width` apart: out[t] = sum_k in[t][k] * matrix[k], over k in order. Loops over
+// sums are unrolled at once, or they would be moved between registers and memory at each step.
+template <int64_t T>
+inline void rotate_columns(const float* in, int64_t width, const float* matrix, int64_t block, float* out) {
+    Floats sums[T][2];
+#pragma GCC unroll 8
+    for (int64_t t = 0; t < T; ++t) sums[t][0] = sums[t][1] = Floats{};
     for (int64_t k = 0; k < block; ++k) {
         Floats left, right;
         std::memcpy(&left, matrix + k * block, sizeof left);
         std::memcpy(&right, matrix + k * block + kFloats, sizeof right);
-        a0 = a0 + left * row0[k], a1 = a1 + right * row0[k];
-        b0 = b0 + left * row1[k], b1 = b1 + right * row1[k];
-        c0 = c0 + left * row2[k], c1 = c1 + right * row2[k];
-        d0 = d0 + left * row3[k], d1 = d1 + right * row3[k];
+#pragma GCC unroll 8
+        for (int64_t t = 0; t < T; ++t) {
+            const float x = in[t * width + k];
+            sums[t][0] = sums[t][0] + left * x, sums[t][1] = sums[t][1] + right * x;
+        }
     }
-    sums[0][0] = a0, sums[0][1] = a1, sums[1][0] = b0, sums[1][1] = b1;
-    sums[2][0] = c0, sums[2][1] = c1, sums[3][0] = d0, sums[3][1] = d1;
+#pragma GCC unroll 8
+    for (int64_t t = 0; t < T; ++t) {
+        std::memcpy(out + t * width, &sums[t][0], sizeof sums[t][0]);
+        std::memcpy(out + t * width + kFloats, &sums[t][1], sizeof sums[t][1]);
+    }
+}
+
+// A block of components of T tokens.
+template <int64_t T>
+inline void rotate_block(const float* in, int64_t width, const float* matrix, int64_t block, float* out) {
+    int64_t j = 0;
+    for (; j + kColumns <= block; j += kColumns) rotate_columns<T>(in, width, matrix + j, block, out + j);
+    for (; j < block; ++j)
+        for (int64_t t = 0; t < T; ++t) {
+            float sum = 0;
+            for (int64_t k = 0; k < block; ++k) sum = sum + matrix[k * block + j] * in[t * width + k];
+            out[t * width + j] = sum;
+        }
 }
 
 // out[i][j] = sum_k in[i][k] * rotation[b][k][j] within each block b; sums run over k in order.
 inline void rotate_generic(const float* in, int64_t n, int64_t width, int64_t block, const float* rotation,
                            float* out) {
-    for (int64_t b = 0; b < width / block; ++b) {
-        const float* matrix = rotation + b * block * block;
-        for (int64_t i = 0; i < n; i += 4) {
-            const int64_t tokens = n - i < 4 ? n - i : 4;
-            const float* rows[4];
-            for (int t = 0; t < 4; ++t) rows[t] = in + (i + (t < tokens ? t : 0)) * width + b * block;
-            int64_t j = 0;
-            for (; j + kColumns <= block; j += kColumns) {
-                Floats sums[4][2];
-                rotate_columns(rows, matrix + j, block, sums);
-                for (int64_t t = 0; t < tokens; ++t)
-                    std::memcpy(out + (i + t) * width + b * block + j, sums[t], sizeof sums[t]);
-            }
-            for (; j < block; ++j)
-                for (int64_t t = 0; t < tokens; ++t) {
-                    float sum = 0;
-                    for (int64_t k = 0; k < block; ++k) sum = sum + matrix[k * block + j] * rows[t][k];
-                    out[(i + t) * width + b * block + j] = sum;
-                }
-        }
+    for (int64_t begin = 0; begin < width; begin += block) {
+        const float* const matrix = rotation + begin * block;
+        int64_t i = 0;
+        for (; i + kTurnedTogether <= n; i += kTurnedTogether)
+            rotate_block<kTurnedTogether>(in + i * width + begin, width, matrix, block, out + i * width + begin);
+        for (; i < n; ++i) rotate_block<1>(in + i * width + begin, width, matrix, block, out + i * width + begin);
     }
 }
 

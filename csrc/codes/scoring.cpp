@@ -89,24 +89,21 @@ void Engine::prefetch_document_centroids(int64_t position) const {
     prefetch_centroids(segment, tokens_of(segment, local));
 }
 
-void Engine::score_block(const Query& query, const int64_t* positions, int64_t n, float* scores) const {
+void Engine::maxima_block(const Query& query, const int64_t* positions, int64_t n, int32_t* best) const {
     const Session session(int8_kernels());
     const ResidualKernels& residual = residual_kernels();
     const int64_t depth = codec.depth;
     std::vector<uint8_t> storage(kDecodeRows * depth + 64);
     uint8_t* rows = storage.data() + (64 - reinterpret_cast<uintptr_t>(storage.data()) % 64) % 64;
-    std::vector<int32_t> best(query.ntiles * kLanes);
+    const int64_t room = query.room();
+    std::fill_n(best, n * room, kNoMaximum);
     for (int64_t d = 0; d < std::min(kDocumentsAhead, n); ++d) prefetch(positions[d]);
-    for (int64_t d = 0; d < n; ++d) {
+    for (int64_t d = 0; d < n; ++d, best += room) {
         if (d + kDocumentsAhead < n) prefetch(positions[d + kDocumentsAhead]);
         int64_t local;
         const Segment& segment = segment_of(positions[d], &local);
         const Run span = tokens_of(segment, local);
-        if (span.first == span.end) {
-            scores[d] = -std::numeric_limits<float>::infinity();
-            continue;
-        }
-        std::fill(best.begin(), best.end(), std::numeric_limits<int32_t>::min());
+        if (query.length == 0 && span.first < span.end) best[0] = 0;
         for (int64_t first = span.first; first < span.end; first += kDecodeRows) {
             const int64_t count = std::min(kDecodeRows, span.end - first), padded = round_up(count, kRowStep);
             if (codec.nbits < 8) check_centroids(segment.tokens, {first, first + count});
@@ -117,19 +114,22 @@ void Engine::score_block(const Query& query, const int64_t* positions, int64_t n
             residual.decode(codec, segment.tokens, first, count, rows);
             // The last token once more in the rows that may be read: a maximum does not mind.
             for (int64_t r = count; r < padded; ++r) std::memcpy(rows + r * depth, rows + (count - 1) * depth, depth);
-            session.kernels.dot_max(rows, count, depth, query.tiles.data(), static_cast<int>(query.length),
-                                    best.data());
+            session.kernels.dot_max(rows, count, depth, query.tiles.data(), static_cast<int>(query.length), best);
         }
-        double score = query.constant;
-        for (int64_t i = 0; i < query.length; ++i) score += query.scales[i] * (best[i] - query.offsets[i]);
-        scores[d] = static_cast<float>(score);
     }
 }
 
+void Engine::maxima(const Query& query, const int64_t* positions, int64_t n, int threads, int32_t* best) const {
+    parallel_for_chunks(n, kDocumentsPerTask, threads, [&](int64_t first, int64_t count) {
+        maxima_block(query, positions + first, count, best + first * query.room());
+    });
+}
+
 void Engine::score(const Query& query, const int64_t* positions, int64_t n, int threads, float* scores) const {
-    parallel_for((n + kDocumentsPerTask - 1) / kDocumentsPerTask, threads, [&](int64_t task, int) {
-        const int64_t first = task * kDocumentsPerTask;
-        score_block(query, positions + first, std::min(kDocumentsPerTask, n - first), scores + first);
+    parallel_for_chunks(n, kDocumentsPerTask, threads, [&](int64_t first, int64_t count) {
+        std::vector<int32_t> best(count * query.room());
+        maxima_block(query, positions + first, count, best.data());
+        for (int64_t d = 0; d < count; ++d) scores[first + d] = total(query, best.data() + d * query.room());
     });
 }
 

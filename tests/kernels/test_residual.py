@@ -227,6 +227,14 @@ def test_rotate(isa, dim):
     np.testing.assert_array_equal(found, same)
 
 
+@pytest.mark.parametrize("number", [-1, 16])
+def test_rotate_refuses_components_that_are_not_there(number):
+    arrays = np.ones((2, 13), np.float32), np.zeros(13, np.float32), np.zeros((2, 8, 8), np.float32)
+    permutation = np.r_[np.arange(15), number].astype(np.int32)
+    with pytest.raises(ValueError, match=f"permutation must be numbers from 0 to 15, got {number}"):
+        rotate(*arrays, permutation, 0.5)
+
+
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 255, 256, 257, 515])
 def test_rotate_many(isa, n):
     """A token's result knows nothing of its neighbours and of threads."""

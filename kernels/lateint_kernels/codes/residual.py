@@ -43,12 +43,15 @@ def rotate(
         tokens: ``[n, dim]`` float32, float16 or bfloat16.
         mean: ``[dim]``.
         rotation: ``[blocks, block, block]``, orthogonal; a block of components is a row vector times its matrix.
-        permutation: ``[width]``, width = blocks * block >= dim: component i comes from ``permutation[i]``; values from
-            dim on stand for zeros. With a single block it is 0, 1, 2, ...
+        permutation: ``[width]``, width = blocks * block >= dim: component i comes from ``permutation[i]`` < width;
+            values from dim on stand for zeros. With a single block it is 0, 1, 2, ...
         step: what one unit of the result means.
 
     Returns:
         ``[n, width]`` float32.
+
+    Raises:
+        ValueError: a number of the permutation cannot be.
     """
     out: NDArray[np.float32] = _cpu.rotate(
         tokens, DTYPE_CODES[tokens.dtype], mean, rotation, permutation, step, threads
