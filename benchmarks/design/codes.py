@@ -175,17 +175,20 @@ def codec_parts(sample: Sample, coded: Coded) -> list[Row]:
 def norms(sample: Sample) -> list[Row]:
     """One step for all tokens where their norms differ (each token times a lognormal factor)."""
     rows = []
-    for sigma in (0.0, 0.5, 1.0):
+    for sigma in (0.0, 0.5, 0.6, 0.7, 1.0):
         factors = np.exp(np.random.default_rng(2).normal(0, sigma, len(sample.tokens))).astype(np.float32)
         tokens = (sample.tokens.astype(np.float32) * factors[:, None]).astype(np.float16)
         changed = dataclasses.replace(sample, tokens=tokens)
         truth = sample.truth if sigma == 0 else exact_top(tokens, sample.offsets, sample.queries, 10)[0]
+        default = learned_rotation(tokens).step
         for uncut in (False, True):
-            coded = code(changed, learned_rotation(tokens, reach=np.inf if uncut else REACH))
+            rotation = learned_rotation(tokens, reach=np.inf if uncut else REACH)
+            coded = code(changed, rotation)
             cut = float(np.mean(np.abs(coded.scaled).max(1) > 127.5))
             for nbits in (2, 4, 8):
                 found = exhaustive(engine_of(coded, nbits), sample.queries, 10)
                 row = {"sigma": sigma, "uncut": uncut, "tokens_cut": cut, "nbits": nbits}
+                row["default"] = bool(np.isclose(rotation.step, default))
                 rows.append({**row, "overlap": overlap(found, truth)})
     return rows
 

@@ -134,7 +134,8 @@ def norms(result: Row) -> str:
             body.append(
                 (
                     "1" if sigma == 0 else f"a lognormal factor, sigma {sigma:g}",
-                    "that of the sample" if uncut else "at most 8 times the median token's",
+                    ("that of the sample" if uncut else "at most 8 times the median token's")
+                    + (" (default)" if chosen[0]["default"] else ""),
                     f"{chosen[0]['tokens_cut']:.2%}",
                     *(share(row["overlap"]) for row in chosen),
                 )

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lateint.indexing.codec import LARGEST_BLOCK, REACH, train_rotation
+from lateint.indexing.codec import LARGEST_BLOCK, ODD, REACH, train_rotation
 from lateint_kernels import reference, to_bfloat16
 
 
@@ -76,6 +76,16 @@ def test_the_step_reaches_a_few_times_the_usual_size():
     tokens[7] *= 1e6
     bounded = train_rotation(tokens, seed=0, threads=0)
     assert usual.step < bounded.step < 2 * REACH * usual.step
+
+
+def test_where_norms_are_spread_the_step_reaches_all():
+    """The longest tokens decide MaxSim: cut, they would score as shorter ones do."""
+    tokens = pilot(4 * ODD, 32) - np.float32(0.5)
+    for few, reaches in ((4, False), (5, True)):
+        spread = tokens.copy()
+        spread[:few] *= np.float32(3 * REACH)
+        most = np.abs(train_rotation(spread, seed=0, threads=0).apply(spread)).max()
+        assert (most == pytest.approx(127, rel=1e-5)) == reaches
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
