@@ -418,28 +418,36 @@ def _sample(documents: Documents, rotation: Rotation, plan: Plan, operators: Ope
     rng = np.random.default_rng(plan.seed)
     rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
     rows = operators.empty(plan.sample, rotation.width)
-    share = plan.sample, int(documents.lengths.sum())
-    seen = taken = 0
+    picks = _Picks(plan.sample, int(documents.lengths.sum()), rng)
+    taken = 0
     for chunk in _chunks(documents, "sample", plan, operators):
-        picked = _picked(seen, len(chunk), share, rng)
-        seen += len(chunk)
+        picked = picks.among(len(chunk))
         if picked.size:
             rows[taken : taken + len(picked)] = operators.to_bytes(rotate(operators.put(chunk[picked])))
             taken += len(picked)
     return rows
 
 
-def _picked(seen: int, n: int, share: tuple[int, int], rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows of the next ``n`` tokens: ``share[0]`` of each ``share[1]``, drawn from one CHUNK after another.
+class _Picks:
+    """Which of ``total`` tokens are the sample: the same share of each CHUNK of them, however they come."""
 
-    So they are the same ones in however many such chunks tokens come at a time.
-    """
-    rows = []
-    for first in range(0, n, CHUNK):
-        size = min(CHUNK, n - first)
-        before, after = ((seen + end) * share[0] // share[1] for end in (first, first + size))
-        rows.append(first + np.sort(rng.choice(size, after - before, replace=False)))
-    return np.concatenate(rows)
+    def __init__(self, sample: int, total: int, rng: np.random.Generator) -> None:
+        self.sample, self.total, self.rng = sample, total, rng
+        self.seen = self.drawn = 0
+        self.waiting = np.empty(0, np.int64)
+
+    def among(self, n: int) -> NDArray[np.int64]:
+        """Rows of the next ``n`` tokens."""
+        begin, self.seen = self.seen, self.seen + n
+        while self.drawn < self.seen:
+            size = min(CHUNK, self.total - self.drawn)
+            before, after = (end * self.sample // self.total for end in (self.drawn, self.drawn + size))
+            rows = np.sort(self.rng.choice(size, after - before, replace=False))
+            self.waiting = np.concatenate([self.waiting, self.drawn + rows])
+            self.drawn += size
+        count = int(np.searchsorted(self.waiting, self.seen))
+        rows, self.waiting = self.waiting[:count], self.waiting[count:]
+        return rows - begin
 
 
 def _train_centroids(sample: Any, plan: Plan, operators: Operators) -> clustering.Centroids:
@@ -468,7 +476,7 @@ def cut_into_segments(lengths: NDArray[np.int64], most: int) -> list[tuple[int, 
 
 
 def _chunks(documents: Documents, label: str, plan: Plan, operators: Operators) -> Iterator[Any]:
-    """As many tokens at a time as suit the operators: always a multiple of CHUNK, but for the last."""
+    """As many tokens at a time as suit the operators, or fewer."""
     total = int(documents.lengths.sum())
     with progress.bar(total, label, "token", shown=plan.progress, scaled=True, stays=label == "encode") as bar:
         for chunk in documents.chunks(CHUNK * operators.chunks(documents.dim)):

@@ -22,7 +22,7 @@ from lateint_kernels.codes import residual
 
 SMALLEST, LARGEST = 1e-18, 1e10  # a query has 65,536 tokens of 4,096 components up to 1e18 at most: scores are finite
 REACH = 8  # a component may be so many times larger than a token's largest one usually is
-ODD = 4096  # of so many distinct tokens one may have components that are larger still, and be cut for it
+FEW, ODD = 4, 4096  # so many distinct tokens, or one of so many, may have components larger still: they are cut
 LARGEST_BLOCK = 64  # a rotation matrix has at most so many rows; wider tokens are rotated in blocks
 
 
@@ -72,9 +72,9 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
     """Mean, random rotation and step for tokens like ``pilot [m, dim]``.
 
     The step lets the largest component of the pilot fit into a signed byte, unless that is more than `REACH` times what
-    the largest component of a distinct token usually is (the median), for at most one of `ODD` distinct tokens: one
-    step serves all tokens, and a few odd ones of a huge norm would leave the others nothing. What exceeds the step's
-    reach is cut when it is encoded.
+    the largest component of a distinct token usually is (the median), for at most `FEW` distinct tokens or one of
+    `ODD`: one step serves all tokens, and a few odd ones of a huge norm would leave the others nothing. What exceeds
+    the step's reach is cut when it is encoded.
 
     Raises:
         ValueError: tokens so large or small that float32 cannot hold their products.
@@ -92,7 +92,7 @@ def train_rotation(pilot: NDArray[np.generic], *, seed: int, threads: int) -> Ro
     if 0 < REACH * usual < largest:  # perhaps because most tokens are one token, which the mean is close to
         distinct = peaks[_distinct(pilot)]
         reach = REACH * float(np.median(distinct))
-        if np.count_nonzero(distinct > reach) <= max(1, len(distinct) // ODD):
+        if np.count_nonzero(distinct > reach) <= max(FEW, len(distinct) // ODD):
             largest = min(largest, reach)
     if largest == 0:
         largest = 1.0  # all tokens are equal

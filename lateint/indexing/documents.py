@@ -294,15 +294,19 @@ def _copies(source: Iterator[Any]) -> Iterator[tuple[Tokens, NDArray[np.int64]]]
 
 
 def _joined(parts: Iterator[Tokens], total: int, operators: Operators) -> Tokens:
-    return next(cut(parts, total, operators))
+    return next(cut(parts, total, operators, small=total + 1))
 
 
-def cut(items: Iterator[Tokens], most: int, operators: Operators) -> Iterator[Tokens]:
-    """Joins small arrays and splits large ones: chunks of ``most`` rows, but for the last.
+def cut(items: Iterator[Tokens], most: int, operators: Operators, *, small: int | None = None) -> Iterator[Tokens]:
+    """Joins small arrays into chunks of ``most`` rows, and splits large ones into equal parts of no more.
 
-    What is joined is copied, for a source may use its memory again for the next item; it becomes float32 where one item
-    has another type than those before it, or is in another place, so that its dtype is of another library.
+    What is joined is copied, for a source may use its memory again for the next item. Rows become float32 where one
+    item has another type than those before it, or is in another place, so that its dtype is of another library.
+
+    Args:
+        small: arrays of fewer rows are joined; None: those of less than half a chunk.
     """
+    small = most // 2 if small is None else small
     buffer: Tokens = None
     size = 0
     for item in items:
@@ -313,6 +317,14 @@ def cut(items: Iterator[Tokens], most: int, operators: Operators) -> Iterator[To
             if item.dtype != buffer.dtype:
                 held, buffer = buffer[:size], operators.room(most, item)
                 buffer[:size] = operators.to_float32(held)
+        if len(item) >= small:
+            if size:
+                yield buffer[:size]
+                buffer, size = operators.room(most, buffer), 0
+            parts = -(-len(item) // most)
+            for part in range(parts):
+                yield item[part * len(item) // parts : (part + 1) * len(item) // parts]
+            continue
         start = 0
         while start < len(item):
             part = item[start : start + most - size]

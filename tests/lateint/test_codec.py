@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from lateint.indexing.codec import LARGEST_BLOCK, ODD, REACH, train_rotation
+from lateint.indexing.codec import FEW, LARGEST_BLOCK, ODD, REACH, train_rotation
 from lateint_kernels import reference, to_bfloat16
 
 
@@ -80,9 +80,8 @@ def test_the_step_reaches_a_few_times_the_usual_size():
 
 def test_where_norms_are_spread_the_step_reaches_all():
     """The longest tokens decide MaxSim: cut, they would score as shorter ones do."""
-    tokens = pilot(4 * ODD, 32) - np.float32(0.5)
-    for few, reaches in ((4, False), (5, True)):
-        spread = tokens.copy()
+    for n, few, reaches in ((1000, FEW, False), (1000, FEW + 1, True), (6 * ODD, 6, False), (6 * ODD, 7, True)):
+        spread = pilot(n, 32) - np.float32(0.5)
         spread[:few] *= np.float32(3 * REACH)
         most = np.abs(train_rotation(spread, seed=0, threads=0).apply(spread)).max()
         assert (most == pytest.approx(127, rel=1e-5)) == reaches

@@ -2,8 +2,9 @@ import numpy as np
 import pytest
 
 from lateint import Index, Ragged
-from lateint.indexing.documents import read
+from lateint.indexing.documents import cut, read
 from lateint_kernels import BFLOAT16, to_bfloat16, to_float32
+from lateint_kernels.codes.building import HostOperators
 
 LENGTHS = [3, 1, 7, 2, 5]
 
@@ -93,13 +94,23 @@ def test_every_form_is_the_same_tokens(documents, tmp_path, form, spooled):
     for most in (1, 2, 4, 18, 100):
         for _ in range(2):
             chunks = [chunk.copy() for chunk in found.chunks(most)]
-            assert [len(chunk) for chunk in chunks[:-1]] == [most] * (len(chunks) - 1)
+            assert all(0 < len(chunk) <= most for chunk in chunks)
+            assert len(chunks) == 1 or most <= 2 * sum(LENGTHS)
             assert all(chunk.flags.c_contiguous for chunk in found.chunks(most))
             np.testing.assert_array_equal(np.concatenate(chunks), documents.tokens)
     for most in (1, 5, 18, 1000):
         pilot = found.pilot(most)
         assert 1 <= len(pilot) <= max(most, 5) and pilot.dtype == np.float32
         assert {token.tobytes() for token in pilot} <= {token.tobytes() for token in documents.tokens}
+
+
+def test_small_arrays_are_joined_and_large_ones_are_not_copied():
+    items = [np.full((n, 3), i, np.float32) for i, n in enumerate([2, 4, 1, 2, 10, 3, 25])]
+    found = list(cut(iter(items), 10, HostOperators()))
+    assert [len(chunk) for chunk in found] == [9, 10, 3, 8, 8, 9]
+    np.testing.assert_array_equal(np.concatenate(found), np.concatenate(items))
+    shared = [any(np.shares_memory(chunk, item) for item in items) for chunk in found]
+    assert shared == [False, True, False, True, True, True]
 
 
 @pytest.mark.parametrize("form", FORMS)
