@@ -37,8 +37,8 @@ RESULT, PAGE = ROOT / "benchmarks" / "results" / "design.json", ROOT / "docs" / 
 TOKENS, QUERIES = 1_250_000, 150
 
 
-def measure(folder: Path, tokens: int, queries: int) -> Row:
-    """Runs every experiment."""
+def measure(folder: Path, tokens: int, queries: int, only: list[str]) -> Row:
+    """Runs every experiment, or some."""
     begun = time.perf_counter()
     result: Row = {"machine": machine(sorted(os.sched_getaffinity(0)))}
 
@@ -79,10 +79,19 @@ def measure(folder: Path, tokens: int, queries: int) -> Row:
         "norms": lambda: norms(sample),
         "codec": lambda: codec(sample, coded),
     }
-    for name, experiment in experiments.items():
-        result[name] = step(name, experiment)
+    if unknown := set(only) - set(experiments):
+        sys.exit(f"--only must be some of {', '.join(experiments)}, got {', '.join(sorted(unknown))}")
+    for name in only or experiments:
+        result[name] = step(name, experiments[name])
     result["seconds"] = time.perf_counter() - begun
     return result
+
+
+def with_some(report: Row, found: Row, names: list[str]) -> Row:
+    """The report with some experiments of another run, and what that one ran on."""
+    ran = {"machine": found["machine"], "centroids": found["data"]["centroids"]}
+    apart = {**report.get("apart", {}), **dict.fromkeys(names, ran)}
+    return {**report, **{name: found[name] for name in names}, "apart": apart}
 
 
 def main() -> None:
@@ -92,6 +101,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULT, help="the JSON to write (default: %(default)s)")
     parser.add_argument("--tokens", type=int, default=TOKENS, help="of the sample (default: %(default)s)")
     parser.add_argument("--queries", type=int, default=QUERIES, help="of the sample (default: %(default)s)")
+    parser.add_argument("--only", help="experiments of the JSON to measure again, with commas; the others stay")
     parser.add_argument("--render", action="store_true", help="measure nothing, write the page's tables from the JSON")
     parser.add_argument("--check", action="store_true", help="measure and write nothing, fail if the page is stale")
     args = parser.parse_args()
@@ -99,7 +109,9 @@ def main() -> None:
         if args.data is None:
             parser.error("--data is needed to measure")
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        write_json(args.out, measure(args.data, args.tokens, args.queries))
+        only = args.only.split(",") if args.only else []
+        found = measure(args.data, args.tokens, args.queries, only)
+        write_json(args.out, with_some(read_json(args.out), found, only) if only else found)
         if args.out.resolve() != RESULT:
             return  # a trial
     page = PAGE.read_text()

@@ -35,7 +35,7 @@ def product_error(sample: Sample, decoded: np.ndarray) -> float:
 def uniform_codes(rest: np.ndarray, nbits: int, distance: np.ndarray) -> np.ndarray:
     """Nearest of ``2**nbits`` uniform levels, as the multiple of ``distance`` that it stands for."""
     top = 2**nbits - 1
-    return np.clip(np.round(rest / distance + top / 2), 0, top) - top / 2
+    return np.clip(np.round(rest / np.maximum(distance, 1e-30) + top / 2), 0, top) - top / 2
 
 
 def in_floats(coded: Coded, picks: np.ndarray, nbits: int) -> np.ndarray:

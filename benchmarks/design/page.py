@@ -21,6 +21,14 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
+def measured_apart(result: Row, name: str) -> str:
+    """What an experiment ran on that was not measured with the others."""
+    if name not in result.get("apart", {}):
+        return ""
+    ran = result["apart"][name]
+    return f" Measured later, with {ran['centroids']:,} centroids: {machine_text(ran['machine'])}"
+
+
 def thousands(value: float) -> str:
     """A count, rounded."""
     return f"{value:,.0f}"
@@ -140,7 +148,8 @@ def norms(result: Row) -> str:
                     *(share(row["overlap"]) for row in chosen),
                 )
             )
-    return table(head, body) + "\n\nOverlap with the exact top 10 of the changed tokens."
+    apart = measured_apart(result, "norms")
+    return f"{table(head, body)}\n\nOverlap with the exact top 10 of the changed tokens.{apart}"
 
 
 def coarse(result: Row) -> str:
