@@ -81,6 +81,9 @@ py::tuple cluster_means(const Array<uint8_t>& tokens, const Array<uint32_t>& ids
 Array<float> rotate(const py::array& tokens, int dtype, const Array<float>& mean, const Array<float>& rotation,
                     const Array<int32_t>& permutation, float step, int threads) {
     const int64_t n = tokens.shape(0), width = permutation.shape(0);
+    if (mean.shape(0) > width)
+        throw py::value_error("mean must have at most " + std::to_string(width) + " numbers, got " +
+                              std::to_string(mean.shape(0)));
     for (int64_t i = 0; i < width; ++i) {
         const int32_t from = permutation.data()[i];
         if (from < 0 || from >= width)

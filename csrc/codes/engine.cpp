@@ -40,6 +40,7 @@ Engine::Engine(const Codec& codec, const Centroids& centroids, const Rotation& r
     if (!std::all_of(rotation.mean, rotation.mean + rotation.dim, [](float x) { return std::isfinite(x); })) {
         damaged("mean must be finite");
     }
+    if (rotation.dim > rotation.width) damaged("mean must have at most " + std::to_string(rotation.width) + " numbers");
     const auto inside = [&](int32_t from) { return from >= 0 && from < rotation.width; };
     if (!std::all_of(rotation.permutation, rotation.permutation + rotation.width, inside)) {
         damaged("permutation must be numbers from 0 to " + std::to_string(rotation.width - 1));

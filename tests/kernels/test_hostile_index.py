@@ -93,7 +93,7 @@ def test_more_centroids_than_16_bits_count(isa):
 CODEC = {
     "nbits": [0, 3, 16, -1],
     "step": [0.0, -1.0, float("nan"), float("inf")],
-    "mean": [np.full(40, np.nan, np.float32)],
+    "mean": [np.full(40, np.nan, np.float32), np.zeros(1600, np.float32)],
     "permutation": [np.arange(1, 41, dtype=np.int32), np.full(40, -1, np.int32), np.arange(39, dtype=np.int32)],
     "cell_offsets": [
         np.array([0, 6, 12, 18, 24, 31]),

@@ -235,6 +235,12 @@ def test_rotate_refuses_components_that_are_not_there(number):
         rotate(*arrays, permutation, 0.5)
 
 
+def test_rotate_refuses_tokens_that_are_wider_than_the_rotation():
+    arrays = np.ones((2, 17), np.float32), np.zeros(17, np.float32), np.zeros((2, 8, 8), np.float32)
+    with pytest.raises(ValueError, match="mean must have at most 16 numbers, got 17"):
+        rotate(*arrays, np.arange(16, dtype=np.int32), 0.5)
+
+
 @pytest.mark.parametrize("n", [0, 1, 3, 4, 5, 255, 256, 257, 515])
 def test_rotate_many(isa, n):
     """A token's result knows nothing of its neighbours and of threads."""

@@ -51,7 +51,7 @@ def rotate(
         ``[n, width]`` float32.
 
     Raises:
-        ValueError: a number of the permutation cannot be.
+        ValueError: a number of the permutation cannot be, or the mean has more than ``width``.
     """
     out: NDArray[np.float32] = _cpu.rotate(
         tokens, DTYPE_CODES[tokens.dtype], mean, rotation, permutation, step, threads
