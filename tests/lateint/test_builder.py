@@ -188,3 +188,15 @@ def test_seconds_of_every_part(clustered):
     seconds = Index.build(clustered([50] * 40), progress=False).stats()["build_seconds"]
     assert {"codec", "sample", "centroids", "input", "rotate", "assign", "encode", "write", "lists"} <= seconds.keys()
     assert all(value >= 0 for value in seconds.values())
+
+
+@pytest.mark.parametrize("total", [5, builder.CHUNK, 3 * builder.CHUNK + 77])
+def test_the_sample_does_not_depend_on_how_tokens_come(total):
+    def picked(sizes):
+        picks, ends = builder._Picks(total // 3, total, np.random.default_rng(0)), np.cumsum(sizes)
+        return np.concatenate([end - size + picks.among(size) for size, end in zip(sizes, ends, strict=True)])
+
+    pieces = np.diff(np.unique([0, total // 7, total // 2, total // 2 + 1, total]))
+    whole = picked([total])
+    assert len(whole) == len(set(whole.tolist())) == total // 3 and whole.min() >= 0 and whole.max() < total
+    np.testing.assert_array_equal(picked(pieces.tolist()), whole)
