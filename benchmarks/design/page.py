@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -21,12 +22,17 @@ def share(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
 
 
-def measured_apart(result: Row, name: str) -> str:
-    """What an experiment ran on that was not measured with the others."""
-    if name not in result.get("apart", {}):
-        return ""
-    ran = result["apart"][name]
-    return f" Measured later, with {ran['centroids']:,} centroids: {machine_text(ran['machine'])}"
+def told_apart(make: Callable[[Row], str]) -> Callable[[Row], str]:
+    """A table that says what it was measured on, if that was not with the others."""
+
+    @functools.wraps(make)
+    def told(result: Row) -> str:
+        ran = result.get("apart", {}).get(make.__name__)
+        if ran is None:
+            return make(result)
+        return f"{make(result)}\n\nMeasured later, with {ran['centroids']:,} centroids: {machine_text(ran['machine'])}"
+
+    return told
 
 
 def thousands(value: float) -> str:
@@ -148,8 +154,7 @@ def norms(result: Row) -> str:
                     *(share(row["overlap"]) for row in chosen),
                 )
             )
-    apart = measured_apart(result, "norms")
-    return f"{table(head, body)}\n\nOverlap with the exact top 10 of the changed tokens.{apart}"
+    return table(head, body) + "\n\nOverlap with the exact top 10 of the changed tokens."
 
 
 def coarse(result: Row) -> str:
@@ -373,20 +378,23 @@ def tiers(result: Row) -> str:
     )
 
 
-TABLES: tuple[Callable[[Row], str], ...] = (
-    setup,
-    codec,
-    codec_parts,
-    query_bytes,
-    norms,
-    coarse,
-    imputation,
-    cells,
-    crossover,
-    centroid_counts,
-    training,
-    assignment,
-    divided,
-    stopping,
-    tiers,
+TABLES: tuple[Callable[[Row], str], ...] = tuple(
+    told_apart(make)
+    for make in (
+        setup,
+        codec,
+        codec_parts,
+        query_bytes,
+        norms,
+        coarse,
+        imputation,
+        cells,
+        crossover,
+        centroid_counts,
+        training,
+        assignment,
+        divided,
+        stopping,
+        tiers,
+    )
 )
