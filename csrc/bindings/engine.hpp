@@ -186,13 +186,14 @@ py::tuple probe(const PyEngine& self, const Array<float>& queries, const Array<i
 }
 
 py::tuple gather(const PyEngine& self, const Array<float>& query, int64_t nprobe, int64_t candidates, int64_t cells,
-                 int64_t lists) {
+                 int64_t lists, int threads) {
     const float* const tokens = tokens_of(*self, query);
     codes::SearchCounts counts;
     std::vector<codes::Hit> hits;
     without_gil([&] {
         const codes::Query prepared = self->prepare(tokens, query.shape(0));
-        hits = self->gather(prepared, {candidates, nprobe, candidates, 0, cells, 0, 0, 0, lists}, nullptr, &counts);
+        const codes::SearchLimits limits = {candidates, nprobe, candidates, 0, cells, 0, 0, 0, lists};
+        hits = self->gather(prepared, limits, nullptr, threads, &counts);
     });
     const Ranking ranking = to_arrays(hits);
     return py::make_tuple(ranking.first, ranking.second, counts.postings, counts.touched);

@@ -17,27 +17,16 @@ constexpr int64_t kManyRanges = 8;               // ... or two: where there are 
 constexpr int64_t kDocumentsAhead = 12;          // in a list, between the prefetch of their entries and their use
 constexpr int64_t kScanned = 1 << 12;            // entries that are looked through at a time
 constexpr size_t kListsAhead = 4;                // lists between the prefetch of their documents and their use
-constexpr size_t kProbesAhead = 8;               // likewise for where lists begin
+constexpr int64_t kProbesAhead = 8;              // likewise for where lists begin
 constexpr int64_t kPostingsAPart = 8192;         // that are worth a thread
 constexpr int64_t kNeighbours = 4096;            // postings between lists that are read from the disk at once
 constexpr int64_t kImputedRank = 2;              // times nprobe: its score stands in for what was not found
 constexpr double kCoarseRange = 1 << 20;         // the largest coarse sum a query can reach; a power of two
 
-// A key orders by coarse sum first and by lower position among equal sums.
-uint64_t key_of(int32_t sum, int64_t position) {
-    return uint64_t(static_cast<uint32_t>(sum)) << 32 | (~static_cast<uint32_t>(position) & 0xFFFFFFFFu);
-}
-
 // Adds to an entry, unless the token was here before. A mask, not a branch: that is as good as random.
 void touch(uint32_t& entry, uint32_t added, uint32_t tag) {
     const uint32_t last = entry & kTags;
     entry += (added - last) & -static_cast<uint32_t>(last != tag);
-}
-
-void keep_best(std::vector<uint64_t>& keys, int64_t count) {
-    if (static_cast<int64_t>(keys.size()) <= count) return;
-    std::nth_element(keys.begin(), keys.begin() + count, keys.end(), std::greater<uint64_t>());
-    keys.resize(count);
 }
 
 int32_t best_score(const Prober& prober, int token) {
@@ -73,7 +62,8 @@ void Engine::choose_lists(const Query& query, int64_t most, Scratch& scratch) co
             wanted.push_back({probes[p].centroid, gain, static_cast<uint32_t>(i)});
         }
     }
-    if (most > 0 && most < static_cast<int64_t>(wanted.size())) keep_gainful(most, scratch);
+    if (most == 0) return;  // the prober has sorted them
+    if (most < static_cast<int64_t>(wanted.size())) keep_gainful(most, scratch);
     // Only what is left is sorted. Lists that gain the same may come in any order.
     for (auto begin = wanted.begin(), end = begin; begin != wanted.end(); begin = end) {
         while (end != wanted.end() && end->token == begin->token) ++end;
@@ -105,26 +95,27 @@ void Engine::read_ahead(const ListedRun& run, const std::vector<Wanted>& wanted)
     }
 }
 
-// The inverted lists that the query reads in a run, but for empty ones: what they have of some documents. Returns their
+// The inverted lists of some centroids in a run, but for empty ones: what they have of some documents. Returns their
 // postings.
-int64_t Engine::open_lists(const ListedRun& run, const std::vector<Wanted>& wanted, Run documents, Part& part) const {
+int64_t Engine::open_lists(const ListedRun& run, const Wanted* wanted, int64_t count, Run documents, Part& part) const {
     const uint32_t* const all = run.lists->documents();
+    part.lists.resize(count);
     List* const lists = part.lists.data();
-    size_t count = 0;
+    size_t open = 0;
     int64_t postings = 0;
-    for (size_t w = 0; w < wanted.size(); ++w) {
-        if (w + kProbesAhead < wanted.size()) run.lists->prefetch(wanted[w + kProbesAhead].centroid);
+    for (int64_t w = 0; w < count; ++w) {
+        if (w + kProbesAhead < count) run.lists->prefetch(wanted[w + kProbesAhead].centroid);
         const Run list = run.lists->of(wanted[w].centroid);
         const uint32_t *first = all + list.first, *end = all + list.end;
         // Both from the whole list, so that the parts make up the list even if it is damaged and does not rise.
         const uint32_t* const from = documents.first > 0 ? std::lower_bound(first, end, documents.first) : first;
         const uint32_t* const to = documents.end < run.documents ? std::lower_bound(first, end, documents.end) : end;
         if (to < from) out_of_order(*from, run);
-        lists[count] = {from, to, wanted[w].gain, wanted[w].token};
-        count += from < to;
+        lists[open] = {from, to, wanted[w].gain, wanted[w].token};
+        open += from < to;
         postings += to - from;
     }
-    part.open = count;
+    part.open = open;
     return postings;
 }
 
@@ -148,7 +139,7 @@ void Engine::score_range(int64_t first, int64_t size, Part& part) const {
         }
         const Entry tag = list.token % kTurn + 1, added = (static_cast<Entry>(list.gain) << kTagBits) + tag;
         const uint32_t* at = list.next;
-        // A document that is none of the range is of a later one; or of none, which gather_part notices.
+        // A document that is none of the range is of a later one; or of none, which check_ended notices.
         const uint32_t* const last = list.end - std::min(list.end - at, kDocumentsAhead);
         for (; at < last && *at - start < range; ++at) {
             __builtin_prefetch(board + std::min(at[kDocumentsAhead] - start, range - 1));
@@ -159,93 +150,125 @@ void Engine::score_range(int64_t first, int64_t size, Part& part) const {
     }
 }
 
-// The documents of the range at hand that may be among the best `candidates` go to part.keys; `position` is that of the
-// first one.
-void Engine::take_best(int64_t position, int64_t size, int64_t candidates, const uint8_t* allowed, Part& part) const {
+// Offers documents with these sums to part.best; `position` is that of the first one.
+void Engine::take_best(const Entry* sums, int64_t position, int64_t size, const uint8_t* allowed, Part& part) const {
     const Int8Kernels& kernels = int8_kernels();
-    const auto most = static_cast<size_t>(std::max<int64_t>(4 * candidates, 4096));
-    std::vector<uint64_t>& keys = part.keys;
     uint32_t places[kScanned];
     for (int64_t from = 0; from < size; from += kScanned) {
-        const Entry* const board = part.board.data() + from;
-        const Entry bound = std::max<Entry>(static_cast<Entry>(part.least >> 32) << kTagBits, 1);
+        const Entry* const board = sums + from;
+        const Entry bound = std::max<Entry>(static_cast<Entry>(part.best.bound()) << kTagBits, 1);
         const int64_t found = kernels.reaching(board, std::min(kScanned, size - from), bound, places);
         for (int64_t f = 0; f < found; ++f) {
             const int64_t at = position + from + places[f];
-            const uint64_t key = key_of(static_cast<int32_t>(board[places[f]] >> kTagBits), at);
-            if (key < part.least || (allowed && !allowed[at])) continue;
-            keys.push_back(key);
-            if (keys.size() < most) continue;
-            keep_best(keys, candidates);
-            part.least = *std::min_element(keys.begin(), keys.end());
+            if (allowed && !allowed[at]) continue;
+            part.best.offer(static_cast<int32_t>(board[places[f]] >> kTagBits), static_cast<uint32_t>(at), kernels);
         }
     }
+    if (part.counted) part.counts.touched += size - std::count(sums, sums + size, 0);
 }
 
-// Coarse scores of the documents of one of `parts` shares of each run; the best `candidates` are in part.keys.
-void Engine::gather_part(int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>& runs,
-                         const std::vector<Wanted>& wanted, int64_t number, int64_t parts, Part& part) const {
+// What was added for the documents of the range at hand must be all that their lists have of them.
+void Engine::check_ended(const ListedRun& run, const Part& part) const {
+    for (size_t l = 0; l < part.open; ++l)
+        if (part.lists[l].next < part.lists[l].end) out_of_order(*part.lists[l].next, run);
+}
+
+// Coarse scores of the documents of one of `parts` shares of each run; the best are in part.best.
+void Engine::gather_documents(const uint8_t* allowed, const std::vector<ListedRun>& runs,
+                              const std::vector<Wanted>& wanted, int64_t number, int64_t parts, Part& part) const {
     const int64_t range = documents() < kManyRanges * kRange ? kRange : 2 * kRange;
-    const auto room = static_cast<size_t>(std::min(range, documents()));
-    if (part.board.size() < room) part.board.resize(room);
-    part.lists.resize(wanted.size());
-    part.keys.clear();
-    part.least = 0;
-    part.counts = {};
+    part.make_room(std::min(range, documents()));
     int64_t before = 0;  // documents of earlier runs
     for (const ListedRun& run : runs) {
         const Run share = {run.documents * number / parts, run.documents * (number + 1) / parts};
-        part.counts.postings += open_lists(run, wanted, share, part);
+        part.counts.postings += open_lists(run, wanted.data(), static_cast<int64_t>(wanted.size()), share, part);
         for (int64_t first = share.first; first < share.end; first += range) {
             check_interrupt();
             const int64_t size = std::min(range, share.end - first);
             score_range(first, size, part);
-            take_best(before + first, size, candidates, allowed, part);
-            if (part.counted)
-                part.counts.touched += size - std::count(part.board.begin(), part.board.begin() + size, 0);
+            take_best(part.board.data(), before + first, size, allowed, part);
         }
-        for (size_t l = 0; l < part.open; ++l)
-            if (part.lists[l].next < part.lists[l].end) out_of_order(*part.lists[l].next, run);
+        check_ended(run, part);
         before += run.documents;
     }
-    keep_best(part.keys, candidates);
+    part.best.keep(int8_kernels());
+}
+
+// The same with a share of the query's tokens for each part, whose sums are added up in the end: for few documents,
+// where that takes less time than to find them in each list.
+void Engine::gather_tokens(const uint8_t* allowed, const std::vector<ListedRun>& runs, int threads, int64_t parts,
+                           Scratch& scratch) const {
+    const std::vector<Wanted>& wanted = scratch.wanted;
+    std::vector<int64_t> begins;  // of the parts, in `wanted`
+    for (int64_t number = 0; number <= parts; ++number) {
+        auto at = static_cast<size_t>(static_cast<int64_t>(wanted.size()) * number / parts);
+        while (at > 0 && at < wanted.size() && wanted[at].token == wanted[at - 1].token) ++at;
+        begins.push_back(static_cast<int64_t>(at));
+    }
+    int64_t before = 0;
+    for (const ListedRun& run : runs) {
+        parallel_for(parts, threads, [&](int64_t number, int) {
+            Part& part = scratch.parts[number];
+            part.make_room(run.documents);
+            const int64_t first = begins[number], count = begins[number + 1] - first;
+            part.counts.postings += open_lists(run, wanted.data() + first, count, {0, run.documents}, part);
+            score_range(0, run.documents, part);
+            check_ended(run, part);
+        });
+        parallel_for(parts, threads, [&](int64_t number, int) {
+            const int64_t first = run.documents * number / parts, end = run.documents * (number + 1) / parts;
+            Entry* const sums = scratch.parts[0].board.data();
+            for (int64_t other = 1; other < parts; ++other) {
+                const Entry* const board = scratch.parts[other].board.data();
+                // That a document was found is known by its tags.
+                for (int64_t d = first; d < end; ++d) sums[d] = (sums[d] | (board[d] & kTags)) + (board[d] & ~kTags);
+            }
+            Part& part = scratch.parts[number];
+            take_best(sums + first, before + first, end - first, allowed, part);
+            part.best.keep(int8_kernels());
+        });
+        before += run.documents;
+    }
 }
 
 // score(d) ~ sum_i m_i + sum over the query tokens that probe a centroid of d of (best such centroid's score - m_i):
 // where no probed centroid holds a token of d, the score m_i of the 2 nprobe-th best centroid stands in (imputation as
 // in XTR and WARP; docs/design.md has the ranks tried). Lists are visited best first, so the first touch of a document
 // by a query token is its maximum; tags tell first touches apart and never need clearing. The best limits.candidates go
-// to scratch.chosen, best first.
+// to scratch.chosen.
 void Engine::find_candidates(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
                              Scratch& scratch, Reading& reading, SearchCounts* counts) const {
     scratch.chosen.clear();
-    if (query.length == 0) return;
-    const int64_t nprobe = std::clamp<int64_t>(limits.nprobe, 1, centroids.count);
     const int64_t candidates = std::clamp<int64_t>(limits.candidates, 0, documents());
+    if (query.length == 0 || candidates == 0) return;
+    const int64_t nprobe = std::clamp<int64_t>(limits.nprobe, 1, centroids.count);
+    const int64_t lists = std::clamp<int64_t>(limits.lists, 0, nprobe);
     scratch.prober.run(centroids, *turned_, query.tiles.data(), static_cast<int>(query.length), kImputedRank * nprobe,
-                       nprobe, limits.cells, threads);
-    choose_lists(query, std::clamp<int64_t>(limits.lists, 0, nprobe) * query.length, scratch);
+                       nprobe, lists == 0, limits.cells, threads);
+    choose_lists(query, lists * query.length, scratch);
     const int64_t postings = postings_ / centroids.count * static_cast<int64_t>(scratch.wanted.size());
     const int64_t parts = std::clamp<int64_t>(postings / kPostingsAPart, 1, threads_for(threads));
     if (static_cast<int64_t>(scratch.parts.size()) < parts) scratch.parts.resize(parts);
     const std::vector<ListedRun>& runs = lists_.runs();  // the same for all parts
     if (reading.expected())
         for (const ListedRun& run : runs) read_ahead(run, scratch.wanted);
-    parallel_for(parts, threads, [&](int64_t part, int) {
-        scratch.parts[part].counted = counts != nullptr;
-        gather_part(candidates, allowed, runs, scratch.wanted, part, parts, scratch.parts[part]);
-    });
+    for (int64_t part = 0; part < parts; ++part) scratch.parts[part].start(candidates, documents(), counts != nullptr);
+    if (parts > 1 && documents() <= kRange && documents() * parts <= postings) {
+        gather_tokens(allowed, runs, threads, parts, scratch);
+    } else {
+        parallel_for(parts, threads, [&](int64_t part, int) {
+            gather_documents(allowed, runs, scratch.wanted, part, parts, scratch.parts[part]);
+        });
+    }
     lists_.opened(static_cast<int64_t>(scratch.wanted.size()));
-    std::vector<uint64_t>& keys = scratch.parts[0].keys;
+    BestDocuments& best = scratch.parts[0].best;
     for (int64_t part = 0; part < parts; ++part) {
         const Part& one = scratch.parts[part];
-        if (part > 0) keys.insert(keys.end(), one.keys.begin(), one.keys.end());
+        if (part > 0) best.offer(one.best, int8_kernels());
         if (counts) counts->postings += one.counts.postings, counts->touched += one.counts.touched;
     }
-    keep_best(keys, candidates);
-    std::sort(keys.begin(), keys.end(), std::greater<uint64_t>());
-    for (uint64_t key : keys)
-        scratch.chosen.push_back({static_cast<int64_t>(key >> 32), int64_t(~static_cast<uint32_t>(key))});
+    best.keep(int8_kernels());
+    scratch.chosen.take(best);
 }
 
 }  // namespace lateint::codes

@@ -78,25 +78,27 @@ std::vector<Hit> Engine::exhaustive(const Query& query, int64_t k, const uint8_t
 void Engine::probe(const Query& query, int64_t count, int64_t cells, Probe* out, int64_t* known, int threads) const {
     Lease lease(*this);
     Prober& prober = (*lease).prober;
-    prober.run(centroids, *turned_, query.tiles.data(), static_cast<int>(query.length), count, count, cells, threads);
+    prober.run(centroids, *turned_, query.tiles.data(), static_cast<int>(query.length), count, count, true, cells,
+               threads);
     for (int64_t i = 0; i < query.length; ++i) {
         const Probe* probes = prober.of(static_cast<int>(i));
         known[i] = prober.size(static_cast<int>(i));
         for (int64_t p = 0; p < known[i]; ++p)
             out[i * count + p] = {probes[p].score - query.offsets[i], probes[p].centroid};
-        sort_probes(out + i * count, known[i]);
     }
 }
 
-std::vector<Hit> Engine::gather(const Query& query, const SearchLimits& limits, const uint8_t* allowed,
+std::vector<Hit> Engine::gather(const Query& query, const SearchLimits& limits, const uint8_t* allowed, int threads,
                                 SearchCounts* counts) const {
     Lease lease(*this);
     Scratch& scratch = *lease;
     Reading reading(reads_);
-    find_candidates(query, limits, allowed, 1, scratch, reading, counts);
+    find_candidates(query, limits, allowed, threads, scratch, reading, counts);
     std::vector<Hit> hits;
-    for (const Candidate& candidate : scratch.chosen)
+    for (int64_t i = 0; i < scratch.chosen.size(); ++i) {
+        const Candidate candidate = scratch.chosen[i];
         hits.push_back({static_cast<float>(candidate.estimate), candidate.position});
+    }
     return hits;
 }
 

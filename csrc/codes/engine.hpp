@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "codes/centroids.hpp"
+#include "codes/chosen.hpp"
 #include "codes/joined.hpp"
 #include "codes/lists.hpp"
 #include "codes/prober.hpp"
@@ -53,12 +54,6 @@ struct SearchCounts {
     int64_t postings = 0, touched = 0, scored = 0;
 };
 
-// What a stage of a search hands on to the next, best first.
-struct Candidate {
-    int64_t estimate;  // of its score, on a scale of the stage; more is better
-    int64_t position;
-};
-
 class Engine {
 public:
     // Throws std::runtime_error if something other than segments is damaged; their contents are looked at when they
@@ -90,7 +85,7 @@ public:
     // MaxSim of the query with the decoded tokens of each document.
     void score(const Query&, const int64_t* positions, int64_t n, int threads, float* scores) const;
     // Candidates with their coarse scores (larger is better), best first; for tests and measurements.
-    std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed,
+    std::vector<Hit> gather(const Query&, const SearchLimits&, const uint8_t* allowed, int threads,
                             SearchCounts* counts = nullptr) const;
 
     // Runs of documents that have lists of their own for searches: segments, and neighbours joined; for tests.
@@ -113,21 +108,29 @@ private:
         int32_t gain;
         uint32_t token;
     };
-    struct Part {  // of the documents, for a thread
+    struct Part {  // of the documents, or of the query's tokens, for a thread
         std::vector<Entry, Paged<Entry>> board;
-        std::vector<List> lists;     // by token, best first
-        size_t open = 0;             // of them: those of a run that are not empty
-        std::vector<uint64_t> keys;  // of candidates: the coarse sum is in the upper half
-        uint64_t least = 0;          // a key below it is not among the best
-        bool counted = false;        // documents that lists hold, too
+        std::vector<List> lists;  // by token, best first
+        size_t open = 0;          // of them: those of a run that are not empty
+        BestDocuments best;       // by coarse sums
+        bool counted = false;     // documents that lists hold, too
         SearchCounts counts;
+
+        void start(int64_t candidates, int64_t documents, bool all_counted) {
+            best.start(candidates, documents);
+            counted = all_counted;
+            counts = {};
+        }
+        void make_room(int64_t documents) {
+            if (static_cast<int64_t>(board.size()) < documents) board.resize(documents);
+        }
     };
     struct Scratch {
         Prober prober;
         std::vector<Wanted> wanted;
         std::vector<int32_t> gains;  // of these
         std::vector<Part> parts;
-        std::vector<Candidate> chosen;
+        Chosen chosen;
         double unit = 0;  // estimates per unit of score
     };
     class Lease;
@@ -136,13 +139,16 @@ private:
                          SearchCounts*) const;
     void choose_lists(const Query&, int64_t most, Scratch&) const;
     static void keep_gainful(int64_t most, Scratch&);
-    int64_t open_lists(const ListedRun&, const std::vector<Wanted>&, Run documents, Part&) const;
+    int64_t open_lists(const ListedRun&, const Wanted*, int64_t count, Run documents, Part&) const;
     void score_range(int64_t first, int64_t size, Part&) const;
-    void take_best(int64_t position, int64_t size, int64_t candidates, const uint8_t* allowed, Part&) const;
-    void gather_part(int64_t candidates, const uint8_t* allowed, const std::vector<ListedRun>&,
-                     const std::vector<Wanted>&, int64_t part, int64_t parts, Part&) const;
+    void check_ended(const ListedRun&, const Part&) const;
+    void take_best(const Entry* sums, int64_t position, int64_t size, const uint8_t* allowed, Part&) const;
+    void gather_documents(const uint8_t* allowed, const std::vector<ListedRun>&, const std::vector<Wanted>&,
+                          int64_t part, int64_t parts, Part&) const;
+    void gather_tokens(const uint8_t* allowed, const std::vector<ListedRun>&, int threads, int64_t parts,
+                       Scratch&) const;
     using Scorer = std::function<void(const int64_t* positions, int64_t n, float* scores)>;
-    std::vector<Hit> rank(const Scorer&, int64_t k, int64_t watched, const SearchLimits&, const Scratch&, int threads,
+    std::vector<Hit> rank(const Scorer&, int64_t k, int64_t watched, const SearchLimits&, Scratch&, int threads,
                           Reading&, SearchCounts*) const;
     void choose_again(const std::vector<Hit>&, double share, Scratch&) const;
     std::vector<Hit> search_by_sample(const Query&, int64_t watched, const SearchLimits&, const uint8_t* allowed,

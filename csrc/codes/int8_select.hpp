@@ -76,7 +76,17 @@ inline void best_lanes(const int32_t* scores, const int32_t* bias, const int32_t
     }
 }
 
-// The count-th largest of n scores, by halving the range that it lies in.
+// The least of n scores above a bound, `most` if there is none.
+inline int32_t least_above(const int32_t* scores, int64_t n, int32_t bound, int32_t most) {
+    int32_t least = most;
+    for (int64_t i = 0; i < n; ++i) {
+        const int32_t score = scores[i] > bound ? scores[i] : most;
+        least = score < least ? score : least;
+    }
+    return least;
+}
+
+// The count-th largest of n scores, by halving the range that it lies in, until a bound leaves just so many.
 inline int32_t nth_largest(const int32_t* scores, int64_t n, int64_t count) {
     int32_t least = scores[0], most = scores[0];
     for (int64_t i = 1; i < n; ++i) least = std::min(least, scores[i]), most = std::max(most, scores[i]);
@@ -85,6 +95,7 @@ inline int32_t nth_largest(const int32_t* scores, int64_t n, int64_t count) {
         const auto middle = static_cast<int32_t>(low + (high - low) / 2);
         int32_t larger = 0;
         for (int64_t i = 0; i < n; ++i) larger += scores[i] > middle;
+        if (larger == count) return least_above(scores, n, middle, most);
         if (larger < count)
             high = middle;
         else

@@ -72,14 +72,17 @@ void TokensProber::start(int lanes, int64_t count, int64_t offered) {
     for (int lane = 0; lane < lanes; ++lane) best_[lane].start(count, offered);
 }
 
-void TokensProber::finish(int lanes, int64_t listed) {
+void TokensProber::finish(int lanes, int64_t listed, bool sorted) {
     const Int8Kernels& kernels = int8_kernels();
     listed_ = listed;
     probes_.resize(lanes * listed);
     sizes_.resize(lanes);
     leasts_.resize(lanes);
-    for (int lane = 0; lane < lanes; ++lane)
-        sizes_[lane] = best_[lane].finish(listed, kernels, probes_.data() + lane * listed, &leasts_[lane]);
+    for (int lane = 0; lane < lanes; ++lane) {
+        Probe* const probes = probes_.data() + lane * listed;
+        sizes_[lane] = best_[lane].finish(listed, kernels, probes, &leasts_[lane]);
+        if (sorted) sort_probes(probes, sizes_[lane]);
+    }
 }
 
 // Offers rows [first, first + n) to the tokens that read them; `turned`: the same rows as tiles, or null.
@@ -116,7 +119,7 @@ void TokensProber::offer_cell(const Centroids& centroids, TurnedCells& turned, i
 }
 
 void TokensProber::run(const Centroids& centroids, TurnedCells& turned, const int8_t* tiles, int first, int lanes,
-                       int64_t count, int64_t listed, int64_t cells) {
+                       int64_t count, int64_t listed, bool sorted, int64_t cells) {
     first_ = first;
     const Session session(int8_kernels());
     const bool all = cells <= 0 || cells >= centroids.cell_count;
@@ -128,12 +131,11 @@ void TokensProber::run(const Centroids& centroids, TurnedCells& turned, const in
     const uint8_t* const columns = !all && int8_kernels().most_turned > 0 ? turned.cells() : nullptr;
     offer(rows, columns, 0, n, centroids.depth, tiles, every);
     if (!all) {
-        finish(lanes, cells);
-        for (int lane = 0; lane < lanes; ++lane) sort_probes(probes_.data() + lane * cells, cells);
+        finish(lanes, cells, true);
         start(lanes, std::min(count, centroids.count), centroids.count);
         look_into(centroids, turned, tiles, lanes, cells);
     }
-    finish(lanes, std::min(listed, centroids.count));
+    finish(lanes, std::min(listed, centroids.count), sorted);
 }
 
 // Each token looks at the centroids of its own best cells, which probes_ has. A cell is read once, by all tokens that
@@ -163,14 +165,14 @@ int Prober::most_parts(int64_t lanes, int threads) {
 }
 
 void Prober::run(const Centroids& centroids, TurnedCells& turned, const int8_t* tiles, int lanes, int64_t count,
-                 int64_t listed, int64_t cells, int threads) {
+                 int64_t listed, bool sorted, int64_t cells, int threads) {
     const int most = most_parts(lanes, threads);
     run_ = std::min((lanes + most - 1) / most, kMostLanes);
     const int parts = (lanes + run_ - 1) / run_;
     if (static_cast<int>(parts_.size()) < parts) parts_.resize(parts);
     parallel_for(parts, threads, [&](int64_t part, int) {
         const int first = static_cast<int>(part) * run_;
-        parts_[part].run(centroids, turned, tiles, first, std::min(run_, lanes - first), count, listed, cells);
+        parts_[part].run(centroids, turned, tiles, first, std::min(run_, lanes - first), count, listed, sorted, cells);
     });
 }
 

@@ -44,14 +44,14 @@ private:
 class TokensProber {
 public:
     void run(const Centroids&, TurnedCells&, const int8_t* tiles, int first, int lanes, int64_t count, int64_t listed,
-             int64_t cells);
+             bool sorted, int64_t cells);
     const Probe* of(int lane) const { return probes_.data() + lane * listed_; }
     int64_t size(int lane) const { return sizes_[lane]; }
     int32_t least(int lane) const { return leasts_[lane]; }
 
 private:
     void start(int lanes, int64_t count, int64_t offered);
-    void finish(int lanes, int64_t listed);
+    void finish(int lanes, int64_t listed, bool sorted);
     void offer(const uint8_t* rows, const uint8_t* turned, int64_t first, int64_t n, int64_t depth, const int8_t* tiles,
                const std::vector<int>& readers);
     void offer_cell(const Centroids&, TurnedCells&, int64_t cell, const int8_t* tiles, const std::vector<int>& readers);
@@ -75,8 +75,8 @@ class Prober {
 public:
     // Finds the best `count` centroids of each of `lanes` query tokens given as tiles: in the best `cells` cells of
     // each of them, or among all centroids where cells <= 0. Cells may hold fewer. The best `listed` of them are kept,
-    // in any order, and the score of the last. No token depends on another, so threads share them out.
-    void run(const Centroids&, TurnedCells&, const int8_t* tiles, int lanes, int64_t count, int64_t listed,
+    // `sorted` or in any order, and the score of the last. No token depends on another, so threads share them out.
+    void run(const Centroids&, TurnedCells&, const int8_t* tiles, int lanes, int64_t count, int64_t listed, bool sorted,
              int64_t cells, int threads);
     static int most_parts(int64_t lanes, int threads);  // that so many threads share out
     const Probe* of(int lane) const { return parts_[lane / run_].of(lane % run_); }

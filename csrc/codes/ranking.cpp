@@ -45,12 +45,12 @@ private:
 
 // The best k of candidates, which are scored until the limits say that the rest cannot matter.
 std::vector<Hit> Engine::rank(const Scorer& scored, int64_t k, int64_t watched, const SearchLimits& limits,
-                              const Scratch& scratch, int threads, Reading& reading, SearchCounts* counts) const {
+                              Scratch& scratch, int threads, Reading& reading, SearchCounts* counts) const {
     TopK all(k), few(watched);
     TopK& top = watched < k ? few : all;  // that decide when to stop
     Line line(scratch.unit);
-    const std::vector<Candidate>& candidates = scratch.chosen;
-    const auto size = static_cast<int64_t>(candidates.size());
+    Chosen& candidates = scratch.chosen;
+    const int64_t size = candidates.size();
     const int64_t together = kRound * std::clamp<int64_t>(threads_for(threads) / kShare, 1, kRoundsAhead);
     int64_t idle = 0, known = 0;  // candidates since the watched ones last changed; that are scored
     int64_t asked = 0;            // that the disk was asked for
@@ -74,7 +74,7 @@ std::vector<Hit> Engine::rank(const Scorer& scored, int64_t k, int64_t watched, 
         const float* const found = scores + first % together;
         bool changed = false;
         for (int64_t i = 0; i < count; ++i) {
-            const Candidate& candidate = candidates[first + i];
+            const Candidate candidate = candidates[first + i];
             const Hit hit = {found[i], candidate.position};
             changed |= top.offer(hit);
             if (watched < k) all.offer(hit);
@@ -90,7 +90,7 @@ std::vector<Hit> Engine::rank(const Scorer& scored, int64_t k, int64_t watched, 
 void Engine::choose_again(const std::vector<Hit>& hits, double share, Scratch& scratch) const {
     scratch.chosen.clear();
     for (const Hit& hit : hits)
-        scratch.chosen.push_back({Line::estimate(hit.score, hits.front().score, scratch.unit), hit.position});
+        scratch.chosen.append({Line::estimate(hit.score, hits.front().score, scratch.unit), hit.position});
     scratch.unit *= share;
 }
 
@@ -102,7 +102,7 @@ std::vector<Hit> Engine::search_by_sample(const Query& query, int64_t watched, c
     const std::vector<int64_t> left = others(query.length, sampled);
     const Query few = part_of(query, codec.depth, sampled), rest = part_of(query, codec.depth, left);
     find_candidates(few, limits, allowed, threads, scratch, reading, counts);
-    const auto size = std::max<int64_t>(1, static_cast<int64_t>(scratch.chosen.size()));
+    const auto size = std::max<int64_t>(1, scratch.chosen.size());
     const int64_t likely = std::min(kSafety * std::min(watched, size), size);
     Maxima known(few);
     const auto by_few = [&](const int64_t* positions, int64_t n, float* scores) {

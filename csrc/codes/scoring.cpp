@@ -12,8 +12,14 @@ namespace {
 
 constexpr int64_t kDecodeRows = 64;  // tokens decoded at a time; they stay in the first-level cache
 constexpr int64_t kDocumentsPerTask = 8;
+constexpr int64_t kPairsPerTask = 256;   // of documents and query tokens, about, to share out long queries evenly
 constexpr int64_t kDocumentsAhead = 2;   // documents between the prefetch of codes and their use
 constexpr int64_t kCentroidsAhead = 24;  // tokens of the next block whose centroids are fetched before it
+
+int64_t documents_per_task(const Query& query, int threads) {
+    if (threads_for(threads) == 1) return kDocumentsPerTask;
+    return std::clamp<int64_t>(kPairsPerTask / std::max<int64_t>(query.length, 1), 1, kDocumentsPerTask);
+}
 
 }  // namespace
 
@@ -120,13 +126,13 @@ void Engine::maxima_block(const Query& query, const int64_t* positions, int64_t 
 }
 
 void Engine::maxima(const Query& query, const int64_t* positions, int64_t n, int threads, int32_t* best) const {
-    parallel_for_chunks(n, kDocumentsPerTask, threads, [&](int64_t first, int64_t count) {
+    parallel_for_chunks(n, documents_per_task(query, threads), threads, [&](int64_t first, int64_t count) {
         maxima_block(query, positions + first, count, best + first * query.room());
     });
 }
 
 void Engine::score(const Query& query, const int64_t* positions, int64_t n, int threads, float* scores) const {
-    parallel_for_chunks(n, kDocumentsPerTask, threads, [&](int64_t first, int64_t count) {
+    parallel_for_chunks(n, documents_per_task(query, threads), threads, [&](int64_t first, int64_t count) {
         std::vector<int32_t> best(count * query.room());
         maxima_block(query, positions + first, count, best.data());
         for (int64_t d = 0; d < count; ++d) scores[first + d] = total(query, best.data() + d * query.room());

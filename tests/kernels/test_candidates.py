@@ -93,6 +93,29 @@ def test_candidates_of_more_query_tokens_than_the_scoreboard_tells_apart(isa):
     assert gains[0] / gains[1] == pytest.approx((coarse[0] - least) / (coarse[1] - least), rel=0.02)
 
 
+@pytest.mark.parametrize("documents", [30, 900, 40000])
+@pytest.mark.parametrize("cuts", [(), (3, 4)])
+def test_candidates_do_not_depend_on_threads(isa, documents, cuts):
+    """Threads share out the query's tokens where documents are few, and documents where they are many."""
+    rng = np.random.default_rng(documents)
+    lengths = rng.integers(1, 12, documents) if documents < 1000 else np.ones(documents, np.int64)
+    made = make(rng, lengths.tolist(), width=8, cuts=[cut for cut in cuts if cut < documents])
+    length = max(10, 30000 // documents)
+    query = rng.standard_normal((length, 8)).astype(np.float32)
+    # Two tokens, which are not of one thread: the last centroid that each looks at adds 0 to its documents.
+    twice = np.repeat(rng.standard_normal((2, 8)).astype(np.float32), length // 2, axis=0)
+    cases = [(query, Limits(7, 20)), (query, Limits(30, documents)), (query, Limits(9, 100, lists=2))]
+    cases += [(query, Limits(1, 5000, cells=2)), (twice, Limits(30, documents, cells=1))]
+    for query, limits in cases:
+        expected = made.engine.gather(query, limits)
+        for threads in (2, 3, 7):
+            found = made.engine.gather(query, limits, threads=threads)
+            for left, right in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(left, right)
+        hits = one(made.engine.search(query, whole(query), 5, limits, threads=1))
+        assert one(made.engine.search(query, whole(query), 5, limits, threads=3)) == hits
+
+
 def test_all_cells_are_all_centroids(isa):
     rng = np.random.default_rng(0)
     made = make(rng, rng.integers(1, 9, 40).tolist(), count=50, cells=6)

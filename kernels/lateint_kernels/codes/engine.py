@@ -148,9 +148,10 @@ class Engine:
         pairs, known = self._engine.probe(queries, offsets, count, cells, threads)
         return pairs[:, :, 0], pairs[:, :, 1], known
 
-    def gather(self, query: NDArray[np.float32], limits: Limits) -> Candidates:
+    def gather(self, query: NDArray[np.float32], limits: Limits, *, threads: int = 1) -> Candidates:
         """The coarse stage alone, for one query ``[Lq, dim]``; its scores are comparable within the call only."""
-        return Candidates(*self._engine.gather(query, limits.nprobe, limits.candidates, limits.cells, limits.lists))
+        nprobe, candidates, cells, lists = limits.nprobe, limits.candidates, limits.cells, limits.lists
+        return Candidates(*self._engine.gather(query, nprobe, candidates, cells, lists, threads))
 
     def score(
         self, query: NDArray[np.float32], positions: NDArray[np.int64], *, threads: int = 0
