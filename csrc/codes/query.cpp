@@ -41,14 +41,14 @@ Query prepare(const Rotation& rotation, float step, int64_t depth, const float* 
     query.tiles.resize(query.ntiles * kLanes * depth);
     query.scales.resize(length);
     query.offsets.resize(length);
-    std::vector<float> padded(width), rows(length * width), rotated(length * width);
+    std::vector<float> rows(length * width), rotated(length * width);
     for (int64_t i = 0; i < length; ++i) {
         const float* const token = tokens + i * dim;
-        std::copy_n(token, dim, padded.begin());
-        permute(rotation, padded.data(), rows.data() + i * width);
+        std::copy_n(token, dim, rows.begin() + i * width);
         for (int64_t k = 0; k < dim; ++k) query.constant += double(token[k]) * double(rotation.mean[k]);
     }
-    residual_kernels().rotate(rows.data(), length, width, rotation.block, rotation.rotation, rotated.data());
+    residual_kernels().rotate(rows.data(), length, width, rotation.block, rotation.rotation, rotation.permutation,
+                              rotated.data());
     std::vector<int8_t> bytes(kLanes * depth, 0);
     for (int64_t t = 0; t < query.ntiles; ++t) {
         const int count = static_cast<int>(std::min<int64_t>(kLanes, length - t * kLanes));

@@ -48,8 +48,10 @@ struct ResidualKernels {
     void (*decode)(const Codec&, const CodedTokens&, int64_t first, int64_t n, uint8_t* rows);
     // One token: scaled = x / step (width floats), centroid = its row. Writes code_bytes() bytes, returns the scale.
     uint8_t (*encode)(const Codec&, const float* scaled, const uint8_t* centroid, uint8_t* code);
-    // out[i] = in[i] times the rotation [width / block][block][block], block by block.
-    void (*rotate)(const float* in, int64_t n, int64_t width, int64_t block, const float* rotation, float* out);
+    // out[i] = in[i], permuted, times the rotation [width / block][block][block], block by block: component k of a
+    // block is that which permutation [width / block][block] names.
+    void (*rotate)(const float* in, int64_t n, int64_t width, int64_t block, const float* rotation,
+                   const int32_t* permutation, float* out);
     // One row of tokens as floats.
     void (*widen)(const void* row, Dtype dtype, int64_t dim, float* out);
     // bytes[i] = clamp(round(scaled[i]) + 128)

@@ -187,20 +187,22 @@ constexpr int64_t kTurnedTogether = 4;
 typedef float Floats __attribute__((vector_size(kFloats * 4)));  // one register
 constexpr int kColumns = 2 * kFloats;
 
-// Columns [0, kColumns) of T tokens, `width` apart: out[t] = sum_k in[t][k] * matrix[k], over k in order. Loops over
-// sums are unrolled at once, or they would be moved between registers and memory at each step.
+// Columns [0, kColumns) of T tokens, `width` apart: out[t] = sum_k in[t][from[k]] * matrix[k], over k in order. Loops
+// over sums are unrolled at once, or they would be moved between registers and memory at each step.
 template <int64_t T>
-inline void rotate_columns(const float* in, int64_t width, const float* matrix, int64_t block, float* out) {
+inline void rotate_columns(const float* in, int64_t width, const int32_t* from, const float* matrix, int64_t block,
+                           float* out) {
     Floats sums[T][2];
 #pragma GCC unroll 8
     for (int64_t t = 0; t < T; ++t) sums[t][0] = sums[t][1] = Floats{};
     for (int64_t k = 0; k < block; ++k) {
+        const float* const column = in + from[k];
         Floats left, right;
         std::memcpy(&left, matrix + k * block, sizeof left);
         std::memcpy(&right, matrix + k * block + kFloats, sizeof right);
 #pragma GCC unroll 8
         for (int64_t t = 0; t < T; ++t) {
-            const float x = in[t * width + k];
+            const float x = column[t * width];
             sums[t][0] = sums[t][0] + left * x, sums[t][1] = sums[t][1] + right * x;
         }
     }
@@ -213,26 +215,28 @@ inline void rotate_columns(const float* in, int64_t width, const float* matrix, 
 
 // A block of components of T tokens.
 template <int64_t T>
-inline void rotate_block(const float* in, int64_t width, const float* matrix, int64_t block, float* out) {
+inline void rotate_block(const float* in, int64_t width, const int32_t* from, const float* matrix, int64_t block,
+                         float* out) {
     int64_t j = 0;
-    for (; j + kColumns <= block; j += kColumns) rotate_columns<T>(in, width, matrix + j, block, out + j);
+    for (; j + kColumns <= block; j += kColumns) rotate_columns<T>(in, width, from, matrix + j, block, out + j);
     for (; j < block; ++j)
         for (int64_t t = 0; t < T; ++t) {
             float sum = 0;
-            for (int64_t k = 0; k < block; ++k) sum = sum + matrix[k * block + j] * in[t * width + k];
+            for (int64_t k = 0; k < block; ++k) sum = sum + matrix[k * block + j] * in[t * width + from[k]];
             out[t * width + j] = sum;
         }
 }
 
-// out[i][j] = sum_k in[i][k] * rotation[b][k][j] within each block b; sums run over k in order.
+// out[i][j] = sum_k in[i][permutation[b][k]] * rotation[b][k][j] within each block b; sums run over k in order.
 inline void rotate_generic(const float* in, int64_t n, int64_t width, int64_t block, const float* rotation,
-                           float* out) {
+                           const int32_t* permutation, float* out) {
     for (int64_t begin = 0; begin < width; begin += block) {
         const float* const matrix = rotation + begin * block;
+        const int32_t* const from = permutation + begin;
         int64_t i = 0;
         for (; i + kTurnedTogether <= n; i += kTurnedTogether)
-            rotate_block<kTurnedTogether>(in + i * width + begin, width, matrix, block, out + i * width + begin);
-        for (; i < n; ++i) rotate_block<1>(in + i * width + begin, width, matrix, block, out + i * width + begin);
+            rotate_block<kTurnedTogether>(in + i * width, width, from, matrix, block, out + i * width + begin);
+        for (; i < n; ++i) rotate_block<1>(in + i * width, width, from, matrix, block, out + i * width + begin);
     }
 }
 

@@ -16,9 +16,6 @@ struct Rotation {
     const int32_t* permutation;  // [width]: component i of the rotation's input is permutation[i]; 0 from dim on
 };
 
-// row [width]: the components of a token as the rotation takes them. There are `width` of them, zeros from dim on.
-void permute(const Rotation& rotation, const float* token, float* row);
-
 // out [n, width]: tokens [n, dim], centred, permuted and rotated, divided by `step`.
 void rotate(const Rotation& rotation, const void* tokens, Dtype dtype, int64_t n, float step, int threads, float* out);
 

@@ -258,7 +258,9 @@ void residual(int nbits, int64_t width, bool many_centroids, bool strange) {
     const int64_t block = width % 64 == 0 ? 64 : width;
     std::vector<float> rotation(width * block);
     for (float& x : rotation) x = random.real();
-    kernels.rotate(scaled.data(), kTokens, width, block, rotation.data(), rotated.data());
+    std::vector<int32_t> permutation(width);
+    std::iota(permutation.begin(), permutation.end(), 0);
+    kernels.rotate(scaled.data(), kTokens, width, block, rotation.data(), permutation.data(), rotated.data());
     hash.floats(rotated.data(), kTokens * width);
     print("codes/residual/" + std::to_string(nbits) + "/" + std::to_string(width) + (strange ? "/strange" : ""), hash);
 }
