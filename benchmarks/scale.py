@@ -207,6 +207,14 @@ def forget(folder: Path) -> None:
                 os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
+def touch(size: int) -> None:
+    """Uses so many bytes of memory once. The host of a virtual machine takes back memory that lay idle, and the first
+    use of a gigabyte may then take seconds, which are not the build's.
+    """
+    pieces = [np.ones(min(1 << 28, size - first), np.uint8) for first in range(0, size, 1 << 28)]
+    del pieces
+
+
 def kept_exhaustive(index: Any, queries: list[np.ndarray], job: dict[str, Any]) -> list[tuple[np.ndarray, np.ndarray]]:
     """`exhaustive`, or what an earlier search of the same index with the same queries wrote: it may take an hour."""
     kept = Path(job["exact"])
@@ -267,6 +275,9 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100, help="queries a size (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads of the build (default: %(default)s)")
     parser.add_argument("--max-ram", type=float, help="bytes that the build works with (default: no limit)")
+    parser.add_argument(
+        "--touch", type=float, default=0, help="bytes of memory to use once before a build (default: 0)"
+    )
     parser.add_argument("--work", type=Path, help="folder for the indexes (default: a temporary one)")
     parser.add_argument("--reuse", action="store_true", help="take the indexes that --work holds; the JSON says so")
     parser.add_argument("--keep", action="store_true", help="do not delete each index after its turn")
@@ -301,11 +312,14 @@ def main() -> None:
             max_ram = None if args.max_ram is None else int(args.max_ram)
             write_json(file, {**job, "queries": args.queries, "threads": args.threads, "max_ram": max_ram})
             command = [sys.executable, "-m", "benchmarks.scale", "--data", str(args.data), "--job", str(file)]
+            if phase == "build":
+                touch(int(args.touch))
             status, anonymous = watched(command)
             if status:
                 sys.exit(f"{phase} of {tokens} tokens failed with exit status {status}")
             row[phase] = {**read_json(file.with_suffix(".result.json")), "peak_anonymous": anonymous}
             if phase == "build":
+                row[phase]["touched_before"] = int(args.touch)
                 write_json(built, row[phase])
             print(json.dumps({"tokens": tokens, phase: row[phase]}), flush=True)
         sizes[tokens] = row
