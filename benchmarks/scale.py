@@ -275,9 +275,7 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=100, help="queries a size (default: %(default)s)")
     parser.add_argument("--threads", type=int, default=2, help="threads of the build (default: %(default)s)")
     parser.add_argument("--max-ram", type=float, help="bytes that the build works with (default: no limit)")
-    parser.add_argument(
-        "--touch", type=float, default=0, help="bytes of memory that are used once before a build"
-    )
+    parser.add_argument("--touch", type=float, default=0, help="bytes of memory that are used once before a build")
     parser.add_argument("--work", type=Path, help="folder for the indexes (default: a temporary one)")
     parser.add_argument("--reuse", action="store_true", help="take the indexes that --work holds; the JSON says so")
     parser.add_argument("--keep", action="store_true", help="do not delete each index after its turn")
