@@ -85,7 +85,7 @@ def measured(options: argparse.Namespace, size: int) -> dict[str, Any]:
     codec = train_codec(documents, progress=False, threads=1)
     count = len(codec.centroids)
     sample = min(len(tokens), count * builder.SAMPLE_PER_CENTROID)
-    rows = rows_of(codec, tokens[np.random.default_rng(0).choice(len(tokens), sample, replace=False)])
+    rows = rows_of(codec, tokens[np.sort(np.random.default_rng(0).choice(len(tokens), sample, replace=False))])
     report: dict[str, Any] = {"documents": size, "tokens": len(tokens), "centroids": count, "sample": sample}
     ways = {"own": own, "faiss": by_faiss}
     seconds: dict[str, list[float]] = {name: [] for name in ways}

@@ -116,7 +116,7 @@ def trained(
     per_centroid: int = builder.SAMPLE_PER_CENTROID,
 ) -> tuple[clustering.Centroids, float]:
     """Centroids learned from a random sample of the rows, and the seconds it took."""
-    pick = np.random.default_rng(0).choice(len(rows), min(len(rows), count * per_centroid), replace=False)
+    pick = np.sort(np.random.default_rng(0).choice(len(rows), min(len(rows), count * per_centroid), replace=False))
     part = rows[pick]
     start = time.perf_counter()
     centroids = clustering.train(part, count, iterations=iterations, seed=0, cells_searched=cells)

@@ -414,10 +414,7 @@ def _sizes(documents: Documents, plan: Plan) -> dict[str, int]:
 
 
 def _sample(documents: Documents, rotation: Rotation, plan: Plan, operators: Operators) -> Any:
-    """Random tokens as rows ``[S, depth]`` of the operators, the same share of every part of the stream.
-
-    The first rows are spread over the stream as all are, see `clustering.dealt`.
-    """
+    """Random tokens as rows ``[S, depth]`` of the operators, the same share of every part of the stream."""
     rng = np.random.default_rng(plan.seed)
     rotate = operators.rotation(rotation.mean, rotation.blocks, rotation.permutation, rotation.step)
     rows = operators.empty(plan.sample, rotation.width)
@@ -426,9 +423,7 @@ def _sample(documents: Documents, rotation: Rotation, plan: Plan, operators: Ope
     for chunk in _chunks(documents, "sample", plan, operators):
         picked = picks.among(len(chunk))
         if picked.size:
-            part = operators.to_bytes(rotate(operators.put(chunk[picked])))
-            for some, there in clustering.dealt(taken, len(picked), plan.sample):
-                rows[there] = part[some]
+            rows[taken : taken + len(picked)] = operators.to_bytes(rotate(operators.put(chunk[picked])))
             taken += len(picked)
     return rows
 

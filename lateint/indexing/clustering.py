@@ -9,16 +9,13 @@ Where cells would be large, each is divided into 16 small ones, which are the ce
 many of these, and reads an eighth of the centroids that it would read in large ones. For assignment 16 of them, one
 after the other, are a region: a token looks into the nearest cells of the nearest few regions.
 
-The first iterations have to find only about the right places. Each sees another part of the tokens, so that k-means
-takes half the time for the same error (docs/design.md, "Fewer tokens at first").
-
 What is random is drawn on the host, so that it is the same wherever the `Operators` compute.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -32,8 +29,6 @@ from lateint_kernels.codes.centroids import Subcells, cluster_means, has_small_c
 CELLS_SEARCHED = 3  # cells that a token looks into for its centroid; docs/design.md has what that misses
 DIVIDED = 384  # centroids of a cell, on average, from which cells are divided
 DIVIDED_SEARCHED = 4  # CELLS_SEARCHED where they are: 4 subcells of the nearest cell, 3 of the next, then 2 and 1
-PARTS = 4, 4, 2, 1  # of so many tokens the last iterations see one; earlier ones as the first of these
-LEAST_PER_CENTROID = 5  # tokens that an iteration sees, where there are so many
 OF_REGION = 16  # small cells that a large one becomes: as many subcells as it may have
 
 
@@ -81,44 +76,20 @@ def train(
 ) -> Centroids:
     """Lloyd's algorithm on rows ``tokens [S, depth]`` of ``operators`` (None: of the CPU), from random distinct tokens.
 
-    Each iteration assigns tokens as `assigner` does: the last one all of them, those before one part after the other,
-    which should be like all: `dealt` has such an order. Then it moves the centroids to the means. Centroids that lose
-    all tokens restart at a random token of a large cluster. In the end large cells are divided.
+    Each iteration assigns every token as `assigner` does, and moves the centroids to the means. Centroids that lose all
+    tokens restart at a random token of a large cluster. In the end large cells are divided.
     """
     operators = HostOperators() if operators is None else operators
     rng = np.random.default_rng(seed)
     count = min(count, len(tokens))
     rows = operators.take(tokens, np.sort(rng.choice(len(tokens), count, replace=False)))
     centroids = group(rows, None, rng, operators)
-    first = 0
-    for left in range(iterations, 0, -1):
-        size = max(len(tokens) // PARTS[-min(left, len(PARTS))], min(len(tokens), LEAST_PER_CENTROID * count))
-        first = first if first + size <= len(tokens) else 0
-        some = tokens[first : first + size]
-        first += size
-        ids = assigner(centroids, operators, cells_searched)(some)
-        rows = _means(some, ids, count, rng, operators)
+    for _ in range(iterations):
+        ids = assigner(centroids, operators, cells_searched)(tokens)
+        rows = _means(tokens, ids, count, rng, operators)
         report()
         centroids = group(rows, centroids.cells, rng, operators)
     return divided(centroids, operators) if _large_cells(centroids) else centroids
-
-
-def dealt(first: int, count: int, total: int) -> Iterator[tuple[slice, slice]]:
-    """Where the tokens of a sample are put, so that each quarter of its rows is spread over all of it.
-
-    Args:
-        first, count: tokens ``[first, first + count)`` of the sample,
-        total: which has so many.
-
-    Yields:
-        Which of these ``count`` go to which rows.
-    """
-    hands = PARTS[0]
-    for hand in range(hands):
-        skipped = (hand - first) % hands
-        many = len(range(skipped, count, hands))
-        row = sum(len(range(other, total, hands)) for other in range(hand)) + (first + skipped) // hands
-        yield slice(skipped, None, hands), slice(row, row + many)
 
 
 def assigner(centroids: Centroids, operators: Operators, cells_searched: int | None = None) -> Callable[[Any], Any]:
