@@ -103,20 +103,17 @@ py::tuple packed(const std::vector<Array<float>>& matrices, float limit) {
 }  // namespace
 
 inline void bind_dense(py::module_& m) {
-    const auto rows = [&m](const char* name, int64_t (*function)(const void*, Dtype, int64_t, int64_t, int)) {
-        m.def(
-            name,
-            [function](const py::array& tokens, int dtype, int threads) {
-                int64_t row = -1;
-                without_gil([&] {
-                    row = function(tokens.data(), static_cast<Dtype>(dtype), tokens.shape(0), tokens.shape(1), threads);
-                });
-                return row;
-            },
-            py::arg("tokens"), py::arg("dtype"), py::arg("threads"));
-    };
-    rows("first_nonfinite_row", &dense::first_nonfinite_row);
-    rows("first_zero_row", &dense::first_zero_row);
+    m.def(
+        "bad_rows",
+        [](const py::array& tokens, int dtype, int threads) {
+            dense::BadRows rows{-1, -1};
+            without_gil([&] {
+                rows = dense::bad_rows(tokens.data(), static_cast<Dtype>(dtype), tokens.shape(0), tokens.shape(1),
+                                       threads);
+            });
+            return std::make_pair(rows.nonfinite, rows.zero);
+        },
+        py::arg("tokens"), py::arg("dtype"), py::arg("threads"));
 
     m.def(
         "sketch",

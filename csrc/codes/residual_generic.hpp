@@ -126,13 +126,16 @@ inline void pack_codes(const Codec& codec, const uint8_t* codes, uint8_t* packed
 }
 
 inline void to_bytes_generic(const float* scaled, int64_t n, uint8_t* bytes) {
-    for (int64_t i = 0; i < n; ++i) {
-        float x = round_even(scaled[i]) + 128.0f;
-        x = x < 0.0f ? 0.0f : x;
-        x = (x > 255.0f ? 255.0f : x) + 8388608.0f;  // 2^23: the integer is then the low bits of the float
-        uint32_t bits;
-        std::memcpy(&bits, &x, 4);
-        bytes[i] = static_cast<uint8_t>(bits);
+    constexpr int64_t kPart = 64;
+    float part[kPart];  // between two loops: compilers find vectors in each, but none in both together
+    for (int64_t begin = 0; begin < n; begin += kPart) {
+        const int64_t size = n - begin < kPart ? n - begin : kPart;
+        for (int64_t k = 0; k < size; ++k) {
+            float x = round_even(scaled[begin + k]) + 128.0f;
+            x = x < 0.0f ? 0.0f : x;
+            part[k] = x > 255.0f ? 255.0f : x;
+        }
+        float_codes_to_bytes(part, size, bytes + begin);
     }
 }
 

@@ -192,9 +192,7 @@ def first_nonfinite_row(tokens: object, name: str, *, threads: int | None = None
     >>> first_nonfinite_row([[0.0, 1.0], [float("inf"), 0.0]], "tokens")
     1
     """
-    array = _matrix(tokens, name)
-    row = _cpu.first_nonfinite_row(array, DTYPE_CODES[array.dtype], threads or 0)
-    return row if row >= 0 else None
+    return bad_rows(tokens, name, threads=threads)[0]
 
 
 def first_zero_row(tokens: object, name: str, *, threads: int | None = None) -> int | None:
@@ -203,13 +201,13 @@ def first_zero_row(tokens: object, name: str, *, threads: int | None = None) -> 
     >>> first_zero_row([[0.0, 1.0], [0.0, 0.0]], "tokens")
     1
     """
-    array = _matrix(tokens, name)
-    row = _cpu.first_zero_row(array, DTYPE_CODES[array.dtype], threads or 0)
-    return row if row >= 0 else None
+    return bad_rows(tokens, name, threads=threads)[1]
 
 
-def _matrix(tokens: object, name: str) -> Array:
+def bad_rows(tokens: object, name: str, *, threads: int | None = None) -> tuple[int | None, int | None]:
+    """`first_nonfinite_row` and `first_zero_row`, in one pass."""
     array = as_array(tokens, name, int8=True)
     if array.ndim != 2:
         raise ValueError(f"{name} must be [T, dim], got {array.shape}")
-    return array
+    nonfinite, zero = _cpu.bad_rows(array, DTYPE_CODES[array.dtype], threads or 0)
+    return nonfinite if nonfinite >= 0 else None, zero if zero >= 0 else None

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from lateint_kernels import BFLOAT16, Ragged, check_finite, first_zero_row, to_bfloat16
+from lateint_kernels.ragged import bad_rows
 
 MATRICES = [np.full((length, 4), length, np.float32) for length in (3, 1, 2)]
 
@@ -142,6 +143,17 @@ def test_first_zero_row(dtype):
     make = to_bfloat16 if dtype == BFLOAT16 else lambda x: x.astype(dtype)
     assert first_zero_row(make(tokens), "tokens", threads=2) == 3000
     assert first_zero_row(make(tokens[:3000]), "tokens") is None
+
+
+@pytest.mark.parametrize("nonfinite, zero", [(100, 4000), (4000, 100), (4999, None), (None, 4999)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_both_kinds_of_bad_rows_are_found_in_one_pass(nonfinite, zero, threads):
+    tokens = np.ones((5000, 60), np.float32)
+    if zero is not None:
+        tokens[zero::900] = 0
+    if nonfinite is not None:
+        tokens[nonfinite::700, 59] = np.nan
+    assert bad_rows(tokens, "tokens", threads=threads) == (nonfinite, zero)
 
 
 def test_a_check_wants_a_matrix():

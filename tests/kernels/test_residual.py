@@ -185,12 +185,14 @@ def test_tokens_far_outside_the_bytes_are_cut(isa, nbits):
     assert (found[[0, 2]] >= 255 - 8).all() and (found[1] < 128).all()
 
 
-def test_to_bytes(isa):
+@pytest.mark.parametrize("width", [1, 13, 64, 65, 150])
+def test_to_bytes(isa, width):
     values = np.array([-1e9, -129, -128.4, -1.5, -0.5, 0, 0.5, 1.5, 2.5, 126.6, 127.5, 300, 3e9], np.float32)
+    values = np.resize(values, width)
     expected = np.clip(np.round(values.astype(np.float64)) + 128, 0, 255).astype(np.uint8)
     rows = to_bytes(np.tile(values, (3, 1)))
-    assert rows.shape == (3, 64)
-    assert (rows[:, :13] == expected).all() and (rows[:, 13:] == 128).all()
+    assert rows.shape == (3, depth_of(width))
+    assert (rows[:, :width] == expected).all() and (rows[:, width:] == 128).all()
 
 
 # ------------------------------------------------------------------------- rotation

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from lateint_kernels.arrays import Array, as_array, to_float32
 from lateint_kernels.codes import centroids, residual
 from lateint_kernels.devices import HOST, Place
-from lateint_kernels.ragged import first_nonfinite_row, first_zero_row
+from lateint_kernels.ragged import bad_rows
 
 
 class Operators(Protocol):
@@ -136,8 +136,7 @@ class HostOperators:
         return np.ascontiguousarray(tokens)
 
     def bad_rows(self, tokens: Array) -> tuple[int | None, int | None]:
-        nonfinite = first_nonfinite_row(tokens, "tokens", threads=self._threads)
-        return nonfinite, first_zero_row(tokens, "tokens", threads=self._threads)
+        return bad_rows(tokens, "tokens", threads=self._threads)
 
     def empty(self, n: int, width: int) -> NDArray[np.uint8]:
         return np.empty((n, residual.depth_of(width)), np.uint8)
