@@ -27,25 +27,47 @@ inline int64_t reaching_plain(const uint32_t* entries, int64_t n, uint32_t bound
     return count;
 }
 
-typedef int32_t Scores __attribute__((vector_size(64)));  // 16 of them
+// Registers of the file that includes this. Of longer vectors compilers make scalar code where they are compared.
+#if defined(__AVX512F__)
+constexpr int kRegister = 16;  // scores in one
+#elif defined(__AVX2__)
+constexpr int kRegister = 8;
+#else
+constexpr int kRegister = 4;
+#endif
+typedef int32_t Register __attribute__((vector_size(4 * kRegister)));
+constexpr int kRegisters = 16 / kRegister;
+
+struct Scores {  // 16 of them
+    Register of[kRegisters];
+};
+
+inline Scores load_scores(const int32_t* from) {
+    Scores scores;
+    for (int p = 0; p < kRegisters; ++p) std::memcpy(&scores.of[p], from + p * kRegister, sizeof scores.of[p]);
+    return scores;
+}
 
 inline int32_t less_bias(int32_t* scores, const int32_t* bias, int64_t n, int count) {
-    Scores most = Scores{} + INT32_MIN;  // of each lane
-    for (int64_t i = 0; i < n; i += 16) {
-        Scores score, less;
-        std::memcpy(&score, scores + i, sizeof score);
-        std::memcpy(&less, bias + i, sizeof less);
-        score = score - less;
-        std::memcpy(scores + i, &score, sizeof score);
-        most = score > most ? score : most;
-    }
+    Register most[kRegisters], larger[kRegisters] = {};  // of each lane
+    for (Register& part : most) part = Register{} + INT32_MIN;
+    for (int64_t i = 0; i < n; i += 16)
+        for (int p = 0; p < kRegisters; ++p) {
+            Register score, less;
+            std::memcpy(&score, scores + i + p * kRegister, sizeof score);
+            std::memcpy(&less, bias + i + p * kRegister, sizeof less);
+            score = score - less;
+            std::memcpy(scores + i + p * kRegister, &score, sizeof score);
+            most[p] = score > most[p] ? score : most[p];
+        }
     // The count-th largest of the lanes: the least that fewer than `count` of them exceed.
-    Scores larger{};
-    for (int j = 0; j < 16; ++j) larger = larger - (most < most[j]);
-    const Scores reached = larger < count ? most : Scores{} + INT32_MAX;
-    int32_t least = reached[0];
-    for (int j = 1; j < 16; ++j) least = std::min(least, int32_t{reached[j]});
-    return least;
+    int32_t lanes[16];
+    std::memcpy(lanes, most, sizeof lanes);
+    for (const int32_t lane : lanes)
+        for (int p = 0; p < kRegisters; ++p) larger[p] = larger[p] - (most[p] < lane);
+    for (int p = 0; p < kRegisters; ++p) most[p] = larger[p] < count ? most[p] : Register{} + INT32_MAX;
+    std::memcpy(lanes, most, sizeof lanes);
+    return *std::min_element(lanes, lanes + 16);
 }
 
 // Turns 16 rows of 16 scores less their bias.
@@ -53,10 +75,13 @@ inline void turn_scores_plain(const int32_t* scores, const int32_t* bias, Scores
     int32_t turned[16][16];
     for (int r = 0; r < 16; ++r)
         for (int j = 0; j < 16; ++j) turned[j][r] = scores[r * 16 + j] - bias[j];
-    std::memcpy(columns, turned, sizeof turned);
+    for (int j = 0; j < 16; ++j) columns[j] = load_scores(turned[j]);
 }
 
-inline uint32_t mask_plain(const Scores& lanes) {
+// Bit r: whether lane r is not 0.
+inline uint32_t mask_plain(const Scores& scores) {
+    int32_t lanes[16];
+    std::memcpy(lanes, scores.of, sizeof lanes);
     uint32_t mask = 0;
     for (int r = 0; r < 16; ++r) mask |= (static_cast<uint32_t>(lanes[r]) & 1) << r;
     return mask;
@@ -65,14 +90,18 @@ inline uint32_t mask_plain(const Scores& lanes) {
 // A score is among the `count` best if fewer than that are better; all 16 rows count at once.
 template <void (*turn)(const int32_t*, const int32_t*, Scores (&)[16]), uint32_t (*mask_of)(const Scores&)>
 inline void best_lanes(const int32_t* scores, const int32_t* bias, const int32_t* counts, uint32_t* rows) {
-    Scores columns[16], wanted;
+    Scores columns[16], chosen;
     turn(scores, bias, columns);
-    std::memcpy(&wanted, counts, sizeof wanted);
+    const Scores wanted = load_scores(counts);
     for (int j = 0; j < 16; ++j) {
-        Scores better{};
-        for (int i = 0; i < j; ++i) better = better - (columns[i] >= columns[j]);
-        for (int i = j + 1; i < 16; ++i) better = better - (columns[i] > columns[j]);
-        rows[j] = mask_of(better < wanted);
+        for (int p = 0; p < kRegisters; ++p) {
+            const Register score = columns[j].of[p];
+            Register better{};
+            for (int i = 0; i < j; ++i) better = better - (columns[i].of[p] >= score);
+            for (int i = j + 1; i < 16; ++i) better = better - (columns[i].of[p] > score);
+            chosen.of[p] = better < wanted.of[p];
+        }
+        rows[j] = mask_of(chosen);
     }
 }
 

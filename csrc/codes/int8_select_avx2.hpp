@@ -33,9 +33,9 @@ inline int mask_of(__m256i lanes) { return _mm256_movemask_ps(_mm256_castsi256_p
 inline __m256i load_lanes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
 inline void store_lanes(void* p, __m256i v) { _mm256_storeu_si256(static_cast<__m256i*>(p), v); }
 
-inline uint32_t mask_avx2(const Scores& lanes) {
+inline uint32_t mask_avx2(const Scores& scores) {
     __m256i half[2];
-    std::memcpy(half, &lanes, sizeof half);
+    std::memcpy(half, scores.of, sizeof half);
     return static_cast<uint32_t>(mask_of(half[0]) | mask_of(half[1]) << 8);
 }
 
