@@ -1,7 +1,6 @@
 """What a second thread is worth to a single query, while searches follow each other and after a pause.
 
     python -m benchmarks.threads --data EMBEDDINGS --out benchmarks/results/threads.json
-    python -m benchmarks.threads --data EMBEDDINGS --out benchmarks/results/threads-avx2.json   # no AVX-512
     python -m benchmarks.threads --page docs/design.md
 
 EMBEDDINGS is a folder that ``benchmarks.embed`` made of several collections; each gets an index of 4 bits. In a stream,
@@ -21,14 +20,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, read_json, write_json
+from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, write_json
 from benchmarks.pruning import excerpts
 from benchmarks.rivals.run import machine
 from benchmarks.tables import machine_text, options, table
 from lateint import Index
 
 RESULT = Path(__file__).resolve().parent / "results" / "threads.json"
-NO_AVX512 = RESULT.with_name("threads-avx2.json")
 MARKS = "<!-- threads -->", "<!-- /threads -->"
 LENGTHS, LONG = (8, 12, 32), 320  # tokens of a query
 BLOCK, TURNS, MOST = 20, 9, 100  # queries in a row; times each is asked; queries of a length
@@ -95,12 +93,7 @@ def measure_all(folder: Path) -> list[dict[str, Any]]:
 
 
 def page(results: dict[str, Any]) -> str:
-    """The tables of both machines."""
-    return "\n\n".join(map(gains, (results, read_json(NO_AVX512))))
-
-
-def gains(results: dict[str, Any]) -> str:
-    """The table of one machine."""
+    """The table."""
     rows = [
         (row["collection"], str(row["query_tokens"]), f"{row['stream']['one_ms']:.2f} ms",
          f"{row['stream']['two_ms']:.2f} ms", f"{row['stream']['ratio']:.2f}x", f"{row['paused']['ratio']:.2f}x")
