@@ -11,8 +11,6 @@ with the exact top 10. Queries of random vectors are the first tokens of documen
 
 from __future__ import annotations
 
-import argparse
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -23,9 +21,8 @@ from unittest import mock
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, write_json
-from benchmarks.rivals.run import machine
-from benchmarks.tables import machine_text, options, table
+from benchmarks.embeddings import Embeddings, collections_of, load, queries_of
+from benchmarks.tables import command, machine_text, table
 from benchmarks.threads import of_collection
 from lateint import Index
 from lateint.indexing import clustering
@@ -167,15 +164,5 @@ def page(results: dict[str, Any]) -> str:
     return f"{machine_text(results['machine'])}\n\n{table(head, rows)}"
 
 
-def main() -> None:
-    """Measures, or writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args = options(parser, RESULT, MARKS, page)
-    if args is None:
-        return
-    here = machine(sorted(os.sched_getaffinity(0)))
-    write_json(args.out, {"machine": here, "rows": measure(args.data)})
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, RESULT, MARKS, page, measure)

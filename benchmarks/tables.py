@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
+
+from benchmarks.embeddings import write_json
+from benchmarks.rivals.run import machine
 
 Row = dict[str, Any]
 MARKS = re.compile(r"<!-- measured: (\w+) -->\n.*?<!-- /measured -->", re.DOTALL)
@@ -80,6 +84,21 @@ def options(
     if args.data is None or args.out is None:
         parser.error("--data and --out are needed")
     return args
+
+
+def command(
+    description: str | None,
+    result: Path,
+    marks: tuple[str, str],
+    page: Callable[[Any], str],
+    measure: Callable[[Path], list[Row]],
+) -> None:
+    """A benchmark with no options but these `options`, whose results are the machine and the rows of ``measure``."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    args = options(parser, result, marks, page)
+    if args is not None:
+        here = machine(sorted(os.sched_getaffinity(0)))
+        write_json(args.out, {"machine": here, "rows": measure(args.data)})
 
 
 def between(page: Path, marks: tuple[str, str], text: str) -> None:

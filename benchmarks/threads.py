@@ -11,8 +11,6 @@ the ratio of both times.
 
 from __future__ import annotations
 
-import argparse
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -20,10 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.embeddings import Embeddings, collections_of, load, queries_of, write_json
+from benchmarks.embeddings import Embeddings, collections_of, load, queries_of
 from benchmarks.pruning import excerpts
-from benchmarks.rivals.run import machine
-from benchmarks.tables import machine_text, options, table
+from benchmarks.tables import command, machine_text, table
 from lateint import Index
 
 RESULT = Path(__file__).resolve().parent / "results" / "threads.json"
@@ -103,15 +100,5 @@ def page(results: dict[str, Any]) -> str:
     return f"{machine_text(results['machine'])}\n\n{table(head, rows)}"
 
 
-def main() -> None:
-    """Measures, or writes the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    args = options(parser, RESULT, MARKS, page)
-    if args is None:
-        return
-    here = machine(sorted(os.sched_getaffinity(0)))
-    write_json(args.out, {"machine": here, "rows": measure_all(args.data)})
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, RESULT, MARKS, page, measure_all)
